@@ -1,0 +1,54 @@
+# make demo      a running example, nothing needed but Python 3.11+ and make
+# make test      lint, types and the whole suite
+# make test-all  the same suite on every newer Python found on this machine
+# make bench     what each layer costs, in microseconds per request
+
+PYTHON ?= $(shell sh scripts/find-pythons.sh | head -n 1)
+VENV   ?= .venv
+PORT   ?= 8000
+PIP    = $(VENV)/bin/python -m pip --disable-pip-version-check -q
+PYTEST = $(VENV)/bin/python -m pytest
+
+.PHONY: help demo test test-all lint types format bench clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none was found"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade pip
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml
+	$(PIP) install -e ".[demo,cli]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
+	$(PIP) install -e ".[dev]"
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	@$(VENV)/bin/python -m examples.fastapi_app --port $(PORT)
+
+test: lint types
+	$(PYTEST)
+
+test-all: test
+	sh scripts/test-all.sh
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.dev
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/.dev
+	$(VENV)/bin/python -m benchmarks.layers
+
+clean:
+	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .hypothesis build dist

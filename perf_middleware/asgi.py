@@ -1,0 +1,68 @@
+"""The ASGI types and the few message helpers that every layer shares (ASGI 3.0, spec 2.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+RawHeaders: TypeAlias = "Iterable[tuple[bytes, bytes]]"
+
+
+def find_header(headers: RawHeaders, name: bytes) -> bytes | None:
+    """The first value of `name` (lower case, as ASGI servers send it), or None."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
+
+
+def app_path(scope: Scope) -> str:
+    """The request path below `root_path`, as a router of this app sees it.
+
+    Servers either prepend `root_path` to `path` (ASGI) or leave it out (a proxy that strips it);
+    both give the same answer here.
+    """
+    path: str = scope["path"]
+    root_path: str = scope.get("root_path") or ""
+    if not root_path:
+        return path
+    if path == root_path:
+        return ""
+    if path.startswith(root_path) and path[len(root_path)] == "/":
+        return path[len(root_path) :]
+    return path
+
+
+async def send_response(
+    scope: Scope,
+    send: Send,
+    *,
+    status: int,
+    body: bytes,
+    content_type: bytes,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+) -> None:
+    """Send one complete response; a HEAD request gets the same headers and no body."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", content_type),
+                (b"content-length", str(len(body)).encode()),
+                *headers,
+            ],
+        }
+    )
+    await send(
+        {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body}
+    )

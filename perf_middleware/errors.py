@@ -1,0 +1,62 @@
+"""The errors that this package raises, one tree: `except PerfMiddlewareError` catches them all."""
+
+from __future__ import annotations
+
+
+class PerfMiddlewareError(Exception):
+    """Base of every error of this package."""
+
+
+class ConfigurationError(PerfMiddlewareError):
+    """A setting, or the way `install` was called, is wrong.
+
+    Raised while an app is put together (`Settings()`, `install()`, a middleware's constructor),
+    never while it serves a request.
+    """
+
+
+class SettingsError(ConfigurationError):
+    """One or more settings are unknown or invalid; `problems` has one sentence for each."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__(problems)  # args repeat the constructor: the error survives pickling
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(("invalid settings:", *(f"  - {problem}" for problem in self.problems)))
+
+
+class AlreadyInstalledError(ConfigurationError):
+    """`install` was called a second time on the same app."""
+
+    def __str__(self) -> str:
+        return (
+            "perf_middleware is already installed on this app: "
+            "use the Perf that the first install() returned (app.state.perf)"
+        )
+
+
+class AppAlreadyStartedError(ConfigurationError):
+    """`install` was called after the app built its middleware stack, so no layer could be added."""
+
+    def __str__(self) -> str:
+        return (
+            "this app has already started serving: call install(app, settings) "
+            "right after the app is created, not in its lifespan or in a request"
+        )
+
+
+class ResourceStartError(PerfMiddlewareError):
+    """A required resource did not open; everything opened before it was closed again.
+
+    The start-up of the app fails with this sentence.  A resource that is not required degrades
+    instead and never raises this.
+    """
+
+    def __init__(self, resource: str, reason: str) -> None:
+        super().__init__(resource, reason)
+        self.resource = resource
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.resource} could not start: {self.reason}"

@@ -1,0 +1,1 @@
+"""Metrics: timing of requests, exposition, custom figures, runtime probes."""

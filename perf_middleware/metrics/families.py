@@ -128,7 +128,11 @@ Collector: TypeAlias = Callable[[], Iterable[Family]]
 
 
 def counter(
-    name: str, help: str, points: Iterable[Point], *, unit: str = ""  # noqa: A002 - the field's word
+    name: str,
+    help: str,
+    points: Iterable[Point],
+    *,
+    unit: str = "",  # noqa: A002 - the field's word
 ) -> Family:
     """A family of values that only grow; worker processes add up."""
     return Family(name=name, kind="counter", help=help, points=points, unit=unit)

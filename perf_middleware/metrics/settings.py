@@ -1,0 +1,114 @@
+"""Settings of the metrics feature: `PERFORMANCE_METRICS_*` and `PERFORMANCE_RUNTIME_*`."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - pydantic resolves the annotations at run time
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr, field_validator
+
+from perf_middleware.section import Section
+
+DEFAULT_BUCKETS_S = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+
+
+def _absolute_path(value: str) -> str:
+    if not value.startswith("/") or value == "/" or value.endswith("/") or "{" in value:
+        raise ValueError(
+            "must be a fixed path such as /metrics: starts with / and does not end in /"
+        )
+    return value
+
+
+UrlPath = Annotated[str, AfterValidator(_absolute_path)]
+
+
+class MetricsSettings(Section):
+    """Request metrics and their exposition."""
+
+    enabled: bool = Field(default=True, description="Measure requests and serve the metrics path.")
+    path: UrlPath = Field(default="/metrics", description="Where scrapers read.")
+    token: SecretStr | None = Field(
+        default=None, description="When set, the metrics path asks for `Authorization: Bearer …`."
+    )
+    buckets_s: tuple[float, ...] = Field(
+        default=DEFAULT_BUCKETS_S, description="Upper bounds of the exported histograms, seconds."
+    )
+    series_max: int = Field(
+        default=10_000, ge=10, le=1_000_000,
+        description="Request series (method, route, status) kept apart; more go to `other`.",
+    )  # fmt: skip
+    label_sets_max: int = Field(
+        default=1_000, ge=1, le=100_000,
+        description="Label sets kept apart in each counter, gauge and timer of the app's own.",
+    )  # fmt: skip
+    server_timing: bool = Field(
+        default=False, description="Send `Server-Timing` with the time of each part to clients."
+    )
+    trace_context: bool = Field(
+        default=True, description="Read W3C `traceparent`, and offer one for outgoing calls."
+    )
+    trace_response: bool = Field(
+        default=False, description="Send the trace back to clients in `traceresponse`."
+    )
+    exemplars: bool = Field(
+        default=True, description="Keep the trace id of a sampled request beside its bucket."
+    )
+    slow_request_s: float | None = Field(
+        default=1.0, gt=0, description="Requests at least this slow are logged; none: never."
+    )
+    slow_log_per_minute_max: int = Field(
+        default=60,
+        ge=1,
+        le=6_000,
+        description="Slow-request lines a minute; more are only counted.",
+    )
+    default_registry: bool = Field(
+        default=True, description="Also expose what the app registered with prometheus_client."
+    )
+    overhead: bool = Field(
+        default=True, description="Measure what each of our own layers costs, by sampling."
+    )
+    overhead_sample_every: int = Field(
+        default=1_000, ge=1, description="One request in so many is measured layer by layer."
+    )
+    workers: bool = Field(
+        default=True, description="Add up the worker processes of this host in one answer."
+    )
+    workers_dir: Path | None = Field(
+        default=None,
+        description="Where worker processes exchange figures; none: found from the process manager.",
+    )
+    workers_interval_s: float = Field(
+        default=1.0, ge=0.05, le=60, description="How old another worker's figures may be, seconds."
+    )
+
+    @field_validator("buckets_s")
+    @classmethod
+    def _rising(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not 1 <= len(value) <= 64:
+            raise ValueError("needs 1 to 64 bounds")
+        if value[0] <= 0 or any(a >= b for a, b in zip(value, value[1:], strict=False)):
+            raise ValueError("bounds must be positive and rising")
+        if value[-1] == float("inf"):
+            raise ValueError("leave out +Inf, it is always there")
+        return value
+
+
+class RuntimeSettings(Section):
+    """Probes of the process itself: event loop, garbage collector, operating system."""
+
+    enabled: bool = Field(default=True, description="Watch the event loop and the process.")
+    lag_interval_s: float = Field(
+        default=0.1, ge=0.01, le=10, description="How often the event loop's lag is measured."
+    )
+    blocked_s: float = Field(
+        default=0.25, ge=0.01, le=60,
+        description="An event loop stuck this long is reported with the line that blocks it.",
+    )  # fmt: skip
+    blocked_kept_max: int = Field(
+        default=100, ge=1, le=10_000, description="Reports of blocked moments that are kept."
+    )
+    gc: bool = Field(default=True, description="Time the garbage collector's pauses.")

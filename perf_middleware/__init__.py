@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 # Not lazy: a submodule has the same name, and importing that must not take the function's place.
-from perf_middleware.install import install  # noqa: E402 - needs __version__
+from perf_middleware.install import install
 
 if TYPE_CHECKING:
     from perf_middleware.errors import ConfigurationError, PerfMiddlewareError

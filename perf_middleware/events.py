@@ -7,11 +7,13 @@ somebody may want to be called.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from perf_middleware.metrics.families import NO_LABELS, Family, Value, counter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 logger = logging.getLogger("perf_middleware.events")
 

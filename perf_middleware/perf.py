@@ -26,8 +26,9 @@ RECENT_S = 300.0  # the health score looks at the last five minutes
 class Perf:
     """The handle of one app's bundle.
 
-    `metrics`, `events`, `settings` are its parts; `describe()` shows the stack, `status()` the state.
-    For an app that is neither Starlette's nor FastAPI's, this object is the ASGI app to serve.
+    `metrics`, `events`, `settings` are its parts; `describe()` shows the stack, `status()` how
+    it does.
+    For an app that is not Starlette's or FastAPI's, this object is the ASGI app to serve.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The lifespan plugin: opens resources in order around the app's own lifespan, closes them in reverse.
+"""The lifespan plugin: opens resources in order around the app's lifespan, closes them in reverse.
 
     server:  startup ->                                                        -> shutdown
     ours:              open A, open B                            close B, close A
@@ -149,7 +149,9 @@ class Resources:
                 raise ResourceStartError(resource.name, reason)
             else:
                 self._set(resource, "degraded", reason)
-                logger.warning("%s is not available, going on without it: %s", resource.name, reason)
+                logger.warning(
+                    "%s is not available, going on without it: %s", resource.name, reason
+                )
 
     async def _open(self, resource: Resource, background: Background) -> str | None:
         """Why the resource did not open, or None when it did."""
@@ -176,14 +178,14 @@ class Resources:
                 except Exception:
                     logger.exception("%s failed to close", resource.name)
             if scope.cancelled_caught:
-                logger.error("%s did not close within %.1f s and was abandoned", resource.name, left_s)
+                logger.error(
+                    "%s did not close within %.1f s and was abandoned", resource.name, left_s
+                )
             self._set(resource, "failed" if state == "failed" else "closed", reason)
 
     def _set(self, resource: Resource, state: ResourceState, reason: str = "") -> None:
         self._states[resource.name] = (state, reason)
-        self._events.publish(
-            ResourceChanged(resource=resource.name, state=state, reason=reason)
-        )
+        self._events.publish(ResourceChanged(resource=resource.name, state=state, reason=reason))
 
 
 class _Supervisor:

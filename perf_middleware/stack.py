@@ -3,14 +3,13 @@
     server -> outer layers -> the user's own middlewares -> inner layers -> router, app
 
 Outer layers see what enters and leaves the app as a whole; inner ones see only what got past the
-user's middlewares (authentication, sessions, CORS).  The order never depends on whether a middleware
-was added before or after `install`: on Starlette and FastAPI the stack is assembled when the app
-builds its own, at its start.
+user's middlewares (authentication, sessions, CORS).  The order never depends on whether a
+middleware was added before or after `install`: on Starlette and FastAPI the stack is assembled when
+the app builds its own, at its start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -19,7 +18,7 @@ from perf_middleware.asgi import EXCHANGE
 from perf_middleware.metrics.overhead import OUTSIDE, LayerMeter, Overhead
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
 

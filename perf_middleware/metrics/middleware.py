@@ -232,7 +232,7 @@ class Exchange:
         return trace if trace.parent_id else None
 
     def _announced_bytes(self) -> int:
-        """Content-Length of the response: the server sends a file that never passes through here."""
+        """Content-Length of the response: the server sends a file that never comes by here."""
         length = find_header(self.head.get("headers", ()), b"content-length")
         return int(length) if length is not None and length.isdigit() else 0
 

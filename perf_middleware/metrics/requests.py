@@ -2,7 +2,7 @@
 
     RequestFigures
       (method, route, status) -> StatusSeries   how many
-                                   .timing ->   RouteTiming (method, route): how long, how many bytes
+                                   .timing ->   RouteTiming (method, route): time and bytes
 
 The table is bounded: `series_max` combinations are kept apart, further routes are counted as
 `other`.  Unknown methods and impossible statuses are `other` too, so a client cannot grow it.
@@ -41,8 +41,8 @@ class RouteTiming:
     """Durations and bytes of one method on one route."""
 
     __slots__ = (
-        "cancelled", "disconnects", "duration_sum_ns", "durations", "exemplar_due_ns",
-        "exemplars", "first_byte_sum_ns", "first_bytes", "labels", "request_bytes", "response_bytes",
+        "cancelled", "disconnects", "duration_sum_ns", "durations", "exemplar_due_ns", "exemplars",
+        "first_byte_sum_ns", "first_bytes", "labels", "request_bytes", "response_bytes",
     )  # fmt: skip
 
     def __init__(self, labels: LabelSet, scale: Scale) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from perf_middleware.metrics.families import Collector, Family, NO_LABELS, Value, counter
+from perf_middleware.metrics.families import NO_LABELS, Collector, Family, Value, counter
 from perf_middleware.metrics.middleware import RequestRecorder, current_exchange
 from perf_middleware.metrics.summary import summarise
 from perf_middleware.metrics.window import SAMPLE_EVERY_S, Recent, Window
@@ -77,7 +77,7 @@ class Metrics:
         return exchange.trace() if exchange is not None else None
 
     def trace_headers(self) -> dict[str, str]:
-        """`traceparent` (and `tracestate`) to send along with a call made by the running request."""
+        """`traceparent` (and `tracestate`) to send along with a call that this request makes."""
         trace = self.trace()
         return trace.headers() if trace is not None else {}
 
@@ -95,7 +95,7 @@ class Metrics:
 
 
 class RateSampler:
-    """Resource: notes the totals every few seconds, so that rates and the health score are recent."""
+    """Resource: notes the totals every few seconds, so that rates and the score are recent."""
 
     name = "rate sampler"
     required = False

@@ -50,7 +50,9 @@ def _values(family: Family) -> Iterable[Value]:
     return (point for point in family.points if isinstance(point, Value))
 
 
-def _row(rows: dict[tuple[str, str], dict[str, Any]], point: Value | Distribution) -> dict[str, Any]:
+def _row(
+    rows: dict[tuple[str, str], dict[str, Any]], point: Value | Distribution
+) -> dict[str, Any]:
     labels = dict(point.labels.pairs)
     key = (labels["method"], labels["route"])
     row = rows.get(key)

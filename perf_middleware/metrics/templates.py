@@ -1,7 +1,7 @@
 """The route template of a request: `/items/{id}`, never the raw path.
 
-The router writes what it matched into the scope; nothing here walks an app's routes.  What it writes
-differs by framework:
+The router writes what it matched into the scope; nothing here walks an app's routes.  What it
+writes differs by framework:
 
     Starlette             scope["route"] = the innermost route, path_format without mount prefixes
     FastAPI, direct       the same

@@ -24,7 +24,7 @@ _RANDOM_TRACE_ID = 0x02
 
 @dataclass(frozen=True, slots=True)
 class TraceContext:
-    """A position in a trace: `span_id` is ours, `parent_id` the caller's (None: the trace starts here)."""
+    """A place in a trace: `span_id` is ours, `parent_id` the caller's (None: it starts here)."""
 
     trace_id: str
     span_id: str
@@ -66,7 +66,7 @@ def parse_traceparent(value: bytes) -> tuple[str, str, int] | None:
 
 
 def join_tracestate(values: list[bytes]) -> str:
-    """The `tracestate` lines as one value to pass on, or "" where it is broken or too long (§3.3)."""
+    """The `tracestate` lines as one value, or "" where it is broken or too long (§3.3)."""
     joined = b",".join(value.strip(b" \t") for value in values if value.strip(b" \t"))
     if len(joined) > TRACESTATE_BYTES_MAX or not all(0x20 <= byte <= 0x7E for byte in joined):
         return ""

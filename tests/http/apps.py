@@ -188,7 +188,11 @@ async def whole_scope(request: Request) -> Response:
     names = ("type", "method", "path", "raw_path", "root_path", "query_string", "headers", "scheme")
     return JSONResponse(
         {name: repr(scope[name]) for name in (*names, "http_version", "asgi")}
-        | {"keys": sorted(scope), "state": sorted(set(scope["state"]) - {"perf"})}
+        | {
+            # Keys of our own are named after us; the app's and the server's stay what they were.
+            "keys": sorted(key for key in scope if not key.startswith("perf_middleware.")),
+            "state": sorted(set(scope["state"]) - {"perf"}),
+        }
     )
 
 

@@ -5,36 +5,55 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.register_assert_rewrite("tests.http.servers", "tests.http.wire")
 
+from perf_middleware import Settings  # noqa: E402
 from perf_middleware.asgi import ASGIApp  # noqa: E402
 from tests.http.apps import hidden, outermost, starlette_app  # noqa: E402
 from tests.http.fastapi_apps import fastapi_app  # noqa: E402
 from tests.http.servers import Journal, Server, Twins, serving, with_bundle  # noqa: E402
 
-Build = Callable[[Journal, Path], ASGIApp]
 
-_BUILDERS: dict[str, Build] = {
-    "starlette": starlette_app,
-    "fastapi": fastapi_app,
-    "callable": lambda journal, files: hidden(starlette_app(journal, files)),
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of app, and what it is served with."""
+
+    build: Callable[[Journal, Path], ASGIApp]
+    http: str = "httptools"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def _hidden_starlette(journal: Journal, files: Path) -> ASGIApp:
+    return hidden(starlette_app(journal, files))
+
+
+# One request in a thousand takes the twin of the stack that measures it: here every one does.
+EVERY_REQUEST_MEASURED = {"metrics": {"overhead_sample_every": 1}}
+
+KINDS = {
+    "starlette": Kind(starlette_app),
+    "starlette-h11": Kind(starlette_app, http="h11"),
+    "starlette-measured": Kind(starlette_app, settings=EVERY_REQUEST_MEASURED),
+    "fastapi": Kind(fastapi_app),
+    "callable": Kind(_hidden_starlette),
 }
 _keys = itertools.count(1)
 
 
-def _serving_twins(build: Build, files: Path, *, http: str) -> Iterator[Twins]:
+def _serving(kind: Kind, files: Path) -> Iterator[Twins]:
+    settings = Settings(**kind.settings)
     bare, installed = Journal(), Journal()
+    app = kind.build(bare, files)
+    app_with_bundle = with_bundle(kind.build(installed, files), settings)
     twins = Twins(
-        Server(outermost(build(bare, files), bare), journal=bare, http=http),
-        Server(
-            outermost(with_bundle(build(installed, files)), installed),
-            journal=installed,
-            http=http,
-        ),
+        Server(outermost(app, bare), journal=bare, http=kind.http),
+        Server(outermost(app_with_bundle, installed), journal=installed, http=kind.http),
     )
     with serving(twins.bare, twins.installed):
         yield twins
@@ -52,24 +71,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(("starlette", "httptools"), id="starlette"),
-        pytest.param(("starlette", "h11"), id="starlette-h11"),
-        pytest.param(("fastapi", "httptools"), id="fastapi"),
-        pytest.param(("callable", "httptools"), id="callable"),
-    ],
-)
+@pytest.fixture(scope="module", params=list(KINDS))
 def twins(request: pytest.FixtureRequest, files: Path) -> Iterator[Twins]:
     """Every kind of app in turn."""
-    kind, http = request.param
-    yield from _serving_twins(_BUILDERS[kind], files, http=http)
+    yield from _serving(KINDS[request.param], files)
 
 
 @pytest.fixture(scope="module")
 def fastapi_twins(files: Path) -> Iterator[Twins]:
-    yield from _serving_twins(fastapi_app, files, http="httptools")
+    yield from _serving(KINDS["fastapi"], files)
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def _described(record: logging.LogRecord) -> str:
         raised_in = traceback.extract_tb(exc.__traceback__)[-1].name if exc.__traceback__ else "?"
         parts.append(f"{type(exc).__qualname__}{exc.args!r} raised in {raised_in}")
         exc = exc.__cause__ or exc.__context__
-    return " <- ".join(parts)
+    return re.sub(r"\b(0x)?[0-9a-f]{9,16}\b", "(address)", " <- ".join(parts))
 
 
 class Server:
@@ -181,9 +181,9 @@ def serving(*servers: Server) -> Iterator[None]:
             server.wait_stopped()
 
 
-def with_bundle(app: ASGIApp) -> ASGIApp:
+def with_bundle(app: ASGIApp, settings: Settings | None = None) -> ASGIApp:
     """What a user serves after `install(app, Settings())`."""
-    perf = install(app, Settings())
+    perf = install(app, settings or Settings())
     return app if isinstance(app, Starlette) else perf
 
 

@@ -55,7 +55,7 @@ def test_fastapi_sends_its_events_one_by_one(fastapi_twins: Twins, key):
         lambda server: received_between_gates(server, f"/v1/events/{key}", key, gates=3)
     )
     assert b"text/event-stream" in head
-    assert [b'"number":%d' % number in event for number, event in enumerate(events)] == [True] * 3
+    assert [b'"number": %d' % number in event for number, event in enumerate(events)] == [True] * 3
     assert end == chunk(b"")
 
 
@@ -89,7 +89,7 @@ def test_an_event_stream_of_fastapi_is_cleaned_up_when_its_client_leaves(fastapi
     def leave_after_the_first_event(server: Server):
         with server.connect() as wire:
             wire.send(http_request("GET", f"/v1/events/{key}", keep_alive=True))
-            wire.read_until(b'"number":0')
+            wire.read_until(b'"number": 0')
         return server.journal.wait(key)
 
     assert fastapi_twins.both(leave_after_the_first_event) == ["stream cleaned up"]

@@ -79,6 +79,9 @@ class Wire:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._socket.close()
 
     def send(self, data: bytes) -> None:
@@ -91,16 +94,18 @@ class Wire:
 
     def read_until(self, marker: bytes) -> bytes:
         """Everything up to and with `marker`."""
+        deadline = time.monotonic() + DEADLINE_S
         while marker not in self._ahead:
-            data = self._socket.recv(65_536)
+            data = self._receive(deadline)
             assert data, f"the connection ended before {marker!r}; it had sent {self._ahead!r}"
             self._ahead += data
         read, _, self._ahead = self._ahead.partition(marker)
         return read + marker
 
     def read_exactly(self, size: int) -> bytes:
+        deadline = time.monotonic() + DEADLINE_S
         while len(self._ahead) < size:
-            data = self._socket.recv(65_536)
+            data = self._receive(deadline)
             assert data, f"the connection ended after {len(self._ahead)} of {size} bytes"
             self._ahead += data
         read, self._ahead = self._ahead[:size], self._ahead[size:]
@@ -111,13 +116,21 @@ class Wire:
         if self._ahead:
             read, self._ahead = self._ahead, b""
             return read
-        return self._socket.recv(262_144)
+        return self._receive(time.monotonic() + DEADLINE_S)
 
     def read_to_end(self) -> bytes:
-        parts = []
-        while data := self.read_some():
+        deadline = time.monotonic() + DEADLINE_S
+        parts, self._ahead = [self._ahead], b""
+        while data := self._receive(deadline):
             parts.append(data)
         return b"".join(parts)
+
+    def _receive(self, deadline: float) -> bytes:
+        """What arrives next.  A peer that keeps sending pings cannot move the deadline."""
+        left_s = deadline - time.monotonic()
+        assert left_s > 0, f"still reading after {DEADLINE_S:.0f} s; read ahead: {self._ahead!r}"
+        self._socket.settimeout(left_s)
+        return self._socket.recv(262_144)
 
     def read_answer(self) -> bytes:
         """One whole answer of a connection that stays open (not for HEAD)."""

@@ -17,7 +17,14 @@ from perf_middleware import Settings  # noqa: E402
 from perf_middleware.asgi import ASGIApp  # noqa: E402
 from tests.http.apps import hidden, outermost, starlette_app  # noqa: E402
 from tests.http.fastapi_apps import fastapi_app  # noqa: E402
-from tests.http.servers import Journal, Server, Twins, serving, with_bundle  # noqa: E402
+from tests.http.servers import (  # noqa: E402
+    EVERY_REQUEST_MEASURED,
+    Journal,
+    Server,
+    Twins,
+    serving,
+    with_bundle,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +39,6 @@ class Kind:
 def _hidden_starlette(journal: Journal, files: Path) -> ASGIApp:
     return hidden(starlette_app(journal, files))
 
-
-# One request in a thousand takes the twin of the stack that measures it: here every one does.
-EVERY_REQUEST_MEASURED = {"metrics": {"overhead_sample_every": 1}}
 
 KINDS = {
     "starlette": Kind(starlette_app),

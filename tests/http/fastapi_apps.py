@@ -93,7 +93,9 @@ def item_routes(ground: Ground) -> APIRouter:
         return {"item_id": item_id, "q": q, "token": x_token}
 
     @routes.get("/context")
-    async def context(request: Request, in_dependency: Annotated[str, Depends(set_context)]) -> dict:
+    async def context(
+        request: Request, in_dependency: Annotated[str, Depends(set_context)]
+    ) -> dict:
         FROM_ENDPOINT.set("set by the endpoint")
         return {
             "own task": request.scope["outermost.task"] == anyio.get_current_task(),

@@ -1,7 +1,7 @@
 """Real servers for the do-no-harm suite: one app bare, its twin with the bundle installed.
 
-    Server  uvicorn in a thread with its own loop, on a socket bound before it starts
-    Twins   the same app twice; `both(act)` says what a client sees, once both agree
+Server  uvicorn in a thread with its own loop, on a socket bound before it starts
+Twins   the same app twice; `both(act)` says what a client sees, once both agree
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from perf_middleware.asgi import ASGIApp
 from tests.http.wire import Wire, eventually, http_request, masked
 
 T = TypeVar("T")
+
+# One request in a thousand takes the twin of the stack that measures it: here every one does.
+EVERY_REQUEST_MEASURED = {"metrics": {"overhead_sample_every": 1}}
 
 
 class Journal:
@@ -151,6 +154,11 @@ class Server:
         """Let the app pass the gate `key` once, by a request of its own."""
         answer = self.exchange(http_request("POST", f"/release/{key}"))
         assert answer.startswith(b"HTTP/1.1 204 "), answer
+
+    def wait_logged(self, text: str) -> None:
+        eventually(
+            lambda: any(text in line for line in self.log.lines()), what=f"a logged {text!r}"
+        )
 
     @contextlib.contextmanager
     def logged(self, *, until: str) -> Iterator[list[str]]:

@@ -8,9 +8,7 @@ from tests.http.wire import Wire, chunk, http_request, masked
 
 def chunked_post(target: str, *headers: tuple[str, str]) -> bytes:
     """The head of a request whose body comes in chunks."""
-    return http_request(
-        "POST", target, ("Transfer-Encoding", "chunked"), *headers, keep_alive=True
-    )
+    return http_request("POST", target, ("Transfer-Encoding", "chunked"), *headers, keep_alive=True)
 
 
 def test_a_connection_serves_one_request_after_the_other(twins: Twins):

@@ -39,7 +39,7 @@ def shown_name(name: object) -> str:
     text = name if isinstance(name, str) else shown_value(name)
     if len(text) > NAME_CHARS_MAX:
         text = text[: NAME_CHARS_MAX - 1] + "…"
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    return _printable(text)
 
 
 def value_in_words(value: Any) -> str:
@@ -56,7 +56,12 @@ def value_in_words(value: Any) -> str:
         case list() | tuple():
             return ",".join(value_in_words(item) for item in value)
         case _:
-            return str(value)
+            return _printable(str(value))
+
+
+def _printable(text: str) -> str:
+    """`text` on one line, encodable: line feeds, escapes and undecodable bytes are spelled out."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def allowed_in_words(info: FieldInfo) -> str:

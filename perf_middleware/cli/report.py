@@ -1,0 +1,102 @@
+"""What the doctor says about an app, as values, as JSON and as text."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from perf_middleware import __version__
+from perf_middleware.settings_words import value_in_words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from perf_middleware.cli.app_import import Installed
+    from perf_middleware.settings import EffectiveSetting, Settings
+
+LAYER_FIELDS = ("position", "name", "place", "sees", "why")
+PIPE_COLUMNS = 10_000  # a pipe has no width: nothing is wrapped, so that grep sees whole lines
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The state of one app, or of the settings alone where no app was named."""
+
+    versions: dict[str, str | None]
+    app: str | None
+    layers: tuple[dict[str, Any], ...] | None
+    settings: tuple[EffectiveSetting, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "versions": self.versions,
+            "app": self.app,
+            "layers": None if self.layers is None else list(self.layers),
+            "settings": [row._asdict() for row in self.settings],
+        }
+
+
+def report_on(
+    settings: Settings, *, app: str | None = None, perf: Installed | None = None
+) -> Report:
+    """The report on `settings`, and on the stack of `perf` where an app was named."""
+    layers = None
+    if perf is not None:
+        layers = tuple(
+            {name: getattr(layer, name) for name in LAYER_FIELDS} for layer in perf.describe()
+        )
+    return Report(_versions(), app, layers, tuple(settings.effective()))
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print `report` as tables, in colour and fitted to the width only on a terminal."""
+    _print_table(console, "Versions", ("package", "version"), (
+        (name, version or "not installed") for name, version in report.versions.items()
+    ))  # fmt: skip
+    if report.layers is not None:
+        _print_table(console, f"Layers of {report.app}, outermost first", LAYER_FIELDS, (
+            tuple(str(layer[name]) for name in LAYER_FIELDS) for layer in report.layers
+        ))  # fmt: skip
+    _print_table(console, "Settings", ("key", "value", "from"), (
+        (row.key, value_in_words(row.value), row.origin) for row in report.settings
+    ))  # fmt: skip
+
+
+def console_for_stdout() -> Console:
+    # No markup: a value such as [0.1,1] is text, not a style.
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = PIPE_COLUMNS
+    return console
+
+
+def _print_table(
+    console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
+) -> None:
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for row in rows:
+        table.add_row(*row)
+    console.print(title, style="bold")
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        console.out(line.rstrip())
+    console.print()
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {
+        "perf_middleware": __version__,
+        "python": platform.python_version(),
+    }
+    for name in ("starlette", "fastapi"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions

@@ -5,45 +5,20 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import logging
 import sys
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from perf_middleware.errors import ConfigurationError, SettingsError
+from perf_middleware.perf import Perf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
     from pathlib import Path
-
-    from perf_middleware.settings import Settings
 
 
 class AppNotFoundError(ConfigurationError):
     """The command line names no app that perf_middleware is installed on."""
-
-
-class Layer(Protocol):
-    """One layer of the stack, as `Perf.describe()` tells it."""
-
-    @property
-    def position(self) -> int: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def place(self) -> str: ...
-    @property
-    def sees(self) -> str: ...
-    @property
-    def why(self) -> str: ...
-
-
-@runtime_checkable
-class Installed(Protocol):
-    """The part of Perf that a command looks at."""
-
-    @property
-    def settings(self) -> Settings: ...
-
-    def describe(self) -> Iterable[Layer]: ...
 
 
 def import_app(target: str, *, directory: Path, factory: bool) -> Any:
@@ -57,7 +32,7 @@ def import_app(target: str, *, directory: Path, factory: bool) -> Any:
     if is_file or not (module_name and separator and path):
         raise AppNotFoundError(f"{target!r} is not MODULE:APP, such as main:app or shop.web:app")
     sys.path.insert(0, str(directory.absolute()))
-    with contextlib.redirect_stdout(sys.stderr):
+    with _quietly():
         module = _import_module(module_name, directory)
         found: Any = module
         for name in path.split("."):
@@ -68,18 +43,37 @@ def import_app(target: str, *, directory: Path, factory: bool) -> Any:
         return _call_factory(target, found) if factory else found
 
 
-def find_perf(target: str, app: Any) -> Installed:
+def find_perf(target: str, app: Any) -> Perf:
     """The Perf of `app`: in `app.state.perf`, or `app` itself where it wraps another ASGI app.
 
     Raises AppNotFoundError where nothing is installed.
     """
     for candidate in (app, getattr(getattr(app, "state", None), "perf", None)):
-        if isinstance(candidate, Installed) and not inspect.isclass(candidate):
+        if isinstance(candidate, Perf):
             return candidate
     hint = ""
     if inspect.isfunction(app) or inspect.ismethod(app):
         hint = "; if it is a function that returns the app, add --factory"
     raise AppNotFoundError(f"perf_middleware is not installed on {target}{hint}")
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep stdout and our own log clear while the app's code runs.
+
+    `install` may log a token it has just made: nobody can use that of a process that only looks.
+    """
+
+    def drop(_: logging.LogRecord) -> bool:
+        return False
+
+    logger = logging.getLogger("perf_middleware")
+    logger.addFilter(drop)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logger.removeFilter(drop)
 
 
 def _import_module(name: str, directory: Path) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,10 +16,10 @@ from perf_middleware.settings_words import value_in_words
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from perf_middleware.cli.app_import import Installed
+    from perf_middleware.perf import Perf
     from perf_middleware.settings import EffectiveSetting, Settings
+    from perf_middleware.stack import LayerInfo
 
-LAYER_FIELDS = ("position", "name", "place", "sees", "why")
 PIPE_COLUMNS = 10_000  # a pipe has no width: nothing is wrapped, so that grep sees whole lines
 
 
@@ -29,42 +29,36 @@ class Report:
 
     versions: dict[str, str | None]
     app: str | None
-    layers: tuple[dict[str, Any], ...] | None
+    layers: tuple[LayerInfo, ...] | None
     settings: tuple[EffectiveSetting, ...]
 
     def as_json(self) -> dict[str, Any]:
         return {
             "versions": self.versions,
             "app": self.app,
-            "layers": None if self.layers is None else list(self.layers),
+            "layers": None if self.layers is None else [asdict(layer) for layer in self.layers],
             "settings": [row._asdict() for row in self.settings],
         }
 
 
-def report_on(
-    settings: Settings, *, app: str | None = None, perf: Installed | None = None
-) -> Report:
+def report_on(settings: Settings, *, app: str | None = None, perf: Perf | None = None) -> Report:
     """The report on `settings`, and on the stack of `perf` where an app was named."""
-    layers = None
-    if perf is not None:
-        layers = tuple(
-            {name: getattr(layer, name) for name in LAYER_FIELDS} for layer in perf.describe()
-        )
+    layers = None if perf is None else perf.describe()
     return Report(_versions(), app, layers, tuple(settings.effective()))
 
 
 def print_report(report: Report, console: Console) -> None:
     """Print `report` as tables, in colour and fitted to the width only on a terminal."""
-    _print_table(console, "Versions", ("package", "version"), (
-        (name, version or "not installed") for name, version in report.versions.items()
-    ))  # fmt: skip
+    versions = ((name, version or "not installed") for name, version in report.versions.items())
+    _print_table(console, "Versions", ("package", "version"), versions)
     if report.layers is not None:
-        _print_table(console, f"Layers of {report.app}, outermost first", LAYER_FIELDS, (
-            tuple(str(layer[name]) for name in LAYER_FIELDS) for layer in report.layers
-        ))  # fmt: skip
-    _print_table(console, "Settings", ("key", "value", "from"), (
-        (row.key, value_in_words(row.value), row.origin) for row in report.settings
-    ))  # fmt: skip
+        layers = (
+            (str(row.position), row.name, row.place, row.sees, row.why) for row in report.layers
+        )
+        title = f"Layers of {report.app}, outermost first"
+        _print_table(console, title, ("position", "name", "place", "sees", "why"), layers)
+    settings = ((row.key, value_in_words(row.value), row.origin) for row in report.settings)
+    _print_table(console, "Settings", ("key", "value", "from"), settings)
 
 
 def console_for_stdout() -> Console:

@@ -11,7 +11,10 @@ Source: W3C Trace Context, level 2, §3.2 (traceparent), §3.3 (tracestate).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from perf_middleware.asgi import RawHeaders
 
 _TRACEPARENT = re.compile(
     rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL
@@ -20,24 +23,41 @@ TRACEPARENT_BYTES_MAX = 512  # version 00 has 55; a later version may be longer,
 TRACESTATE_BYTES_MAX = 512  # §3.3.1.5: what every participant should at least propagate
 _SAMPLED = 0x01
 _RANDOM_TRACE_ID = 0x02
+_FLAGS_TEXT = ("00", "01", "02", "03")
+_SPAN_MASK = (1 << 64) - 1
 
 
-@dataclass(frozen=True, slots=True)
 class TraceContext:
-    """A place in a trace: `span_id` is ours, `parent_id` the caller's (None: it starts here)."""
+    """A place in a trace: `span_id` is ours, `parent_id` the caller's (None: it starts here).
 
-    trace_id: str
-    span_id: str
-    parent_id: str | None
-    sampled: bool
-    random_trace_id: bool = False
-    tracestate: str = ""
+    `flags` are those to pass on: sampled as the caller decided, never on our own account.
+    """
+
+    # Plain slots: a frozen dataclass takes three times as long to make, and one may be made for
+    # every request.
+    __slots__ = ("flags", "parent_id", "span_id", "trace_id", "tracestate")
+
+    def __init__(
+        self, trace_id: str, span_id: str, parent_id: str | None, flags: int, tracestate: str = ""
+    ) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.parent_id = parent_id
+        self.flags = flags
+        self.tracestate = tracestate
+
+    def __repr__(self) -> str:
+        return f"TraceContext({self.traceparent!r}, parent_id={self.parent_id!r})"
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the caller says that this trace is being recorded."""
+        return bool(self.flags & _SAMPLED)
 
     @property
     def traceparent(self) -> str:
         """The header value for a call that this request makes, or for `traceresponse`."""
-        flags = _SAMPLED * self.sampled | _RANDOM_TRACE_ID * self.random_trace_id
-        return f"00-{self.trace_id}-{self.span_id}-{flags:02x}"
+        return f"00-{self.trace_id}-{self.span_id}-{_FLAGS_TEXT[self.flags]}"
 
     def headers(self) -> dict[str, str]:
         """What to add to an outgoing request: `traceparent`, and `tracestate` where one came in."""
@@ -73,24 +93,28 @@ def join_tracestate(values: list[bytes]) -> str:
     return joined.decode()
 
 
-def take_part(
-    traceparents: list[bytes], tracestates: list[bytes], *, random_bits: int
-) -> TraceContext:
-    """This request's place in the trace that it came with, or in one that starts here.
+def take_part(headers: RawHeaders, *, random_bits: int) -> TraceContext:
+    """This request's place in the trace that its headers name, or in one that starts here.
 
-    `random_bits` are at least 192 random bits.  Two traceparent lines are as good as none (§3.2).
+    `random_bits` are 192 random bits.  Two traceparent lines are as good as none (§3.2).
     """
-    span_id = f"{random_bits & ((1 << 64) - 1) or 1:016x}"
-    parsed = parse_traceparent(traceparents[0]) if len(traceparents) == 1 else None
-    if parsed is None:
-        trace_id = f"{(random_bits >> 64) & ((1 << 128) - 1) or 1:032x}"
-        return TraceContext(trace_id, span_id, None, sampled=False, random_trace_id=True)
-    trace_id, parent_id, flags = parsed
-    return TraceContext(
-        trace_id,
-        span_id,
-        parent_id,
-        sampled=bool(flags & _SAMPLED),
-        random_trace_id=bool(flags & _RANDOM_TRACE_ID),
-        tracestate=join_tracestate(tracestates),
-    )
+    traceparents = []
+    tracestates = []
+    for name, value in headers:
+        if name == b"traceparent":
+            traceparents.append(value)
+        elif name == b"tracestate":
+            tracestates.append(value)
+    # An id of zeros is invalid (§3.2.2.3, §3.2.2.4): one that happens to be drawn becomes 1.
+    if not random_bits & _SPAN_MASK:
+        random_bits |= 1
+    if not random_bits >> 64:
+        random_bits |= 1 << 64
+    ids = f"{random_bits:048x}"
+    if len(traceparents) == 1:
+        parsed = parse_traceparent(traceparents[0])
+        if parsed is not None:
+            trace_id, parent_id, flags = parsed
+            known = flags & (_SAMPLED | _RANDOM_TRACE_ID)
+            return TraceContext(trace_id, ids[32:], parent_id, known, join_tracestate(tracestates))
+    return TraceContext(ids[:32], ids[32:], None, _RANDOM_TRACE_ID)

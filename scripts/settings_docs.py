@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def _table(title: str, text: str, settings: list[Setting]) -> str:
         default = value_in_words(setting.info.default)
         cells = (
             f"`{setting.key}`<br>`{setting.env_name}`",
-            allowed_in_words(setting.info).replace("|", "\\|"),
+            re.sub(r"matching (\S+)$", r"matching `\1`", allowed_in_words(setting.info)),
             f"`{default}`",
             (setting.info.description or "").replace("|", "\\|"),
         )

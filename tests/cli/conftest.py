@@ -1,4 +1,4 @@
-"""Every test starts without settings: a clean environment and an empty working directory."""
+"""Every test starts without settings, in an empty directory, and prints to a pipe."""
 
 import os
 
@@ -8,6 +8,7 @@ import pytest
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch, tmp_path):
     for name in list(os.environ):
-        if name.upper().startswith("PERFORMANCE_"):
+        # The others make rich believe in a terminal that is not there.
+        if name.upper().startswith("PERFORMANCE_") or name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)

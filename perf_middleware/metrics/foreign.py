@@ -38,7 +38,7 @@ ForeignKind: TypeAlias = Literal[
     "counter", "gauge", "summary", "histogram", "gaugehistogram", "unknown", "info", "stateset"
 ]
 
-_SUFFIXES: dict[ForeignKind, tuple[str, ...]] = {
+SUFFIXES: dict[str, tuple[str, ...]] = {
     "counter": ("", "_total", "_created"),
     "gauge": ("",),
     "summary": ("", "_sum", "_count", "_created"),
@@ -120,7 +120,7 @@ class ForeignFamily:
     @property
     def claimed_names(self) -> tuple[str, ...]:
         """Every sample and family name that this family takes, its own first."""
-        return tuple([self.name + suffix for suffix in _SUFFIXES[self.kind]])
+        return tuple([self.name + suffix for suffix in SUFFIXES[self.kind]])
 
 
 def foreign_lines(

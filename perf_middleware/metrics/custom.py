@@ -64,7 +64,7 @@ class CustomMetrics:
     def counter(
         self,
         name: str,
-        help: str,  # noqa: A002 - the exposition's word
+        help: str,
         labels: Sequence[str] = (),
         unit: str = "",
     ) -> Counter:
@@ -77,7 +77,7 @@ class CustomMetrics:
     def gauge(
         self,
         name: str,
-        help: str,  # noqa: A002
+        help: str,
         labels: Sequence[str] = (),
         unit: str = "",
         *,
@@ -92,7 +92,7 @@ class CustomMetrics:
     def histogram(
         self,
         name: str,
-        help: str,  # noqa: A002
+        help: str,
         labels: Sequence[str] = (),
         bounds: Sequence[float] | None = None,
         unit: str = "",
@@ -120,7 +120,7 @@ class CustomMetrics:
         self,
         instrument_type: type[InstrumentT],
         name: str,
-        help: str,  # noqa: A002
+        help: str,
         labels: Sequence[str],
         unit: str,
         *,

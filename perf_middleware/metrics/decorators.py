@@ -39,12 +39,12 @@ R = TypeVar("R")
 EXCEPTION_NAMES_MAX = 100  # classes are made by code, but some code makes them at run time
 MEMORY_BOUNDS_BYTES = tuple([2**power for power in range(14, 31, 2)])  # 16 KiB to 1 GiB
 
-_log = logging.getLogger("perf_middleware.metrics")
+logger = logging.getLogger("perf_middleware.metrics")
 
 
 def log_label_overflow(metric: str, label_sets_max: int) -> None:
     """Say once that a metric is full; the `on_first` of the app's LabelOverflow."""
-    _log.warning(
+    logger.warning(
         "%s has %d label sets, its limit: further ones are counted as `other`. "
         "Labels should name kinds, not things (no ids, no raw paths).",
         metric,
@@ -181,7 +181,7 @@ class Timers:
         except Exception:  # noqa: BLE001 - an observer must not fail what it observes
             if not self._note_failed:
                 self._note_failed = True
-                _log.exception("the listener of the timers failed; timing goes on")
+                logger.exception("the listener of the timers failed; timing goes on")
 
 
 class _Series:

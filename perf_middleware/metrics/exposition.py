@@ -59,7 +59,7 @@ def claimed_names(name: str, kind: str) -> tuple[str, ...]:
 
 def render(
     families: Iterable[Family | ForeignFamily],
-    format: TextFormat,  # noqa: A002 - the field's word
+    format: TextFormat,
     *,
     on_dropped: Callable[[str, Dropped, Exception | None], None] | None = None,
 ) -> Iterator[bytes]:
@@ -98,7 +98,7 @@ def render(
 
 def _groups(
     family: Family | ForeignFamily,
-    format: TextFormat,  # noqa: A002
+    format: TextFormat,
 ) -> Iterator[list[str]]:
     """The lines of `family` in groups that stay together."""
     if not isinstance(family, Family):
@@ -111,7 +111,7 @@ def _groups(
         yield from _values(family)
 
 
-def _header(family: Family, format: TextFormat) -> list[str]:  # noqa: A002
+def _header(family: Family, format: TextFormat) -> list[str]:
     name = family.name
     if family.kind == "counter" and format == "text":
         name += "_total"  # 0.0.4 knows no family name apart from its samples
@@ -141,7 +141,7 @@ def _values(family: Family) -> Iterator[list[str]]:
         yield lines
 
 
-def _histogram(family: Family, format: TextFormat) -> Iterator[list[str]]:  # noqa: A002
+def _histogram(family: Family, format: TextFormat) -> Iterator[list[str]]:
     name = family.name
     tails = [f'le="{bound_text(bound)}"}} ' for bound in (*family.bounds, float("inf"))]
     # OpenMetrics forbids a sum over values that may be negative: it would not only grow.

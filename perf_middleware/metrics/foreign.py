@@ -125,7 +125,7 @@ class ForeignFamily:
 
 def foreign_lines(
     family: ForeignFamily,
-    format: TextFormat,  # noqa: A002 - the field's word
+    format: TextFormat,
 ) -> Iterator[list[str]]:
     """The lines of `family`, header first, in groups of about a hundred."""
     if format == "openmetrics":
@@ -154,7 +154,7 @@ def _header(
     name: str,
     kind: str,
     family: ForeignFamily,
-    format: TextFormat,  # noqa: A002
+    format: TextFormat,
 ) -> list[str]:
     lines = [f"# HELP {name} {escape_help(family.help, format)}\n"] if family.help else []
     lines.append(f"# TYPE {name} {kind}\n")

@@ -84,7 +84,7 @@ class Instrument(Generic[CellT]):
     def __init__(
         self,
         name: str,
-        help: str,  # noqa: A002 - the exposition's word
+        help: str,
         *,
         label_names: tuple[str, ...] = (),
         unit: str = "",

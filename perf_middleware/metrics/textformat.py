@@ -51,7 +51,7 @@ def timestamp_text(at_s: float) -> str:
     return f"{at_s:.3f}" if math.isfinite(at_s) else ""
 
 
-def escape_help(text: str, format: TextFormat) -> str:  # noqa: A002 - the field's word
+def escape_help(text: str, format: TextFormat) -> str:
     """`text` as it stands after `# HELP name `; OpenMetrics escapes the quote as well."""
     escaped = text.replace("\\", r"\\").replace("\n", r"\n")
     return escaped.replace('"', r"\"") if format == "openmetrics" else escaped

@@ -6,7 +6,6 @@ look like there.  The other way round is in prometheus_registry.py.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -25,37 +24,35 @@ if TYPE_CHECKING:
 READ_ATTEMPTS = 3
 LOGGED_MAX = 100
 
-_log = logging.getLogger("perf_middleware.metrics")
+logger = logging.getLogger("perf_middleware.metrics")
+
+
+def register(registry: CollectorRegistry, collect: Collector) -> PerfCollector:
+    """Offer our families on `registry`; its `unregister` takes the result.
+
+    Raises ConfigurationError where the registry holds one of our names already.
+    """
+    collector = PerfCollector(collect, registry=registry)
+    try:
+        registry.register(collector)
+    except ValueError as exc:
+        raise ConfigurationError(
+            f"this prometheus_client registry has figures of perf_middleware already: {exc}"
+        ) from exc
+    return collector
 
 
 class PerfCollector:
-    """Our families as a prometheus_client collector: `registry.register(PerfCollector(collect))`.
+    """Our families as a prometheus_client collector; it may be read from any thread.
 
-    It may be read from any thread.  A family whose points cannot be read is left out and logged
-    once; one that another collector of `registry` already offers is left out too.
+    A family whose points cannot be read is left out and logged once; one that another collector of
+    `registry` already offers is left out too.
     """
 
     def __init__(self, collect: Collector, *, registry: CollectorRegistry | None = None) -> None:
         self._collect = collect
         self._registry = registry
         self._logged = OnceLog()
-
-    def register(self) -> None:
-        """Join the registry; ConfigurationError where it has one of our names already."""
-        if self._registry is None:
-            raise ConfigurationError("PerfCollector.register needs a registry")
-        try:
-            self._registry.register(self)
-        except ValueError as exc:
-            raise ConfigurationError(
-                f"this prometheus_client registry has figures of perf_middleware already: {exc}"
-            ) from exc
-
-    def unregister(self) -> None:
-        """Leave the registry; does nothing when it is not there."""
-        if self._registry is not None:
-            with contextlib.suppress(KeyError):
-                self._registry.unregister(self)
 
     def describe(self) -> Iterable[Metric]:
         """Names and types only, so that registering reads no figures and finds duplicates."""
@@ -130,7 +127,7 @@ class OnceLog:
         """Log that `name` failed, unless that is known."""
         if name not in self._names and len(self._names) < LOGGED_MAX:
             self._names.add(name)
-            _log.warning("%s could not be collected and is left out", name, exc_info=exc)
+            logger.warning("%s could not be collected and is left out", name, exc_info=exc)
 
     def forget(self, name: str) -> None:
         """`name` worked."""

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 COLLECT_TIMEOUT_S = 2.0  # Prometheus gives the whole scrape 10 s by default
 
-_log = logging.getLogger("perf_middleware.metrics")
+logger = logging.getLogger("perf_middleware.metrics")
 
 
 class ForeignFigures:
@@ -109,12 +109,12 @@ class ForeignFigures:
         if run.done.wait(max(0.0, left_s)):
             if self._hangs:
                 self._hangs = False
-                _log.info("the collectors of prometheus_client answer in time again")
+                logger.info("the collectors of prometheus_client answer in time again")
             return run
         self._timeouts.inc()
         if not self._hangs:
             self._hangs = True
-            _log.warning(
+            logger.warning(
                 "the collectors of prometheus_client took longer than %g s: "
                 "the metrics page goes out without them",
                 self._timeout_s,
@@ -189,14 +189,13 @@ def _read_multiprocess() -> Iterable[Metric]:
 
 def _merged(found: Iterable[ForeignFamily]) -> list[ForeignFamily]:
     """Families of one name and kind as one: several collectors may share a family."""
-    merged: dict[tuple[str, str], ForeignFamily] = {}
+    first: dict[tuple[str, str], ForeignFamily] = {}
+    samples: dict[tuple[str, str], list[ForeignSample]] = {}
     for family in found:
         key = (family.name, family.kind)
-        known = merged.get(key)
-        merged[key] = (
-            family if known is None else replace(known, samples=(*known.samples, *family.samples))
-        )
-    return list(merged.values())
+        first.setdefault(key, family)
+        samples.setdefault(key, []).extend(family.samples)
+    return [replace(family, samples=samples[key]) for key, family in first.items()]
 
 
 def _foreign(metric: Metric) -> Iterator[ForeignFamily]:
@@ -206,7 +205,8 @@ def _foreign(metric: Metric) -> Iterator[ForeignFamily]:
     samples: list[ForeignSample] = []
     for sample in metric.samples:
         # A native histogram has no line in these formats; a missing sum of a gauge histogram none.
-        if sample.value is None or getattr(sample, "native_histogram", None) is not None:
+        value: float | None = sample.value
+        if value is None or getattr(sample, "native_histogram", None) is not None:
             continue
         suffix = sample.name.removeprefix(metric.name)
         if sample.name.startswith(metric.name) and suffix in SUFFIXES[metric.type]:

@@ -1,10 +1,8 @@
 """Apps that use what ASGI, Starlette and FastAPI offer, each part at a path of its own.
 
-`shared_routes` serve every app alike; `fastapi_app` adds what only FastAPI has, and `raw_app` breaks
-the protocol on purpose.  A path that ends in `/{key}` notes in the journal under that key.
+`shared_routes` serve every app alike (`fastapi_apps` adds what only FastAPI has).  A path that ends
+in `/{key}` waits at the gate and notes in the journal of that name.
 """
-
-from __future__ import annotations
 
 import hashlib
 import threading
@@ -88,7 +86,8 @@ class InnerMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         FROM_MIDDLEWARE.set("set by a middleware")
         scope.setdefault("state", {})["added"] = "by a middleware"
 
@@ -169,7 +168,7 @@ async def http_error(_: Request) -> Response:
 
 async def boom(_: Request) -> Response:
     try:
-        raise KeyError("the cause")
+        {}["the cause"]
     except KeyError as exc:
         raise UnhandledError("boom", 7) from exc
 
@@ -362,7 +361,7 @@ def timed_routes(ground: Ground) -> list[BaseRoute]:
         key = request.path_params["key"]
         journal.note(key, f"disconnected: {await request.is_disconnected()}")
         with anyio.fail_after(10):
-            while not await request.is_disconnected():  # noqa: ASYNC110 - Starlette's way
+            while not await request.is_disconnected():
                 await anyio.sleep(0.005)
         journal.note(key, "disconnected: True")
         return Response()

@@ -1,7 +1,5 @@
 """The do-no-harm suite's twins: every kind of app, bare and with the bundle, on real servers."""
 
-from __future__ import annotations
-
 import itertools
 import os
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ Server  uvicorn in a thread with its own loop, on a socket bound before it start
 Twins   the same app twice; `both(act)` says what a client sees, once both agree
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import re

@@ -1,7 +1,5 @@
 """One request, one answer: with the bundle installed every byte is the one that the app sent."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

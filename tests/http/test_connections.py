@@ -1,7 +1,5 @@
 """What a connection carries beyond one request: reuse, pipelines, chunked and announced bodies."""
 
-from __future__ import annotations
-
 from tests.http.servers import Server, Twins
 from tests.http.wire import Wire, chunk, http_request, masked
 

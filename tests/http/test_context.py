@@ -1,7 +1,5 @@
 """The endpoint runs where it ran before: the server's task, its context, its threads."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """What goes wrong goes wrong as before: the same answer, and the same exception in the log."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """Start and end: state, failures, cancellation and what is left behind are the app's own."""
 
-from __future__ import annotations
-
 import gc
 import json
 import logging
@@ -181,7 +179,8 @@ async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def failing_at_the_end(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
-        return await text_by_hand(scope, receive, send)
+        await text_by_hand(scope, receive, send)
+        return
     await receive()
     await send({"type": "lifespan.startup.complete"})
     await receive()
@@ -191,7 +190,8 @@ async def failing_at_the_end(scope: Scope, receive: Receive, send: Send) -> None
 async def leaving_early(scope: Scope, receive: Receive, send: Send) -> None:
     """Its lifespan returns right after the start."""
     if scope["type"] == "http":
-        return await text_by_hand(scope, receive, send)
+        await text_by_hand(scope, receive, send)
+        return
     await receive()
     await send({"type": "lifespan.startup.complete"})
 

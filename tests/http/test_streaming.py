@@ -1,7 +1,5 @@
 """Streams arrive as the app sends them: part by part, and they end when the client does."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.http.servers import Server, Twins

@@ -1,7 +1,5 @@
 """Websockets: handshake, messages, close codes and refusals are the app's own."""
 
-from __future__ import annotations
-
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect

@@ -3,14 +3,12 @@
 `DEADLINE_S` bounds every wait: a test fails there instead of hanging; none asserts on speed.
 """
 
-from __future__ import annotations
-
 import re
 import socket
 import struct
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Self, TypeVar
 
 DEADLINE_S = 15.0
 HOST = b"example.test"  # fixed, so that URLs built from it agree between two ports
@@ -75,7 +73,7 @@ class Wire:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._ahead = b""
 
-    def __enter__(self) -> Wire:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,6 +5,7 @@ Twins   the same app twice; `both(act)` says what a client sees, once both agree
 """
 
 import contextlib
+import itertools
 import logging
 import re
 import socket
@@ -24,6 +25,8 @@ from perf_middleware.asgi import ASGIApp
 from tests.http.wire import Wire, eventually, http_request, masked
 
 T = TypeVar("T")
+
+_numbers = itertools.count(1)
 
 # One request in a thousand takes the twin of the stack that measures it: here every one does.
 EVERY_REQUEST_MEASURED = {"metrics": {"overhead_sample_every": 1}}
@@ -66,13 +69,14 @@ class Gates:
 class Log(logging.Handler):
     """The records of one server thread; what the bundle says under its own name is left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, thread_name: str) -> None:
         super().__init__()
         self.records: list[logging.LogRecord] = []
-        self.thread: int | None = None
+        self._thread_name = thread_name
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self.thread and not record.name.startswith("perf_middleware"):
+        ours = record.name.startswith("perf_middleware")
+        if record.threadName == self._thread_name and not ours:
             self.records.append(record)
 
     def lines(self) -> list[str]:
@@ -99,7 +103,8 @@ class Server:
 
     def __init__(self, app: ASGIApp, *, journal: Journal | None = None, **options: Any) -> None:
         self.journal = journal or Journal()
-        self.log = Log()
+        name = f"server-{next(_numbers)}"  # identities of threads are given out again, names not
+        self.log = Log(name)
         self.exit: BaseException | None = None
         self._socket = socket.create_server(("127.0.0.1", 0))  # ours before anyone is told of it
         self.port: int = self._socket.getsockname()[1]
@@ -107,10 +112,9 @@ class Server:
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(app, log_config=None, log_level="info", **options)
         )
-        self._thread = threading.Thread(target=self._run, name=f"server-{self.port}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def _run(self) -> None:
-        self.log.thread = threading.get_ident()
         try:
             self._uvicorn.run(sockets=[self._socket])
         except BaseException as exc:  # noqa: BLE001 - SystemExit(3) is how uvicorn says "not started"

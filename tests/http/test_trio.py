@@ -1,4 +1,4 @@
-"""On trio the bundle is as quiet as on asyncio: in-process messages, no server (uvicorn has none)."""
+"""On trio the bundle is as quiet as on asyncio: plain messages, uvicorn does not run there."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager

@@ -134,6 +134,7 @@ class Bundle:
             app,
             layers=layers,
             lifespan=LifespanPlugin(app, resources=self.resources) if lifespan else None,
+            lifespan_ran=lambda: self.resources.running,
             perf=perf,
             overhead=self.overhead,
             sample_every=self.settings.metrics.overhead_sample_every,

@@ -37,7 +37,9 @@ class LifespanSettings(Section):
         default=30.0, gt=0, description="How long each resource may take to open, seconds."
     )
     drain_timeout_s: float = Field(
-        default=10.0, gt=0, description="How long each resource may take to close, seconds."
+        default=10.0,
+        gt=0,
+        description="How long all resources together may take to close, seconds.",
     )
 
 

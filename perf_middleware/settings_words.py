@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -23,6 +23,7 @@ _TYPES: Mapping[type, tuple[str, str]] = {
     SecretStr: ("text", "texts"),
     SecretBytes: ("text", "texts"),
     dict: ("a table", "tables"),
+    object: ("any value", "values"),
 }
 
 _short = reprlib.Repr()
@@ -39,7 +40,7 @@ def shown_name(name: object) -> str:
     text = name if isinstance(name, str) else shown_value(name)
     if len(text) > NAME_CHARS_MAX:
         text = text[: NAME_CHARS_MAX - 1] + "…"
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    return _printable(text)
 
 
 def value_in_words(value: Any) -> str:
@@ -56,7 +57,12 @@ def value_in_words(value: Any) -> str:
         case list() | tuple():
             return ",".join(value_in_words(item) for item in value)
         case _:
-            return str(value)
+            return _printable(str(value))
+
+
+def _printable(text: str) -> str:
+    """`text` on one line, encodable: line feeds, escapes and undecodable bytes are spelled out."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def allowed_in_words(info: FieldInfo) -> str:
@@ -74,17 +80,22 @@ def _allowed(annotation: Any, metadata: Iterable[Any], *, plural: bool = False) 
         none = ["none"] if NoneType in arguments else []
         return " or ".join([*members, *none])
     if origin is Literal:
-        return "one of " + ", ".join(value_in_words(choice) for choice in arguments)
+        return _choice(arguments)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return "one of " + ", ".join(value_in_words(choice.value) for choice in annotation)
+        return _choice([choice.value for choice in annotation])
     if origin in (tuple, list, set, frozenset):
         items = _allowed(arguments[0], (), plural=True) if arguments else "values"
         return f"a list of {items}{_length(metadata, 'items', before=', ')}"
     return _plain(origin or annotation, plural=plural) + _range(metadata)
 
 
+def _choice(values: Sequence[Any]) -> str:
+    words = ", ".join(value_in_words(value) for value in values)
+    return f"one of {words}" if len(values) > 1 else words
+
+
 def _plain(kind: Any, *, plural: bool) -> str:
-    words = _TYPES.get(kind)
+    words = _TYPES.get(object if kind is Any else kind)
     if words is None and isinstance(kind, type):
         if issubclass(kind, PurePath):
             words = ("a path", "paths")
@@ -102,7 +113,7 @@ def _range(metadata: Iterable[Any]) -> str:
     limits = _limits(metadata)
     if "ge" in limits and "le" in limits:
         return f" from {limits['ge']} to {limits['le']}"
-    words = {"ge": " at least ", "gt": " above ", "le": " at most ", "lt": " below "}
+    words = {"ge": " of at least ", "gt": " above ", "le": " of at most ", "lt": " below "}
     text = " and".join(words[name] + str(limits[name]) for name in words if name in limits)
     text += _length(metadata, "characters", before=" of ")
     if "pattern" in limits:

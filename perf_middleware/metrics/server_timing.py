@@ -19,10 +19,15 @@ PARTS_MAX = 16  # a header that a client has to carry
 
 def server_timing(total_ns: int, parts_ns: Mapping[str, int] | None) -> bytes:
     """The field's value: the time to the first byte, then each part of it, in milliseconds."""
-    entries = [f"total;dur={total_ns / 1e6:.1f}"]
-    if parts_ns:
-        entries += [
-            f"{_NOT_TOKEN.sub('_', name) or '_'};dur={ns / 1e6:.1f}"
-            for name, ns in list(parts_ns.items())[:PARTS_MAX]
-        ]
-    return ", ".join(entries).encode("ascii", "replace")
+    total = b"total;dur=%.1f" % (total_ns / 1e6)
+    if not parts_ns:
+        return total
+    return b", ".join(
+        (
+            total,
+            *(
+                b"%b;dur=%.1f" % (_NOT_TOKEN.sub("_", name).encode("ascii"), ns / 1e6)
+                for name, ns in list(parts_ns.items())[:PARTS_MAX]
+            ),
+        )
+    )

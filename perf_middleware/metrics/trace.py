@@ -24,7 +24,7 @@ TRACESTATE_BYTES_MAX = 512  # §3.3.1.5: what every participant should at least 
 _SAMPLED = 0x01
 _RANDOM_TRACE_ID = 0x02
 _FLAGS_TEXT = ("00", "01", "02", "03")
-_SPAN_MASK = (1 << 64) - 1
+_ZERO_SPAN = "0" * 16
 
 
 class TraceContext:
@@ -93,28 +93,29 @@ def join_tracestate(values: list[bytes]) -> str:
     return joined.decode()
 
 
-def take_part(headers: RawHeaders, *, random_bits: int) -> TraceContext:
+def traceparent_of_fresh(fresh_ids: bytes) -> bytes:
+    """The traceparent of a trace that starts with these 48 hex digits: not sampled, random id."""
+    return b"00-%b-%b-02" % (fresh_ids[:32], fresh_ids[32:])
+
+
+def take_part(headers: RawHeaders, *, fresh_ids: str) -> TraceContext:
     """This request's place in the trace that its headers name, or in one that starts here.
 
-    `random_bits` are 192 random bits.  Two traceparent lines are as good as none (§3.2).
+    `fresh_ids` are 48 random hex digits: a trace id and a span id.  Two traceparent lines are as
+    good as none (§3.2).
     """
-    traceparents = []
-    tracestates = []
-    for name, value in headers:
+    # An id of zeros is invalid (§3.2.2.3, §3.2.2.4).
+    span_id = fresh_ids[32:] if fresh_ids[32:] != _ZERO_SPAN else _ZERO_SPAN[1:] + "1"
+    for name, _ in headers:
         if name == b"traceparent":
-            traceparents.append(value)
-        elif name == b"tracestate":
-            tracestates.append(value)
-    # An id of zeros is invalid (§3.2.2.3, §3.2.2.4): one that happens to be drawn becomes 1.
-    if not random_bits & _SPAN_MASK:
-        random_bits |= 1
-    if not random_bits >> 64:
-        random_bits |= 1 << 64
-    ids = f"{random_bits:048x}"
-    if len(traceparents) == 1:
-        parsed = parse_traceparent(traceparents[0])
-        if parsed is not None:
-            trace_id, parent_id, flags = parsed
-            known = flags & (_SAMPLED | _RANDOM_TRACE_ID)
-            return TraceContext(trace_id, ids[32:], parent_id, known, join_tracestate(tracestates))
-    return TraceContext(ids[:32], ids[32:], None, _RANDOM_TRACE_ID)
+            break
+    else:
+        return TraceContext(fresh_ids[:32], span_id, None, _RANDOM_TRACE_ID)
+    traceparents = [value for name, value in headers if name == b"traceparent"]
+    parsed = parse_traceparent(traceparents[0]) if len(traceparents) == 1 else None
+    if parsed is None:
+        return TraceContext(fresh_ids[:32], span_id, None, _RANDOM_TRACE_ID)
+    trace_id, parent_id, flags = parsed
+    known = flags & (_SAMPLED | _RANDOM_TRACE_ID)
+    tracestate = join_tracestate([value for name, value in headers if name == b"tracestate"])
+    return TraceContext(trace_id, span_id, parent_id, known, tracestate)

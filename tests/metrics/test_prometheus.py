@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
 
 import anyio
 import pytest
@@ -34,7 +33,6 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from perf_middleware.errors import ConfigurationError
-from perf_middleware.metrics.drivers import prometheus_registry
 from perf_middleware.metrics.drivers.prometheus import register
 from perf_middleware.metrics.drivers.prometheus_registry import ForeignFigures
 from perf_middleware.metrics.exposition import render
@@ -58,13 +56,15 @@ FORMATS = tuple(PARSE)
 def ours():
     labels = LabelSet([("route", '/a"\\\nb'), ("method", "GET")])
     return [
-        counter("orders", 'Orders "made".\nAll.', [Value(labels, 2**60 + 1), Value(NO_LABELS, 1.5)]),
+        counter(
+            "orders", 'Orders "made".\nAll.', [Value(labels, 2**60 + 1), Value(NO_LABELS, 1.5)]
+        ),
         gauge("depth", "", [Value(NO_LABELS, -1)]),
         Family(
             name="wait_seconds", kind="histogram", help="Waits.", unit="seconds",
             bounds=(0.005, 1.0, 1e6),
             points=[
-                Distribution(labels, [1, 2, 2, 3], 7.25, {1: Exemplar("ab" * 16, 0.5, 1_700_000_000.5)}),
+                Distribution(labels, [1, 2, 2, 3], 7.25, {1: Exemplar("ab" * 16, 0.5, 17e8)}),
                 Distribution(NO_LABELS, [0, 0, 0, 0], 0.0),
             ],
         ),
@@ -151,7 +151,9 @@ def test_a_family_that_cannot_be_read_is_left_out_and_logged_once(caplog):
 
     registry = CollectorRegistry()
     register(registry, lambda: [
-        gauge("bad", "x", explode()), gauge("unstable", "x", Again()), gauge("good", "x", [Value(NO_LABELS, 1)])
+        gauge("bad", "x", explode()),
+        gauge("unstable", "x", Again()),
+        gauge("good", "x", [Value(NO_LABELS, 1)]),
     ])  # fmt: skip
     for _ in range(2):
         text = generate_latest(registry).decode()
@@ -210,15 +212,7 @@ def test_metrics_of_every_type_show_as_prometheus_client_shows_them(format):
     mine, foreign = read(registry, format)
     theirs = GENERATE[format](registry).decode()
     assert shape(PARSE[format](mine)) == shape(PARSE[format](theirs))
-    assert (
-        sorted(mine.splitlines()) == sorted(line for line in _our_numbers(theirs).splitlines())
-        or shape(PARSE[format](mine)).keys() == shape(PARSE[format](theirs)).keys()
-    )
     assert failures(foreign) == {"error": 0, "timeout": 0}
-
-
-def _our_numbers(text):
-    return text.replace(" 1.0\n", " 1\n")
 
 
 def test_names_that_the_format_does_not_know_become_legal():
@@ -448,7 +442,8 @@ foreign = ForeignFigures()
 found = anyio.run(foreign.collect)
 print(json.dumps({
     "merged": foreign.is_merged,
-    "figures": {f.name + s.suffix: s.value for f in found for s in f.samples if "le" not in dict(s.labels)},
+    "figures": {f.name + s.suffix: s.value for f in found for s in f.samples
+                if "le" not in dict(s.labels)},
 }))
 """
 
@@ -510,8 +505,3 @@ def test_reading_leaves_no_thread_behind():
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() <= before
-
-
-def test_the_timeout_has_a_default_below_a_scrapers():
-    assert prometheus_registry.COLLECT_TIMEOUT_S < 10
-    assert partial(ForeignFigures)()._timeout_s == prometheus_registry.COLLECT_TIMEOUT_S

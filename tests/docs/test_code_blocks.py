@@ -1,4 +1,4 @@
-"""Every Python block in the README and in docs/ runs as it stands; every figure is written about."""
+"""Every Python block of the README and of docs/ runs as it stands; every figure is described."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ import anyio.to_thread
 from perf_middleware.metrics.frames import SnapshotError, frames_of
 from perf_middleware.metrics.merge import Ledger
 from perf_middleware.metrics.snapshot import FOLDED_MAX, decode, encode_frame, encode_head
+from perf_middleware.metrics.stores.health import folded_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,13 +150,14 @@ async def fold(
                     ledger.add(frame)
                     await pacer.pause_if_due()
         names = tuple(member.name for member in members)
+        for frame in frames_of(folded_workers(len(names))):
+            ledger.add(frame)
         parts = [encode_head(epoch=epoch, folded=(*folded, *names)[-FOLDED_MAX:])]
         for frame in ledger.frames():
             parts.append(encode_frame(frame))
             await pacer.pause_if_due()
         await threads.run(directory.replace_retired, b"".join(parts))
         await threads.run(directory.remove, names)
-        health.folded += len(names)
     finally:
         directory.unlock()
     return True

@@ -21,7 +21,7 @@ UNTOUCHED_MAX_S = (
     86_400.0  # a directory whose parent cannot be judged from here is litter after a day
 )
 
-_UNSAFE = re.compile(r"[^A-Za-z0-9_.]+")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 _MARK = re.compile(r"-([0-9]{1,10})-([0-9]{1,20})-([0-9a-f]{1,16})-([0-9a-z]{1,20})\.v[0-9]{1,3}")
 
 
@@ -78,7 +78,7 @@ def place_of(surroundings: Surroundings, *, service: str) -> Place | None:
 def file_name_of(service: str) -> str:
     """`service` where it may stand in a file name, else its safe letters and a hash of all."""
     safe = _UNSAFE.sub("_", service)[:SERVICE_CHARS_MAX].lstrip(".")
-    if safe == service:
+    if safe and safe == service:
         return safe
     digest = hashlib.sha256(service.encode("utf-8", "replace")).hexdigest()[:8]
     return f"{safe}_{digest}"

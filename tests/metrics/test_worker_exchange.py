@@ -21,8 +21,8 @@ from perf_middleware.metrics.families import (
     counter,
     gauge,
 )
-from perf_middleware.metrics.snapshot import encode
-from perf_middleware.metrics.stores import shared
+from perf_middleware.metrics.snapshot import encode, encode_head
+from perf_middleware.metrics.stores import directory, shared
 from perf_middleware.metrics.stores.directory import RETIRED, SnapshotDirectory
 from perf_middleware.metrics.stores.shared import WorkerExchange
 
@@ -232,16 +232,10 @@ async def test_a_fold_between_reading_files_and_reading_the_dead_counts_nothing_
         dead.count = 5
         await dead.scrape()
         await dead.die()
-        directory = reader.exchange._directory
-        members, read_retired = [], SnapshotDirectory.read_retired
-
-        async def fold_now():
-            await folder.turn()
-
         # The reader has the file, then it is folded, then the reader looks at the dead.
-        members, _ = directory.read()
-        await fold_now()
-        retired = read_retired(directory)
+        members, _ = reader.exchange._directory.read()
+        await folder.turn()
+        retired = reader.exchange._directory.read_retired()
         monkeypatch.setattr(SnapshotDirectory, "read", lambda _: (members, retired))
         assert await reader.jobs() == 5
 
@@ -263,6 +257,56 @@ async def test_a_file_that_went_without_a_trace_makes_the_reader_begin_again(tmp
         monkeypatch.setattr(SnapshotDirectory, "read_retired", forgetful)
         assert await reader.jobs() == 0
         assert len(turns) == 3
+
+
+async def test_a_worker_that_publishes_while_it_is_looked_at_is_not_taken_for_dead(
+    tmp_path, monkeypatch
+):
+    async with working(tmp_path, 2) as (one, reader):
+        one.count = 5
+        await one.scrape()
+        has_no_owner, seen = directory._has_no_owner, []
+
+        def publishes_first(fd):
+            if not seen:
+                one.exchange._directory.publish(encode(one.own()))
+            seen.append(has_no_owner(fd))
+            return seen[-1]
+
+        monkeypatch.setattr(directory, "_has_no_owner", publishes_first)
+        assert (await reader.scrape())["in_progress"] == 2
+        assert seen == [True], "what was opened had no owner any more"
+
+
+async def test_a_listing_that_falls_into_a_rename_still_names_the_worker(tmp_path, monkeypatch):
+    async with working(tmp_path, 2) as (one, reader):
+        one.count = 5
+        await one.scrape()
+        listdir = os.listdir
+        monkeypatch.setattr(
+            "perf_middleware.metrics.stores.directory.os.listdir",
+            lambda fd: [f"{name}.tmp" for name in listdir(fd)],
+        )
+        assert await reader.jobs() == 5
+
+
+async def test_a_reset_in_the_middle_of_a_scrape_is_followed_within_it(tmp_path, monkeypatch):
+    async with working(tmp_path, 2) as (one, two):
+        one.count, two.count = 3, 4
+        read, turns = SnapshotDirectory.read, []
+
+        def late(self):
+            turns.append(1)
+            if len(turns) == 1:
+                other = two.exchange._directory
+                other.replace_retired(encode_head(epoch=1))
+                two.exchange._follow(1)
+                other.publish(encode([], epoch=1))
+            return read(self)
+
+        monkeypatch.setattr(SnapshotDirectory, "read", late)
+        assert await one.jobs() == 0
+        assert len(turns) == 2
 
 
 async def test_a_reused_pid_is_not_taken_for_the_dead_worker(tmp_path):

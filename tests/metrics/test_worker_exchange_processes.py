@@ -142,7 +142,7 @@ def test_a_killed_worker_takes_at_most_one_interval_along(start):
 
 
 def test_a_child_that_outlives_a_killed_worker_does_not_keep_it_alive(start):
-    one, two = start(2)
+    one, two = start(2, interval_s=60)  # the child inherits the very lock that is the last one
     child = one.ask("fork")
     try:
         one.kill()

@@ -143,8 +143,10 @@ def test_a_killed_worker_takes_at_most_one_interval_along(start):
 
 def test_a_child_that_outlives_a_killed_worker_does_not_keep_it_alive(start):
     one, two = start(2, interval_s=60)  # the child inherits the very lock that is the last one
+    one.ask("scrape")
     child = one.ask("fork")
     try:
+        assert two.ask("scrape")["in_progress"] == 2
         one.kill()
         until(lambda: two.ask("scrape")["in_progress"], 1)
     finally:

@@ -135,8 +135,7 @@ def test_nothing_is_removed_beside_the_operators_directory(tmp_path):
     assert directories(tmp_path) == ["shop-1-1-ffffffff-0.v1"]
 
 
-def test_a_group_of_another_base_is_found_by_its_files_alone(tmp_path):
-    """What stays after the last worker is one file, whatever came before."""
+def test_after_the_last_worker_one_file_is_left(tmp_path):
     directory = SnapshotDirectory(Place(str(tmp_path), "shop.v1", False))
     directory.publish(b"figures")
     directory.leave()

@@ -188,6 +188,13 @@ def to_family(foreign: ForeignFamily) -> Family | None:
     Counters, gauges and histograms have one.  Time stamps and `_created` are left behind, and an
     exemplar keeps one label: its trace id.
     """
+    try:
+        return _alike(foreign)
+    except ValueError:  # a name or unit that prometheus_client allows and we do not
+        return None
+
+
+def _alike(foreign: ForeignFamily) -> Family | None:
     match foreign.kind:
         case "counter" | "gauge":
             suffix = "_total" if foreign.kind == "counter" else ""
@@ -196,6 +203,8 @@ def to_family(foreign: ForeignFamily) -> Family | None:
                 kind=foreign.kind,
                 help=foreign.help,
                 unit=foreign.unit,
+                # What a gauge of theirs means across processes is not said: kept apart.
+                across="sum" if foreign.kind == "counter" else "each",
                 points=[
                     Value(LabelSet(sample.labels), sample.value)
                     for sample in foreign.samples

@@ -142,6 +142,11 @@ class WorkerExchange:
 
     # -- figures ----------------------------------------------------------------------------------
 
+    @property
+    def sharing(self) -> bool:
+        """Whether this process belongs to a group of workers."""
+        return self._place is not None
+
     def families(self) -> Iterable[Family]:
         """The exchange's own figures; `own` should offer them among the others."""
         return self._health.families()

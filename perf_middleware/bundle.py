@@ -206,7 +206,7 @@ class Bundle:
             )
         if settings.dashboard.enabled:
             prefix = settings.dashboard.prefix
-            door = OperatorDoor(prefix, settings.dashboard.token)
+            door = OperatorDoor(prefix, settings.dashboard.token, service=settings.service)
             gate = door.gate
             self.resources.add(door)
             endpoints[f"{prefix}/status"] = Endpoint(json_answer(self._status), gate=gate)

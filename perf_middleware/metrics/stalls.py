@@ -41,13 +41,8 @@ class Lateness:
     switch_us: int
 
 
-def cause_of(sleep: Lateness, *, least_us: int) -> StallCause | None:
-    """Why the whole process did not run for `late_us`, or None where it did.
-
-    Less than `least_us` is a machine's ordinary jitter.
-    """
-    if sleep.late_us < least_us:
-        return None
+def cause_of(sleep: Lateness) -> StallCause | None:
+    """Why the whole process did not run for `late_us`, or None where it was the loop's doing."""
     half_us = sleep.late_us // 2
     # Work done before the watchdog was due says nothing about the time after it.
     if sleep.loop_cpu_us is not None and sleep.loop_cpu_us - sleep.waited_us >= half_us:

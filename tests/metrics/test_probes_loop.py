@@ -2,7 +2,6 @@ import asyncio
 import gc
 import json
 import logging
-import os
 import queue
 import signal
 import subprocess
@@ -354,10 +353,9 @@ anyio.run(main)
 
 
 def test_a_process_that_was_stopped_is_a_stall_and_no_block():
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[2]  # `-c` looks for modules where it runs
     with subprocess.Popen(
         [sys.executable, "-c", STOPPED], stdout=subprocess.PIPE, text=True, cwd=root,
-        env=os.environ | {"PYTHONPATH": str(root)},
     ) as process:  # fmt: skip
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGSTOP)

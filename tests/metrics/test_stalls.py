@@ -37,6 +37,16 @@ def slept(*, late=SECOND, process=0, loop: int | None = 0, waits: int | None = 0
             "interpreter_lock",
             id="another thread held it",
         ),
+        pytest.param(
+            slept(process=220_000, loop=10_000, waits=90),
+            "interpreter_lock",
+            id="another thread held it, on a loaded machine",
+        ),
+        pytest.param(
+            slept(process=220_000, loop=200_000, waits=90),
+            None,
+            id="the loop held it, on a loaded machine",
+        ),
         pytest.param(slept(waits=190), None, id="the loop held it and waited in C"),
         pytest.param(
             slept(process=80_000, loop=80_000, waits=1),
@@ -44,9 +54,6 @@ def slept(*, late=SECOND, process=0, loop: int | None = 0, waits: int | None = 0
             id="work before we were due does not excuse what came after",
         ),
         pytest.param(slept(waits=None), "not_running", id="no count of switches: nobody worked"),
-        pytest.param(
-            slept(waits=None, process=SECOND, loop=0), "interpreter_lock", id="…others worked"
-        ),
         pytest.param(
             slept(waits=None, process=SECOND, loop=None), None, id="…someone, perhaps the loop"
         ),

@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import inspect
 import json
 import logging
 import queue
@@ -52,7 +53,7 @@ def watch(work, *, loop="asyncio", **kwargs):
 
     async def scenario():
         async with watched(probe):
-            await work() if asyncio.iscoroutinefunction(work) else work()
+            await work() if inspect.iscoroutinefunction(work) else work()
 
     anyio.run(scenario, **BACKENDS[loop])
     return probe

@@ -5,8 +5,9 @@ is overdue by the threshold, samples the loop's thread until the beat comes.  Ev
 here, also a beat that came late: only this thread knows whether it was kept from running itself
 (stalls.py).  What must be decided is pure; this module reads clocks and frames.
 
-Cost, with a threshold of 0.25 s: twelve wake-ups of about 60 us a second, 0.07 % of one core; a
-sample costs 0.1 ms, twenty a second at most, and only while the loop stands.
+Cost, measured with a threshold of 0.25 s: twelve wake-ups a second of 0.11 to 0.13 ms, context
+switches included, 0.13 to 0.16 % of one core.  A sample of 38 frames costs 0.08 ms more, twenty a
+second at most and only while the loop stands.
 """
 
 from __future__ import annotations

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+# Not lazy: a submodule has the same name, and importing that must not take the function's place.
+from perf_middleware.install import install
+
 if TYPE_CHECKING:
     from perf_middleware.errors import ConfigurationError, PerfMiddlewareError
-    from perf_middleware.install import install
     from perf_middleware.metrics.middleware import MetricsMiddleware
     from perf_middleware.perf import Perf
     from perf_middleware.settings import Settings
@@ -33,7 +35,6 @@ _HOME_OF = {
     "Perf": "perf_middleware.perf",
     "PerfMiddlewareError": "perf_middleware.errors",
     "Settings": "perf_middleware.settings",
-    "install": "perf_middleware.install",
 }
 
 

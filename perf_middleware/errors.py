@@ -26,6 +26,21 @@ class SettingsError(ConfigurationError):
         return "\n".join(("invalid settings:", *(f"  - {problem}" for problem in self.problems)))
 
 
+class MetricUseError(PerfMiddlewareError, TypeError, ValueError):
+    """A figure was called with the wrong label names, or a counter with less than zero.
+
+    Raised at the call, in the app's own code: a mistake in the program, like a wrong argument.
+    """
+
+    def __init__(self, metric: str, problem: str) -> None:
+        super().__init__(metric, problem)
+        self.metric = metric
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.metric}: {self.problem}"
+
+
 class AlreadyInstalledError(ConfigurationError):
     """`install` was called a second time on the same app."""
 

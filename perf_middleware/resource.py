@@ -1,11 +1,36 @@
-"""The lifespan plugin's port: what can be opened with the app and closed after it."""
+"""The lifespan plugin: opens resources in order around the app's lifespan, closes them in reverse.
+
+    server:  startup ->                                                        -> shutdown
+    ours:              open A, open B                            close B, close A
+    the app:                           its start-up ... its end
+
+All or nothing: if a required resource does not open, what was opened before it is closed and the
+start-up fails with one sentence.  A resource that is not required degrades and says so.
+Source: ASGI lifespan protocol 2.0.
+"""
 
 from __future__ import annotations
 
+import logging
+from contextlib import asynccontextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
+import anyio
+
+from perf_middleware.errors import ResourceStartError
+from perf_middleware.events import Events, ResourceChanged, ResourceState
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from anyio.abc import TaskGroup
+
+    from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger("perf_middleware.lifespan")
+
+CLOSE_SLICE_S = 0.5  # each resource gets at least this long to close, however slow the others were
 
 
 class Background(Protocol):
@@ -33,3 +58,220 @@ class Resource(Protocol):
 
     def status(self) -> dict[str, Any]:
         """A small JSON-able picture; cheap, never waits."""
+
+
+class Resources:
+    """The resources of one app and the state of each."""
+
+    def __init__(
+        self,
+        resources: Sequence[Resource] = (),
+        *,
+        start_timeout_s: float = 30.0,
+        drain_timeout_s: float = 10.0,
+        events: Events | None = None,
+    ) -> None:
+        self._resources = list(resources)
+        self._start_timeout_s = start_timeout_s
+        self._drain_timeout_s = drain_timeout_s
+        self._events = events or Events()
+        self._states: dict[str, tuple[ResourceState, str]] = {
+            resource.name: ("closed", "") for resource in resources
+        }
+        self.task_failures = 0
+        self.running = False
+
+    def add(self, resource: Resource) -> None:
+        """Open `resource` after those known so far; only before the start."""
+        if self.running:
+            raise RuntimeError("resources can only be added before the app has started")
+        if resource.name in self._states:
+            raise ValueError(f"there is a resource named {resource.name!r} already")
+        self._resources.append(resource)
+        self._states[resource.name] = ("closed", "")
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """State, reason and own picture of each resource, by name, in the order of opening."""
+        picture: dict[str, dict[str, Any]] = {}
+        for resource in self._resources:
+            state, reason = self._states[resource.name]
+            entry: dict[str, Any] = {"state": state, "required": resource.required}
+            if reason:
+                entry["reason"] = reason
+            try:
+                entry.update(resource.status())
+            except Exception as exc:  # noqa: BLE001 - an observer's failure is a value here
+                entry["status_error"] = f"{type(exc).__name__}: {exc}"
+            picture[resource.name] = entry
+        return picture
+
+    def states(self) -> dict[str, tuple[ResourceState, str]]:
+        """State and reason of each resource."""
+        return dict(self._states)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Everything is open inside the block and closed after it.
+
+        Raises ResourceStartError when a required resource does not open.  An exception of the block
+        comes out as it is, after the closing.
+        """
+        if self.running:
+            raise RuntimeError("the resources of this app are running already")
+        self.running = True
+        error: Exception | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                begun: list[Resource] = []
+                try:
+                    await self._open_all(begun, _Supervisor(tasks, self))
+                    yield
+                except Exception as exc:  # noqa: BLE001 - raised again below, outside the task group
+                    # A task group would wrap it; the app's own errors must stay what they are.
+                    error = exc
+                finally:
+                    await self._close_all(begun)
+                    tasks.cancel_scope.cancel()
+        finally:
+            self.running = False
+        if error is not None:
+            raise error
+
+    async def _open_all(self, begun: list[Resource], background: Background) -> None:
+        for resource in self._resources:
+            begun.append(resource)
+            self._set(resource, "opening")
+            reason = await self._open(resource, background)
+            if reason is None:
+                self._set(resource, "open")
+            elif resource.required:
+                self._set(resource, "failed", reason)
+                raise ResourceStartError(resource.name, reason)
+            else:
+                self._set(resource, "degraded", reason)
+                logger.warning(
+                    "%s is not available, going on without it: %s", resource.name, reason
+                )
+
+    async def _open(self, resource: Resource, background: Background) -> str | None:
+        """Why the resource did not open, or None when it did."""
+        try:
+            with anyio.fail_after(self._start_timeout_s):
+                await resource.open(background)
+        except TimeoutError:
+            return f"not open after {self._start_timeout_s:g} s"
+        except Exception as exc:  # noqa: BLE001 - whatever a client library raises, it did not open
+            return f"{type(exc).__name__}: {exc}"
+        return None
+
+    async def _close_all(self, begun: list[Resource]) -> None:
+        until = monotonic() + self._drain_timeout_s
+        while begun:
+            resource = begun.pop()
+            state, reason = self._states[resource.name]
+            self._set(resource, "closing", reason)
+            left_s = max(until - monotonic(), CLOSE_SLICE_S)
+            # Shielded: closing goes on, within its own deadline, also when the start was cancelled.
+            with anyio.move_on_after(left_s, shield=True) as scope:
+                try:
+                    await resource.close()
+                except Exception:
+                    logger.exception("%s failed to close", resource.name)
+            if scope.cancelled_caught:
+                logger.error(
+                    "%s did not close within %.1f s and was abandoned", resource.name, left_s
+                )
+            self._set(resource, "failed" if state == "failed" else "closed", reason)
+
+    def _set(self, resource: Resource, state: ResourceState, reason: str = "") -> None:
+        self._states[resource.name] = (state, reason)
+        self._events.publish(ResourceChanged(resource=resource.name, state=state, reason=reason))
+
+
+class _Supervisor:
+    """The Background of one run: a task that fails is logged, the others and the app go on."""
+
+    def __init__(self, tasks: TaskGroup, owner: Resources) -> None:
+        self._tasks = tasks
+        self._owner = owner
+
+    def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.start_soon(self._supervised, name, run, name=f"perf_middleware: {name}")
+
+    async def _supervised(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await run()
+        except Exception:
+            self._owner.task_failures += 1
+            logger.exception("the background task %r failed", name)
+
+
+class LifespanPlugin:
+    """Runs the resources around the app's own lifespan, on the server's lifespan messages.
+
+    An app that does not take part in the lifespan protocol gets its resources all the same.
+    """
+
+    def __init__(self, app: ASGIApp, *, resources: Resources) -> None:
+        self._app = app
+        self._resources = resources
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        startup = await receive()
+        last_word: Message = {"type": "lifespan.shutdown.complete"}
+        handshake = _Handshake(startup, receive, send)
+        try:
+            async with self._resources.opened():
+                try:
+                    await self._app(scope, handshake.receive, handshake.send)
+                except Exception as exc:
+                    if handshake.spoke:
+                        raise
+                    # Servers take an exception before any answer as "no lifespan here", so do we.
+                    logger.info(
+                        "the app takes no part in the ASGI lifespan (%s: %s)",
+                        type(exc).__name__,
+                        exc,
+                    )
+                if handshake.held is None:
+                    if not handshake.spoke:
+                        await send({"type": "lifespan.startup.complete"})
+                    if not handshake.stopping:
+                        await receive()
+        except ResourceStartError as exc:
+            logger.error("%s", exc)  # noqa: TRY400 - one clear sentence, the cause is in it
+            await send({"type": "lifespan.startup.failed", "message": str(exc)})
+            return
+        except BaseException:
+            if handshake.held is not None:
+                await send(handshake.held)
+            raise
+        await send(handshake.held or last_word)
+
+
+class _Handshake:
+    """The lifespan messages between the server and the app: the app's last word waits for ours."""
+
+    def __init__(self, startup: Message, receive: Receive, send: Send) -> None:
+        self._startup: Message | None = startup
+        self._receive = receive
+        self._send = send
+        self.spoke = False
+        self.stopping = False
+        self.held: Message | None = None
+
+    async def receive(self) -> Message:
+        if self._startup is not None:
+            startup, self._startup = self._startup, None
+            return startup
+        message = await self._receive()
+        self.stopping = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        self.spoke = True
+        if message["type"] == "lifespan.startup.complete":
+            await self._send(message)
+        else:
+            # The server ends the process on this one: our resources close before it is passed on.
+            self.held = message

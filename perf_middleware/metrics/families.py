@@ -4,8 +4,8 @@
       Value         one number under one label set      counters and gauges
       Distribution  cumulative buckets, sum, exemplars  histograms
 
-Figures are pulled: a feature keeps plain counters and builds families only when asked, so a request
-never pays for the shape.  Label sets carry their rendered text, made once when the set first appears.
+Figures are pulled: a feature keeps plain counters and builds families only when asked, so a
+request never pays for the shape.  A label set carries its rendered text, made once.
 Sources: Prometheus text format 0.0.4; OpenMetrics 1.0.
 """
 
@@ -132,7 +132,7 @@ def counter(
     help: str,
     points: Iterable[Point],
     *,
-    unit: str = "",  # noqa: A002 - the field's word
+    unit: str = "",
 ) -> Family:
     """A family of values that only grow; worker processes add up."""
     return Family(name=name, kind="counter", help=help, points=points, unit=unit)
@@ -140,7 +140,7 @@ def counter(
 
 def gauge(
     name: str,
-    help: str,  # noqa: A002 - the field's word
+    help: str,
     points: Iterable[Point],
     *,
     unit: str = "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path  # noqa: TC003 - pydantic resolves the annotations at run time
 from typing import Annotated
 
@@ -79,7 +80,7 @@ class MetricsSettings(Section):
     )
     workers_dir: Path | None = Field(
         default=None,
-        description="Where worker processes exchange figures; none: found from the process manager.",
+        description="Where worker processes exchange figures; none: found from their parent.",
     )
     workers_interval_s: float = Field(
         default=1.0, ge=0.05, le=60, description="How old another worker's figures may be, seconds."
@@ -90,7 +91,7 @@ class MetricsSettings(Section):
     def _rising(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not 1 <= len(value) <= 64:
             raise ValueError("needs 1 to 64 bounds")
-        if value[0] <= 0 or any(a >= b for a, b in zip(value, value[1:], strict=False)):
+        if value[0] <= 0 or any(a >= b for a, b in pairwise(value)):
             raise ValueError("bounds must be positive and rising")
         if value[-1] == float("inf"):
             raise ValueError("leave out +Inf, it is always there")

@@ -1,0 +1,101 @@
+"""The operator endpoints: answered here, before any limit and without any route of the app."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from perf_middleware.asgi import EXCHANGE, app_path, find_header, send_response
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
+    from perf_middleware.dashboard.access import TokenGate
+
+JSON = b"application/json"
+PROBLEM = b"application/problem+json"
+NO_STORE = (b"cache-control", b"no-store")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What answers at one operator path: `methods` in the order of the Allow field.
+
+    `gate` None leaves it open.
+    """
+
+    answer: ASGIApp
+    methods: tuple[str, ...] = ("GET", "HEAD")
+    gate: TokenGate | None = None
+
+
+class OperatorEndpoints:
+    """Answers the paths of its table itself and passes everything else on."""
+
+    def __init__(self, app: ASGIApp, *, endpoints: Mapping[str, Endpoint]) -> None:
+        self._app = app
+        self._endpoints = endpoints
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "http":
+            path = app_path(scope) if scope.get("root_path") else scope["path"]
+            endpoint = self._endpoints.get(path)
+            if endpoint is not None:
+                return _answer(endpoint, path, scope, receive, send)
+        return self._app(scope, receive, send)
+
+
+async def _answer(
+    endpoint: Endpoint, path: str, scope: Scope, receive: Receive, send: Send
+) -> None:
+    exchange = scope.get(EXCHANGE)
+    if exchange is not None:
+        exchange.route = path
+    if endpoint.gate is not None:
+        authorization = find_header(scope["headers"], b"authorization")
+        if not endpoint.gate.admits(authorization):
+            challenge = (b"www-authenticate", b'Bearer realm="perf_middleware"')
+            await send_problem(scope, send, 401, "A bearer token is needed.", (challenge,))
+            return
+    if scope["method"] not in endpoint.methods:
+        allow = (b"allow", ", ".join(endpoint.methods).encode())
+        await send_problem(scope, send, 405, "This method is not allowed here.", (allow,))
+        return
+    await endpoint.answer(scope, receive, send)
+
+
+async def send_problem(
+    scope: Scope,
+    send: Send,
+    status: int,
+    detail: str,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+) -> None:
+    """Send an error as problem+json (RFC 9457); `detail` is one plain sentence."""
+    import orjson
+
+    await send_response(
+        scope,
+        send,
+        status=status,
+        body=orjson.dumps({"status": status, "detail": detail}),
+        content_type=PROBLEM,
+        headers=(NO_STORE, *headers),
+    )
+
+
+def json_answer(picture: Callable[[], object]) -> ASGIApp:
+    """An answer that is `picture()`, made anew for each request."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        import orjson
+
+        body = orjson.dumps(
+            picture(), option=orjson.OPT_NON_STR_KEYS | orjson.OPT_INDENT_2, default=str
+        )
+        await send_response(
+            scope, send, status=200, body=body, content_type=JSON, headers=(NO_STORE,)
+        )
+
+    return answer

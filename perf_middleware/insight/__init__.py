@@ -1,0 +1,1 @@
+"""Insight: what the figures mean."""

@@ -1,0 +1,1 @@
+"""Drivers: other metrics libraries that the figures are exchanged with."""

@@ -1,0 +1,135 @@
+"""The outermost layer: times every request and counts it once, when its last byte has left.
+
+One `Exchange` per request stands between the server and the app.  It remembers, it does not decide:
+templates.py names the route, requests.py holds the counters.  The hot path is one object, one
+context variable, three clock readings and a few additions; no lock, no string is built.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Final
+
+from perf_middleware.asgi import EXCHANGE
+from perf_middleware.metrics.middleware.connection import Connection
+from perf_middleware.metrics.middleware.exchange import (
+    CURRENT,
+    NO_SCOPE,
+    Exchange,
+    current_exchange,
+    note_part,
+)
+from perf_middleware.metrics.middleware.recorder import RequestRecorder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prometheus_client import CollectorRegistry
+
+    from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
+    from perf_middleware.metrics.families import Family
+
+__all__ = ["Exchange", "MetricsMiddleware", "RequestRecorder", "current_exchange", "note_part"]
+
+STATUS_CLIENT_LEFT: Final = 499  # nginx's name for a client that left before any answer
+
+
+class MetricsMiddleware:
+    """Measures HTTP requests and websockets by method, route template and status.
+
+    Stands alone (`app.add_middleware(MetricsMiddleware, registry=my_registry)`): the figures then
+    appear in what that prometheus_client registry exposes.  Under `install` it is the outermost
+    layer and shares its recorder with `perf.metrics`.
+
+    buckets_s: upper bounds of the exported histograms, seconds, rising.
+    series_max: (method, route, status) combinations kept apart; more are counted as `other`.
+    server_timing, trace_response: send these response headers.
+    trace_context, exemplars: read W3C traceparent; keep sampled trace ids beside their bucket.
+    slow_request_s: log requests at least this slow (None: never), at most slow_log_per_minute_max.
+
+    Raises ConfigurationError when the registry holds our names already.  Never raises in a request.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        registry: CollectorRegistry | None = None,
+        recorder: RequestRecorder | None = None,
+        **options: Any,
+    ) -> None:
+        self._app = app
+        self.recorder = recorder or RequestRecorder(**options)
+        if registry is not None:
+            from perf_middleware.metrics.drivers.prometheus import register
+
+            register(registry, self.families)
+
+    def families(self) -> Iterable[Family]:
+        """The families of this middleware, for a scrape."""
+        yield from self.recorder.figures.families()
+        yield from self.recorder.sockets.families()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            recorder = self.recorder
+            exchange = Exchange(recorder, scope, receive, send)
+            scope[EXCHANGE] = exchange
+            figures = recorder.figures
+            figures.in_progress += 1
+            token = CURRENT.set(exchange)
+            try:
+                await self._app(scope, exchange.receive, exchange.send)
+                if exchange.recorded is None:
+                    _record_unfinished(recorder, exchange)
+            except BaseException as exc:
+                _record_raised(recorder, exchange, exc)
+                raise
+            finally:
+                figures.in_progress -= 1
+                CURRENT.reset(token)
+                # The scope holds the exchange: a cycle would leave both, and all that the
+                # framework hung on the scope, to the garbage collector (4 us a request).
+                exchange.scope = NO_SCOPE
+        elif kind == "websocket":
+            await Connection(self.recorder, scope, receive, send).run(self._app)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _record_raised(recorder: RequestRecorder, exchange: Exchange, exc: BaseException) -> None:
+    """Count a request that ended with an exception; the exception itself goes on to the server."""
+    timing = exchange.recorded
+    cancelled = not isinstance(exc, Exception)
+    left = not cancelled and (exchange.left or isinstance(exc, OSError) or _says_client_left(exc))
+    if timing is None:
+        outcome = "cancelled" if cancelled else "client left" if left else "failed"
+        # Where nothing was sent the server answers 500 for an exception, and nobody for the rest.
+        status = exchange.status or (STATUS_CLIENT_LEFT if cancelled or left else 500)
+        timing = exchange.recorded = recorder.record(exchange, status, perf_counter_ns(), outcome)
+        if cancelled:
+            timing.cancelled += 1
+            return
+        if left:
+            timing.disconnects += 1
+            return
+    if not cancelled:
+        recorder.figures.count_exception(timing, type(exc).__name__)
+
+
+def _record_unfinished(recorder: RequestRecorder, exchange: Exchange) -> None:
+    """Count a request whose app returned without completing a response."""
+    left = exchange.left
+    status = exchange.status or (STATUS_CLIENT_LEFT if left else 500)
+    timing = recorder.record(
+        exchange, status, perf_counter_ns(), "client left" if left else "incomplete"
+    )
+    timing.disconnects += left
+    exchange.recorded = timing
+
+
+def _says_client_left(exc: BaseException) -> bool:
+    from starlette.requests import ClientDisconnect
+
+    return isinstance(exc, ClientDisconnect)

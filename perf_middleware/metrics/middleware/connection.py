@@ -1,0 +1,74 @@
+"""One websocket, while it is open."""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+from perf_middleware.asgi import EXCHANGE
+from perf_middleware.metrics.middleware.exchange import NO_SCOPE
+
+if TYPE_CHECKING:
+    from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
+    from perf_middleware.metrics.middleware.recorder import RequestRecorder
+
+
+class Connection:
+    """Counts a websocket's messages and how it ended."""
+
+    __slots__ = (
+        "_receive", "_recorder", "_send", "accepted", "code", "got", "root_path", "scope", "sent",
+    )  # fmt: skip
+
+    def __init__(
+        self, recorder: RequestRecorder, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self._recorder = recorder
+        self._receive = receive
+        self._send = send
+        self.scope = scope
+        self.root_path: str = scope.get("root_path") or ""
+        self.accepted = False
+        self.code: int | None = None
+        self.got = 0
+        self.sent = 0
+
+    async def run(self, app: ASGIApp) -> None:
+        sockets = self._recorder.sockets
+        self.scope[EXCHANGE] = self
+        started_ns = perf_counter_ns()
+        sockets.open += 1
+        try:
+            await app(self.scope, self.receive, self.send)
+        except BaseException:
+            if self.code is None:
+                self.code = 1011  # what a server sends for an app that failed (RFC 6455 §7.4.1)
+            raise
+        finally:
+            sockets.open -= 1
+            sockets.count(
+                self._recorder.templates.template_of(self.scope, self.root_path),
+                (self.code or 1000) if self.accepted else None,
+                received=self.got,
+                sent=self.sent,
+                open_ns=perf_counter_ns() - started_ns,
+            )
+            self.scope = NO_SCOPE  # no cycle with the scope, as for requests
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "websocket.receive":
+            self.got += 1
+        elif message["type"] == "websocket.disconnect" and self.code is None:
+            self.code = message.get("code", 1005)
+        return message
+
+    async def send(self, message: Message) -> None:
+        await self._send(message)
+        kind = message["type"]
+        if kind == "websocket.send":
+            self.sent += 1
+        elif kind == "websocket.accept":
+            self.accepted = True
+        elif kind == "websocket.close" and self.code is None:
+            self.code = message.get("code", 1000)

@@ -1,0 +1,162 @@
+"""One request and its response, while they pass between the server and the app."""
+
+from __future__ import annotations
+
+from binascii import hexlify
+from contextvars import ContextVar
+from random import getrandbits
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Final
+
+from perf_middleware.asgi import find_header
+from perf_middleware.metrics.server_timing import server_timing
+from perf_middleware.metrics.trace import TraceContext, take_part, traceparent_of_fresh
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from perf_middleware.asgi import Message, Receive, Scope, Send
+    from perf_middleware.metrics.middleware.recorder import RequestRecorder
+    from perf_middleware.metrics.requests import RouteTiming
+
+NO_SCOPE: Final[Scope] = {}
+CURRENT: ContextVar[Exchange | None] = ContextVar("perf_middleware.exchange", default=None)
+
+
+def current_exchange() -> Exchange | None:
+    """The exchange that the running code serves, or None outside a request."""
+    return CURRENT.get()
+
+
+def note_part(category: str, elapsed_ns: int) -> None:
+    """Add a timed block to the breakdown of the request that it ran in, if it ran in one."""
+    exchange = CURRENT.get()
+    if exchange is not None:
+        exchange.add_part(category, elapsed_ns)
+
+
+def fresh_ids() -> bytes:
+    """48 random hex digits: a trace id and a span id.  Unique, not secret."""
+    return hexlify(getrandbits(192).to_bytes(24, "big"))
+
+
+class Exchange:
+    """One request and its response, while they pass.
+
+    Inner layers find it in the scope under EXCHANGE; they may set `route` (an answer given before
+    any routing), `scope` and `root_path` (as the router will see them) and add to `parts_ns`.
+    """
+
+    __slots__ = (
+        "_ids", "_receive", "_recorder", "_send", "_trace", "first_byte_ns", "head", "headers",
+        "left", "parts_ns", "recorded", "request_bytes", "response_bytes", "root_path", "route", "scope",
+        "started_ns", "status",
+    )  # fmt: skip
+
+    def __init__(
+        self, recorder: RequestRecorder, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self._recorder = recorder
+        self._receive = receive
+        self._send = send
+        self.scope = scope
+        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.root_path: str = scope.get("root_path") or ""
+        self.route: str | None = None
+        self.status = 0
+        self.first_byte_ns = 0
+        self.request_bytes = 0
+        self.response_bytes = 0
+        self.parts_ns: dict[str, int] | None = None
+        self.recorded: RouteTiming | None = None
+        self.left = False
+        self._trace: TraceContext | None = None
+        self._ids: bytes | None = None
+        self.started_ns = perf_counter_ns()
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self.request_bytes += len(message.get("body", b""))
+        elif message["type"] == "http.disconnect":
+            self.left = True
+        return message
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Pass a message on to the server.
+
+        Not a coroutine function: only the last message has something to do after it was sent, the
+        others cost no frame of ours.
+        """
+        kind = message["type"]
+        if kind == "http.response.body":
+            self.response_bytes += len(message.get("body", b""))
+            if not message.get("more_body"):
+                return self._send_last(message)
+        elif kind == "http.response.start":
+            self.first_byte_ns = perf_counter_ns()
+            self.status = message["status"]
+            self.head = message
+            if self._recorder.adds_headers:
+                return self._send(self._with_headers(message))
+        elif kind == "http.response.zerocopysend":
+            self.response_bytes += message.get("count") or 0
+            if not message.get("more_body"):
+                return self._send_last(message)
+        elif kind == "http.response.pathsend":
+            self.response_bytes += self._announced_bytes()
+            return self._send_last(message)
+        return self._send(message)
+
+    async def _send_last(self, message: Message) -> None:
+        await self._send(message)
+        # Recorded here and not when the app returns: background tasks run after the response, and a
+        # client that has its answer may scrape at once.
+        if self.recorded is None:
+            self.recorded = self._recorder.record(self, self.status, perf_counter_ns(), "answered")
+
+    def add_part(self, name: str, elapsed_ns: int) -> None:
+        """Add to the breakdown that Server-Timing and the slow-request line show."""
+        parts = self.parts_ns
+        if parts is None:
+            parts = self.parts_ns = {}
+        parts[name] = parts.get(name, 0) + elapsed_ns
+
+    def trace(self) -> TraceContext:
+        """This request's place in its trace, one that starts here if none came in."""
+        if self._trace is None:
+            self._trace = take_part(self.headers, fresh_ids=(self._ids or fresh_ids()).decode())
+        return self._trace
+
+    def incoming_trace(self) -> TraceContext | None:
+        """The trace that came in with the request, or None."""
+        if self._trace is None:
+            for name, _ in self.headers:
+                if name == b"traceparent":
+                    break
+            else:
+                return None
+        trace = self.trace()
+        return trace if trace.parent_id else None
+
+    def _announced_bytes(self) -> int:
+        """Content-Length of the response: the server sends a file that never comes by here."""
+        length = find_header(self.head.get("headers", ()), b"content-length")
+        return int(length) if length is not None and length.isdigit() else 0
+
+    def _with_headers(self, message: Message) -> Message:
+        # A new message and a new list: the app may send the same ones again for the next request.
+        headers = list(message.get("headers", ()))
+        if self._recorder.server_timing:
+            elapsed_ns = self.first_byte_ns - self.started_ns
+            headers.append((b"server-timing", server_timing(elapsed_ns, self.parts_ns)))
+        if self._recorder.trace_response:
+            headers.append((b"traceresponse", self._trace_response()))
+        return {**message, "headers": headers}
+
+    def _trace_response(self) -> bytes:
+        if self._trace is None and find_header(self.headers, b"traceparent") is None:
+            # The common case needs no TraceContext: trace() makes one of the same ids if asked.
+            self._ids = ids = fresh_ids()
+            return traceparent_of_fresh(ids)
+        return self.trace().traceparent.encode()

@@ -1,0 +1,117 @@
+"""Where finished exchanges go: counted, and logged when slow."""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left
+from time import time
+from typing import TYPE_CHECKING, Final
+
+from perf_middleware.metrics.families import Exemplar
+from perf_middleware.metrics.requests import RequestFigures, RouteTiming
+from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
+from perf_middleware.metrics.slow_requests import SlowLog, SlowRequest
+from perf_middleware.metrics.sockets import SocketFigures
+from perf_middleware.metrics.templates import RouteTemplates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perf_middleware.metrics.middleware.exchange import Exchange
+
+logger = logging.getLogger("perf_middleware.metrics")
+
+EXEMPLAR_EVERY_NS: Final = 50_000_000  # at most 20 a second and route: enough, and off the hot path
+
+
+class RequestRecorder:
+    """Where finished exchanges go: the counters, and what is to be done beside counting."""
+
+    __slots__ = (
+        "adds_headers", "exemplars", "figures", "server_timing", "slow_log", "slow_request_ns",
+        "sockets", "templates", "trace_context", "trace_response",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        buckets_s: Sequence[float] = DEFAULT_BUCKETS_S,
+        series_max: int = 10_000,
+        server_timing: bool = False,
+        trace_context: bool = True,
+        trace_response: bool = False,
+        exemplars: bool = True,
+        slow_request_s: float | None = 1.0,
+        slow_log_per_minute_max: int = 60,
+    ) -> None:
+        self.figures = RequestFigures(buckets_s=buckets_s, series_max=series_max)
+        self.sockets = SocketFigures()
+        self.templates = RouteTemplates()
+        self.server_timing = server_timing
+        self.trace_context = trace_context
+        self.trace_response = trace_context and trace_response
+        self.adds_headers = server_timing or self.trace_response
+        self.exemplars = trace_context and exemplars
+        # Without a threshold nothing reaches it: one comparison instead of a test for None.
+        self.slow_request_ns = 1 << 62 if slow_request_s is None else round(slow_request_s * 1e9)
+        self.slow_log = SlowLog(slow_log_per_minute_max)
+
+    def record(self, exchange: Exchange, status: int, ended_ns: int, outcome: str) -> RouteTiming:
+        """Count a finished request under its route."""
+        figures = self.figures
+        scope = exchange.scope
+        route = exchange.route or self.templates.template_of(scope, exchange.root_path)
+        method: str = scope["method"]
+        series = figures.by_key.get((method, route, status))
+        if series is None:
+            series = figures.series(method, route, status)
+        series.count += 1
+        timing = series.timing
+        duration_ns = ended_ns - exchange.started_ns
+        scale = figures.scale.fine_ns
+        bucket = bisect_left(scale, duration_ns)
+        timing.durations[bucket] += 1
+        timing.duration_sum_ns += duration_ns
+        if exchange.first_byte_ns:
+            first_byte_ns = exchange.first_byte_ns - exchange.started_ns
+            timing.first_bytes[bisect_left(scale, first_byte_ns)] += 1
+            timing.first_byte_sum_ns += first_byte_ns
+        timing.response_bytes += exchange.response_bytes
+        timing.request_bytes += exchange.request_bytes
+        if self.exemplars and ended_ns >= timing.exemplar_due_ns:
+            self._keep_exemplar(exchange, timing, bucket, duration_ns)
+            timing.exemplar_due_ns = ended_ns + EXEMPLAR_EVERY_NS
+        if duration_ns >= self.slow_request_ns:
+            self._log_slow(exchange, route, status, ended_ns, outcome)
+        return timing
+
+    def _keep_exemplar(
+        self, exchange: Exchange, timing: RouteTiming, bucket: int, duration_ns: int
+    ) -> None:
+        trace = exchange.incoming_trace()
+        if trace is not None and trace.sampled:
+            timing.exemplars[bucket] = Exemplar(trace.trace_id, duration_ns / 1e9, time())
+
+    def _log_slow(
+        self, exchange: Exchange, route: str, status: int, ended_ns: int, outcome: str
+    ) -> None:
+        if not self.slow_log.admits(ended_ns):
+            return
+        scope = exchange.scope
+        trace = exchange.trace() if self.trace_context else None
+        first_byte_ns = exchange.first_byte_ns
+        logger.warning(
+            "%s",
+            SlowRequest(
+                method=scope["method"],
+                route=route,
+                path=scope["path"],
+                status=status,
+                outcome=outcome,
+                duration_ns=ended_ns - exchange.started_ns,
+                first_byte_ns=first_byte_ns - exchange.started_ns if first_byte_ns else None,
+                response_bytes=exchange.response_bytes,
+                parts_ns=exchange.parts_ns,
+                trace_id=trace.trace_id if trace else None,
+            ).line(),
+        )

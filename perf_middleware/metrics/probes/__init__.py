@@ -1,0 +1,1 @@
+"""Runtime probes: the event loop, the garbage collector, the process itself."""

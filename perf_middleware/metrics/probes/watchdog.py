@@ -1,0 +1,222 @@
+"""The thread that notices a stuck event loop, because nothing on the loop can.
+
+The heartbeat (loop.py) writes when it is due next; this thread sleeps, compares and, once the beat
+is overdue by the threshold, samples the loop's thread until the beat comes.  Everything is judged
+here, also a beat that came late: only this thread knows whether it was kept from running itself
+(stalls.py).  What must be decided is pure; this module reads clocks and frames.
+
+Cost, with a threshold of 0.25 s: twelve wake-ups of about 60 us a second, 0.07 % of one core; a
+sample costs 0.1 ms, twenty a second at most, and only while the loop stands.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from perf_middleware.metrics.blocks import US_PER_S, LoopBlock, Pace
+from perf_middleware.metrics.probes.frames import capture, source_of
+from perf_middleware.metrics.stacks import Tally
+from perf_middleware.metrics.stalls import Lateness, cause_of, overlap_us
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from perf_middleware.clock import Clock
+    from perf_middleware.metrics.probes.pulse import Pulse, WatchCounts
+    from perf_middleware.metrics.stacks import CodeRoots
+
+try:
+    from resource import RUSAGE_THREAD, getrusage
+except ImportError:  # neither Windows nor macOS counts a thread's own context switches
+
+    def _lock_waits() -> int | None:
+        return None
+else:
+
+    def _lock_waits() -> int | None:
+        return getrusage(RUSAGE_THREAD).ru_nvcsw
+
+
+logger = logging.getLogger(__name__)
+
+THREAD_NAME = "perf_middleware event loop watchdog"
+
+
+@dataclass(slots=True)
+class _Episode:
+    """One beat that is overdue, as far as the watchdog has seen it."""
+
+    due_us: int
+    tally: Tally
+    stalled_us: int = 0
+    load: str | None = None
+    announced: bool = False
+    paused: bool = False  # the loop was not even running: nobody's block
+
+
+class Watchdog:
+    """Watches one pulse on a daemon thread; calls `report` there, at the end or before it."""
+
+    def __init__(
+        self,
+        pulse: Pulse,
+        *,
+        pace: Pace,
+        roots: CodeRoots,
+        counts: WatchCounts,
+        report: Callable[[LoopBlock], None],
+        describe_load: Callable[[], str | None] | None,
+        clock: Clock,
+    ) -> None:
+        self._pulse = pulse
+        self._pace = pace
+        self._roots = roots
+        self._counts = counts
+        self._report = report
+        self._describe_load = describe_load
+        self._clock = clock
+        self._episode: _Episode | None = None
+        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to judge what is left and end; it does so within milliseconds."""
+        self._pulse.closed = True
+        self._pulse.wake.set()
+
+    def _run(self) -> None:
+        pulse = self._pulse
+        while not pulse.closed:
+            wait_us = self._pace.wait_us(due_us=pulse.due_us, now_us=self._clock())
+            process_us, loop_us, waits = self._meters()
+            asleep_us = self._clock()
+            pulse.wake.wait(wait_us / US_PER_S)
+            pulse.wake.clear()
+            process_after_us, loop_after_us, waits_after = self._meters()
+            now_us = self._clock()
+            sleep = Lateness(
+                waited_us=wait_us,
+                late_us=now_us - asleep_us - wait_us,
+                process_cpu_us=process_after_us - process_us,
+                loop_cpu_us=_difference(loop_after_us, loop_us),
+                lock_waits=_difference(waits_after, waits),
+                switch_us=int(sys.getswitchinterval() * US_PER_S),
+            )
+            try:
+                self._look(sleep, now_us)
+            except Exception as error:  # noqa: BLE001 - an observer that fails must not end the watch
+                self._failed(error)
+
+    def _meters(self) -> tuple[int, int | None, int | None]:
+        loop_us: int | None = None
+        if self._pulse.cpu_clock is not None:
+            try:
+                loop_us = time.clock_gettime_ns(self._pulse.cpu_clock) // 1000
+            except OSError:  # the loop's thread has ended
+                self._pulse.cpu_clock = None
+        return time.process_time_ns() // 1000, loop_us, _lock_waits()
+
+    def _look(self, sleep: Lateness, now_us: int) -> None:
+        pulse, counts = self._pulse, self._counts
+        counts.looks += 1
+        stalled = (now_us, now_us)
+        cause = cause_of(sleep, least_us=self._pace.tick_us)
+        if cause is not None:
+            stalled = (now_us - sleep.late_us, now_us)
+            counts.stalls[cause] += 1
+            counts.stalled_us[cause] += sleep.late_us
+        while pulse.late:
+            self._finish(*pulse.late.popleft(), stalled)
+        due_us = pulse.due_us
+        if due_us is None or due_us >= now_us:
+            return
+        episode = self._episode_of(due_us)
+        episode.stalled_us += overlap_us(stalled, (due_us, now_us))
+        if now_us - due_us - episode.stalled_us >= self._pace.blocked_us:
+            self._sample(episode, now_us)
+
+    def _episode_of(self, due_us: int) -> _Episode:
+        if self._episode is None or self._episode.due_us != due_us:
+            self._episode = _Episode(due_us, Tally(self._roots))
+        return self._episode
+
+    def _sample(self, episode: _Episode, now_us: int) -> None:
+        pulse = self._pulse
+        if not pulse.is_running():
+            # Between two run_until_complete() nobody expects the loop to turn.
+            episode.paused = True
+            return
+        if episode.load is None:
+            episode.load = self._load()
+        stack = capture(pulse.thread_id)
+        if pulse.due_us != episode.due_us or pulse.late:
+            return  # the loop came back while we looked: this stack is another moment's
+        if not stack:
+            pulse.due_us = None  # the thread has ended without closing us; there is no loop
+            return
+        episode.tally.add(stack)
+        lasted_us = now_us - episode.due_us - episode.stalled_us
+        if lasted_us >= self._pace.announced_us and not episode.announced:
+            episode.announced = True
+            self._report(self._block(episode, lasted_us, now_us, ended=False))
+
+    def _load(self) -> str | None:
+        if self._describe_load is None:
+            return None
+        try:
+            return self._describe_load()
+        except Exception as error:  # noqa: BLE001 - the user's callable; the line is still worth naming
+            self._failed(error)
+            return None
+
+    def _failed(self, error: Exception) -> None:
+        self._counts.errors += 1
+        if self._counts.errors == 1:
+            logger.warning("the event loop watchdog failed and goes on", exc_info=error)
+
+    def _finish(self, due_us: int, came_us: int, stalled: tuple[int, int]) -> None:
+        episode = self._episode_of(due_us)
+        self._episode = None
+        stalled_us = episode.stalled_us + overlap_us(stalled, (due_us, came_us))
+        lasted_us = came_us - due_us - stalled_us
+        if lasted_us < self._pace.blocked_us or episode.paused:
+            return
+        self._counts.blocked += 1
+        self._counts.blocked_us += lasted_us
+        self._report(self._block(episode, lasted_us, self._clock(), ended=True))
+
+    def _block(self, episode: _Episode, lasted_us: int, now_us: int, *, ended: bool) -> LoopBlock:
+        at_s = time.time() - (now_us - episode.due_us) / US_PER_S
+        lasted_s = lasted_us / US_PER_S
+        finding = episode.tally.finding()
+        if finding is None:
+            return LoopBlock(at_s=at_s, lasted_s=lasted_s, ended=ended, load=episode.load)
+        return LoopBlock(
+            at_s=at_s,
+            lasted_s=lasted_s,
+            ended=ended,
+            line=finding.line,
+            origin=finding.origin,
+            code=source_of(finding.line),
+            call=finding.call,
+            call_code=source_of(finding.call),
+            stack=finding.stack,
+            seen=finding.seen,
+            samples=finding.samples,
+            load=episode.load,
+        )
+
+
+def _difference(after: int | None, before: int | None) -> int | None:
+    return None if after is None or before is None else after - before

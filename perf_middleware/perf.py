@@ -1,0 +1,101 @@
+"""`Perf`: the object that `install` returns, and the one place where everything of an app hangs."""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from perf_middleware import __version__
+from perf_middleware.insight.health import HealthInput, health
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
+    from perf_middleware.events import Events
+    from perf_middleware.metrics.overhead import Overhead
+    from perf_middleware.metrics.runtime import Metrics
+    from perf_middleware.resource import Resource, Resources
+    from perf_middleware.settings import Settings
+    from perf_middleware.stack import LayerInfo
+
+RECENT_S = 300.0  # the health score looks at the last five minutes
+
+
+class Perf:
+    """The handle of one app's bundle.
+
+    `metrics`, `events`, `settings` are its parts; `describe()` shows the stack, `status()` how
+    it does.
+    For an app that is not Starlette's or FastAPI's, this object is the ASGI app to serve.
+    """
+
+    def __init__(
+        self,
+        *,
+        app: ASGIApp,
+        settings: Settings,
+        metrics: Metrics,
+        events: Events,
+        resources: Resources,
+        overhead: Overhead | None,
+        layers: Callable[[], tuple[LayerInfo, ...]],
+        health_inputs: Callable[[], list[HealthInput]],
+    ) -> None:
+        self._app = app
+        self._resources = resources
+        self._overhead = overhead
+        self._layers = layers
+        self._health_inputs = health_inputs
+        self.settings = settings
+        self.metrics = metrics
+        self.events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+    def describe(self) -> tuple[LayerInfo, ...]:
+        """The effective stack, outermost first, with the user's own middlewares in their places."""
+        return self._layers()
+
+    def add_resource(self, resource: Resource) -> None:
+        """Open `resource` with the app, after our own, and close it before them.
+
+        Raises RuntimeError when the app runs already, ValueError for a name that is taken.
+        """
+        self._resources.add(resource)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Perf]:
+        """Open the resources for the length of the block.
+
+        Only where no server sends this app its lifespan: an app mounted in another one (enter it in
+        the parent's lifespan), a script, a test.
+        """
+        async with self._resources.opened():
+            yield self
+
+    def status(self) -> dict[str, Any]:
+        """One JSON-able picture of this process: health, resources, rates, cost of the layers."""
+        recent = self.metrics.recent(RECENT_S)
+        return {
+            "service": self.settings.service,
+            "version": __version__,
+            "pid": os.getpid(),
+            "health": health(self._health_inputs()),
+            "lifespan": "running" if self._resources.running else "not running",
+            "resources": self._resources.status(),
+            "requests": {
+                "total": self.metrics.recorder.figures.totals()[0],
+                "in_progress": self.metrics.recorder.figures.in_progress,
+                "rate_per_s": round(recent.rate_per_s, 2),
+                "failed_share": recent.failed_share,
+                "window_s": round(recent.seconds, 1),
+            },
+            "layers": [
+                {"position": layer.position, "name": layer.name, "place": layer.place}
+                for layer in self.describe()
+            ],
+            "overhead_us": self._overhead.mean_us() if self._overhead is not None else {},
+        }

@@ -1,0 +1,116 @@
+"""What is wrong with the settings, one sentence each: the key as written, what is allowed, the
+nearest name.  No sentence repeats the value of a secret, or of a key that is not known.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from perf_middleware.settings_schema import CONFIG, PREFIX, Schema, Setting
+from perf_middleware.settings_words import allowed_in_words, shown_name, shown_value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import ValidationError
+
+    from perf_middleware.settings_sources import Given
+
+
+def unknown_env_name(schema: Schema, written: str, upper: str) -> str:
+    """For a `PERFORMANCE_*` name that is no setting."""
+    rest = upper.removeprefix(PREFIX).lower()
+    section, separator, name = rest.partition("_")
+    if section in schema.sections and not (separator and name):
+        example = next(iter(schema.names_in(section)), "enabled")
+        return (
+            f"{written} names a section, not a setting: "
+            f"name one of its settings, such as {PREFIX}{section.upper()}_{example.upper()}"
+        )
+    if difflib.get_close_matches(rest, (CONFIG,), cutoff=0.8):
+        return f"{written} is not a setting; did you mean {PREFIX}{CONFIG.upper()} (a path)?"
+    known = section if section in schema.sections else None
+    nearest = schema.nearest_key(name, section=known) if known else schema.nearest_key(rest)
+    if nearest is not None and nearest in schema.settings:
+        setting = schema.settings[nearest]
+        return (
+            f"{written} is not a setting; did you mean {_with_allowed(setting.env_name, setting)}?"
+        )
+    return f"{written} is not a setting; {_what_there_is(schema, known)}"
+
+
+def unknown_key(schema: Schema, written: str, name: object, *, section: str | None = None) -> str:
+    """For a key of TOML or of the arguments that is no setting, or no section."""
+    nearest = schema.nearest_key(str(name), section=section)
+    if nearest is None:
+        return f"{written} is not a setting; {_what_there_is(schema, section)}"
+    setting = schema.settings.get(nearest)
+    meant = nearest if setting is None else _with_allowed(nearest, setting)
+    return f"{written} is not a setting; did you mean {meant}?"
+
+
+def bad_section_value(schema: Schema, written: str, section: str, from_python: bool) -> str:
+    """For a section that is given as something else than a table of its settings."""
+    kind = f"a dict or {schema.sections[section].__name__}" if from_python else "a table"
+    return f"{written} must be {kind}: {_what_there_is(schema, section)}"
+
+
+def spelled_twice(one: str, other: str) -> str:
+    return f"{one} and {other} name the same setting: keep one of them"
+
+
+def invalid_values(error: ValidationError, schema: Schema, given: Mapping[str, Given]) -> list[str]:
+    """One sentence for each key that `error` refuses, in the order of the schema."""
+    sentences: dict[str, str] = {}
+    for detail in error.errors(include_url=False, include_input=False):
+        loc = detail["loc"]
+        setting = schema.settings.get(".".join(map(str, loc[:1]))) or schema.settings.get(
+            ".".join(map(str, loc[:2]))
+        )
+        if setting is None:
+            # A check across fields: the model's own sentence, and no single key to blame.
+            key = ".".join(map(str, loc)) or "settings"
+            sentences.setdefault(key, f"{key}: {_own_words(detail) or detail['msg']}")
+        elif setting.key not in sentences:
+            inner = loc[setting.key.count(".") + 1 :]
+            sentences[setting.key] = _invalid(setting, given.get(setting.key), inner, detail)
+    return list(sentences.values())
+
+
+def _invalid(
+    setting: Setting, given: Given | None, inner: tuple[int | str, ...], detail: Any
+) -> str:
+    written = setting.key if given is None else given.written
+    must = f"{written} must be {allowed_in_words(setting.info)}"
+    if setting.is_secret:
+        # Neither the value nor the words of a validator, which may repeat it.
+        return f"{must} (its value is a secret and not shown)"
+    not_this = "" if given is None else f", not {shown_value(given.raw)}"
+    own_words = _own_words(detail)
+    if own_words:
+        return f"{written}: {own_words}{not_this}"
+    if inner and setting.has_tables:
+        where = ".".join(map(str, inner))
+        return f"{written}, at {shown_name(where)}: {detail['msg']}"
+    if inner and isinstance(inner[0], int):
+        return f"{must}{not_this} (item {inner[0] + 1})"
+    return f"{must}{not_this}"
+
+
+def _own_words(detail: Any) -> str | None:
+    """The sentence of a validator of ours, None for one of pydantic's."""
+    if detail["type"] not in ("value_error", "assertion_error"):
+        return None
+    return str(detail["ctx"]["error"])
+
+
+def _with_allowed(name: str, setting: Setting) -> str:
+    return f"{name} ({allowed_in_words(setting.info)})"
+
+
+def _what_there_is(schema: Schema, section: str | None) -> str:
+    if section is not None:
+        return f"the settings of {section} are {', '.join(schema.names_in(section))}"
+    plain = [setting.name for setting in schema.settings.values() if setting.section is None]
+    return f"there are {', '.join(plain)} and the sections {', '.join(schema.sections)}"

@@ -1,0 +1,229 @@
+"""The order of the layers: one table with the reason for each place, and how they are put together.
+
+    server -> outer layers -> the user's own middlewares -> inner layers -> router, app
+
+Outer layers see what enters and leaves the app as a whole; inner ones see only what got past the
+user's middlewares (authentication, sessions, CORS).  The order never depends on whether a
+middleware was added before or after `install`: on Starlette and FastAPI the stack is assembled when
+the app builds its own, at its start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from perf_middleware.asgi import EXCHANGE
+from perf_middleware.metrics.overhead import OUTSIDE, LayerMeter, Overhead
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
+
+Place = Literal["outer", "inner"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """A place in the stack: what stands there, and why there."""
+
+    name: str
+    place: Place
+    sees: str
+    why: str
+
+
+METRICS: Final = Rank(
+    name="metrics",
+    place="outer",
+    sees="every request, also the refused and the cached",
+    why="one truth about latency and status",
+)
+OPERATORS: Final = Rank(
+    name="operator endpoints",
+    place="outer",
+    sees="only its own paths",
+    why="must answer while the app is overloaded",
+)
+REQUEST_SCOPE: Final = Rank(
+    name="request scope",
+    place="inner",
+    sees="the app's own work",
+    why="the router's view of the request feeds telemetry",
+)
+
+ORDER: Final = (METRICS, OPERATORS, REQUEST_SCOPE)
+"""Outermost first; this table decides, not the order of any call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A rank with what builds its middleware around the next one.
+
+    `build` may be called more than once (for the measured twin of the stack): what it builds keeps
+    its state in objects made before, never in itself.
+    """
+
+    rank: Rank
+    build: Callable[[ASGIApp], ASGIApp]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """One line of `perf.describe()`: `place` is outer, yours (the user's own), inner or app."""
+
+    position: int
+    name: str
+    place: Literal["outer", "yours", "inner", "app"]
+    sees: str
+    why: str
+
+
+class RequestScope:
+    """Innermost layer: shows the exchange the scope as the router will see and fill it.
+
+    A middleware in between may have copied the scope or moved root_path; what the router writes
+    (the route it matched) is then only in this one.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        exchange = scope.get(EXCHANGE)
+        if exchange is not None:
+            exchange.scope = scope
+            exchange.root_path = scope.get("root_path") or ""
+        return self._app(scope, receive, send)
+
+
+METER: Final = "perf_middleware.meter"  # the scope's key of a sampled request's LayerMeter
+
+
+class Boundary:
+    """Stands between two layers of a sampled request and tells its meter who is running."""
+
+    def __init__(self, app: ASGIApp, *, outside: int, inside: int) -> None:
+        self._app = app
+        self._outside = outside
+        self._inside = inside
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        meter: LayerMeter = scope[METER]
+        outside, inside = self._outside, self._inside
+
+        async def receive_across() -> Message:
+            meter.cross(outside, perf_counter_ns())
+            try:
+                return await receive()
+            finally:
+                meter.cross(inside, perf_counter_ns())
+
+        async def send_across(message: Message) -> None:
+            meter.cross(outside, perf_counter_ns())
+            try:
+                await send(message)
+            finally:
+                meter.cross(inside, perf_counter_ns())
+
+        meter.cross(inside, perf_counter_ns())
+        try:
+            await self._app(scope, receive_across, send_across)
+        finally:
+            meter.cross(outside, perf_counter_ns())
+
+
+def in_order(layers: Sequence[Layer], place: Place) -> list[Layer]:
+    """The layers of one place, outermost first."""
+    return sorted(
+        (layer for layer in layers if layer.rank.place == place),
+        key=lambda layer: ORDER.index(layer.rank),
+    )
+
+
+def composed(layers: Sequence[Layer], app: ASGIApp) -> ASGIApp:
+    """`app` inside `layers` (outermost first)."""
+    for layer in reversed(layers):
+        app = layer.build(app)
+    return app
+
+
+def composed_measured(layers: Sequence[Layer], app: ASGIApp, *, first: int) -> ASGIApp:
+    """The same with a boundary around each layer; the layers' indexes count from `first`."""
+    last = first + len(layers) - 1
+    app = Boundary(app, outside=last, inside=OUTSIDE)
+    for index in range(last, first - 1, -1):
+        app = layers[index - first].build(app)
+        app = Boundary(app, outside=OUTSIDE if index == first else index - 1, inside=index)
+    return app
+
+
+class Inner:
+    """Head of the inner layers: sampled requests take the measured twin."""
+
+    def __init__(self, app: ASGIApp, *, layers: Sequence[Layer], first: int) -> None:
+        self._plain = composed(layers, app)
+        self._measured = composed_measured(layers, app, first=first)
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if METER in scope:
+            return self._measured(scope, receive, send)
+        return self._plain(scope, receive, send)
+
+
+class Entrance:
+    """Head of the whole stack: the lifespan goes to the plugin, requests to the outer layers.
+
+    Not a coroutine function, so that a request pays no extra frame for passing through.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        layers: Sequence[Layer],
+        lifespan: ASGIApp | None,
+        perf: Any,
+        overhead: Overhead | None,
+        sample_every: int,
+    ) -> None:
+        self._app = app
+        self._plain = composed(layers, app)
+        self._measured = composed_measured(layers, app, first=0)
+        self._lifespan = lifespan
+        self._perf = perf
+        self._overhead = overhead
+        self._sample_every = sample_every
+        # The first request is not sampled: it pays for caches that are still cold.
+        self._until_sample = sample_every if overhead is not None else -1
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        kind = scope["type"]
+        if kind == "http":
+            state = scope.get("state")
+            if state is None:
+                scope["state"] = {"perf": self._perf}
+            else:
+                state["perf"] = self._perf
+            self._until_sample -= 1
+            if not self._until_sample:
+                return self._sample(scope, receive, send)
+            return self._plain(scope, receive, send)
+        if kind == "websocket":
+            scope.setdefault("state", {})["perf"] = self._perf
+            return self._plain(scope, receive, send)
+        if kind == "lifespan" and self._lifespan is not None:
+            return self._lifespan(scope, receive, send)
+        return self._app(scope, receive, send)
+
+    async def _sample(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._until_sample = self._sample_every
+        overhead = self._overhead
+        assert overhead is not None  # noqa: S101 - only its presence starts the countdown
+        scope[METER] = meter = LayerMeter(len(overhead), now_ns=perf_counter_ns())
+        try:
+            await self._measured(scope, receive, send)
+        finally:
+            overhead.settle(meter)

@@ -10,6 +10,7 @@ the app builds its own, at its start.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger("perf_middleware")
 
 Place = Literal["outer", "inner"]
 
@@ -185,6 +188,7 @@ class Entrance:
         *,
         layers: Sequence[Layer],
         lifespan: ASGIApp | None,
+        lifespan_ran: Callable[[], bool],
         perf: Any,
         overhead: Overhead | None,
         sample_every: int,
@@ -193,6 +197,8 @@ class Entrance:
         self._plain = composed(layers, app)
         self._measured = composed_measured(layers, app, first=0)
         self._lifespan = lifespan
+        self._lifespan_ran = lifespan_ran
+        self._http: ASGIApp = self._first_request
         self._perf = perf
         self._overhead = overhead
         self._sample_every = sample_every
@@ -210,13 +216,23 @@ class Entrance:
             self._until_sample -= 1
             if not self._until_sample:
                 return self._sample(scope, receive, send)
-            return self._plain(scope, receive, send)
+            return self._http(scope, receive, send)
         if kind == "websocket":
             scope.setdefault("state", {})["perf"] = self._perf
             return self._plain(scope, receive, send)
         if kind == "lifespan" and self._lifespan is not None:
             return self._lifespan(scope, receive, send)
         return self._app(scope, receive, send)
+
+    def _first_request(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        self._http = self._plain
+        if self._lifespan is not None and not self._lifespan_ran():
+            logger.warning(
+                "no lifespan has reached this app, so its probes and other resources are not "
+                "running: if it is mounted in another app, enter `async with perf.running():` in "
+                "that app's lifespan; if the server's lifespan is switched off, switch it on"
+            )
+        return self._plain(scope, receive, send)
 
     async def _sample(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._until_sample = self._sample_every

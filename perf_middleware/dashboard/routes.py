@@ -85,14 +85,14 @@ async def send_problem(
     )
 
 
-def json_answer(picture: Callable[[], object]) -> ASGIApp:
-    """An answer that is `picture()`, made anew for each request."""
+def json_answer(picture: Callable[[], Awaitable[object]]) -> ASGIApp:
+    """An answer that is what `picture()` gives, made anew for each request."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         import orjson
 
         body = orjson.dumps(
-            picture(), option=orjson.OPT_NON_STR_KEYS | orjson.OPT_INDENT_2, default=str
+            await picture(), option=orjson.OPT_NON_STR_KEYS | orjson.OPT_INDENT_2, default=str
         )
         await send_response(
             scope, send, status=200, body=body, content_type=JSON, headers=(NO_STORE,)

@@ -178,7 +178,7 @@ class Timers:
     def _tell(self, note: Note, category: str, elapsed_us: int) -> None:
         try:
             note(category, elapsed_us)
-        except Exception:  # noqa: BLE001 - an observer must not fail what it observes
+        except Exception:
             if not self._note_failed:
                 self._note_failed = True
                 logger.exception("the listener of the timers failed; timing goes on")

@@ -3,42 +3,86 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
+import anyio.to_thread
 
-from perf_middleware.metrics.families import NO_LABELS, Collector, Family, Value, counter
-from perf_middleware.metrics.middleware import RequestRecorder, current_exchange
+from perf_middleware.metrics.custom import CustomMetrics
+from perf_middleware.metrics.decorators import Timers, log_label_overflow
+from perf_middleware.metrics.exposition import render
+from perf_middleware.metrics.families import NO_LABELS, Collector, Family, LabelSet, Value, counter
+from perf_middleware.metrics.instruments import LabelOverflow
+from perf_middleware.metrics.middleware import RequestRecorder, current_exchange, note_part
 from perf_middleware.metrics.summary import summarise
 from perf_middleware.metrics.window import SAMPLE_EVERY_S, Recent, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
+    from perf_middleware.metrics.exposition import Dropped
+    from perf_middleware.metrics.foreign import ForeignFamily
+    from perf_middleware.metrics.textformat import TextFormat
     from perf_middleware.metrics.trace import TraceContext
     from perf_middleware.resource import Background
 
 logger = logging.getLogger("perf_middleware.metrics")
 
+Together: TypeAlias = Callable[[], Awaitable[list[Family]]]
+"""Our families, those of the other worker processes added."""
+Foreign: TypeAlias = Callable[[], Awaitable["list[ForeignFamily]"]]
+"""What the app registered elsewhere."""
+
 
 class Metrics:
-    """Figures of requests, of the process, of the bundle's parts and of the app's own making."""
+    """Figures of requests, of the process, of the bundle's parts and of the app's own making.
 
-    def __init__(self, *, recorder: RequestRecorder) -> None:
+    `counter`, `gauge`, `histogram`, `timer` and `track` make figures of the app's own; see
+    CustomMetrics and Timers.  What they count in a request also shows in its breakdown.
+    """
+
+    def __init__(
+        self, *, recorder: RequestRecorder, label_sets_max: int, buckets_s: Sequence[float]
+    ) -> None:
         self.recorder = recorder
-        self.window = Window()
+        overflow = LabelOverflow(log_label_overflow)
+        custom = CustomMetrics(label_sets_max=label_sets_max, bounds=buckets_s, overflow=overflow)
+        timers = Timers(
+            label_sets_max=label_sets_max, bounds=buckets_s, overflow=overflow, note=note_part
+        )
+        self.counter = custom.counter
+        self.gauge = custom.gauge
+        self.histogram = custom.histogram
+        self.timer = timers.timer
+        self.track = timers.track
+        self._custom = custom
+        self._timers = timers
+        self._window = Window()
         self._collectors: list[tuple[str, Collector]] = [
             ("requests", recorder.figures.families),
             ("websockets", recorder.sockets.families),
+            ("custom", custom.families),
+            ("timers", timers.families),
             ("metrics", self._own_families),
         ]
+        self._together: Together | None = None
+        self._foreign: Foreign | None = None
         self._failures: dict[str, int] = {}
+        self._dropped: dict[tuple[str, Dropped], int] = {}
         self._since_s = time()
 
     def add_collector(self, name: str, collect: Collector) -> None:
         """Include the families of `collect()` in every scrape; one that raises is left out."""
         self._collectors.append((name, collect))
+
+    def join(self, *, together: Together | None = None, foreign: Foreign | None = None) -> None:
+        """Include the other worker processes, and what was registered outside the bundle."""
+        self._together = together or self._together
+        self._foreign = foreign or self._foreign
 
     def families(self) -> Iterator[Family]:
         """Every family of this process; a collector that fails is counted and left out."""
@@ -52,23 +96,59 @@ class Metrics:
                 continue
             yield from families
 
-    def summary(self) -> dict[str, Any]:
+    async def page(self, format: TextFormat) -> AsyncIterator[bytes]:
+        """The exposition of every family, in chunks that each take well under a millisecond."""
+        families: list[Family | ForeignFamily] = [
+            self.recorder.figures.coarsen(family) for family in await self._all_families()
+        ]
+        if self._foreign is not None:
+            families += await self._foreign()
+        for chunk in render(families, format, on_dropped=self._drop):
+            yield chunk
+
+    async def summary(self) -> dict[str, Any]:
         """Counts, rates and p50/p95/p99 by route, since the start or the last reset."""
         recent = self.recent(60.0)
         return {
             "since_unix_s": round(self._since_s, 3),
             "rate_per_s": round(recent.rate_per_s, 2),
-            **summarise(self.recorder.figures.families(), self.recorder.figures.scale),
+            **summarise(await self._all_families(), self.recorder.figures.scale),
         }
+
+    async def export(self, path: str | os.PathLike[str], *, format: TextFormat = "text") -> None:
+        """Write the page to a file that is complete at any moment (for node_exporter, say).
+
+        Raises OSError where the file cannot be written.
+        """
+        body = b"".join([chunk async for chunk in self.page(format)])
+        target = Path(path)
+        beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+
+        def write() -> None:
+            try:
+                beside.write_bytes(body)
+                beside.replace(target)
+            except OSError:
+                beside.unlink(missing_ok=True)
+                raise
+
+        await anyio.to_thread.run_sync(write)
 
     def recent(self, seconds: float) -> Recent:
         """Requests and failures of the last `seconds` (or as far back as samples reach)."""
-        return self.window.recent(monotonic(), self.recorder.figures.totals(), seconds=seconds)
+        return self._window.recent(monotonic(), self.recorder.figures.totals(), seconds=seconds)
+
+    def sample(self) -> None:
+        """Note the totals of now, from which later rates are told."""
+        self._window.sample(monotonic(), self.recorder.figures.totals())
 
     def reset(self) -> None:
-        """Every count back to zero."""
+        """Every count of requests, websockets, timers and of the app's own figures back to zero."""
         self.recorder.figures.reset()
         self.recorder.sockets.reset()
+        self._custom.reset()
+        self._timers.reset()
+        self.sample()
         self._since_s = time()
 
     def trace(self) -> TraceContext | None:
@@ -81,6 +161,17 @@ class Metrics:
         trace = self.trace()
         return trace.headers() if trace is not None else {}
 
+    async def _all_families(self) -> list[Family]:
+        return list(self.families()) if self._together is None else await self._together()
+
+    def _drop(self, name: str, why: Dropped, error: Exception | None) -> None:
+        if (name, why) not in self._dropped:
+            if len(self._dropped) >= DROPPED_MAX:
+                name = "other"
+            else:
+                logger.warning("%s is missing on the metrics page: %s", name, error or why)
+        self._dropped[(name, why)] = self._dropped.get((name, why), 0) + 1
+
     def _own_families(self) -> Iterator[Family]:
         yield counter(
             "perf_collector_failures",
@@ -88,10 +179,21 @@ class Metrics:
             [Value(NO_LABELS, sum(self._failures.values()))],
         )
         yield counter(
+            "perf_metrics_dropped_families",
+            "Families left off the page: their name was taken (clash) or reading them failed.",
+            [
+                Value(LabelSet((("family", name), ("reason", why))), count)
+                for (name, why), count in self._dropped.items()
+            ],
+        )
+        yield counter(
             "perf_slow_requests",
             "Requests at least as slow as slow_request_s.",
             [Value(NO_LABELS, self.recorder.slow_log.slow)],
         )
+
+
+DROPPED_MAX = 100
 
 
 class RateSampler:
@@ -104,7 +206,7 @@ class RateSampler:
         self._metrics = metrics
 
     async def open(self, background: Background) -> None:
-        self._sample()
+        self._metrics.sample()
         background.start(self.name, self._run)
 
     async def close(self) -> None:
@@ -116,7 +218,4 @@ class RateSampler:
     async def _run(self) -> None:
         while True:
             await anyio.sleep(SAMPLE_EVERY_S)
-            self._sample()
-
-    def _sample(self) -> None:
-        self._metrics.window.sample(monotonic(), self._metrics.recorder.figures.totals())
+            self._metrics.sample()

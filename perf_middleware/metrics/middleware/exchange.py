@@ -28,11 +28,11 @@ def current_exchange() -> Exchange | None:
     return CURRENT.get()
 
 
-def note_part(category: str, elapsed_ns: int) -> None:
+def note_part(category: str, elapsed_us: int) -> None:
     """Add a timed block to the breakdown of the request that it ran in, if it ran in one."""
     exchange = CURRENT.get()
     if exchange is not None:
-        exchange.add_part(category, elapsed_ns)
+        exchange.add_part(category, elapsed_us * 1000)
 
 
 def fresh_ids() -> bytes:
@@ -49,8 +49,8 @@ class Exchange:
 
     __slots__ = (
         "_ids", "_receive", "_recorder", "_send", "_trace", "first_byte_ns", "head", "headers",
-        "left", "parts_ns", "recorded", "request_bytes", "response_bytes", "root_path", "route", "scope",
-        "started_ns", "status",
+        "left", "parts_ns", "recorded", "request_bytes", "response_bytes", "root_path", "route",
+        "scope", "started_ns", "status",
     )  # fmt: skip
 
     def __init__(

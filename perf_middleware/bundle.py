@@ -1,0 +1,265 @@
+"""What one `install` builds: the parts, made from the settings and introduced to each other.
+
+This is the only place where features meet.  Settings end here: what is built gets values, and a
+wrong setting fails here, never at the first request.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perf_middleware.dashboard.access import TokenGate
+from perf_middleware.dashboard.resource import OperatorDoor
+from perf_middleware.dashboard.routes import Endpoint, OperatorEndpoints, json_answer
+from perf_middleware.events import Events
+from perf_middleware.insight.health import HealthInput
+from perf_middleware.metrics.drivers.prometheus_registry import ForeignFigures
+from perf_middleware.metrics.middleware import MetricsMiddleware, RequestRecorder
+from perf_middleware.metrics.overhead import Overhead
+from perf_middleware.metrics.probes.gc import GcProbe
+from perf_middleware.metrics.probes.loop import LoopProbe
+from perf_middleware.metrics.probes.process import ProcessProbe
+from perf_middleware.metrics.routes import MetricsPage, ResetCounts
+from perf_middleware.metrics.runtime import Metrics, RateSampler
+from perf_middleware.perf import RECENT_S, Perf
+from perf_middleware.resource import LifespanPlugin, Resources
+from perf_middleware.stack import (
+    METRICS,
+    OPERATORS,
+    REQUEST_SCOPE,
+    Entrance,
+    Inner,
+    Layer,
+    LayerInfo,
+    RequestScope,
+    in_order,
+)
+
+if TYPE_CHECKING:
+    from perf_middleware.asgi import ASGIApp
+    from perf_middleware.metrics.settings import RuntimeSettings
+    from perf_middleware.settings import Settings
+
+
+class Bundle:
+    """What one `install` builds, on its way to becoming a Perf."""
+
+    def __init__(self, settings: Settings | None) -> None:
+        if settings is None:
+            from perf_middleware.settings import Settings
+
+            settings = Settings()
+        self.settings = settings
+        self.events = Events()
+        self.resources = Resources(
+            start_timeout_s=settings.lifespan.start_timeout_s,
+            drain_timeout_s=settings.lifespan.drain_timeout_s,
+            events=self.events,
+        )
+        self.metrics = Metrics(
+            recorder=_recorder(settings),
+            label_sets_max=settings.metrics.label_sets_max,
+            buckets_s=settings.metrics.buckets_s,
+        )
+        self.metrics.add_collector("events", self.events.families)
+        if settings.metrics.default_registry:
+            foreign = ForeignFigures()
+            self.metrics.join(foreign=foreign.collect)
+            self.metrics.add_collector("prometheus_client", foreign.families)
+        self.loop: LoopProbe | None = None
+        if settings.runtime.enabled:
+            self._watch_process(settings.runtime)
+        self.resources.add(RateSampler(self.metrics))
+        self.layers = [Layer(REQUEST_SCOPE, RequestScope)]
+        self.overhead: Overhead | None = None
+        self.perf: Perf | None = None
+
+    def around(self, app: ASGIApp) -> Perf:
+        """All layers outside an app whose inside we do not know."""
+        self._build_layers()
+        layers = [*in_order(self.layers, "outer"), *in_order(self.layers, "inner")]
+
+        async def entrance(scope: Any, receive: Any, send: Any) -> None:
+            await stack(scope, receive, send)
+
+        perf = self._perf(entrance, lambda: _described(layers, [], app))
+        stack = self._entrance(app, layers, perf)
+        return perf
+
+    def inside(self, app: Any) -> Perf:
+        """Outer layers outside the user's middlewares, inner ones between them and the router.
+
+        Starlette builds its middleware stack lazily, once; at that moment every middleware of the
+        user is known, whether it was added before or after `install`.
+        """
+        from starlette.middleware import Middleware
+
+        self._build_layers()
+        outer = in_order(self.layers, "outer")
+        inner = in_order(self.layers, "inner")
+        perf = self._perf(app, lambda: _described(outer, inner, app))
+        build_own_stack = app.build_middleware_stack
+
+        def inner_layers(core: ASGIApp) -> Inner:
+            return Inner(core, layers=inner, first=len(outer))
+
+        def build_middleware_stack() -> ASGIApp:
+            users = app.user_middleware
+            app.user_middleware = [*users, Middleware(inner_layers)]
+            try:
+                core = build_own_stack()
+            finally:
+                app.user_middleware = users
+            return self._entrance(core, outer, perf)
+
+        app.build_middleware_stack = build_middleware_stack
+        return perf
+
+    def _perf(self, app: Any, describe: Any) -> Perf:
+        self.perf = Perf(
+            app=app,
+            settings=self.settings,
+            metrics=self.metrics,
+            events=self.events,
+            resources=self.resources,
+            overhead=self.overhead,
+            layers=describe,
+            health_inputs=self._health_inputs,
+        )
+        return self.perf
+
+    def _entrance(self, app: ASGIApp, layers: list[Layer], perf: Perf) -> Entrance:
+        lifespan = self.settings.lifespan.enabled
+        return Entrance(
+            app,
+            layers=layers,
+            lifespan=LifespanPlugin(app, resources=self.resources) if lifespan else None,
+            lifespan_ran=lambda: self.resources.running,
+            perf=perf,
+            overhead=self.overhead,
+            sample_every=self.settings.metrics.overhead_sample_every,
+        )
+
+    def _build_layers(self) -> None:
+        settings = self.settings
+        if settings.metrics.enabled:
+            recorder = self.metrics.recorder
+            self.layers.append(
+                Layer(METRICS, lambda app: MetricsMiddleware(app, recorder=recorder))
+            )
+        endpoints = self._endpoints()
+        if endpoints:
+            self.layers.append(
+                Layer(OPERATORS, lambda app: OperatorEndpoints(app, endpoints=endpoints))
+            )
+        if settings.metrics.overhead:
+            ordered = [*in_order(self.layers, "outer"), *in_order(self.layers, "inner")]
+            self.overhead = Overhead([layer.rank.name for layer in ordered])
+            self.metrics.add_collector("overhead", self.overhead.families)
+
+    def _watch_process(self, runtime: RuntimeSettings) -> None:
+        self.loop = LoopProbe(
+            interval_s=runtime.lag_interval_s,
+            blocked_s=runtime.blocked_s,
+            blocked_kept_max=runtime.blocked_kept_max,
+            describe_load=self._load,
+            on_block=self.events.publish,
+        )
+        process = ProcessProbe()
+        self.resources.add(self.loop)
+        self.metrics.add_collector("event loop", self.loop.families)
+        self.metrics.add_collector("process", process.families)
+        if runtime.gc:
+            gc_probe = GcProbe()
+            self.resources.add(gc_probe)
+            self.metrics.add_collector("gc", gc_probe.families)
+
+    def _load(self) -> str | None:
+        in_progress = self.metrics.recorder.figures.in_progress
+        return f"{in_progress} requests in progress" if in_progress else None
+
+    def _endpoints(self) -> dict[str, Endpoint]:
+        settings = self.settings
+        endpoints: dict[str, Endpoint] = {}
+        if settings.metrics.enabled:
+            token = settings.metrics.token
+            endpoints[settings.metrics.path] = Endpoint(
+                MetricsPage(self.metrics),
+                gate=TokenGate(token.get_secret_value()) if token is not None else None,
+            )
+        if settings.dashboard.enabled:
+            prefix = settings.dashboard.prefix
+            door = OperatorDoor(prefix, settings.dashboard.token)
+            gate = door.gate
+            self.resources.add(door)
+            endpoints[f"{prefix}/status"] = Endpoint(json_answer(self._status), gate=gate)
+            endpoints[f"{prefix}/summary"] = Endpoint(json_answer(self.metrics.summary), gate=gate)
+            endpoints[f"{prefix}/reset"] = Endpoint(
+                ResetCounts(self.metrics), methods=("POST",), gate=gate
+            )
+        return endpoints
+
+    async def _status(self) -> dict[str, Any]:
+        return self.perf.status() if self.perf is not None else {}
+
+    def _health_inputs(self) -> list[HealthInput]:
+        inputs = []
+        failed_share = self.metrics.recent(RECENT_S).failed_share
+        if failed_share is not None:
+            inputs.append(
+                HealthInput(
+                    name="failed requests", value=failed_share, fine=0.0, bad=0.05, weight=3,
+                    reason="share of requests answered with status 500 and above, last 5 minutes",
+                )
+            )  # fmt: skip
+        if self.loop is not None and self.resources.running:
+            inputs.append(
+                HealthInput(
+                    name="event loop lag", value=self.loop.lag_s(), fine=0.02, bad=0.5, weight=2,
+                    reason="how late the event loop's newest heartbeat was, seconds",
+                )
+            )  # fmt: skip
+        states = [state for state, _ in self.resources.states().values()]
+        if self.resources.running and states:
+            inputs.append(
+                HealthInput(
+                    name="resources", value=sum(s != "open" for s in states) / len(states),
+                    fine=0.0, bad=0.5, weight=2, reason="share of resources that are not open",
+                )
+            )  # fmt: skip
+        return inputs
+
+
+def _recorder(settings: Settings) -> RequestRecorder:
+    metrics = settings.metrics
+    return RequestRecorder(
+        buckets_s=metrics.buckets_s,
+        series_max=metrics.series_max,
+        server_timing=metrics.server_timing,
+        trace_context=metrics.trace_context,
+        trace_response=metrics.trace_response,
+        exemplars=metrics.exemplars,
+        slow_request_s=metrics.slow_request_s,
+        slow_log_per_minute_max=metrics.slow_log_per_minute_max,
+    )
+
+
+def _described(outer: list[Layer], inner: list[Layer], app: Any) -> tuple[LayerInfo, ...]:
+    rows: list[tuple[str, Any, str, str]] = [
+        (layer.rank.name, layer.rank.place, layer.rank.sees, layer.rank.why) for layer in outer
+    ]
+    rows += [
+        (
+            getattr(middleware.cls, "__name__", type(middleware.cls).__name__),
+            "yours",
+            "what the layers above let through",
+            "the app's own middleware, in the app's own order",
+        )
+        for middleware in getattr(app, "user_middleware", ())
+    ]
+    rows += [
+        (layer.rank.name, layer.rank.place, layer.rank.sees, layer.rank.why) for layer in inner
+    ]
+    where = "all layers wrap it from outside: its inside is not known" if not inner else ""
+    rows.append((type(app).__name__, "app", "what is left", where or "your routes"))
+    return tuple(LayerInfo(position, *row) for position, row in enumerate(rows, start=1))

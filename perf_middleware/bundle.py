@@ -176,7 +176,9 @@ class Bundle:
 
     def _load(self) -> str | None:
         in_progress = self.metrics.recorder.figures.in_progress
-        return f"{in_progress} requests in progress" if in_progress else None
+        if not in_progress:
+            return None
+        return "1 request" if in_progress == 1 else f"{in_progress} requests"
 
     def _endpoints(self) -> dict[str, Endpoint]:
         settings = self.settings

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-pytest.register_assert_rewrite("tests.examples.servers", "tests.examples.shop")
+pytest.register_assert_rewrite(
+    "tests.examples.figures", "tests.examples.servers", "tests.examples.shop"
+)
 
 from tests.examples.servers import ServerProcess, serving_app  # noqa: E402
 

@@ -51,7 +51,9 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            sys.exit(f"Port {port} of {host} is taken: choose another with --port.")
+            sys.exit(
+                f"Port {port} of {host} is taken: choose another with --port (make demo PORT=…)."
+            )
         sys.exit(f"Cannot listen on {host}: {error.strerror}.")
 
 

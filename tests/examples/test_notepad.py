@@ -8,7 +8,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.examples.figures import value_of
-from tests.examples.servers import ServerProcess, serving, serving_app
+from tests.examples.servers import ServerProcess, eventually, serving, serving_app
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,10 @@ def test_metrics_name_the_route_by_its_template(notepad):
     labels = {"method": "GET", "route": "/notes/{number}", "status": "200"}
     before = value_of(notepad, "http_requests_total", **labels)
     assert notepad.get("/notes/1").status_code == 200
-    assert value_of(notepad, "http_requests_total", **labels) == before + 1
+    eventually(
+        lambda: value_of(notepad, "http_requests_total", **labels) == before + 1,
+        what="the request is counted",
+    )
 
 
 def test_its_command_starts_it_and_ends_cleanly():

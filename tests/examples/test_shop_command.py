@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from tests.examples.servers import ROOT, serving
-from tests.examples.shop import place_order
+from tests.examples.shop import place_order, watching
 
 COMMAND = ["-m", "examples.fastapi_app", "--port", "0"]
 
@@ -26,15 +26,17 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
-def test_it_says_where_to_look_and_ends_cleanly_with_a_stream_open(how):
+def test_it_says_where_to_look_and_ends_cleanly_with_streams_open(how):
     with serving(COMMAND) as server, httpx2.Client(base_url=server.url) as client:
         for path in ("/", "/docs", "/metrics", "/_perf/summary"):
             assert f"  {server.url}{path} " in server.log()
         assert "Authorization: Bearer" in server.log()
-        with client.sse("/live/orders") as stream:
+        order = place_order(client, (1, 1))
+        with client.sse("/live/orders") as stream, watching(server, order["id"]) as updates:
             assert stream.response.status_code == 200
+            assert '"placed"' in updates.recv(20)
             code = server.stop(how)
-            assert list(stream) == []
+            list(stream)  # ends; it may have heard of the order's confirmation before
         assert code == (0 if how is signal.SIGINT else -signal.SIGTERM)
         assert "Application shutdown complete" in server.log()
         assert "Traceback" not in server.log()
@@ -47,7 +49,9 @@ def test_a_taken_port_is_one_sentence():
         refused = run("--port", port)
     assert refused.returncode == 1
     assert refused.stdout == ""
-    assert refused.stderr == f"Port {port} of 127.0.0.1 is taken: choose another with --port.\n"
+    assert refused.stderr == (
+        f"Port {port} of 127.0.0.1 is taken: choose another with --port (make demo PORT=…).\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,10 @@ def test_an_uncaught_error_is_counted_by_its_class(shop):
     labels = {"method": "GET", "route": "/trouble/error", "exception": "DeliberateError"}
     before = value_of(shop, "perf_request_exceptions_total", **labels)
     shop.get("/trouble/error", headers={"Connection": "close"})
-    assert value_of(shop, "perf_request_exceptions_total", **labels) == before + 1
+    eventually(
+        lambda: value_of(shop, "perf_request_exceptions_total", **labels) == before + 1,
+        what="the error is counted",
+    )
 
 
 def test_the_shop_counts_its_orders(shop):

@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
 import anyio
-from fastapi import APIRouter, Depends, Header, Path, Query, WebSocket
+from fastapi import APIRouter, Depends, Header, Path, Query, WebSocket, WebSocketDisconnect
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict
 
 from examples.fastapi_app.dependencies import FeedDep, SessionsDep
+from examples.fastapi_app.feed import OrderFeed
 from examples.fastapi_app.routers.products import ID_MAX
 from examples.fastapi_app.tables import FINAL_STATUSES, Order, OrderStatus
 
@@ -19,6 +20,7 @@ router = APIRouter(prefix="/live", tags=["live"])
 
 EVENTS_MAX = 10_000
 CLOSED_NORMALLY = 1000
+CLOSED_BY_SHUTDOWN = 1001
 CLOSED_NO_SUCH_ORDER = 4404
 
 
@@ -96,17 +98,21 @@ async def watch_order(
         await websocket.close(CLOSED_NO_SUCH_ORDER, f"there is no order {order_id}")
         return
 
-    async with (
-        anyio.create_task_group() as tasks,
-        aclosing(feed.follow(after=0, order_id=order_id)) as events,
-    ):
+    async with anyio.create_task_group() as tasks:
         tasks.start_soon(_leave_with_client, websocket, tasks.cancel_scope)
+        with suppress(WebSocketDisconnect):
+            await _tell_story(websocket, feed, order_id)
+        tasks.cancel_scope.cancel()
+
+
+async def _tell_story(websocket: WebSocket, feed: OrderFeed, order_id: int) -> None:
+    async with aclosing(feed.follow(after=0, order_id=order_id)) as events:
         async for event in events:
             await websocket.send_text(OrderEventOut.model_validate(event).model_dump_json())
             if event.status in FINAL_STATUSES:
                 await websocket.close(CLOSED_NORMALLY, f"the order is {event.status}")
-                break
-        tasks.cancel_scope.cancel()
+                return
+    await websocket.close(CLOSED_BY_SHUTDOWN, "the shop closes")
 
 
 async def _leave_with_client(websocket: WebSocket, watching: anyio.CancelScope) -> None:

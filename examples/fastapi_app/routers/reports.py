@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -64,7 +65,9 @@ async def report_sales(
         .join(Product)
         .join(Category)
         .where(
-            Order.status != OrderStatus.CANCELLED, func.strftime("%Y", Order.placed_at) == str(year)
+            Order.status != OrderStatus.CANCELLED,
+            Order.placed_at >= datetime(year, 1, 1, tzinfo=UTC),
+            Order.placed_at < datetime(year + 1, 1, 1, tzinfo=UTC),
         )
         .group_by(Category.slug, month)
         .subquery()
@@ -100,8 +103,10 @@ async def report_bestsellers(
             units.label("units"),
         )
         .select_from(OrderLine)
+        .join(Order)
         .join(Product)
         .join(Category)
+        .where(Order.status != OrderStatus.CANCELLED)
         .group_by(Product.id)
         .subquery()
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from operator import add
+from sys import byteorder
 from typing import TypeAlias
 
 from perf_middleware.metrics.families import (
@@ -27,13 +27,15 @@ from perf_middleware.metrics.families import (
     Value,
 )
 from perf_middleware.metrics.frames import (
-    FRAME_POINTS,
     Exemplars,
     Frame,
     Number,
     SnapshotError,
+    counts_in,
+    frame_points_max,
     frames_of,
     labels_of,
+    row_bytes,
 )
 
 LABEL_SETS_MAX = 20_000  # per family of the ledger; twice the default bound of one worker
@@ -133,7 +135,7 @@ class _Sum:
         self.family = family
         self._room = label_sets_max
         self._numbers: dict[str, Number] = {}
-        self._rows: dict[str, list[int]] = {}
+        self._rows: dict[str, int] = {}  # all counts of a row, one word each
         self._exemplars: dict[str, Exemplars] = {}
         self._labels: dict[str, LabelSet] = {}
 
@@ -165,13 +167,17 @@ class _Sum:
             else:
                 totals[key] = [*_parts(total), *_parts(number)]
 
-    def _add_rows(self, keys: list[str], counts: list[int]) -> None:
-        rows, width, at = self._rows, len(self.family.bounds) + 1, 0
+    def _add_rows(self, keys: list[str], counts: bytes) -> None:
+        rows, width, at = self._rows, row_bytes(self.family.bounds), 0
         for key in keys:
-            row = counts[at : at + width]
+            row = int.from_bytes(counts[at : at + width], byteorder)
             at += width
-            total = rows.get(key)
-            rows[key] = row if total is None else list(map(add, total, row))
+            rows[key] = rows.get(key, 0) + row
+
+    def _row(self, key: str) -> bytes:
+        width = row_bytes(self.family.bounds)
+        # Only forged counts grow beyond their word; they must spoil figures, not the scrape.
+        return (self._rows.get(key, 0) & ((1 << 8 * width) - 1)).to_bytes(width, byteorder)
 
     def _choose(self, keys: list[str], numbers: list[Number]) -> None:
         """The greatest or smallest, or for `each` the only one; a NaN gives way to any number."""
@@ -208,19 +214,21 @@ class _Sum:
                     continue  # only a hand-made snapshot has such a text; no scrape may fail for it
             if self.family.kind == "histogram":
                 exemplars = self._exemplars.get(key)
-                yield Distribution(labels, self._rows[key], _rounded(number), exemplars)
+                counts = counts_in(self._row(key))
+                yield Distribution(labels, counts, _rounded(number), exemplars)
             else:
                 yield Value(labels, _rounded(number))
 
     def frames(self) -> Iterator[Frame]:
         keys = list(self._numbers)
-        for at in range(0, len(keys), FRAME_POINTS):
-            part = keys[at : at + FRAME_POINTS]
+        points_max = frame_points_max(self.family)
+        for at in range(0, len(keys), points_max):
+            part = keys[at : at + points_max]
             yield Frame(
                 self.family,
                 part,
                 [_exact(self._numbers[key]) for key in part],
-                [count for key in part for count in self._rows.get(key, ())],
+                b"".join(map(self._row, part)) if self._rows else b"",
                 {i: self._exemplars[key] for i, key in enumerate(part) if key in self._exemplars},
             )
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import ormsgpack
 
 from perf_middleware.metrics.families import Across, Exemplar, Family, Kind
-from perf_middleware.metrics.frames import Exemplars, Frame, SnapshotError, frames_of
+from perf_middleware.metrics.frames import Exemplars, Frame, SnapshotError, frames_of, row_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -135,7 +135,7 @@ def _decode_frame(record: memoryview) -> Frame:
     if not (
         _all([name, help_text, unit], {str})
         and _all([kind, across], {int})
-        and all(type(column) is list for column in (bounds, keys, numbers, counts, exemplars))
+        and all(type(column) is list for column in (bounds, keys, numbers, exemplars))
         and 0 <= kind < len(_KINDS)
         and 0 <= across < len(_ACROSS)
         and len(bounds) <= BOUNDS_MAX
@@ -143,8 +143,8 @@ def _decode_frame(record: memoryview) -> Frame:
         and _all(keys, {str})
         and len(numbers) == len(keys)
         and (_all(numbers, _NUMBERS) or all(map(_is_number, numbers)))
-        and _all(counts, {int})
-        and len(counts) == (len(keys) * (len(bounds) + 1) if _KINDS[kind] == "histogram" else 0)
+        and type(counts) is bytes
+        and len(counts) == (len(keys) * row_bytes(bounds) if _KINDS[kind] == "histogram" else 0)
     ):
         raise SnapshotError("not a frame")
     try:

@@ -20,7 +20,7 @@ from perf_middleware.metrics.families import (
     counter,
     gauge,
 )
-from perf_middleware.metrics.frames import Frame, families_of, frames_of
+from perf_middleware.metrics.frames import Frame, counts_in, families_of, frames_of, words
 from perf_middleware.metrics.merge import SHAPES_PER_NAME_MAX, Ledger, Totals, merge
 from perf_middleware.metrics.snapshot import decode, encode, encode_frame, encode_head
 
@@ -213,12 +213,16 @@ def test_the_ledger_keeps_workers_with_other_buckets_apart_the_last_few():
     shapes = [(1.0,), (2.0,), (3.0,), (4.0,), (2.0,)]
     frames = folded(*([histogram([Distribution(A, [1, 1], 1.0)], bounds=b)] for b in shapes))
     assert len(frames) == SHAPES_PER_NAME_MAX
-    assert {f.family.bounds: f.counts[0] for f in frames} == {(3.0,): 1, (4.0,): 1, (2.0,): 2}
+    assert {f.family.bounds: counts_in(f.counts)[0] for f in frames} == {
+        (3.0,): 1,
+        (4.0,): 1,
+        (2.0,): 2,
+    }
 
 
 def test_a_label_text_that_is_none_is_left_out_of_the_answer_and_survives_a_fold():
     (frame,) = decode(encode([counter("n", "h", [Value(A, 1), Value(B, 2)])])).frames()
-    damaged = Frame(frame.family, ["}{", *frame.keys[1:]], frame.numbers, [], {})
+    damaged = Frame(frame.family, ["}{", *frame.keys[1:]], frame.numbers, b"", {})
     totals = Totals()
     totals.add(damaged, worker="1")
     (total,) = totals.families()
@@ -226,6 +230,16 @@ def test_a_label_text_that_is_none_is_left_out_of_the_answer_and_survives_a_fold
     ledger = Ledger(label_sets_max=0)
     ledger.add(damaged)
     assert [f.keys for f in ledger.frames()] == [['worker="other"', 'route="other"']]
+
+
+def test_forged_counts_that_overflow_spoil_a_figure_and_not_the_answer():
+    (frame,) = frames_of([histogram([Distribution(A, [0, 0, 0], 1.0)])])
+    forged = Frame(frame.family, frame.keys, [1.0], words([2**64 - 1] * 3), {})
+    totals = Totals()
+    for each in (forged, forged):
+        totals.add(each, worker="1")
+    (total,) = totals.families()
+    assert len(next(iter(total.points)).cumulative) == 3
 
 
 def test_ten_thousand_label_sets_of_several_workers_add_up():

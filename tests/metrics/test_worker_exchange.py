@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from perf_middleware.metrics.families import (
@@ -542,6 +543,7 @@ async def test_a_broken_family_is_left_out_and_the_others_are_served(tmp_path):
 
     def own():
         yield counter("broken", "h", [Distribution(NO_LABELS, [1], 1.0)])
+        yield counter("raises", "h", (1 / 0 for _ in range(1)))
         yield from whole()
 
     worker.exchange._own = own
@@ -550,6 +552,22 @@ async def test_a_broken_family_is_left_out_and_the_others_are_served(tmp_path):
     assert await worker.jobs() == 3
     assert (await worker.scrape())["perf_worker_snapshot_errors:collect"] >= 1
     await worker.exchange.close()
+
+
+async def test_own_figures_may_be_waited_for(tmp_path):
+    for where in (tmp_path, None):
+        worker = Worker(where)
+        whole = worker.exchange._own
+
+        async def own(whole=whole):
+            await anyio.lowlevel.checkpoint()
+            return whole()
+
+        worker.exchange._own = own
+        await worker.exchange.open(worker.tasks)
+        worker.count = 3
+        assert await worker.jobs() == 3
+        await worker.exchange.close()
 
 
 async def test_the_keeper_survives_a_collector_that_raises_and_ends_with_the_exchange(tmp_path):

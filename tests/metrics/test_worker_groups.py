@@ -65,11 +65,16 @@ def test_spawned_workers_meet_under_the_process_that_spawned_them(tmp_path):
     assert run(spawn, show, XDG_RUNTIME_DIR=str(tmp_path))[0] != one, "another parent"
 
 
-def test_a_runtime_directory_that_is_none_gives_way_to_the_temporary_one(monkeypatch, tmp_path):
+def test_a_runtime_directory_that_is_none_gives_way_to_the_next_one(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    for wrong in ("relative", str(tmp_path / "missing"), ""):
+    memory, missing = tmp_path / "memory", str(tmp_path / "missing")
+    memory.mkdir()
+    for wrong in ("relative", missing, ""):
         monkeypatch.setenv("XDG_RUNTIME_DIR", wrong)
+        monkeypatch.setattr(processes, "_MEMORY", str(memory))
+        assert processes.surroundings(None).runtime_dir == str(memory)
+        monkeypatch.setattr(processes, "_MEMORY", missing)
         assert processes.surroundings(None).runtime_dir == str(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", None)
 

@@ -10,21 +10,19 @@ from pathlib import Path
 from perf_middleware.metrics.groups import ProcessMark, Surroundings
 
 _PROC = Path("/proc")
+_MEMORY = "/dev/shm"  # noqa: S108 - the directories within are checked for their owner
 
 
 def surroundings(directory: Path | None) -> Surroundings:
     """The process as it is now: ask only in the worker itself, after every fork."""
     spawned_by = multiprocessing.parent_process()
-    runtime_dir = os.environ.get("XDG_RUNTIME_DIR", "")
-    if not (Path(runtime_dir).is_absolute() and os.access(runtime_dir, os.W_OK | os.X_OK)):
-        runtime_dir = tempfile.gettempdir()
     return Surroundings(
         directory=str(directory) if directory is not None else None,
         spawned_by=mark_of(spawned_by.pid) if spawned_by and spawned_by.pid else None,
         child_of=mark_of(os.getppid()),
         server_software=os.environ.get("SERVER_SOFTWARE", ""),
         uid=os.geteuid(),
-        runtime_dir=runtime_dir,
+        runtime_dir=_runtime_dir(),
     )
 
 
@@ -49,6 +47,15 @@ def start_of(pid: int) -> int | None:
         return int(psutil.Process(pid).create_time() * 1_000_000)
     except psutil.Error:
         return None
+
+
+def _runtime_dir() -> str:
+    # In memory where there is such a place: on a disk each snapshot would be written out, because
+    # file systems flush a file that is renamed over another one.
+    for candidate in (os.environ.get("XDG_RUNTIME_DIR", ""), _MEMORY):
+        if Path(candidate).is_absolute() and os.access(candidate, os.W_OK | os.X_OK):
+            return candidate
+    return tempfile.gettempdir()
 
 
 def _boot() -> str:

@@ -23,21 +23,25 @@ from perf_middleware.metrics.stores.processes import surroundings
 from perf_middleware.metrics.stores.steps import (
     Pacer,
     Threads,
+    accepted,
     collect,
-    decoded,
     fold,
     frames_in,
+    own_families,
+    read_all,
+    read_retired,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from perf_middleware.metrics.families import Collector, Family
+    from perf_middleware.metrics.families import Family
     from perf_middleware.metrics.frames import Frame
     from perf_middleware.metrics.groups import Place
     from perf_middleware.metrics.snapshot import Snapshot
     from perf_middleware.metrics.stores.directory import Member, SnapshotDirectory
+    from perf_middleware.metrics.stores.steps import Own
     from perf_middleware.resource import Background
 
 BUSY_SHARE_MAX = 0.005  # of one core, for publishing between scrapes
@@ -62,7 +66,7 @@ class WorkerExchange:
         directory: Path | None = None,
         *,
         service: str,
-        own: Collector,
+        own: Own,
         interval_s: float = 1.0,
         on_reset: Callable[[], None] | None = None,
     ) -> None:
@@ -157,7 +161,7 @@ class WorkerExchange:
         The own figures alone where there is no group or the directory cannot be used.
         """
         if self._place is None:
-            return list(self._own())
+            return await own_families(self._own)
         health = self._health
         corrupt_before = health.errors["corrupt"]
         async with self._answering:
@@ -167,12 +171,11 @@ class WorkerExchange:
             totals.add(frame, worker=self._worker)
             await pacer.pause_if_due()
         folded = retired.folded if retired else ()
-        for member in members:
+        for member, snapshot in members:
             if member.name not in folded:
-                snapshot = decoded(member.data, health)
                 await self._add(totals, snapshot, member.worker, pacer, alive=member.alive)
         await self._add(totals, retired, "", pacer, alive=False)
-        self._siblings = sum(member.alive for member in members)
+        self._siblings = sum(member.alive for member, _ in members)
         health.errors["conflict"] += len(totals.refused)
         if health.errors["corrupt"] == corrupt_before:
             health.worked("corrupt")
@@ -249,25 +252,28 @@ class WorkerExchange:
         with contextlib.suppress(OSError):  # litter of others is no trouble of ours
             await self._threads.run(remove_ended_groups, place)
 
-    async def _gather(self) -> tuple[list[Frame], list[Member], Snapshot | None]:
+    async def _gather(
+        self,
+    ) -> tuple[list[Frame], list[tuple[Member, Snapshot | None]], Snapshot | None]:
         """Publish, then read all others: in this order no counter is seen to fall."""
         directory = self._directory
         if directory is None:
             frames, _, _ = await collect(self._own, epoch=self._epoch, health=self._health)
             return frames, [], None
-        members: list[Member] = []
+        members: list[tuple[Member, Snapshot | None]] = []
         retired = None
         for _ in range(2):  # a second time where a reset came in between
             frames = await self._publish(directory)
             try:
-                members, retired_data = await self._threads.run(directory.read)
+                found, found_retired = await self._threads.run(read_all, directory)
             except OSError as error:
                 self._health.failed("read", error)
                 return frames, [], None
             self._health.worked("read")
-            retired = decoded(retired_data, self._health)
-            newest = max((_epoch(member.data) for member in members), default=0)
-            newest = max(newest, retired.epoch if retired else 0)
+            retired = accepted(found_retired, self._health)
+            members = [(member, accepted(each, self._health)) for member, each in found]
+            snapshots = [retired, *(snapshot for _, snapshot in members)]
+            newest = max(snapshot.epoch if snapshot else 0 for snapshot in snapshots)
             if newest <= self._epoch:
                 break
             self._follow(newest)
@@ -319,7 +325,7 @@ class WorkerExchange:
                 raise TimeoutError("another worker keeps the lock")
             await anyio.sleep(LOCK_POLL_S)
         try:
-            retired = decoded(await self._threads.run(directory.read_retired), self._health)
+            retired = accepted(await self._threads.run(read_retired, directory), self._health)
             epoch = max(self._epoch, retired.epoch if retired else 0) + 1
             head = encode_head(epoch=epoch, folded=retired.folded if retired else ())
             await self._threads.run(directory.replace_retired, head)
@@ -329,20 +335,16 @@ class WorkerExchange:
 
     async def _epoch_there(self, directory: SnapshotDirectory) -> int:
         try:
-            return _epoch(await self._threads.run(directory.read_retired_preamble))
+            preamble = await self._threads.run(directory.read_retired_preamble)
+            return epoch_of(preamble) if preamble else 0
         except OSError as error:
             self._health.failed("read", error)
-            return 0
+        except SnapshotError as error:
+            self._health.failed("corrupt", error)
+        return 0
 
     def _follow(self, epoch: int) -> None:
         if epoch > self._epoch:
             self._epoch = epoch
             if self._on_reset is not None:
                 self._on_reset()
-
-
-def _epoch(data: bytes) -> int:
-    try:
-        return epoch_of(data)
-    except SnapshotError:
-        return 0

@@ -7,7 +7,8 @@ the interpreter for its switch interval, 5 ms, each time another callback wants 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -19,15 +20,18 @@ from perf_middleware.metrics.snapshot import FOLDED_MAX, decode, encode_frame, e
 from perf_middleware.metrics.stores.health import folded_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from perf_middleware.metrics.families import Collector
+    from perf_middleware.metrics.families import Family
     from perf_middleware.metrics.frames import Frame
     from perf_middleware.metrics.snapshot import Snapshot
-    from perf_middleware.metrics.stores.directory import SnapshotDirectory
+    from perf_middleware.metrics.stores.directory import Member, SnapshotDirectory
     from perf_middleware.metrics.stores.health import ExchangeHealth
 
     T = TypeVar("T")
+
+Own: TypeAlias = "Callable[[], Iterable[Family] | Awaitable[Iterable[Family]]]"
+"""Offers this process's families, at once or after a wait (for collectors that need a thread)."""
 
 SLICE_NS = 700_000  # work between two pauses; the frame that ends it adds some 300 us at most
 # A request's way through the loop is a chain of callbacks, and each waits for its turn behind us:
@@ -72,22 +76,29 @@ class Pacer:
         return self.busy_ns
 
 
+async def own_families(own: Own) -> list[Family]:
+    """What `own` offers; their points are not read yet."""
+    offered = own()
+    return list(await offered if isinstance(offered, Awaitable) else offered)
+
+
 async def collect(
-    own: Collector, *, epoch: int, health: ExchangeHealth
+    own: Own, *, epoch: int, health: ExchangeHealth
 ) -> tuple[list[Frame], bytes, int]:
     """The own figures as frames and as a snapshot, and the nanoseconds of work that took.
 
-    A family whose points do not fit it is left out and counted.
+    A family whose points cannot be read or do not fit it ends there, which counts.
     """
+    families = await own_families(own)
     pacer = Pacer()
     frames, parts, fits = [], [encode_head(epoch=epoch)], True
-    for family in own():
+    for family in families:
         try:
             for frame in frames_of((family,)):
                 frames.append(frame)
                 parts.append(encode_frame(frame))
                 await pacer.pause_if_due()
-        except ValueError as error:
+        except Exception as error:  # noqa: BLE001 - points are made while they are read, by others
             fits = False
             health.failed("collect", error)
     if fits:
@@ -98,13 +109,41 @@ async def collect(
     return frames, data, busy_ns
 
 
-def decoded(data: bytes, health: ExchangeHealth) -> Snapshot | None:
-    """The snapshot in `data`; None where there is none, or none that can be read, which counts."""
+Decoded: TypeAlias = "Snapshot | SnapshotError | None"
+
+
+def read_all(directory: SnapshotDirectory) -> tuple[list[tuple[Member, Decoded]], Decoded]:
+    """All others and the dead, as `SnapshotDirectory.read`; for a thread.  Raises OSError.
+
+    Checksums of megabytes take milliseconds, and zlib lets go of the interpreter meanwhile.
+    """
+    members, retired = directory.read()
+    return [(member, _decoded(member.data)) for member in members], _decoded(retired)
+
+
+def read_dead(directory: SnapshotDirectory, names: Iterable[str]) -> list[tuple[Member, Decoded]]:
+    """As `SnapshotDirectory.read_dead`; for a thread.  Raises OSError."""
+    return [(member, _decoded(member.data)) for member in directory.read_dead(names)]
+
+
+def read_retired(directory: SnapshotDirectory) -> Decoded:
+    """The figures of the dead; for a thread.  Raises OSError."""
+    return _decoded(directory.read_retired())
+
+
+def _decoded(data: bytes) -> Decoded:
     try:
         return decode(data) if data else None
     except SnapshotError as error:
-        health.failed("corrupt", error)
+        return error
+
+
+def accepted(found: Decoded, health: ExchangeHealth) -> Snapshot | None:
+    """The snapshot; None where there is none, or none that can be read, which counts."""
+    if isinstance(found, SnapshotError):
+        health.failed("corrupt", found)
         return None
+    return found
 
 
 async def frames_in(snapshot: Snapshot, pacer: Pacer, health: ExchangeHealth) -> list[Frame]:
@@ -136,24 +175,24 @@ async def fold(
     if not directory.try_lock():
         return False
     try:
-        retired = decoded(await threads.run(directory.read_retired), health)
+        retired = accepted(await threads.run(read_retired, directory), health)
         folded = retired.folded if retired else ()
         # First the files that a crash between the two steps of an earlier fold has left: from here
         # on no file has its name in `retired`, so that old names may be forgotten.
         left = tuple(name for name in dead if name in folded)
         await threads.run(directory.remove, (*litter, *left))
         fresh = [name for name in dead if name not in folded][:FOLD_MAX]
-        members = await threads.run(directory.read_dead, fresh)
-        if not members:
+        found = await threads.run(read_dead, directory, fresh)
+        if not found:
             return True
         epoch = max(epoch, retired.epoch if retired else 0)
         pacer, ledger = Pacer(), Ledger()
-        for snapshot in (retired, *(decoded(member.data, health) for member in members)):
+        for snapshot in (retired, *(accepted(each, health) for _, each in found)):
             if snapshot is not None and snapshot.epoch >= epoch:
                 for frame in await frames_in(snapshot, pacer, health):
                     ledger.add(frame)
                     await pacer.pause_if_due()
-        names = tuple(member.name for member in members)
+        names = tuple(member.name for member, _ in found)
         for frame in frames_of(folded_workers(len(names))):
             ledger.add(frame)
         parts = [encode_head(epoch=epoch, folded=(*folded, *names)[-FOLDED_MAX:])]

@@ -37,7 +37,7 @@ from perf_middleware.stack import (
 )
 
 if TYPE_CHECKING:
-    from perf_middleware.asgi import ASGIApp
+    from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
     from perf_middleware.metrics.settings import RuntimeSettings
     from perf_middleware.settings import Settings
 
@@ -82,8 +82,8 @@ class Bundle:
         self._build_layers()
         layers = [*in_order(self.layers, "outer"), *in_order(self.layers, "inner")]
 
-        async def entrance(scope: Any, receive: Any, send: Any) -> None:
-            await stack(scope, receive, send)
+        async def entrance(scope: Scope, receive: Receive, send: Send) -> Any:
+            return await stack(scope, receive, send)
 
         perf = self._perf(entrance, lambda: _described(layers, [], app))
         stack = self._entrance(app, layers, perf)

@@ -77,7 +77,7 @@ class Plan:
     """How much is measured.  `seconds_max` ends a run between two rounds, after one at least."""
 
     # Many short rounds: cases that are compared run within milliseconds of each other.
-    rounds: int = 150
+    rounds: int = 300
     requests: int = 80
     seconds_max: float = 45.0
     seed: int = 1

@@ -134,6 +134,7 @@ class Bundle:
             app,
             layers=layers,
             lifespan=LifespanPlugin(app, resources=self.resources) if lifespan else None,
+            lifespan_ran=lambda: self.resources.running,
             perf=perf,
             overhead=self.overhead,
             sample_every=self.settings.metrics.overhead_sample_every,
@@ -175,7 +176,9 @@ class Bundle:
 
     def _load(self) -> str | None:
         in_progress = self.metrics.recorder.figures.in_progress
-        return f"{in_progress} requests in progress" if in_progress else None
+        if not in_progress:
+            return None
+        return "1 request" if in_progress == 1 else f"{in_progress} requests"
 
     def _endpoints(self) -> dict[str, Endpoint]:
         settings = self.settings

@@ -213,7 +213,7 @@ class LifespanPlugin:
     """
 
     def __init__(self, app: ASGIApp, *, resources: Resources) -> None:
-        self._app = app
+        self.app = app
         self._resources = resources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -223,7 +223,7 @@ class LifespanPlugin:
         try:
             async with self._resources.opened():
                 try:
-                    await self._app(scope, handshake.receive, handshake.send)
+                    await self.app(scope, handshake.receive, handshake.send)
                 except Exception as exc:
                     if handshake.spoke:
                         raise

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -70,9 +71,14 @@ def legal_labels(labels: Iterable[tuple[str, str]]) -> Pairs:
     """`labels` in the order of their names; of two names that become one the first stays."""
     legal: dict[str, str] = {}
     for name, value in sorted(labels):
-        label = _ILLEGAL_IN_LABEL.sub("_", name)
-        legal.setdefault("_" + label[1:] if label[:1].isdigit() else label, value)
+        legal.setdefault(_legal_label_name(name), value)
     return tuple(legal.items())
+
+
+@lru_cache(1_024)  # the same few names stand in thousands of samples
+def _legal_label_name(name: str) -> str:
+    legal = _ILLEGAL_IN_LABEL.sub("_", name)
+    return "_" + legal[1:] if legal[:1].isdigit() else legal
 
 
 def pairs_text(pairs: Iterable[tuple[str, str]]) -> str:
@@ -98,10 +104,11 @@ class ForeignExemplar:
 
 @dataclass(frozen=True, slots=True)
 class ForeignSample:
-    """One line; `suffix` is what its name has after the family's."""
+    """One line; `suffix` is what its name has after the family's, `text` its rendered labels."""
 
     suffix: str
     labels: Pairs
+    text: str
     value: float
     at_s: float | None = None
     exemplar: ForeignExemplar | None = None
@@ -164,7 +171,7 @@ def _header(
 
 
 def _line(name: str, sample: ForeignSample, *, with_exemplar: bool) -> str:
-    labels = f"{{{pairs_text(sample.labels)}}}" if sample.labels else ""
+    labels = f"{{{sample.text}}}" if sample.text else ""
     at, tail = "", ""
     if sample.at_s is not None:
         # Seconds in OpenMetrics, whole milliseconds in 0.0.4.

@@ -58,7 +58,7 @@ class MetricsMiddleware:
         recorder: RequestRecorder | None = None,
         **options: Any,
     ) -> None:
-        self._app = app
+        self.app = app
         self.recorder = recorder or RequestRecorder(**options)
         if registry is not None:
             from perf_middleware.metrics.drivers.prometheus import register
@@ -80,7 +80,7 @@ class MetricsMiddleware:
             figures.in_progress += 1
             token = CURRENT.set(exchange)
             try:
-                await self._app(scope, exchange.receive, exchange.send)
+                await self.app(scope, exchange.receive, exchange.send)
                 if exchange.recorded is None:
                     _record_unfinished(recorder, exchange)
             except BaseException as exc:
@@ -93,9 +93,9 @@ class MetricsMiddleware:
                 # framework hung on the scope, to the garbage collector (4 us a request).
                 exchange.scope = NO_SCOPE
         elif kind == "websocket":
-            await Connection(self.recorder, scope, receive, send).run(self._app)
+            await Connection(self.recorder, scope, receive, send).run(self.app)
         else:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
 
 
 def _record_raised(recorder: RequestRecorder, exchange: Exchange, exc: BaseException) -> None:

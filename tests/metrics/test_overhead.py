@@ -14,9 +14,13 @@ from perf_middleware.stack import METER, METRICS, REQUEST_SCOPE, Layer, composed
 from tests.metrics.wires import Wire, answer, at_once, http, values
 
 
+def meter_for(overhead, now_ns=0):
+    return LayerMeter(len(overhead), now_ns=now_ns)
+
+
 def test_each_region_is_charged_with_its_own_time():
     overhead = Overhead(["one", "two"])
-    meter = LayerMeter(len(overhead), now_ns=0)
+    meter = meter_for(overhead)
     for region, now_ns in [
         (0, 100),  # the server took 100
         (1, 1_100),  # layer one took 1000
@@ -38,14 +42,14 @@ def test_each_region_is_charged_with_its_own_time():
 def test_before_the_first_sample_there_is_no_mean():
     overhead = Overhead(["one"])
     assert overhead.mean_us() == {}
-    overhead.settle(LayerMeter(1, now_ns=0))
+    overhead.settle(meter_for(overhead))
     overhead.reset()
     assert overhead.mean_us() == {}
 
 
 @given(st.lists(st.tuples(st.integers(-1, 2), st.integers(0, 10**9)), max_size=50))
 def test_no_layer_is_charged_more_than_the_time_that_passed(crossings):
-    meter, now_ns = LayerMeter(3, now_ns=0), 0
+    meter, now_ns = meter_for(Overhead(["one", "two", "three"])), 0
     for region, passed_ns in crossings:
         now_ns += passed_ns
         meter.cross(region, now_ns)
@@ -91,7 +95,7 @@ def test_layers_in_a_stack_are_told_apart(clock, monkeypatch):
         Layer(METRICS, lambda inner: Slow(inner, clock, 0.001)),
         Layer(REQUEST_SCOPE, lambda inner: Slow(inner, clock, 0.01)),
     ]
-    meter = LayerMeter(2, now_ns=clock())
+    meter = meter_for(Overhead(["one", "two"]), clock())
     scope = http() | {METER: meter}
     at_once(SlowWire(scope).serve(composed_measured(layers, app, first=0)))
     # In, out and two messages: four times each.

@@ -72,7 +72,7 @@ class MetricsMiddleware:
             yield figures.coarsen(family)
         yield from self.recorder.sockets.families()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         kind = scope["type"]
         if kind == "http":
             recorder = self.recorder
@@ -82,12 +82,14 @@ class MetricsMiddleware:
             figures.in_progress += 1
             token = CURRENT.set(exchange)
             try:
-                await self.app(scope, exchange.receive, exchange.send)
-                if exchange.recorded is None:
-                    _record_unfinished(recorder, exchange)
+                returned = await self.app(scope, exchange.receive, exchange.send)
             except BaseException as exc:
                 _record_raised(recorder, exchange, exc)
                 raise
+            else:
+                if exchange.recorded is None:
+                    _record_unfinished(recorder, exchange)
+                return returned
             finally:
                 figures.in_progress -= 1
                 CURRENT.reset(token)
@@ -97,9 +99,9 @@ class MetricsMiddleware:
                 scope.pop(EXCHANGE, None)
                 exchange.scope = NO_SCOPE
         elif kind == "websocket":
-            await Connection(self.recorder, scope, receive, send).run(self.app)
+            return await Connection(self.recorder, scope, receive, send).run(self.app)
         else:
-            await self.app(scope, receive, send)
+            return await self.app(scope, receive, send)
 
 
 def _record_raised(recorder: RequestRecorder, exchange: Exchange, exc: BaseException) -> None:

@@ -20,6 +20,7 @@ _DASH = ord("-")
 _BYTES_00 = 55  # version 00 has exactly so many; a later version begins with the same fields
 TRACEPARENT_BYTES_MAX = 512  # a later version may be longer, but not absurd
 TRACESTATE_BYTES_MAX = 512  # §3.3.1.5: what every participant should at least propagate
+TRACESTATE_MEMBERS_MAX = 32  # §3.3.1.1
 _SAMPLED = 0x01
 _RANDOM_TRACE_ID = 0x02
 _FLAGS_TEXT = ("00", "01", "02", "03")
@@ -94,12 +95,16 @@ def join_tracestate(values: list[bytes]) -> str:
     joined = b",".join(value.strip(b" \t") for value in values if value.strip(b" \t"))
     if len(joined) > TRACESTATE_BYTES_MAX or not all(0x20 <= byte <= 0x7E for byte in joined):
         return ""
+    if sum(not member.isspace() for member in joined.split(b",") if member) > (
+        TRACESTATE_MEMBERS_MAX
+    ):
+        return ""
     return joined.decode()
 
 
-def traceparent_of_fresh(fresh_ids: bytes) -> bytes:
+def traceparent_of_fresh(fresh_ids: str) -> bytes:
     """The traceparent of a trace that starts with these 48 hex digits: not sampled, random id."""
-    return b"00-%b-%b-02" % (fresh_ids[:32], fresh_ids[32:])
+    return f"00-{fresh_ids[:32]}-{fresh_ids[32:]}-02".encode()
 
 
 def take_part(headers: RawHeaders, *, fresh_ids: str) -> TraceContext:

@@ -20,7 +20,8 @@ from perf_middleware.metrics.probes.gc import GcProbe
 from perf_middleware.metrics.probes.loop import LoopProbe
 from perf_middleware.metrics.probes.process import ProcessProbe
 from perf_middleware.metrics.routes import MetricsPage, ResetCounts
-from perf_middleware.metrics.runtime import Metrics, RateSampler
+from perf_middleware.metrics.runtime import Metrics, Sampler
+from perf_middleware.metrics.stores.shared import WorkerExchange
 from perf_middleware.perf import RECENT_S, Perf
 from perf_middleware.resource import LifespanPlugin, Resources
 from perf_middleware.stack import (
@@ -36,7 +37,7 @@ from perf_middleware.stack import (
 )
 
 if TYPE_CHECKING:
-    from perf_middleware.asgi import ASGIApp
+    from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
     from perf_middleware.metrics.settings import RuntimeSettings
     from perf_middleware.settings import Settings
 
@@ -63,13 +64,15 @@ class Bundle:
         )
         self.metrics.add_collector("events", self.events.families)
         if settings.metrics.default_registry:
-            foreign = ForeignFigures()
-            self.metrics.join(foreign=foreign.collect)
-            self.metrics.add_collector("prometheus_client", foreign.families)
+            registered = ForeignFigures()
+            self.metrics.join(registered=registered)
+            self.metrics.add_collector("prometheus_client", registered.families)
+        if settings.metrics.enabled and settings.metrics.workers:
+            self._join_workers(settings)
         self.loop: LoopProbe | None = None
         if settings.runtime.enabled:
             self._watch_process(settings.runtime)
-        self.resources.add(RateSampler(self.metrics))
+        self.resources.add(Sampler(self.metrics))
         self.layers = [Layer(REQUEST_SCOPE, RequestScope)]
         self.overhead: Overhead | None = None
         self.perf: Perf | None = None
@@ -79,8 +82,8 @@ class Bundle:
         self._build_layers()
         layers = [*in_order(self.layers, "outer"), *in_order(self.layers, "inner")]
 
-        async def entrance(scope: Any, receive: Any, send: Any) -> None:
-            await stack(scope, receive, send)
+        async def entrance(scope: Scope, receive: Receive, send: Send) -> Any:
+            return await stack(scope, receive, send)
 
         perf = self._perf(entrance, lambda: _described(layers, [], app))
         stack = self._entrance(app, layers, perf)
@@ -157,6 +160,18 @@ class Bundle:
             self.overhead = Overhead([layer.rank.name for layer in ordered])
             self.metrics.add_collector("overhead", self.overhead.families)
 
+    def _join_workers(self, settings: Settings) -> None:
+        exchange = WorkerExchange(
+            settings.metrics.workers_dir,
+            service=settings.service,
+            own=self.metrics.families,
+            interval_s=settings.metrics.workers_interval_s,
+            on_reset=self.metrics.reset_own,
+        )
+        self.resources.add(exchange)
+        self.metrics.join(workers=exchange)
+        self.metrics.add_collector("worker exchange", exchange.families)
+
     def _watch_process(self, runtime: RuntimeSettings) -> None:
         self.loop = LoopProbe(
             interval_s=runtime.lag_interval_s,
@@ -191,7 +206,7 @@ class Bundle:
             )
         if settings.dashboard.enabled:
             prefix = settings.dashboard.prefix
-            door = OperatorDoor(prefix, settings.dashboard.token)
+            door = OperatorDoor(prefix, settings.dashboard.token, service=settings.service)
             gate = door.gate
             self.resources.add(door)
             endpoints[f"{prefix}/status"] = Endpoint(json_answer(self._status), gate=gate)

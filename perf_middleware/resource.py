@@ -99,9 +99,11 @@ class Resources:
             if reason:
                 entry["reason"] = reason
             try:
-                entry.update(resource.status())
+                detail = resource.status()
             except Exception as exc:  # noqa: BLE001 - an observer's failure is a value here
-                entry["status_error"] = f"{type(exc).__name__}: {exc}"
+                detail = {"error": f"{type(exc).__name__}: {exc}"}
+            if detail:
+                entry["detail"] = detail
             picture[resource.name] = entry
         return picture
 

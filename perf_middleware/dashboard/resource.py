@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import logging
-import secrets
+from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any
 
 from perf_middleware.dashboard.access import TokenGate
@@ -16,6 +19,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perf_middleware.dashboard")
 
 
+def random_token(service: str) -> str:
+    """A token that nobody else knows and that all worker processes of one parent agree on.
+
+    It is made from the key that multiprocessing draws at random in the parent and hands to its
+    children; workers that were forked otherwise (gunicorn) each have their own.
+    """
+    digest = hmac.digest(
+        current_process().authkey, f"operators of {service}".encode(), hashlib.sha256
+    )
+    return base64.urlsafe_b64encode(digest[:24]).decode()
+
+
 class OperatorDoor:
     """Holds the gate of the operator endpoints; tells a random token when the app starts.
 
@@ -25,9 +40,9 @@ class OperatorDoor:
     name = "operator endpoints"
     required = False
 
-    def __init__(self, prefix: str, token: SecretStr | None) -> None:
+    def __init__(self, prefix: str, token: SecretStr | None, *, service: str) -> None:
         self._prefix = prefix
-        self._random = secrets.token_urlsafe(24) if token is None else None
+        self._random = random_token(service) if token is None else None
         self.gate = TokenGate(self._random or (token.get_secret_value() if token else ""))
 
     async def open(self, background: Background) -> None:

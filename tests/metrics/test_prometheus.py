@@ -472,9 +472,16 @@ def test_a_missing_multiprocess_directory_is_a_failure_and_no_error(monkeypatch,
 
 def test_what_has_a_like_of_ours_can_be_added_up_over_workers():
     found = {f.name: to_family(f) for f in anyio.run(ForeignFigures(of_every_type()).collect)}
-    assert {name for name, family in found.items() if family is not None} == {
-        "orders", "depth", "wait_seconds",
-    }  # fmt: skip
+    assert {f.name: (f.kind, f.across) for f in found.values() if f is not None} == {
+        "build_info": ("gauge", "max"),
+        "depth": ("gauge", "each"),
+        "legacy": ("gauge", "each"),
+        "orders": ("counter", "sum"),
+        "size_bytes": ("histogram", "sum"),
+        "state": ("gauge", "each"),
+        "target_info": ("gauge", "max"),
+        "wait_seconds": ("histogram", "sum"),
+    }
     assert [point.value for point in found["orders"].points] == [3.0, 1.0]
     wait = found["wait_seconds"]
     assert wait.bounds == (0.1, 1.0)
@@ -482,6 +489,12 @@ def test_what_has_a_like_of_ours_can_be_added_up_over_workers():
     assert (list(point.cumulative), point.sum) == ([0, 1, 2], 5.5)
     exemplar = point.exemplars[1]
     assert (exemplar.trace_id, exemplar.value) == ("abc", 0.5)
+
+
+def test_a_summary_is_added_up_as_a_histogram_of_one_bucket():
+    found = {f.name: to_family(f) for f in anyio.run(ForeignFigures(of_every_type()).collect)}
+    (point,) = found["size_bytes"].points
+    assert (point.labels.pairs, list(point.cumulative), point.sum) == ((("to", "b"),), [1], 4.5)
 
 
 def test_a_histogram_whose_series_differ_in_bounds_has_no_like():

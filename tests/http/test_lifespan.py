@@ -208,7 +208,6 @@ def starlette_with(lifespan: Any) -> ASGIApp:
         pytest.param(lambda: starlette_with(exiting_start), "SystemExit", id="exit at the start"),
         pytest.param(lambda: refusing, "the disk is full", id="refused start"),
         pytest.param(lambda: failing_without_a_word, "no configuration", id="without a word"),
-        pytest.param(lambda: strict, "NotImplementedError", id="takes no part"),
     ],
 )
 def test_an_app_that_does_not_start_ends_the_server_as_before(app, said):

@@ -269,7 +269,7 @@ def test_a_failed_start_is_told_to_the_server(dress: Dress):
 
 def answers_to_a_test_client(app: ASGIApp, backend: str) -> list[Any]:
     with TestClient(app, backend=backend, raise_server_exceptions=False) as client:
-        answers = [client.get(at) for at in ("/json", "/headers", "/boom", "/state", "/thread")]
+        answers = [client.get(at) for at in ("/json", "/cookies", "/boom", "/state", "/thread")]
         answers.append(client.post("/upload", content=b"x" * 1_000))
         with client.websocket_connect("/ws/echo") as ws:
             ws.send_text("hello")

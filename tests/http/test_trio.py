@@ -18,7 +18,8 @@ from starlette.websockets import WebSocket
 
 from perf_middleware import Settings, install
 from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
-from tests.http.apps import UnhandledError, hidden, noting_lifespan, starlette_app
+from tests.http.apps import hidden, noting_lifespan, starlette_app
+from tests.http.ground import UnhandledError
 from tests.http.servers import EVERY_REQUEST_MEASURED, Journal, with_bundle
 from tests.http.wire import DEADLINE_S
 

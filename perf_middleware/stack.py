@@ -161,14 +161,23 @@ def composed_measured(layers: Sequence[Layer], app: ASGIApp, *, first: int) -> A
 
 
 class Inner:
-    """Head of the inner layers: sampled requests take the measured twin."""
+    """Head of the inner layers: sampled requests take the measured twin.
 
-    def __init__(self, app: ASGIApp, *, layers: Sequence[Layer], first: int) -> None:
+    `app` is what they stand around.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, layers: Sequence[Layer], first: int, overhead: Overhead | None
+    ) -> None:
+        self.app = app
         self._plain = composed(layers, app)
         self._measured = composed_measured(layers, app, first=first)
+        self._overhead = overhead
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if METER in scope:
+        # A mounted app of its own bundle also finds the outer app's meter: that one has no room for
+        # the layers of this stack.
+        if METER in scope and scope[METER].overhead is self._overhead:
             return self._measured(scope, receive, send)
         return self._plain(scope, receive, send)
 
@@ -177,6 +186,9 @@ class Entrance:
     """Head of the whole stack: the lifespan goes to the plugin, requests to the outer layers.
 
     Not a coroutine function, so that a request pays no extra frame for passing through.
+    `app` is what they stand around: FastAPI's telemetry follows that attribute from the head of the
+    stack to see whether OpenTelemetry's own middleware is in it, and makes every span twice when it
+    cannot.
     """
 
     def __init__(
@@ -189,7 +201,7 @@ class Entrance:
         overhead: Overhead | None,
         sample_every: int,
     ) -> None:
-        self._app = app
+        self.app = app
         self._plain = composed(layers, app)
         self._measured = composed_measured(layers, app, first=0)
         self._lifespan = lifespan
@@ -201,28 +213,26 @@ class Entrance:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         kind = scope["type"]
-        if kind == "http":
+        if kind in ("http", "websocket"):
             state = scope.get("state")
             if state is None:
                 scope["state"] = {"perf": self._perf}
             else:
                 state["perf"] = self._perf
-            self._until_sample -= 1
-            if not self._until_sample:
-                return self._sample(scope, receive, send)
-            return self._plain(scope, receive, send)
-        if kind == "websocket":
-            scope.setdefault("state", {})["perf"] = self._perf
+            if kind == "http":
+                self._until_sample -= 1
+                if not self._until_sample:
+                    return self._sample(scope, receive, send)
             return self._plain(scope, receive, send)
         if kind == "lifespan" and self._lifespan is not None:
             return self._lifespan(scope, receive, send)
-        return self._app(scope, receive, send)
+        return self.app(scope, receive, send)
 
     async def _sample(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._until_sample = self._sample_every
         overhead = self._overhead
         assert overhead is not None  # noqa: S101 - only its presence starts the countdown
-        scope[METER] = meter = LayerMeter(len(overhead), now_ns=perf_counter_ns())
+        scope[METER] = meter = LayerMeter(overhead, now_ns=perf_counter_ns())
         try:
             await self._measured(scope, receive, send)
         finally:

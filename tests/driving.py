@@ -130,7 +130,9 @@ class Server:
         """Wait until the app said one of `words`, or came to its end."""
         with anyio.fail_after(DEADLINE_S):
             while not (
-                self.returned or self.raised is not None or any(word in self.words for word in words)
+                self.returned
+                or self.raised is not None
+                or any(word in self.words for word in words)
             ):
                 await self._changed.wait()
 

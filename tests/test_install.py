@@ -360,7 +360,11 @@ def test_runtime_off_leaves_its_families_out():
     gone = names({}) - names({"runtime": {"enabled": False}})
     watched = ("perf_process_", "perf_system_", "perf_event_loop_", "perf_gc_", "perf_threadpool_")
     assert all(name.startswith(watched) for name in gone)
-    assert {"perf_process_threads", "perf_event_loop_blocked_total", "perf_gc_pause_seconds"} <= gone
+    assert {
+        "perf_process_threads",
+        "perf_event_loop_blocked_total",
+        "perf_gc_pause_seconds",
+    } <= gone
 
 
 def test_with_the_lifespan_off_the_messages_reach_the_app_alone():

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import wsgiref.simple_server
+from functools import partial
 from typing import Any
 
 import anyio
@@ -67,7 +68,7 @@ OTHERS = [
     pytest.param(plain, id="function"),
     pytest.param(Callable(), id="instance"),
     pytest.param(Wrapper(), id="returns a coroutine"),
-    pytest.param(lambda scope, receive, send: plain(scope, receive, send), id="lambda"),
+    pytest.param(partial(plain), id="partial"),
     pytest.param(Callable().__call__, id="bound method"),
 ]
 

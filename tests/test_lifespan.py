@@ -297,8 +297,10 @@ async def test_a_resource_whose_status_fails_is_still_listed():
     resources = Resources([broken])
     async with resources.opened():
         assert resources.status()["a"] == {
-            "state": "open", "required": True, "status_error": "ZeroDivisionError: division by zero",
-        }  # fmt: skip
+            "state": "open",
+            "required": True,
+            "status_error": "ZeroDivisionError: division by zero",
+        }
 
 
 async def test_resources_are_added_before_the_start_and_under_names_of_their_own():

@@ -12,7 +12,8 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[Any]]
+"""Returns None; a layer passes on whatever else is returned, so that the server can complain."""
 
 EXCHANGE: Final = "perf_middleware.exchange"
 """The scope's key of the request's Exchange (metrics/middleware.py), for layers further in."""

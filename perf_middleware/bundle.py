@@ -21,7 +21,8 @@ from perf_middleware.metrics.probes.gc import GcProbe
 from perf_middleware.metrics.probes.loop import LoopProbe
 from perf_middleware.metrics.probes.process import ProcessProbe
 from perf_middleware.metrics.routes import MetricsPage, ResetCounts
-from perf_middleware.metrics.runtime import Metrics, RateSampler
+from perf_middleware.metrics.runtime import Metrics, Sampler
+from perf_middleware.metrics.stores.shared import WorkerExchange
 from perf_middleware.perf import RECENT_S, Perf
 from perf_middleware.resource import LifespanPlugin, Resources
 from perf_middleware.stack import (
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
-    from perf_middleware.asgi import ASGIApp
+    from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
     from perf_middleware.metrics.settings import RuntimeSettings
     from perf_middleware.settings import Settings
 
@@ -64,14 +65,16 @@ class Bundle:
         )
         self.metrics.add_collector("events", self.events.families)
         if settings.metrics.default_registry:
-            foreign = ForeignFigures()
-            self.metrics.join(foreign=foreign.collect)
-            self.metrics.add_collector("prometheus_client", foreign.families)
+            registered = ForeignFigures()
+            self.metrics.join(registered=registered)
+            self.metrics.add_collector("prometheus_client", registered.families)
+        if settings.metrics.enabled and settings.metrics.workers:
+            self._join_workers(settings)
         self.loop: LoopProbe | None = None
         if settings.runtime.enabled:
             self._watch_process(settings.runtime)
         if settings.metrics.enabled:
-            self.resources.add(RateSampler(self.metrics))
+            self.resources.add(Sampler(self.metrics))
         self.layers: list[Layer] = []
         self.overhead: Overhead | None = None
         self.perf: Perf | None = None
@@ -81,8 +84,8 @@ class Bundle:
         self._build_layers()
         layers = [*in_order(self.layers, "outer"), *in_order(self.layers, "inner")]
 
-        async def entrance(scope: Any, receive: Any, send: Any) -> None:
-            await stack(scope, receive, send)
+        async def entrance(scope: Scope, receive: Receive, send: Send) -> Any:
+            return await stack(scope, receive, send)
 
         perf = self._perf(entrance, lambda: _described(app, layers))
         stack = self._entrance(app, layers, perf)
@@ -137,6 +140,7 @@ class Bundle:
             app,
             layers=layers,
             lifespan=plugin if lifespan.enabled else None,
+            lifespan_ran=lambda: self.resources.running,
             perf=perf,
             overhead=self.overhead,
             sample_every=self.settings.metrics.overhead_sample_every,
@@ -160,6 +164,18 @@ class Bundle:
             self.overhead = Overhead([layer.rank.name for layer in ordered])
             self.metrics.add_collector("overhead", self.overhead.families)
 
+    def _join_workers(self, settings: Settings) -> None:
+        exchange = WorkerExchange(
+            settings.metrics.workers_dir,
+            service=settings.service,
+            own=self.metrics.families,
+            interval_s=settings.metrics.workers_interval_s,
+            on_reset=self.metrics.reset_own,
+        )
+        self.resources.add(exchange)
+        self.metrics.join(workers=exchange)
+        self.metrics.add_collector("worker exchange", exchange.families)
+
     def _watch_process(self, runtime: RuntimeSettings) -> None:
         self.loop = LoopProbe(
             interval_s=runtime.lag_interval_s,
@@ -179,7 +195,9 @@ class Bundle:
 
     def _load(self) -> str | None:
         in_progress = self.metrics.recorder.figures.in_progress
-        return f"{in_progress} requests in progress" if in_progress else None
+        if not in_progress:
+            return None
+        return "1 request" if in_progress == 1 else f"{in_progress} requests"
 
     def _endpoints(self) -> dict[str, Endpoint]:
         settings = self.settings
@@ -191,7 +209,8 @@ class Bundle:
             )
         if settings.dashboard.enabled:
             prefix = settings.dashboard.prefix
-            door = OperatorDoor(prefix, _token("dashboard.token", settings.dashboard.token))
+            token = _token("dashboard.token", settings.dashboard.token)
+            door = OperatorDoor(prefix, token, service=settings.service)
             self.resources.add(door)
             operators = {
                 f"{prefix}/status": Endpoint(json_answer(self._status), gate=door.gate),

@@ -52,8 +52,8 @@ class Perf:
         self.metrics = metrics
         self.events = events
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        return await self._app(scope, receive, send)
 
     def describe(self) -> tuple[LayerInfo, ...]:
         """The effective stack, outermost first, with the user's own middlewares in their places."""

@@ -102,9 +102,11 @@ class Resources:
             if reason:
                 entry["reason"] = reason
             try:
-                entry.update(resource.status())
+                detail = resource.status()
             except Exception as exc:  # noqa: BLE001 - an observer's failure is a value here
-                entry["status_error"] = f"{type(exc).__name__}: {exc}"
+                detail = {"error": f"{type(exc).__name__}: {exc}"}
+            if detail:
+                entry["detail"] = detail
             picture[resource.name] = entry
         return picture
 
@@ -227,7 +229,7 @@ class LifespanPlugin:
     """
 
     def __init__(self, app: ASGIApp, *, resources: Resources, last_word_s: float = 10.0) -> None:
-        self._app = app
+        self.app = app
         self._resources = resources
         self._last_word_s = last_word_s
 
@@ -235,7 +237,7 @@ class LifespanPlugin:
         talk = _Talk(await receive(), receive, send, last_word_s=self._last_word_s)
         if self._resources.running:
             logger.warning("this app is started once more; the resources of its first start serve")
-            await self._app(scope, talk.receive, send)
+            await self.app(scope, talk.receive, send)
             return
         opened = False
         try:
@@ -256,7 +258,7 @@ class LifespanPlugin:
         """The app's own lifespan; what it leaves unsaid is said for it."""
         try:
             with talk.scope:
-                await self._app(scope, talk.receive, talk.send)
+                await self.app(scope, talk.receive, talk.send)
         except Exception as exc:
             if talk.heard or talk.started or talk.last_word is not None:
                 raise

@@ -5,11 +5,13 @@
 Outer layers see what enters and leaves the app as a whole; inner ones see only what got past the
 user's middlewares (authentication, sessions, CORS).  The order never depends on whether a
 middleware was added before or after `install`: on Starlette and FastAPI the stack is assembled when
-the app builds its own, at its start.
+the app builds its own, at its start.  Every layer keeps the next one as `app`, as middlewares do:
+tools walk a stack along it (FastAPI looks for an OpenTelemetry middleware that way).
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger("perf_middleware")
 
 Place = Literal["outer", "inner"]
 
@@ -89,14 +93,14 @@ class RequestScope:
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+        self.app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         exchange = scope.get(EXCHANGE)
         if exchange is not None:
             exchange.scope = scope
             exchange.root_path = scope.get("root_path") or ""
-        return self._app(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 METER: Final = "perf_middleware.meter"  # the scope's key of a sampled request's LayerMeter
@@ -106,11 +110,11 @@ class Boundary:
     """Stands between two layers of a sampled request and tells its meter who is running."""
 
     def __init__(self, app: ASGIApp, *, outside: int, inside: int) -> None:
-        self._app = app
+        self.app = app
         self._outside = outside
         self._inside = inside
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         meter: LayerMeter = scope[METER]
         outside, inside = self._outside, self._inside
 
@@ -130,7 +134,7 @@ class Boundary:
 
         meter.cross(inside, perf_counter_ns())
         try:
-            await self._app(scope, receive_across, send_across)
+            return await self.app(scope, receive_across, send_across)
         finally:
             meter.cross(outside, perf_counter_ns())
 
@@ -161,16 +165,12 @@ def composed_measured(layers: Sequence[Layer], app: ASGIApp, *, first: int) -> A
 
 
 class Inner:
-    """Head of the inner layers: sampled requests take the measured twin.
-
-    `app` is what they stand around.
-    """
+    """Head of the inner layers: sampled requests take the measured twin."""
 
     def __init__(
         self, app: ASGIApp, *, layers: Sequence[Layer], first: int, overhead: Overhead | None
     ) -> None:
-        self.app = app
-        self._plain = composed(layers, app)
+        self.app = self._plain = composed(layers, app)
         self._measured = composed_measured(layers, app, first=first)
         self._overhead = overhead
 
@@ -186,9 +186,8 @@ class Entrance:
     """Head of the whole stack: the lifespan goes to the plugin, requests to the outer layers.
 
     Not a coroutine function, so that a request pays no extra frame for passing through.
-    `app` is what they stand around: FastAPI's telemetry follows that attribute from the head of the
-    stack to see whether OpenTelemetry's own middleware is in it, and makes every span twice when it
-    cannot.
+    Every layer keeps the next one as `app`: FastAPI's telemetry follows that attribute to see if
+    OpenTelemetry's own middleware is in the stack, and makes every span twice when it cannot.
     """
 
     def __init__(
@@ -197,14 +196,17 @@ class Entrance:
         *,
         layers: Sequence[Layer],
         lifespan: ASGIApp | None,
+        lifespan_ran: Callable[[], bool],
         perf: Any,
         overhead: Overhead | None,
         sample_every: int,
     ) -> None:
-        self.app = app
-        self._plain = composed(layers, app)
+        self._core = app
+        self.app = self._plain = composed(layers, app)
         self._measured = composed_measured(layers, app, first=0)
         self._lifespan = lifespan
+        self._lifespan_ran = lifespan_ran
+        self._http: ASGIApp = self._first_request
         self._perf = perf
         self._overhead = overhead
         self._sample_every = sample_every
@@ -219,21 +221,32 @@ class Entrance:
                 scope["state"] = {"perf": self._perf}
             else:
                 state["perf"] = self._perf
-            if kind == "http":
-                self._until_sample -= 1
-                if not self._until_sample:
-                    return self._sample(scope, receive, send)
-            return self._plain(scope, receive, send)
+            if kind == "websocket":
+                return self._plain(scope, receive, send)
+            self._until_sample -= 1
+            if not self._until_sample:
+                return self._sample(scope, receive, send)
+            return self._http(scope, receive, send)
         if kind == "lifespan" and self._lifespan is not None:
             return self._lifespan(scope, receive, send)
-        return self.app(scope, receive, send)
+        return self._core(scope, receive, send)
 
-    async def _sample(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _first_request(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        self._http = self._plain
+        if self._lifespan is not None and not self._lifespan_ran():
+            logger.warning(
+                "no lifespan has reached this app, so its probes and other resources are not "
+                "running: if it is mounted in another app, enter `async with perf.running():` in "
+                "that app's lifespan; if the server's lifespan is switched off, switch it on"
+            )
+        return self._plain(scope, receive, send)
+
+    async def _sample(self, scope: Scope, receive: Receive, send: Send) -> Any:
         self._until_sample = self._sample_every
         overhead = self._overhead
         assert overhead is not None  # noqa: S101 - only its presence starts the countdown
         scope[METER] = meter = LayerMeter(overhead, now_ns=perf_counter_ns())
         try:
-            await self._measured(scope, receive, send)
+            return await self._measured(scope, receive, send)
         finally:
             overhead.settle(meter)

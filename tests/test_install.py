@@ -309,7 +309,7 @@ EVERYTHING = ["metrics", "operator endpoints", "request scope", "Starlette"]
             {"metrics": {"enabled": False}},
             ["operator endpoints", "Starlette"],
             ["/metrics"],
-            {"rate sampler"},
+            {"sampler", "worker exchange"},
             id="metrics off",
         ),
         pytest.param(
@@ -323,7 +323,7 @@ EVERYTHING = ["metrics", "operator endpoints", "request scope", "Starlette"]
             {"metrics": {"enabled": False}, "dashboard": {"enabled": False}},
             ["Starlette"],
             ["/metrics", "/_perf/status", "/_perf/summary", "/_perf/reset"],
-            {"rate sampler", "operator endpoints"},
+            {"sampler", "worker exchange", "operator endpoints"},
             id="both off",
         ),
         pytest.param(

@@ -299,7 +299,7 @@ async def test_a_resource_whose_status_fails_is_still_listed():
         assert resources.status()["a"] == {
             "state": "open",
             "required": True,
-            "status_error": "ZeroDivisionError: division by zero",
+            "detail": {"error": "ZeroDivisionError: division by zero"},
         }
 
 

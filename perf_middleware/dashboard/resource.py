@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import logging
-import secrets
+from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any
 
 from perf_middleware.dashboard.access import TokenGate
@@ -12,6 +15,18 @@ if TYPE_CHECKING:
     from perf_middleware.resource import Background
 
 logger = logging.getLogger("perf_middleware.dashboard")
+
+
+def random_token(service: str) -> str:
+    """A token that nobody else knows and that all worker processes of one parent agree on.
+
+    It is made from the key that multiprocessing draws at random in the parent and hands to its
+    children; workers that were forked otherwise (gunicorn) each have their own.
+    """
+    digest = hmac.digest(
+        current_process().authkey, f"operators of {service}".encode(), hashlib.sha256
+    )
+    return base64.urlsafe_b64encode(digest[:24]).decode()
 
 
 class OperatorDoor:
@@ -23,9 +38,9 @@ class OperatorDoor:
     name = "operator endpoints"
     required = False
 
-    def __init__(self, prefix: str, token: str | None) -> None:
+    def __init__(self, prefix: str, token: str | None, *, service: str) -> None:
         self._prefix = prefix
-        self._random = secrets.token_urlsafe(24) if token is None else None
+        self._random = random_token(service) if token is None else None
         self.gate = TokenGate(token or self._random or "")
 
     async def open(self, background: Background) -> None:

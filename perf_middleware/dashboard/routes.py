@@ -34,7 +34,7 @@ class OperatorEndpoints:
     """Answers the paths of its table itself and passes everything else on."""
 
     def __init__(self, app: ASGIApp, *, endpoints: Mapping[str, Endpoint]) -> None:
-        self._app = app
+        self.app = app
         self._endpoints = endpoints
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -43,7 +43,7 @@ class OperatorEndpoints:
             endpoint = self._endpoints.get(path)
             if endpoint is not None:
                 return _answer(endpoint, path, scope, receive, send)
-        return self._app(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 async def _answer(

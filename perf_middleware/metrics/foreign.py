@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -31,6 +32,8 @@ from perf_middleware.metrics.textformat import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from perf_middleware.metrics.families import Across
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -70,9 +73,14 @@ def legal_labels(labels: Iterable[tuple[str, str]]) -> Pairs:
     """`labels` in the order of their names; of two names that become one the first stays."""
     legal: dict[str, str] = {}
     for name, value in sorted(labels):
-        label = _ILLEGAL_IN_LABEL.sub("_", name)
-        legal.setdefault("_" + label[1:] if label[:1].isdigit() else label, value)
+        legal.setdefault(_legal_label_name(name), value)
     return tuple(legal.items())
+
+
+@lru_cache(1_024)  # the same few names stand in thousands of samples
+def _legal_label_name(name: str) -> str:
+    legal = _ILLEGAL_IN_LABEL.sub("_", name)
+    return "_" + legal[1:] if legal[:1].isdigit() else legal
 
 
 def pairs_text(pairs: Iterable[tuple[str, str]]) -> str:
@@ -98,10 +106,11 @@ class ForeignExemplar:
 
 @dataclass(frozen=True, slots=True)
 class ForeignSample:
-    """One line; `suffix` is what its name has after the family's."""
+    """One line; `suffix` is what its name has after the family's, `text` its rendered labels."""
 
     suffix: str
     labels: Pairs
+    text: str
     value: float
     at_s: float | None = None
     exemplar: ForeignExemplar | None = None
@@ -164,7 +173,7 @@ def _header(
 
 
 def _line(name: str, sample: ForeignSample, *, with_exemplar: bool) -> str:
-    labels = f"{{{pairs_text(sample.labels)}}}" if sample.labels else ""
+    labels = f"{{{sample.text}}}" if sample.text else ""
     at, tail = "", ""
     if sample.at_s is not None:
         # Seconds in OpenMetrics, whole milliseconds in 0.0.4.
@@ -181,24 +190,70 @@ def to_family(foreign: ForeignFamily) -> Family | None:
     Counters, gauges and histograms have one.  Time stamps and `_created` are left behind, and an
     exemplar keeps one label: its trace id.
     """
+    try:
+        return _alike(foreign)
+    except ValueError:  # a name or unit that prometheus_client allows and we do not
+        return None
+
+
+def _alike(foreign: ForeignFamily) -> Family | None:
     match foreign.kind:
-        case "counter" | "gauge":
-            suffix = "_total" if foreign.kind == "counter" else ""
+        case "counter":
             return Family(
                 name=foreign.name,
-                kind=foreign.kind,
+                kind="counter",
                 help=foreign.help,
                 unit=foreign.unit,
                 points=[
                     Value(LabelSet(sample.labels), sample.value)
                     for sample in foreign.samples
-                    if sample.suffix == suffix
+                    if sample.suffix == "_total"
                 ],
             )
+        case "gauge":
+            # What a gauge of theirs means across processes is not said: kept apart.
+            return _gauge(foreign, name=foreign.name, suffix="", across="each")
         case "histogram":
             return _histogram(foreign)
+        case "summary":
+            return _summary(foreign)
+        case "info":
+            # The same in every worker, as a rule: shown once where it is.
+            return _gauge(foreign, name=f"{foreign.name}_info", suffix="_info", across="max")
+        case "stateset" | "unknown":
+            return _gauge(foreign, name=foreign.name, suffix="", across="each")
         case _:
             return None
+
+
+def _gauge(foreign: ForeignFamily, *, name: str, suffix: str, across: Across) -> Family:
+    return Family(
+        name=name,
+        kind="gauge",
+        help=foreign.help,
+        across=across,
+        points=[
+            Value(LabelSet(sample.labels), sample.value)
+            for sample in foreign.samples
+            if sample.suffix == suffix
+        ],
+    )
+
+
+def _summary(foreign: ForeignFamily) -> Family:
+    """Count and sum add up, quantiles do not: a histogram of one bucket has just the two."""
+    sums = {s.labels: s.value for s in foreign.samples if s.suffix == "_sum"}
+    return Family(
+        name=foreign.name,
+        kind="histogram",
+        help=foreign.help,
+        unit=foreign.unit,
+        points=[
+            Distribution(LabelSet(s.labels), [int(s.value)], sums.get(s.labels, 0.0))
+            for s in foreign.samples
+            if s.suffix == "_count"
+        ],
+    )
 
 
 def _histogram(foreign: ForeignFamily) -> Family | None:

@@ -65,7 +65,7 @@ class ResetCounts:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._metrics.reset()
+        await self._metrics.reset()
         await send_response(
             scope,
             send,

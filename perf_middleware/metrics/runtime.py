@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import anyio.to_thread
@@ -16,6 +15,7 @@ from perf_middleware.metrics.custom import CustomMetrics
 from perf_middleware.metrics.decorators import Timers, log_label_overflow
 from perf_middleware.metrics.exposition import render
 from perf_middleware.metrics.families import NO_LABELS, Collector, Family, LabelSet, Value, counter
+from perf_middleware.metrics.foreign import to_family
 from perf_middleware.metrics.instruments import LabelOverflow
 from perf_middleware.metrics.middleware import RequestRecorder, current_exchange, note_part
 from perf_middleware.metrics.summary import summarise
@@ -32,10 +32,32 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perf_middleware.metrics")
 
-Together: TypeAlias = Callable[[], Awaitable[list[Family]]]
-"""Our families, those of the other worker processes added."""
-Foreign: TypeAlias = Callable[[], Awaitable["list[ForeignFamily]"]]
-"""What the app registered elsewhere."""
+DROPPED_MAX = 100  # family names that the figure of dropped families keeps apart
+
+
+class Workers(Protocol):
+    """The other worker processes of this service."""
+
+    @property
+    def sharing(self) -> bool:
+        """Whether there are others to add up with."""
+
+    async def combined(self) -> list[Family]:
+        """This process's families with those of the others added."""
+
+    async def reset(self) -> bool:
+        """Every worker's counts back to zero."""
+
+
+class Registered(Protocol):
+    """What the app registered outside the bundle."""
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether the figures are those of all worker processes already."""
+
+    async def collect(self) -> list[ForeignFamily]:
+        """The families, as they are now."""
 
 
 class Metrics:
@@ -69,8 +91,9 @@ class Metrics:
             ("timers", timers.families),
             ("metrics", self._own_families),
         ]
-        self._together: Together | None = None
-        self._foreign: Foreign | None = None
+        self._workers: Workers | None = None
+        self._registered: Registered | None = None
+        self._shared: list[Family] = []
         self._failures: dict[str, int] = {}
         self._dropped: dict[tuple[str, Dropped], int] = {}
         self._since_s = time()
@@ -79,10 +102,10 @@ class Metrics:
         """Include the families of `collect()` in every scrape; one that raises is left out."""
         self._collectors.append((name, collect))
 
-    def join(self, *, together: Together | None = None, foreign: Foreign | None = None) -> None:
+    def join(self, *, workers: Workers | None = None, registered: Registered | None = None) -> None:
         """Include the other worker processes, and what was registered outside the bundle."""
-        self._together = together or self._together
-        self._foreign = foreign or self._foreign
+        self._workers = workers or self._workers
+        self._registered = registered or self._registered
 
     def families(self) -> Iterator[Family]:
         """Every family of this process; a collector that fails is counted and left out."""
@@ -95,14 +118,14 @@ class Metrics:
                 self._failures[name] = self._failures.get(name, 0) + 1
                 continue
             yield from families
+        yield from self._shared
 
     async def page(self, format: TextFormat) -> AsyncIterator[bytes]:
         """The exposition of every family, in chunks that each take well under a millisecond."""
-        families: list[Family | ForeignFamily] = [
-            self.recorder.figures.coarsen(family) for family in await self._all_families()
-        ]
-        if self._foreign is not None:
-            families += await self._foreign()
+        registered = await self._read_registered()
+        coarsen = self.recorder.figures.coarsen
+        families: list[Family | ForeignFamily] = [coarsen(f) for f in await self._together()]
+        families += registered
         for chunk in render(families, format, on_dropped=self._drop):
             yield chunk
 
@@ -112,7 +135,7 @@ class Metrics:
         return {
             "since_unix_s": round(self._since_s, 3),
             "rate_per_s": round(recent.rate_per_s, 2),
-            **summarise(await self._all_families(), self.recorder.figures.scale),
+            **summarise(await self._together(), self.recorder.figures.scale),
         }
 
     async def export(self, path: str | os.PathLike[str], *, format: TextFormat = "text") -> None:
@@ -142,8 +165,17 @@ class Metrics:
         """Note the totals of now, from which later rates are told."""
         self._window.sample(monotonic(), self.recorder.figures.totals())
 
-    def reset(self) -> None:
-        """Every count of requests, websockets, timers and of the app's own figures back to zero."""
+    async def reset(self) -> None:
+        """Counts of requests, websockets, timers and of the app's own figures back to zero.
+
+        The other worker processes follow within their exchange interval.
+        """
+        self.reset_own()
+        if self._workers is not None:
+            await self._workers.reset()
+
+    def reset_own(self) -> None:
+        """The same for this process alone."""
         self.recorder.figures.reset()
         self.recorder.sockets.reset()
         self._custom.reset()
@@ -161,8 +193,24 @@ class Metrics:
         trace = self.trace()
         return trace.headers() if trace is not None else {}
 
-    async def _all_families(self) -> list[Family]:
-        return list(self.families()) if self._together is None else await self._together()
+    async def share_registered(self) -> None:
+        """Renew what other worker processes are shown of the app's prometheus_client figures."""
+        await self._read_registered()
+
+    async def _together(self) -> list[Family]:
+        return list(self.families()) if self._workers is None else await self._workers.combined()
+
+    async def _read_registered(self) -> list[ForeignFamily]:
+        """What is to be shown as it stands; what the workers can add up goes among our own."""
+        if self._registered is None:
+            return []
+        found = await self._registered.collect()
+        if self._workers is None or not self._workers.sharing or self._registered.is_merged:
+            self._shared = []
+            return found
+        alike = [(foreign, to_family(foreign)) for foreign in found]
+        self._shared = [family for _, family in alike if family is not None]
+        return [foreign for foreign, family in alike if family is None]
 
     def _drop(self, name: str, why: Dropped, error: Exception | None) -> None:
         if (name, why) not in self._dropped:
@@ -193,13 +241,12 @@ class Metrics:
         )
 
 
-DROPPED_MAX = 100
+class Sampler:
+    """Resource: every few seconds notes the totals, from which rates and the score are recent, and
+    renews what other worker processes see of the app's own registry.
+    """
 
-
-class RateSampler:
-    """Resource: notes the totals every few seconds, so that rates and the score are recent."""
-
-    name = "rate sampler"
+    name = "sampler"
     required = False
 
     def __init__(self, metrics: Metrics) -> None:
@@ -219,3 +266,4 @@ class RateSampler:
         while True:
             await anyio.sleep(SAMPLE_EVERY_S)
             self._metrics.sample()
+            await self._metrics.share_registered()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from perf_middleware.errors import ConfigurationError
@@ -131,6 +132,20 @@ def _generator(
     return wrapper
 
 
+def _first_step(steps: AsyncGenerator[R, Any]) -> Awaitable[R]:
+    """Start `steps` unseen by the event loop, which would close it beside its wrapper.
+
+    A loop that ends closes all asynchronous generators at once, and the second `aclose` of one
+    that is closing raises.  The wrapper, which the loop does see, always closes it.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return steps.__anext__()
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
 def _async_generator(
     series: Series, clock: ClockNs, function: Callable[P, AsyncGenerator[Any, Any]]
 ) -> Callable[P, AsyncGenerator[Any, Any]]:
@@ -141,8 +156,8 @@ def _async_generator(
         began_ns = clock()
         outcome: type[BaseException] | None = None
         steps = function(*args, **kwargs)
-        advance: Callable[[], Awaitable[Any]] = steps.__anext__
         try:
+            advance: Callable[[], Awaitable[Any]] = functools.partial(_first_step, steps)
             while True:
                 try:
                     item = await advance()

@@ -139,12 +139,12 @@ def test_a_token_of_the_settings_is_never_told(caplog, dashboard, prefix):
     assert answer.status == 200
     assert TOKEN not in caplog.text
     assert TOKEN.encode() not in answer.body
-    assert answer.json()["resources"]["operator endpoints"]["token"] == "from settings"
+    assert answer.json()["resources"]["operator endpoints"]["detail"]["token"] == "from settings"
 
 
-def test_two_apps_have_two_random_tokens(caplog):
-    for _ in range(2):
-        run_once(install(app))
+def test_two_services_have_two_random_tokens(caplog):
+    for service in ("shop", "mail"):
+        run_once(install(app, Settings(service=service)))
     first, second = (line.rpartition("Bearer ")[2] for line in token_lines(caplog))
     assert first != second
     assert min(len(first), len(second)) >= 32, "192 bits"

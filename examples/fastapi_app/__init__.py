@@ -1,0 +1,1 @@
+"""A small shop: catalogue, orders, reports and live events over SQLite."""

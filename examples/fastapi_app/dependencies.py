@@ -1,0 +1,50 @@
+"""What endpoints ask for by type.
+
+All of it is in the lifespan's state, which requests, websockets and the mounted app see alike.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, TypedDict, cast
+
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from examples.fastapi_app.database import Sessions
+from examples.fastapi_app.feed import OrderFeed
+from examples.fastapi_app.figures import Figures
+
+
+class ShopState(TypedDict):
+    """What the lifespan yields."""
+
+    sessions: Sessions
+    feed: OrderFeed
+    figures: Figures
+
+
+def _sessions(connection: HTTPConnection) -> Sessions:
+    return cast("Sessions", connection.state.sessions)
+
+
+def _feed(connection: HTTPConnection) -> OrderFeed:
+    return cast("OrderFeed", connection.state.feed)
+
+
+def _figures(connection: HTTPConnection) -> Figures:
+    return cast("Figures", connection.state.figures)
+
+
+SessionsDep = Annotated[Sessions, Depends(_sessions)]
+
+
+async def _session(sessions: SessionsDep) -> AsyncIterator[AsyncSession]:
+    async with sessions() as session:
+        yield session
+
+
+# "function": given back when the endpoint returns, not after the response has gone out and the
+# background tasks have run.  Those need a connection too, and would wait for each other.
+SessionDep = Annotated[AsyncSession, Depends(_session, scope="function")]
+FeedDep = Annotated[OrderFeed, Depends(_feed)]
+FiguresDep = Annotated[Figures, Depends(_figures)]

@@ -1,0 +1,1 @@
+"""The shop's routes, one module for each part of it."""

@@ -1,0 +1,61 @@
+"""/trouble: what goes wrong in real services, on purpose and within bounds."""
+
+import asyncio
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+from sqlalchemy import select
+
+from examples.fastapi_app.dependencies import SessionDep
+from examples.fastapi_app.tables import Order, OrderLine
+
+router = APIRouter(prefix="/trouble", tags=["trouble"])
+
+
+class Slept(BaseModel):
+    slept_s: float
+
+
+class Chatty(BaseModel):
+    orders: int
+    units: int
+    statements: int
+
+
+class DeliberateError(Exception):
+    """What /trouble/error raises; no part of the shop catches it."""
+
+
+@router.get("/slow")
+async def be_slow(seconds: Annotated[float, Query(ge=0, le=30)] = 1.0) -> Slept:
+    """Wait without work: slow for this client, harmless for the others."""
+    await asyncio.sleep(seconds)
+    return Slept(slept_s=seconds)
+
+
+@router.get("/block")
+async def block_the_loop(seconds: Annotated[float, Query(ge=0, le=3)] = 0.5) -> Slept:
+    """Block the event loop: while this sleeps, nobody is served."""
+    time.sleep(seconds)
+    return Slept(slept_s=seconds)
+
+
+@router.get("/error")
+async def fail() -> None:
+    """Raise what nobody catches: 500."""
+    raise DeliberateError("raised on purpose by /trouble/error")
+
+
+@router.get("/chatty")
+async def ask_row_by_row(
+    session: SessionDep, orders: Annotated[int, Query(ge=1, le=200)] = 25
+) -> Chatty:
+    """One statement for the orders and one more for each of them ("N+1")."""
+    newest = (await session.scalars(select(Order).order_by(Order.id.desc()).limit(orders))).all()
+    units = 0
+    for order in newest:
+        lines = await session.scalars(select(OrderLine).where(OrderLine.order_id == order.id))
+        units += sum(line.quantity for line in lines)
+    return Chatty(orders=len(newest), units=units, statements=1 + len(newest))

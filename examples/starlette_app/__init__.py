@@ -1,0 +1,1 @@
+"""The smallest app: three routes, a websocket, a lifespan."""

@@ -1,0 +1,1 @@
+"""Where worker processes of one host keep the figures they share."""

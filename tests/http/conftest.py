@@ -1,0 +1,90 @@
+"""The do-no-harm suite's twins: every kind of app, bare and with the bundle, on real servers."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("tests.http.servers", "tests.http.wire")
+
+from perf_middleware import Settings  # noqa: E402
+from perf_middleware.asgi import ASGIApp  # noqa: E402
+from tests.http.apps import hidden, outermost, starlette_app  # noqa: E402
+from tests.http.fastapi_apps import fastapi_app  # noqa: E402
+from tests.http.servers import (  # noqa: E402
+    EVERY_REQUEST_MEASURED,
+    Journal,
+    Server,
+    Twins,
+    serving,
+    with_bundle,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of app, and what it is served with."""
+
+    build: Callable[[Journal, Path], ASGIApp]
+    http: str = "httptools"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def _hidden_starlette(journal: Journal, files: Path) -> ASGIApp:
+    return hidden(starlette_app(journal, files))
+
+
+KINDS = {
+    "starlette": Kind(starlette_app),
+    "starlette-h11": Kind(starlette_app, http="h11"),
+    "starlette-measured": Kind(starlette_app, settings=EVERY_REQUEST_MEASURED),
+    "fastapi": Kind(fastapi_app),
+    "callable": Kind(_hidden_starlette),
+}
+_keys = itertools.count(1)
+
+
+def _serving(kind: Kind, files: Path) -> Iterator[Twins]:
+    settings = Settings(**kind.settings)
+    bare, installed = Journal(), Journal()
+    app = kind.build(bare, files)
+    app_with_bundle = with_bundle(kind.build(installed, files), settings)
+    twins = Twins(
+        Server(outermost(app, bare), journal=bare, http=kind.http),
+        Server(outermost(app_with_bundle, installed), journal=installed, http=kind.http),
+    )
+    with serving(twins.bare, twins.installed):
+        yield twins
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to serve; fixed times, so that validators are the same at every server."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "numbers.bin").write_bytes(bytes(range(256)) * 1_000)
+    (folder / "plain.txt").write_text("plain text\n" * 100)
+    (folder / "empty.txt").write_bytes(b"")
+    for path in folder.iterdir():
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    return folder
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def twins(request: pytest.FixtureRequest, files: Path) -> Iterator[Twins]:
+    """Every kind of app in turn."""
+    yield from _serving(KINDS[request.param], files)
+
+
+@pytest.fixture(scope="module")
+def fastapi_twins(files: Path) -> Iterator[Twins]:
+    yield from _serving(KINDS["fastapi"], files)
+
+
+@pytest.fixture
+def key() -> str:
+    """A name for gates and journals that no other test uses."""
+    return f"case-{next(_keys)}"

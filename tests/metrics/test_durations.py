@@ -1,0 +1,68 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perf_middleware.metrics.durations import Durations, RollingMax
+from perf_middleware.metrics.families import NO_LABELS, Family
+
+BOUNDS_S = (0.001, 0.01, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("duration_ns", "cumulative"),
+    [
+        pytest.param(0, (1, 1, 1, 1), id="nothing at all is in every bucket"),
+        pytest.param(1_000_000, (1, 1, 1, 1), id="a bound belongs to its own bucket"),
+        pytest.param(1_000_001, (0, 1, 1, 1), id="a nanosecond more does not"),
+        pytest.param(2_000_000_000, (0, 0, 0, 1), id="beyond the last bound only +Inf counts it"),
+        pytest.param(-5, (1, 1, 1, 1), id="a clock's jitter counts as nothing"),
+    ],
+)
+def test_a_duration_counts_in_every_bucket_that_can_hold_it(duration_ns, cumulative):
+    durations = Durations(BOUNDS_S)
+    durations.observe(duration_ns)
+    assert durations.distribution().cumulative == cumulative
+    assert durations.longest_ns == max(0, duration_ns)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 10**10)))
+def test_the_histogram_agrees_with_counting_by_hand(values_ns):
+    durations = Durations(BOUNDS_S)
+    for value_ns in values_ns:
+        durations.observe(value_ns)
+    point = durations.distribution(NO_LABELS)
+    by_hand = [sum(v <= bound * 1e9 for v in values_ns) for bound in BOUNDS_S]
+    assert list(point.cumulative) == [*by_hand, len(values_ns)]
+    assert point.sum == pytest.approx(sum(values_ns) / 1e9)
+    assert durations.count == len(values_ns)
+    Family(name="x_seconds", kind="histogram", help="", points=[point], bounds=durations.bounds_s)
+
+
+@pytest.mark.parametrize("bounds", [(), (1.0, 1.0), (2.0, 1.0)])
+def test_bounds_that_do_not_rise_are_refused(bounds):
+    with pytest.raises(ValueError, match="rising"):
+        Durations(bounds)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 300), st.integers(1, 1000)), max_size=30), st.integers(0, 300)
+)
+def test_the_rolling_maximum_holds_half_a_window_and_forgets_a_whole_one(steps, rest):
+    window_us = 100
+    rolling = RollingMax(window_us=window_us)
+    now, seen = 0, []
+    for step, value in steps:
+        now += step
+        rolling.add(value, now)
+        seen.append((now, value))
+    now += rest
+    surely = max((v for at, v in seen if now - at < window_us // 2), default=0)
+    at_most = max((v for at, v in seen if now - at <= window_us), default=0)
+    assert surely <= rolling.read(now) <= at_most
+
+
+def test_a_window_needs_two_halves():
+    with pytest.raises(ValueError, match="window_us"):
+        RollingMax(window_us=1)

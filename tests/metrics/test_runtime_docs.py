@@ -1,0 +1,30 @@
+from pathlib import Path
+
+import anyio
+import pytest
+
+from perf_middleware.metrics.families import Family
+from perf_middleware.metrics.probes.gc import GcProbe
+from perf_middleware.metrics.probes.loop import LoopProbe
+from perf_middleware.metrics.probes.process import ProcessProbe
+
+DOCS = (Path(__file__).parents[2] / "docs" / "runtime.md").read_text(encoding="utf-8")
+
+
+def families() -> list[Family]:
+    async def inside_a_loop():
+        return [
+            family
+            for probe in (LoopProbe(), GcProbe(), ProcessProbe())
+            for family in probe.families()
+        ]
+
+    return anyio.run(inside_a_loop)
+
+
+@pytest.mark.parametrize("family", families(), ids=lambda family: family.name)
+def test_a_figure_is_documented_under_the_name_that_scrapers_see(family):
+    shown = f"{family.name}_total" if family.kind == "counter" else family.name
+    assert f"`{shown}`" in DOCS or f"`{shown}{{" in DOCS
+    assert shown.startswith("perf_")
+    assert family.help.endswith(".")

@@ -385,9 +385,14 @@ async def test_background_tasks_end_after_every_resource_is_closed():
     async def start(background):
         background.start("worker", work)
 
-    async with served(plugin(noting_app(notes), [Noted("a", notes, on_open=start)])):
+    async def flush():
         await anyio.wait_all_tasks_blocked()
-    assert notes[-2:] == ["close a", "task ends"]
+        notes.append("a is closed")
+
+    resource = Noted("a", notes, on_open=start, on_close=flush)
+    async with served(plugin(noting_app(notes), [resource])):
+        await anyio.wait_all_tasks_blocked()
+    assert notes[-3:] == ["close a", "a is closed", "task ends"]
 
 
 # --- cancellation -------------------------------------------------------------------------------
@@ -718,18 +723,18 @@ async def stays_after_a_failed_start(scope, receive, send):
 
 
 @pytest.mark.parametrize(
-    ("app", "said"),
+    ("app", "last_word_s", "said"),
     [
-        (listens_for_ever, COMPLETE),
-        (cleans_up_for_ever, COMPLETE),
-        (stays_after_a_failed_start, ["startup.failed"]),
+        pytest.param(listens_for_ever, math.inf, COMPLETE, id="at once when it only listens"),
+        pytest.param(cleans_up_for_ever, 0.02, COMPLETE, id="after a while when it is busy"),
+        pytest.param(stays_after_a_failed_start, math.inf, ["startup.failed"], id="failed start"),
     ],
 )
-async def test_an_app_that_does_not_return_after_its_last_word_is_ended(app, said):
+async def test_an_app_that_does_not_return_after_its_last_word_is_ended(app, last_word_s, said):
     """A fixed bug: a server waits for that word, and we waited for the app."""
     notes = []
     resources = Resources([Noted("a", notes)])
-    server = Server(LifespanPlugin(app, resources=resources, last_word_s=0.02))
+    server = Server(LifespanPlugin(app, resources=resources, last_word_s=last_word_s))
     server.tell("startup")
     if said is COMPLETE:
         server.tell("shutdown")
@@ -850,8 +855,28 @@ def test_a_deadline_of_the_settings_reaches_the_resources():
     assert anyio.run(run) == "slow could not start: not open after 0.01 s"
 
 
-def test_an_app_serves_without_any_lifespan():
-    assert get(install(noting_http), "/").body == b"hello"
+def no_lifespan_lines(caplog):
+    return [line for line in lines(caplog) if "no lifespan has reached this app" in line]
+
+
+def test_an_app_serves_without_any_lifespan_and_says_so_once(caplog):
+    perf = install(noting_http)
+    for _ in range(3):
+        assert get(perf, "/").body == b"hello"
+    assert len(no_lifespan_lines(caplog)) == 1
+    assert "perf.running()" in no_lifespan_lines(caplog)[0]
+
+
+async def test_an_app_that_runs_says_nothing_of_the_kind(caplog):
+    perf = install(noting_http)
+    async with perf.running():
+        assert (await ask(perf, http_scope("/"))).body == b"hello"
+    assert no_lifespan_lines(caplog) == []
+
+
+def test_an_app_that_wants_no_lifespan_is_not_told_so(caplog):
+    get(install(noting_http, Settings(lifespan={"enabled": False})), "/")
+    assert no_lifespan_lines(caplog) == []
 
 
 async def noting_http(scope, receive, send):

@@ -20,7 +20,16 @@ from starlette.routing import Route
 
 from perf_middleware import Perf, Settings, install, stack
 from perf_middleware.metrics.overhead import OUTSIDE, LayerMeter, Overhead
-from perf_middleware.stack import ORDER, Layer, Rank, in_order
+from perf_middleware.stack import (
+    METER,
+    METRICS,
+    OPERATORS,
+    ORDER,
+    Layer,
+    Rank,
+    composed_measured,
+    in_order,
+)
 from tests.driving import DEADLINE_S, ask, get, http_scope
 
 pytestmark = pytest.mark.usefixtures("nothing_set")
@@ -580,6 +589,83 @@ def test_what_the_app_and_the_server_take_is_not_charged_to_our_layers():
         anyio.run(perf, http_scope("/"), receive, send)
         for name, mean_us in perf.status()["overhead_us"].items():
             assert mean_us < wait_s * 1e6 / 2, name
+
+
+class FakeClock:
+    """Nanoseconds that pass only where somebody spends them."""
+
+    def __init__(self):
+        self.now_ns = 0
+
+    def __call__(self):
+        return self.now_ns
+
+    def spend(self, ns):
+        self.now_ns += ns
+
+
+def test_each_layer_is_charged_for_exactly_its_own_work(monkeypatch):
+    """server | first | second | app, with a part of a body read and two messages sent."""
+    clock = FakeClock()
+    monkeypatch.setattr(stack, "perf_counter_ns", clock)
+
+    def busy(way_in, per_receive, per_send, way_out):
+        """A layer that spends so much on its way in, before and after each message, and out."""
+
+        def build(app):
+            async def layer(scope, receive, send):
+                async def receive_through():
+                    clock.spend(per_receive)
+                    message = await receive()
+                    clock.spend(per_receive)
+                    return message
+
+                async def send_through(message):
+                    clock.spend(per_send)
+                    await send(message)
+                    clock.spend(per_send)
+
+                clock.spend(way_in)
+                await app(scope, receive_through, send_through)
+                clock.spend(way_out)
+
+            return layer
+
+        return build
+
+    async def app(scope, receive, send):
+        clock.spend(1_000_000)
+        await receive()
+        for _ in range(2):
+            await send({})
+            clock.spend(1_000_000)
+
+    async def server(*_):
+        clock.spend(1_000_000_000)
+
+    overhead = Overhead(["first", "second"])
+    layers = [
+        Layer(METRICS, busy(1, 10, 100, 1_000)),
+        Layer(OPERATORS, busy(2, 20, 200, 2_000)),
+    ]
+    measured = composed_measured(layers, app, first=0)
+    meter = LayerMeter(overhead, now_ns=clock())
+    anyio.run(measured, {METER: meter}, server, server)
+    assert meter.spent_ns == [1 + 2 * 10 + 4 * 100 + 1_000, 2 + 2 * 20 + 4 * 200 + 2_000]
+
+
+@pytest.mark.parametrize("metrics", [NO_REQUEST, EVERY_REQUEST], ids=["plain", "measured"])
+def test_what_an_app_returns_is_passed_on(metrics):
+    """Servers complain of it."""
+
+    async def app(scope, receive, send):
+        return "a response object"
+
+    async def call():
+        perf = install(app, Settings(metrics=metrics))
+        return await perf(http_scope("/"), anyio.sleep_forever, anyio.sleep_forever)
+
+    assert anyio.run(call) == "a response object"
 
 
 # --- the meter, with numbers --------------------------------------------------------------------

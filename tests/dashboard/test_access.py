@@ -137,6 +137,7 @@ def test_a_token_of_the_settings_is_never_told(caplog, dashboard, prefix):
     bearer = [("Authorization", f"Bearer {TOKEN}")]
     answer = get(perf, f"{prefix}/status", headers=bearer)
     assert answer.status == 200
+    assert token_lines(caplog) == []
     assert TOKEN not in caplog.text
     assert TOKEN.encode() not in answer.body
     assert answer.json()["resources"]["operator endpoints"]["detail"]["token"] == "from settings"

@@ -13,6 +13,8 @@ Counting is one bisection (in C) and one addition.  Nanoseconds, whole: no float
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import pairwise
+from math import isfinite
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,11 +37,17 @@ def _fine_bounds_ns() -> list[int]:
 
 
 class Scale:
-    """The fine bounds of a family of histograms, and where the exported bounds stand among them."""
+    """The fine bounds of a family of histograms, and where the exported bounds stand among them.
+
+    Raises ValueError for exported bounds that are not positive, finite and rising.
+    """
 
     __slots__ = ("_exported_at", "exported_s", "fine_ns", "fine_s")
 
     def __init__(self, exported_s: Sequence[float]) -> None:
+        rising = all(a < b for a, b in pairwise(exported_s))
+        if not exported_s or not rising or exported_s[0] <= 0 or not isfinite(exported_s[-1]):
+            raise ValueError(f"bounds must be positive, finite and rising: {exported_s}")
         exported_ns = [round(bound * NS_PER_S) for bound in exported_s]
         self.exported_s = tuple(exported_s)
         self.fine_ns: list[int] = sorted({*_fine_bounds_ns(), *exported_ns})

@@ -24,6 +24,7 @@ from perf_middleware.metrics.families import (
     LabelSet,
     Value,
     counter,
+    cut_label_value,
     gauge,
 )
 from perf_middleware.metrics.histogram import NS_PER_S, Scale
@@ -95,8 +96,11 @@ class RequestFigures:
             return found
         if method not in METHODS:
             method = OTHER
-        if not 100 <= status <= 999:
+        # An app may send anything; the server's complaint is the one to be heard.
+        if not isinstance(status, int) or not 100 <= status <= 999:  # type: ignore[redundant-expr]
             status = 0
+        # As it will stand on the page: two routes that look alike there must be one series.
+        route = cut_label_value(route).encode("utf-8", "replace").decode()
         found = self.by_key.get((method, route, status))
         if found is not None:
             return found

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from secrets import token_hex
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from perf_middleware.metrics.custom import CustomMetrics
@@ -18,7 +20,7 @@ from perf_middleware.metrics.families import NO_LABELS, Collector, Family, Label
 from perf_middleware.metrics.foreign import to_family
 from perf_middleware.metrics.instruments import LabelOverflow
 from perf_middleware.metrics.middleware import RequestRecorder, current_exchange, note_part
-from perf_middleware.metrics.summary import summarise
+from perf_middleware.metrics.summary import Summary
 from perf_middleware.metrics.window import SAMPLE_EVERY_S, Recent, Window
 
 if TYPE_CHECKING:
@@ -132,10 +134,13 @@ class Metrics:
     async def summary(self) -> dict[str, Any]:
         """Counts, rates and p50/p95/p99 by route, since the start or the last reset."""
         recent = self.recent(60.0)
+        summary = Summary(self.recorder.figures.scale)
+        for _ in summary.read(await self._together()):
+            await anyio.lowlevel.checkpoint()
         return {
             "since_unix_s": round(self._since_s, 3),
             "rate_per_s": round(recent.rate_per_s, 2),
-            **summarise(await self._together(), self.recorder.figures.scale),
+            **summary.result(),
         }
 
     async def export(self, path: str | os.PathLike[str], *, format: TextFormat = "text") -> None:
@@ -145,7 +150,8 @@ class Metrics:
         """
         body = b"".join([chunk async for chunk in self.page(format)])
         target = Path(path)
-        beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        # A name of its own for each export: two at once must not write into one file.
+        beside = target.with_name(f".{target.name}.{os.getpid()}.{token_hex(4)}.tmp")
 
         def write() -> None:
             try:
@@ -178,14 +184,18 @@ class Metrics:
         """The same for this process alone."""
         self.recorder.figures.reset()
         self.recorder.sockets.reset()
+        self.recorder.slow_log.reset()
         self._custom.reset()
         self._timers.reset()
         self.sample()
         self._since_s = time()
 
     def trace(self) -> TraceContext | None:
-        """The running request's place in its trace, for logs; None outside a request."""
-        exchange = current_exchange()
+        """The running request's place in its trace, for logs.
+
+        None outside a request, and with `trace_context` switched off.
+        """
+        exchange = current_exchange() if self.recorder.trace_context else None
         return exchange.trace() if exchange is not None else None
 
     def trace_headers(self) -> dict[str, str]:
@@ -238,6 +248,11 @@ class Metrics:
             "perf_slow_requests",
             "Requests at least as slow as slow_request_s.",
             [Value(NO_LABELS, self.recorder.slow_log.slow)],
+        )
+        yield counter(
+            "perf_slow_requests_unlogged",
+            "Slow requests without a line of their own: slow_log_per_minute_max was reached.",
+            [Value(NO_LABELS, self.recorder.slow_log.suppressed)],
         )
 
 

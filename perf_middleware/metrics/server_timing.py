@@ -26,7 +26,7 @@ def server_timing(total_ns: int, parts_ns: Mapping[str, int] | None) -> bytes:
         (
             total,
             *(
-                b"%b;dur=%.1f" % (_NOT_TOKEN.sub("_", name).encode("ascii"), ns / 1e6)
+                b"%b;dur=%.1f" % ((_NOT_TOKEN.sub("_", name) or "_").encode("ascii"), ns / 1e6)
                 for name, ns in list(parts_ns.items())[:PARTS_MAX]
             ),
         )

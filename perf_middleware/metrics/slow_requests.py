@@ -29,7 +29,9 @@ class SlowRequest:
 
     def line(self) -> str:
         """The log line.  The path without its query (which may hold secrets), escaped and cut."""
-        parts = [f"{name} {ns / 1e9:.3f} s" for name, ns in (self.parts_ns or {}).items()]
+        parts = [
+            f"{repr(name)[1:-1]} {ns / 1e9:.3f} s" for name, ns in (self.parts_ns or {}).items()
+        ]
         if self.first_byte_ns is not None:
             parts.insert(0, f"first byte {self.first_byte_ns / 1e9:.3f} s")
         parts.append(f"{self.response_bytes} bytes")
@@ -40,7 +42,7 @@ class SlowRequest:
         path = self.path if len(self.path) <= PATH_CHARS_MAX else self.path[:PATH_CHARS_MAX] + "…"
         method = ascii(self.method[:16])[1:-1]
         return (
-            f"slow request: {method} {self.route} {self.status} took "
+            f"slow request: {method} {repr(self.route)[1:-1]} {self.status} took "
             f"{self.duration_ns / 1e9:.3f} s ({', '.join(parts)}) at {path!a}"
         )
 
@@ -69,3 +71,8 @@ class SlowLog:
             self.suppressed += 1
             return False
         return True
+
+    def reset(self) -> None:
+        """Both counts back to zero; the lines of this minute stay spent."""
+        self.slow = 0
+        self.suppressed = 0

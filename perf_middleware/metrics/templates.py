@@ -1,32 +1,36 @@
 """The route template of a request: `/items/{id}`, never the raw path.
 
-The router writes what it matched into the scope; nothing here walks an app's routes.  What it
-writes differs by framework:
+The router writes what it matched into the scope.  What it writes differs by framework:
 
     Starlette             scope["route"] = the innermost route, path_format without mount prefixes
     FastAPI, direct       the same
     FastAPI, included     scope["fastapi"]["effective_route_context"].path_format, with the prefixes
-    FastAPI, plain Route  only scope["endpoint"] and scope["path_params"]
+    FastAPI, frontend     scope["fastapi"]["frontend_path"] = the path below the frontend's own
+    FastAPI, plain Route  only scope["endpoint"]; so too for what it mounts
     a mount               scope["root_path"] grows by the *concrete* prefix
 
 so a template is: the growth of root_path, its parameters put back in, then the path_format.
-Templates are remembered by the route object, so that a request costs one look-up.
+Templates are remembered by the route object, so that a request costs one look-up.  Only where the
+router named no route at all is the endpoint looked for among the app's own routes.
 """
 
 from __future__ import annotations
 
-import inspect
+import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.asgi import app_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from perf_middleware.asgi import Scope
 
 UNMATCHED: Final = "unmatched"
 REMEMBERED_MAX = 10_000  # routes of an app; beyond that (routes made per request) nothing is kept
+CONVERTED_SEGMENTS_MAX = 32  # of a mount's prefix; a client may send thousands
+_REST: Final = "/{path}"  # what lies below a mounted app that names no routes
 
 
 class RouteTemplates:
@@ -36,112 +40,158 @@ class RouteTemplates:
 
     def __init__(self) -> None:
         # The matched object is kept beside its template: its id cannot be reused while it is here.
-        self._known: dict[tuple[int, str], tuple[Any, str]] = {}
+        self._known: dict[int | tuple[int, str], tuple[Any, str]] = {}
 
     def template_of(self, scope: Scope, base: str) -> str:
         """The template, or UNMATCHED; `base` is the scope's root_path from before the routing."""
         matched = scope.get("route")
         fastapi = scope.get("fastapi")
         if fastapi:
+            if "frontend_path" in fastapi:
+                return _of_frontend(scope, base, fastapi["frontend_path"])
             context = fastapi.get("effective_route_context")
             # Mounted apps may leave an outer context behind: it counts only for the route it made.
             if context is not None and (matched is None or matched is context.original_route):
                 matched = context
         if matched is None:
-            return _inferred(scope, base)
+            return _of_endpoint(scope, base)
         root: str = scope.get("root_path") or ""
-        known = self._known.get((id(matched), root))
+        # The growth alone: a proxy's clients may choose the root_path that was there before.
+        key = id(matched) if root == base else (id(matched), _growth(root, base))
+        known = self._known.get(key)
         if known is not None:
             return known[1]
-        template, stable = _composed(matched, scope, root, base)
+        template, stable = _composed(matched, scope, base)
         if stable and len(self._known) < REMEMBERED_MAX:
-            self._known[(id(matched), root)] = (matched, template)
+            self._known[key] = (matched, template)
         return template
 
 
-def _composed(matched: Any, scope: Scope, root: str, base: str) -> tuple[str, bool]:
+def _composed(matched: Any, scope: Scope, base: str) -> tuple[str, bool]:
     """The template of a matched route, and whether it is the same for every request to it."""
     starlette_route = getattr(matched, "starlette_route", None)
     route = matched if starlette_route is None else starlette_route
-    prefix = _growth(root, base)
     if _mounts(route):
-        if _routes_inside(route):
-            return UNMATCHED, False  # the mount matched, nothing inside it did
-        own, own_names = "/{path}", frozenset[str]()
-    else:
-        path_format = getattr(route, "path_format", None) or getattr(route, "path", None)
-        if not isinstance(path_format, str):
-            return _inferred(scope, base), False
-        own, own_names = path_format, frozenset(getattr(route, "param_convertors", ()))
+        # Left by an outer router where what it mounted went on without naming a route.
+        return _of_mount(route, scope, base), False
+    path_format = getattr(route, "path_format", None) or getattr(route, "path", None)
+    if not isinstance(path_format, str):
+        return _of_endpoint(scope, base), False
+    prefix = _growth(scope.get("root_path") or "", base)
+    own_names = getattr(route, "param_convertors", ())
     outer = {
         name: value
         for name, value in (scope.get("path_params") or {}).items()
         if name not in own_names
     }
     if prefix and outer:
-        return _with_names(prefix, outer) + own, False
-    return prefix + own or "/", True
+        return _with_names(prefix, outer) + path_format, False
+    return prefix + path_format or "/", True
 
 
-def _inferred(scope: Scope, base: str) -> str:
-    """The template where the router left only the endpoint: the path with its parameters' names."""
+def _of_mount(mount: Any, scope: Scope, base: str) -> str:
+    if scope.get("endpoint") is not mount.app:
+        return _of_endpoint(scope, base)
+    return UNMATCHED if getattr(mount, "routes", None) else _named_prefix(scope, base) + _REST
+
+
+def _of_endpoint(scope: Scope, base: str) -> str:
+    """The template where the router left only the endpoint, by the routes of the innermost app."""
     endpoint = scope.get("endpoint")
     if endpoint is None:
         return UNMATCHED
-    root: str = scope.get("root_path") or ""
-    prefix = _growth(root, base)
-    params = scope.get("path_params") or {}
-    if prefix and not (inspect.isroutine(endpoint) or inspect.isclass(endpoint)):
-        # A mounted ASGI app.  One that routes itself and named no route had none for this path.
-        return UNMATCHED if _routes_inside(endpoint) else _with_names(prefix, params) + "/{path}"
-    return _with_names(prefix + app_path(scope), params) or "/"
+    path = app_path(scope)
+    for route in getattr(scope.get("app"), "routes", None) or ():
+        if getattr(route, "endpoint", None) is endpoint:
+            pattern = getattr(route, "path_regex", None)
+            if pattern is not None and pattern.match(path):
+                return _named_prefix(scope, base) + str(route.path_format) or "/"
+        elif _mounts(route) and route.app is endpoint:
+            return _of_mount(route, scope, base)
+    if getattr(endpoint, "routes", None):
+        return UNMATCHED  # a mounted app that routes itself and found none
+    # Inside a mounted router that is no app: that much is known, and no raw path may be told.
+    return _named_prefix(scope, base) + _REST
+
+
+def _of_frontend(scope: Scope, base: str, below: str) -> str:
+    path = app_path(scope)
+    own = path[: len(path) - len(below)].rstrip("/")  # matched literally: it has no parameters
+    return _named_prefix(scope, base) + own + _REST
 
 
 def _mounts(route: Any) -> bool:
     return hasattr(route, "app") and not hasattr(route, "endpoint")
 
 
-def _routes_inside(mount_or_app: Any) -> bool:
-    return bool(getattr(mount_or_app, "routes", None))
+def _named_prefix(scope: Scope, base: str) -> str:
+    prefix = _growth(scope.get("root_path") or "", base)
+    params = scope.get("path_params")
+    return _with_names(prefix, params) if prefix and params else prefix
 
 
 def _growth(root: str, base: str) -> str:
-    return root[len(base) :] if root.startswith(base) else ""
+    grown = root[len(base) :] if root.startswith(base) else ""
+    return grown if grown.startswith("/") else ""
 
 
-def _with_names(path: str, params: Mapping[str, Any]) -> str:
-    """`path` with each value of `params` replaced by its name in braces, from left to right.
+def _with_names(prefix: str, params: Mapping[str, Any]) -> str:
+    """`prefix` with each value of `params` replaced by its name in braces, from left to right.
 
-    A value was taken out of this path by its route's pattern, so it is looked for as a whole
-    segment first (also when its text differs: `007` became 7), then anywhere.
+    A mount's pattern took each value out of this prefix, but its text may differ (`007` became 7).
+    A value that is not in it came from elsewhere: the host name, an app further out.
     """
-    segments = path.split("/")
-    at = 0
+    named, rest = "", prefix
     for name, value in params.items():
-        text = str(value)
-        for index in range(at, len(segments)):
-            if segments[index] == text or _same_value(segments[index], value):
-                segments[index] = f"{{{name}}}"
-                at = index + 1
-                break
-        else:
-            joined = "/".join(segments)
-            if not text or text not in joined:
-                continue
-            return _with_rest(joined, text, name)
-    return "/".join(segments)
+        place = _place_of(value, rest)
+        if place is not None:
+            start, end = place
+            named += f"{rest[:start]}{{{name}}}"
+            rest = rest[end:]
+    return named + rest
 
 
-def _with_rest(path: str, text: str, name: str) -> str:
-    """A value that spans segments (`{path:path}`) or only a part of one (`report-{id}.csv`)."""
-    head, _, tail = path.rpartition(text)
-    return f"{head}{{{name}}}{tail}"
+def _place_of(value: Any, path: str) -> tuple[int, int] | None:
+    """Where `value` stands in `path`: as a whole segment if it can, else over or inside some."""
+    text = str(value)
+    if not text:
+        return None
+    for start, end in _segments(path):
+        if path[start:end] == text:
+            return start, end
+    if not isinstance(value, str) or text not in path:
+        for _, (start, end) in zip(range(CONVERTED_SEGMENTS_MAX), _segments(path), strict=False):
+            if _converts_to(value, path[start:end]):
+                return start, end
+    if text not in path:
+        return None
+    first, last = path.index(text), path.rindex(text)
+    end = first + len(text)
+    around = path[max(first - 1, 0) : first] + path[end : end + 1]
+    if first == last and (isinstance(value, str) or not any(map(str.isdigit, around))):
+        return first, end
+    # It could be here or there: hide the segments from here to there, so that nothing raw is left.
+    after = path.find("/", last + len(text))
+    return path.rfind("/", 0, first) + 1, len(path) if after < 0 else after
 
 
-def _same_value(segment: str, value: Any) -> bool:
-    if isinstance(value, str):
-        return False
-    try:
-        return bool(type(value)(segment) == value)
-    except (TypeError, ValueError, ArithmeticError):
-        return False
+def _segments(path: str) -> Iterator[tuple[int, int]]:
+    start = 0
+    while True:
+        end = path.find("/", start)
+        if end < 0:
+            yield start, len(path)
+            return
+        yield start, end
+        start = end + 1
+
+
+def _converts_to(value: Any, segment: str) -> bool:
+    """Whether one of the app's path convertors, built in or its own, makes `value` of `segment`."""
+    from starlette.convertors import CONVERTOR_TYPES
+
+    for convertor in CONVERTOR_TYPES.values():
+        with suppress(Exception):  # the app's code, with text that may not be meant for it
+            if re.fullmatch(convertor.regex, segment) and convertor.convert(segment) == value:
+                return True
+    return False

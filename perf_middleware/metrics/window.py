@@ -19,7 +19,8 @@ class Recent:
 
     @property
     def rate_per_s(self) -> float:
-        return self.requests / self.seconds if self.seconds > 0 else 0.0
+        """Requests per second; what came within less than one second counts for a whole one."""
+        return self.requests / max(self.seconds, 1.0)
 
     @property
     def failed_share(self) -> float | None:

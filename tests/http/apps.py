@@ -296,6 +296,12 @@ def timed_routes(ground: Ground) -> list[BaseRoute]:
         gates.release(request.path_params["key"])
         return Response(status_code=204)
 
+    async def counted(request: Request) -> Response:
+        key = request.path_params["key"]
+        journal.note(key, "called")
+        headers = {"Cache-Control": "public, max-age=60", "ETag": '"always the same"'}
+        return PlainTextResponse(f"call {len(journal.about(key))}", headers=headers)
+
     async def noting_its_end(key: str, parts: tuple[bytes, ...]) -> AsyncIterator[bytes]:
         try:
             for part in parts:
@@ -394,6 +400,7 @@ def timed_routes(ground: Ground) -> list[BaseRoute]:
 
     return [
         Route("/release/{key}", release, methods=["POST"]),
+        Route("/counted/{key}", counted),
         Route("/gated/{key}", gated, name="gated"),
         Route("/events/{key}", events),
         Route("/wait/{key}", wait, methods=["GET", "POST"]),

@@ -269,7 +269,7 @@ def test_nothing_is_received_or_sent_that_the_app_did_not_ask_for(door):
     async def receive() -> Message:
         nonlocal received
         received += 1
-        return {"type": "http.request"}
+        return await asyncio.Event().wait()
 
     async def run(app: ASGIApp) -> list[Message]:
         sent: list[Message] = []
@@ -277,7 +277,8 @@ def test_nothing_is_received_or_sent_that_the_app_did_not_ask_for(door):
         async def send(message: Message) -> None:
             sent.append(message)
 
-        await app(new_scope(), receive, send)
+        async with asyncio.timeout(10):
+            await app(new_scope(), receive, send)
         return sent
 
     assert asyncio.run(run(door.installed(sender([START, END])))) == [START, END]

@@ -67,7 +67,9 @@ class MetricsMiddleware:
 
     def families(self) -> Iterable[Family]:
         """The families of this middleware, for a scrape."""
-        yield from self.recorder.figures.families()
+        figures = self.recorder.figures
+        for family in figures.families():
+            yield figures.coarsen(family)
         yield from self.recorder.sockets.families()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
@@ -92,7 +94,9 @@ class MetricsMiddleware:
                 figures.in_progress -= 1
                 CURRENT.reset(token)
                 # The scope holds the exchange: a cycle would leave both, and all that the
-                # framework hung on the scope, to the garbage collector (4 us a request).
+                # framework hung on the scope, to the garbage collector (4 us a request).  Copies
+                # of the scope hold it too; and a server's own object holds the first one.
+                scope.pop(EXCHANGE, None)
                 exchange.scope = NO_SCOPE
         elif kind == "websocket":
             return await Connection(self.recorder, scope, receive, send).run(self.app)
@@ -102,22 +106,22 @@ class MetricsMiddleware:
 
 def _record_raised(recorder: RequestRecorder, exchange: Exchange, exc: BaseException) -> None:
     """Count a request that ended with an exception; the exception itself goes on to the server."""
-    timing = exchange.recorded
     cancelled = not isinstance(exc, Exception)
-    left = not cancelled and (exchange.left or isinstance(exc, OSError) or _says_client_left(exc))
+    cause = exc if cancelled else _cause(exchange, exc)
+    timing = exchange.recorded
     if timing is None:
+        gone = not cancelled and _tells_of_client(exchange, cause)
+        left = gone or (exchange.left and not cancelled)
         outcome = "cancelled" if cancelled else "client left" if left else "failed"
         # Where nothing was sent the server answers 500 for an exception, and nobody for the rest.
         status = exchange.status or (STATUS_CLIENT_LEFT if cancelled or left else 500)
         timing = exchange.recorded = recorder.record(exchange, status, perf_counter_ns(), outcome)
-        if cancelled:
-            timing.cancelled += 1
-            return
-        if left:
-            timing.disconnects += 1
+        timing.cancelled += cancelled
+        timing.disconnects += left
+        if gone:
             return
     if not cancelled:
-        recorder.figures.count_exception(timing, type(exc).__name__)
+        recorder.figures.count_exception(timing, type(cause).__name__)
 
 
 def _record_unfinished(recorder: RequestRecorder, exchange: Exchange) -> None:
@@ -131,7 +135,24 @@ def _record_unfinished(recorder: RequestRecorder, exchange: Exchange) -> None:
     exchange.recorded = timing
 
 
-def _says_client_left(exc: BaseException) -> bool:
+def _cause(exchange: Exchange, exc: BaseException) -> BaseException:
+    """`exc`, or the app's own error in it: a streaming response makes every OSError a disconnect.
+
+    Source: starlette.responses.StreamingResponse, for servers of ASGI 2.4 and above.
+    """
     from starlette.requests import ClientDisconnect
 
-    return isinstance(exc, ClientDisconnect)
+    origin = exc.__context__
+    if isinstance(exc, ClientDisconnect) and isinstance(origin, OSError) and not exchange.left:
+        return origin
+    return exc
+
+
+def _tells_of_client(exchange: Exchange, exc: BaseException) -> bool:
+    """Whether `exc` says that the client is gone, and nothing about the app."""
+    from starlette.requests import ClientDisconnect
+
+    # OSError is also what a database or a file raises: only that of the server's send counts.
+    return isinstance(exc, ClientDisconnect) or (
+        isinstance(exc, OSError) and exchange.raised_in_send(exc)
+    )

@@ -35,11 +35,12 @@ class Connection:
 
     async def run(self, app: ASGIApp) -> Any:
         sockets = self._recorder.sockets
-        self.scope[EXCHANGE] = self
+        scope = self.scope  # an inner layer may put its own copy in this one's place
+        scope[EXCHANGE] = self
         started_ns = perf_counter_ns()
         sockets.open += 1
         try:
-            return await app(self.scope, self.receive, self.send)
+            return await app(scope, self.receive, self.send)
         except BaseException:
             if self.code is None:
                 self.code = 1011  # what a server sends for an app that failed (RFC 6455 §7.4.1)
@@ -47,12 +48,14 @@ class Connection:
         finally:
             sockets.open -= 1
             sockets.count(
-                self._recorder.templates.template_of(self.scope, self.root_path),
+                self._recorder.route_of(self.scope, self.root_path),
                 (self.code or 1000) if self.accepted else None,
                 received=self.got,
                 sent=self.sent,
                 open_ns=perf_counter_ns() - started_ns,
             )
+            self.scope.pop(EXCHANGE, None)
+            scope.pop(EXCHANGE, None)
             self.scope = NO_SCOPE  # no cycle with the scope, as for requests
 
     async def receive(self) -> Message:
@@ -64,7 +67,12 @@ class Connection:
         return message
 
     async def send(self, message: Message) -> None:
-        await self._send(message)
+        try:
+            await self._send(message)
+        except OSError:
+            if self.code is None:
+                self.code = 1006  # the client is gone without a word (RFC 6455 §7.1.5)
+            raise
         kind = message["type"]
         if kind == "websocket.send":
             self.sent += 1

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from binascii import hexlify
 from contextvars import ContextVar
-from random import getrandbits
+from os import urandom
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.asgi import find_header
-from perf_middleware.metrics.server_timing import server_timing
+from perf_middleware.metrics.families import OTHER
+from perf_middleware.metrics.server_timing import PARTS_MAX, server_timing
 from perf_middleware.metrics.trace import TraceContext, take_part, traceparent_of_fresh
 
 if TYPE_CHECKING:
@@ -35,9 +35,12 @@ def note_part(category: str, elapsed_us: int) -> None:
         exchange.add_part(category, elapsed_us * 1000)
 
 
-def fresh_ids() -> bytes:
-    """48 random hex digits: a trace id and a span id.  Unique, not secret."""
-    return hexlify(getrandbits(192).to_bytes(24, "big"))
+def fresh_ids() -> str:
+    """48 random hex digits: a trace id and a span id.
+
+    Not from `random`: an app that seeds it would repeat the ids of its other processes.
+    """
+    return urandom(24).hex()
 
 
 class Exchange:
@@ -60,7 +63,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self.scope = scope
-        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.headers: list[tuple[bytes, bytes]] = scope.get("headers", [])
         self.root_path: str = scope.get("root_path") or ""
         self.route: str | None = None
         self.status = 0
@@ -71,7 +74,7 @@ class Exchange:
         self.recorded: RouteTiming | None = None
         self.left = False
         self._trace: TraceContext | None = None
-        self._ids: bytes | None = None
+        self._ids: str | None = None
         self.started_ns = perf_counter_ns()
 
     async def receive(self) -> Message:
@@ -94,13 +97,15 @@ class Exchange:
             if not message.get("more_body"):
                 return self._send_last(message)
         elif kind == "http.response.start":
-            self.first_byte_ns = perf_counter_ns()
-            self.status = message["status"]
-            self.head = message
+            if not self.first_byte_ns:  # a second head never reaches the client
+                self.first_byte_ns = perf_counter_ns()
+                self.status = message["status"]
+                self.head = message
             if self._recorder.adds_headers:
                 return self._send(self._with_headers(message))
         elif kind == "http.response.zerocopysend":
-            self.response_bytes += message.get("count") or 0
+            count = message.get("count")
+            self.response_bytes += self._announced_bytes() if count is None else count
             if not message.get("more_body"):
                 return self._send_last(message)
         elif kind == "http.response.pathsend":
@@ -120,12 +125,14 @@ class Exchange:
         parts = self.parts_ns
         if parts is None:
             parts = self.parts_ns = {}
+        if len(parts) >= PARTS_MAX and name not in parts:
+            name = OTHER
         parts[name] = parts.get(name, 0) + elapsed_ns
 
     def trace(self) -> TraceContext:
         """This request's place in its trace, one that starts here if none came in."""
         if self._trace is None:
-            self._trace = take_part(self.headers, fresh_ids=(self._ids or fresh_ids()).decode())
+            self._trace = take_part(self.headers, fresh_ids=self._ids or fresh_ids())
         return self._trace
 
     def incoming_trace(self) -> TraceContext | None:
@@ -139,9 +146,27 @@ class Exchange:
         trace = self.trace()
         return trace if trace.parent_id else None
 
+    def raised_in_send(self, exc: BaseException) -> bool:
+        """Whether `exc` came out of the server's own `send`, by the frames that it passed.
+
+        Looked up only after a failure, so that no message pays for a frame that could catch it.
+        False for a server whose `send` is not written in Python.
+        """
+        send: Any = self._send
+        code = getattr(getattr(send, "__func__", send), "__code__", None)
+        if code is None:
+            code = getattr(type(send).__call__, "__code__", None)
+        traceback = exc.__traceback__
+        while code is not None and traceback is not None:
+            if traceback.tb_frame.f_code is code:
+                return True
+            traceback = traceback.tb_next
+        return False
+
     def _announced_bytes(self) -> int:
         """Content-Length of the response: the server sends a file that never comes by here."""
-        length = find_header(self.head.get("headers", ()), b"content-length")
+        head = self.head if self.first_byte_ns else {}
+        length = find_header(head.get("headers", ()), b"content-length")
         return int(length) if length is not None and length.isdigit() else 0
 
     def _with_headers(self, message: Message) -> Message:

@@ -12,11 +12,12 @@ from perf_middleware.metrics.requests import RequestFigures, RouteTiming
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
 from perf_middleware.metrics.slow_requests import SlowLog, SlowRequest
 from perf_middleware.metrics.sockets import SocketFigures
-from perf_middleware.metrics.templates import RouteTemplates
+from perf_middleware.metrics.templates import UNMATCHED, RouteTemplates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from perf_middleware.asgi import Scope
     from perf_middleware.metrics.middleware.exchange import Exchange
 
 logger = logging.getLogger("perf_middleware.metrics")
@@ -28,8 +29,8 @@ class RequestRecorder:
     """Where finished exchanges go: the counters, and what is to be done beside counting."""
 
     __slots__ = (
-        "adds_headers", "exemplars", "figures", "server_timing", "slow_log", "slow_request_ns",
-        "sockets", "templates", "trace_context", "trace_response",
+        "_naming_failed", "adds_headers", "exemplars", "figures", "server_timing", "slow_log",
+        "slow_request_ns", "sockets", "templates", "trace_context", "trace_response",
     )  # fmt: skip
 
     def __init__(
@@ -55,12 +56,18 @@ class RequestRecorder:
         # Without a threshold nothing reaches it: one comparison instead of a test for None.
         self.slow_request_ns = 1 << 62 if slow_request_s is None else round(slow_request_s * 1e9)
         self.slow_log = SlowLog(slow_log_per_minute_max)
+        self._naming_failed = False
 
     def record(self, exchange: Exchange, status: int, ended_ns: int, outcome: str) -> RouteTiming:
         """Count a finished request under its route."""
         figures = self.figures
         scope = exchange.scope
-        route = exchange.route or self.templates.template_of(scope, exchange.root_path)
+        route = exchange.route
+        if route is None:
+            try:
+                route = self.templates.template_of(scope, exchange.root_path)
+            except Exception as exc:  # noqa: BLE001 - counting must not fail the request
+                route = self._unnamed(exc)
         method: str = scope["method"]
         series = figures.by_key.get((method, route, status))
         if series is None:
@@ -84,6 +91,22 @@ class RequestRecorder:
         if duration_ns >= self.slow_request_ns:
             self._log_slow(exchange, route, status, ended_ns, outcome)
         return timing
+
+    def route_of(self, scope: Scope, root_path: str) -> str:
+        """The route template of `scope`; UNMATCHED where what the router left cannot be read."""
+        try:
+            return self.templates.template_of(scope, root_path)
+        except Exception as exc:  # noqa: BLE001 - counting must not fail the connection
+            return self._unnamed(exc)
+
+    def _unnamed(self, exc: Exception) -> str:
+        """A router that we do not know left what cannot be read: said once, counted so."""
+        if not self._naming_failed:
+            self._naming_failed = True
+            logger.error(
+                "a request's route could not be named; it counts as unmatched", exc_info=exc
+            )
+        return UNMATCHED
 
     def _keep_exemplar(
         self, exchange: Exchange, timing: RouteTiming, bucket: int, duration_ns: int

@@ -53,6 +53,10 @@ ALLOWED = {
     ("metrics/cells.py", "threading"): THREADS_COUNT,
     ("metrics/custom.py", "threading"): THREADS_COUNT,
     ("metrics/instruments.py", "threading"): THREADS_COUNT,
+    (
+        "metrics/templates.py",
+        "starlette",
+    ): "asks the app's own path convertors, a table of functions",
     ("metrics/tracking.py", ASYNC): "wraps the app's coroutines and waits for nothing of its own",
     ("metrics/tracking.py", "sys"): "keeps the event loop's hooks for its own async generators",
 }

@@ -49,6 +49,7 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(VENV)/bin/python -m benchmarks.layers
+	$(VENV)/bin/python -m benchmarks.exposition
 
 clean:
 	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .hypothesis build dist

@@ -10,21 +10,21 @@ Source: W3C Trace Context, level 2, §3.2 (traceparent), §3.3 (tracestate).
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from perf_middleware.asgi import RawHeaders
 
-_TRACEPARENT = re.compile(
-    rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL
-)
-TRACEPARENT_BYTES_MAX = 512  # version 00 has 55; a later version may be longer, but not absurd
+_HEX = b"0123456789abcdef"
+_DASH = ord("-")
+_BYTES_00 = 55  # version 00 has exactly so many; a later version begins with the same fields
+TRACEPARENT_BYTES_MAX = 512  # a later version may be longer, but not absurd
 TRACESTATE_BYTES_MAX = 512  # §3.3.1.5: what every participant should at least propagate
 TRACESTATE_MEMBERS_MAX = 32  # §3.3.1.1
 _SAMPLED = 0x01
 _RANDOM_TRACE_ID = 0x02
 _FLAGS_TEXT = ("00", "01", "02", "03")
+_ZERO_TRACE = "0" * 32
 _ZERO_SPAN = "0" * 16
 
 
@@ -73,17 +73,21 @@ def parse_traceparent(value: bytes) -> tuple[str, str, int] | None:
 
     Zero ids, upper case and version ff are invalid; a later version is read as far as 00 goes.
     """
-    if len(value) > TRACEPARENT_BYTES_MAX:
+    if not _BYTES_00 <= len(value) <= TRACEPARENT_BYTES_MAX:
         return None
-    match = _TRACEPARENT.fullmatch(value)
-    if match is None:
+    fields = value[:_BYTES_00]
+    # Without its hex digits only the three dashes are left: half the time of a regular expression.
+    if fields.translate(None, _HEX) != b"---" or not (
+        fields[2] == fields[35] == fields[52] == _DASH
+    ):
         return None
-    version, trace_id, parent_id, flags, rest = match.groups()
-    if version == b"ff" or (version == b"00" and rest):
+    text = fields.decode()
+    version, trace_id, parent_id = text[:2], text[3:35], text[36:52]
+    if len(value) > _BYTES_00 and (version == "00" or value[_BYTES_00] != _DASH):
         return None
-    if trace_id == b"0" * 32 or parent_id == b"0" * 16:
+    if version == "ff" or trace_id == _ZERO_TRACE or parent_id == _ZERO_SPAN:
         return None
-    return trace_id.decode(), parent_id.decode(), int(flags, 16)
+    return trace_id, parent_id, int(text[53:], 16)
 
 
 def join_tracestate(values: list[bytes]) -> str:
@@ -111,16 +115,18 @@ def take_part(headers: RawHeaders, *, fresh_ids: str) -> TraceContext:
     """
     # An id of zeros is invalid (§3.2.2.3, §3.2.2.4).
     span_id = fresh_ids[32:] if fresh_ids[32:] != _ZERO_SPAN else _ZERO_SPAN[1:] + "1"
-    for name, _ in headers:
+    incoming: bytes | None = None
+    for name, value in headers:
         if name == b"traceparent":
-            break
-    else:
-        return TraceContext(fresh_ids[:32], span_id, None, _RANDOM_TRACE_ID)
-    traceparents = [value for name, value in headers if name == b"traceparent"]
-    parsed = parse_traceparent(traceparents[0]) if len(traceparents) == 1 else None
+            if incoming is not None:
+                incoming = None
+                break
+            incoming = value
+    parsed = None if incoming is None else parse_traceparent(incoming)
     if parsed is None:
         return TraceContext(fresh_ids[:32], span_id, None, _RANDOM_TRACE_ID)
     trace_id, parent_id, flags = parsed
     known = flags & (_SAMPLED | _RANDOM_TRACE_ID)
-    tracestate = join_tracestate([value for name, value in headers if name == b"tracestate"])
+    tracestates = [value for name, value in headers if name == b"tracestate"]
+    tracestate = join_tracestate(tracestates) if tracestates else ""
     return TraceContext(trace_id, span_id, parent_id, known, tracestate)

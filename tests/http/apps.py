@@ -8,18 +8,15 @@ import hashlib
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask, BackgroundTasks
 from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import (
     FileResponse,
     JSONResponse,
@@ -28,34 +25,21 @@ from starlette.responses import (
     Response,
     StreamingResponse,
 )
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.websockets import WebSocket
 
 from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
+from tests.http.ground import (
+    FROM_ENDPOINT,
+    FROM_MIDDLEWARE,
+    FROM_OUTSIDE,
+    Ground,
+    TeapotError,
+    UnhandledError,
+)
 from tests.http.servers import Gates, Journal
-
-FROM_OUTSIDE = ContextVar("FROM_OUTSIDE", default="unset")
-FROM_MIDDLEWARE = ContextVar("FROM_MIDDLEWARE", default="unset")
-FROM_ENDPOINT = ContextVar("FROM_ENDPOINT", default="unset")
-
-
-class TeapotError(Exception):
-    """Has a handler that answers 418."""
-
-
-class UnhandledError(Exception):
-    """Has no handler: a 500, and the server logs it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What the endpoints stand on."""
-
-    journal: Journal
-    gates: Gates
-    files: Path
-
+from tests.http.socket_apps import socket_routes
+from tests.http.timed_apps import timed_routes
 
 # --- around the app -----------------------------------------------------------------------------
 
@@ -284,199 +268,6 @@ async def form(request: Request) -> Response:
 
 async def unread(_: Request) -> Response:
     return PlainTextResponse("answered without reading the body", status_code=401)
-
-
-# --- what takes its time: each waits at its gate, and notes how it ended ------------------------
-
-
-def timed_routes(ground: Ground) -> list[BaseRoute]:
-    journal, gates = ground.journal, ground.gates
-
-    async def release(request: Request) -> Response:
-        gates.release(request.path_params["key"])
-        return Response(status_code=204)
-
-    async def noting_its_end(key: str, parts: tuple[bytes, ...]) -> AsyncIterator[bytes]:
-        try:
-            for part in parts:
-                yield part
-                await gates.wait(key)
-        except BaseException as exc:
-            journal.note(key, f"stream ended by {type(exc).__name__}")
-            raise
-        else:
-            journal.note(key, "stream complete")
-        finally:
-            with anyio.CancelScope(shield=True):  # cleaning up may wait, even when cancelled
-                await anyio.lowlevel.checkpoint()
-            journal.note(key, "stream cleaned up")
-
-    async def gated(request: Request) -> Response:
-        parts = noting_its_end(request.path_params["key"], (b"one", b"two", b"three"))
-        return StreamingResponse(parts, media_type="text/plain")
-
-    async def events(request: Request) -> Response:
-        parts = (b"id: 1\ndata: a\n\n", b"id: 2\ndata: b\n\n", b": ping\n\n")
-        return StreamingResponse(
-            noting_its_end(request.path_params["key"], parts),
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-        )
-
-    async def wait(request: Request) -> Response:
-        key = request.path_params["key"]
-        journal.note(key, "waiting")
-        try:
-            await gates.wait(key)
-        except BaseException as exc:
-            with anyio.CancelScope(shield=True):
-                await anyio.sleep(0)
-            journal.note(key, f"cleaned up after {type(exc).__name__}")
-            raise
-        return PlainTextResponse(f"waited {key}")
-
-    async def in_background(request: Request) -> Response:
-        key = request.path_params["key"]
-        own_task = anyio.get_current_task()
-        FROM_ENDPOINT.set("set by the endpoint")
-
-        async def first() -> None:
-            await gates.wait(key)
-            same = anyio.get_current_task() == own_task
-            journal.note(key, f"first, own task {same}, context {FROM_ENDPOINT.get()}")
-
-        def second() -> None:
-            journal.note(key, f"second, context {FROM_ENDPOINT.get()}")
-
-        tasks = BackgroundTasks([BackgroundTask(first), BackgroundTask(second)])
-        return PlainTextResponse("answered", background=tasks)
-
-    async def boom_in_background(_: Request) -> Response:
-        async def fail() -> None:
-            raise UnhandledError("after the answer")
-
-        return PlainTextResponse("answered", background=BackgroundTask(fail))
-
-    async def until_disconnected(request: Request) -> Response:
-        key = request.path_params["key"]
-        journal.note(key, f"disconnected: {await request.is_disconnected()}")
-        with anyio.fail_after(10):
-            while not await request.is_disconnected():
-                await anyio.sleep(0.005)
-        journal.note(key, "disconnected: True")
-        return Response()
-
-    async def upload_noted(request: Request) -> Response:
-        key = request.path_params["key"]
-        size = 0
-        try:
-            async for part in request.stream():
-                size += len(part)
-                journal.note(key, f"read up to {size}")
-        except ClientDisconnect:
-            journal.note(key, "the client left")
-            raise
-        return PlainTextResponse(f"read {size}")
-
-    async def duplex(scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer every part of the body at once, before the next has come."""
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            more = message.get("more_body", False)
-            if message.get("body"):
-                echo = b"<" + message["body"] + b">"
-                await send({"type": "http.response.body", "body": echo, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    return [
-        Route("/release/{key}", release, methods=["POST"]),
-        Route("/gated/{key}", gated, name="gated"),
-        Route("/events/{key}", events),
-        Route("/wait/{key}", wait, methods=["GET", "POST"]),
-        Route("/background/{key}", in_background),
-        Route("/boom-in-background", boom_in_background),
-        Route("/until-disconnected/{key}", until_disconnected),
-        Route("/upload/{key}", upload_noted, methods=["POST"]),
-        Mount("/duplex", app=duplex),
-    ]
-
-
-# --- websockets ---------------------------------------------------------------------------------
-
-
-async def socket_echo(ws: WebSocket) -> None:
-    await ws.accept(headers=[(b"X-Accepted", b"yes"), (b"x-accepted", b"again")])
-    async for message in _messages(ws):
-        if "text" in message and message["text"] is not None:
-            await ws.send_text(f"text {message['text']}")
-        else:
-            await ws.send_bytes(b"bytes " + message["bytes"])
-
-
-async def _messages(ws: WebSocket) -> AsyncIterator[dict[str, Any]]:
-    while (message := await ws.receive())["type"] == "websocket.receive":
-        yield message
-
-
-async def socket_subprotocol(ws: WebSocket) -> None:
-    await ws.accept(subprotocol=ws.scope["subprotocols"][-1])
-    own_task = ws.scope["outermost.task"] == anyio.get_current_task()
-    await ws.send_json({"offered": ws.scope["subprotocols"], "own task": own_task})
-    await ws.close(code=4001, reason="told all")
-
-
-async def socket_rejected(ws: WebSocket) -> None:
-    await ws.close(code=1008)
-
-
-async def socket_denied(ws: WebSocket) -> None:
-    response = JSONResponse({"denied": True}, status_code=401, headers={"X-Denied": "yes"})
-    await ws.send_denial_response(response)
-
-
-async def socket_boom(ws: WebSocket) -> None:
-    await ws.accept()
-    raise UnhandledError("in a websocket")
-
-
-async def socket_boom_early(_: WebSocket) -> None:
-    raise UnhandledError("before accepting")
-
-
-async def socket_http_error(_: WebSocket) -> None:
-    raise HTTPException(403, "not here")
-
-
-def socket_routes(ground: Ground) -> list[BaseRoute]:
-    async def until_closed(ws: WebSocket) -> None:
-        key = ws.path_params["key"]
-        await ws.accept()
-        message = await ws.receive()
-        ground.journal.note(key, (message["code"], message.get("reason") or ""))
-
-    async def on_command(ws: WebSocket) -> None:
-        """One message per released gate, without hearing anything from the client."""
-        await ws.accept()
-        for number in range(3):
-            await ws.send_text(f"number {number}")
-            await ground.gates.wait(ws.path_params["key"])
-        await ws.close()
-
-    return [
-        WebSocketRoute("/ws/echo", socket_echo),
-        WebSocketRoute("/ws/subprotocol", socket_subprotocol),
-        WebSocketRoute("/ws/rejected", socket_rejected),
-        WebSocketRoute("/ws/denied", socket_denied),
-        WebSocketRoute("/ws/boom", socket_boom),
-        WebSocketRoute("/ws/boom-early", socket_boom_early),
-        WebSocketRoute("/ws/http-error", socket_http_error),
-        WebSocketRoute("/ws/until-closed/{key}", until_closed),
-        WebSocketRoute("/ws/on-command/{key}", on_command),
-    ]
 
 
 # --- whole apps ---------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ pytest.register_assert_rewrite("tests.http.servers", "tests.http.wire")
 from perf_middleware import Settings  # noqa: E402
 from perf_middleware.asgi import ASGIApp  # noqa: E402
 from tests.http.apps import hidden, outermost, starlette_app  # noqa: E402
+from tests.http.doors import DOORS, Door  # noqa: E402
 from tests.http.fastapi_apps import fastapi_app  # noqa: E402
 from tests.http.servers import (  # noqa: E402
     EVERY_REQUEST_MEASURED,
@@ -88,3 +89,8 @@ def fastapi_twins(files: Path) -> Iterator[Twins]:
 def key() -> str:
     """A name for gates and journals that no other test uses."""
     return f"case-{next(_keys)}"
+
+
+@pytest.fixture(params=DOORS)
+def door(request: pytest.FixtureRequest) -> Door:
+    return DOORS[request.param]

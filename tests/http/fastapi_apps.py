@@ -21,17 +21,8 @@ from fastapi import (
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 
-from tests.http.apps import (
-    FROM_ENDPOINT,
-    FROM_MIDDLEWARE,
-    FROM_OUTSIDE,
-    Ground,
-    InnerMiddleware,
-    TeapotError,
-    noting_lifespan,
-    shared_routes,
-    teapot_answer,
-)
+from tests.http.apps import InnerMiddleware, noting_lifespan, shared_routes, teapot_answer
+from tests.http.ground import FROM_ENDPOINT, FROM_MIDDLEWARE, FROM_OUTSIDE, Ground, TeapotError
 from tests.http.servers import Gates, Journal
 
 FROM_DEPENDENCY = ContextVar("FROM_DEPENDENCY", default="unset")

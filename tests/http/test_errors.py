@@ -9,7 +9,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from perf_middleware.asgi import Receive, Scope, Send
-from tests.http.apps import UnhandledError, boom, late_boom
+from tests.http.apps import boom, late_boom
+from tests.http.ground import UnhandledError
 from tests.http.servers import Server, Twins, serving_twins
 from tests.http.wire import http_request
 

@@ -21,7 +21,7 @@ from starlette.routing import Mount, Route
 from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
 from tests.http.apps import hidden, starlette_app
 from tests.http.servers import Journal, Server, Twins, serving, serving_twins, twins_of, with_bundle
-from tests.http.wire import http_request, masked
+from tests.http.wire import eventually, http_request, masked
 
 TEXT = http_request("GET", "/text")
 
@@ -208,7 +208,6 @@ def starlette_with(lifespan: Any) -> ASGIApp:
         pytest.param(lambda: starlette_with(exiting_start), "SystemExit", id="exit at the start"),
         pytest.param(lambda: refusing, "the disk is full", id="refused start"),
         pytest.param(lambda: failing_without_a_word, "no configuration", id="without a word"),
-        pytest.param(lambda: strict, "NotImplementedError", id="takes no part"),
     ],
 )
 def test_an_app_that_does_not_start_ends_the_server_as_before(app, said):
@@ -311,12 +310,15 @@ def test_nothing_of_the_process_is_changed_for_good(files: Path):
             "hooks": (sys.excepthook, sys.unraisablehook, threading.excepthook, sys.gettrace()),
             "warnings": list(warnings.filters),
             "gc": (list(gc.callbacks), gc.get_threshold(), gc.isenabled()),
-            "threads": {t.name for t in threading.enumerate() if "AnyIO" not in t.name},
             "switch interval": sys.getswitchinterval(),
         }
 
-    before = look()
+    before, threads_before = look(), threading.enumerate()
     server = Server(with_bundle(starlette_app(Journal(), files)))
     with serving(server):
         assert server.exchange(TEXT).startswith(b"HTTP/1.1 200 ")
     assert look() == before
+    eventually(
+        lambda: all(thread in threads_before for thread in threading.enumerate()),
+        what="the end of the threads that the server started",
+    )

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -41,8 +40,7 @@ def child_of(kind: str) -> Iterator[Child]:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.http.child", kind, str(fd)],
             pass_fds=[fd],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=ROOT,  # where `-m` looks first
         )
         port = listener.getsockname()[1]
     try:

@@ -5,97 +5,24 @@ No server and no client: plain messages in, recorded messages out, with and with
 
 import asyncio
 import copy
-import io
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
-from fastapi import FastAPI
-from starlette.applications import Starlette
-from starlette.routing import Mount, Route
 
-from perf_middleware import Settings
 from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
-from tests.http.apps import InnerMiddleware, hidden
-from tests.http.servers import EVERY_REQUEST_MEASURED, with_bundle
-
-Dress: TypeAlias = Callable[[ASGIApp], ASGIApp]
-
-HTTP_SCOPE = {
-    "type": "http",
-    "asgi": {"version": "3.0", "spec_version": "2.5"},
-    "http_version": "2",
-    "method": "GET",
-    "scheme": "https",
-    "path": "/somewhere",
-    "raw_path": b"/somewhere",
-    "query_string": b"",
-    "root_path": "",
-    "headers": [(b"host", b"example.test")],
-    "client": ("192.0.2.1", 4711),
-    "server": ("192.0.2.2", 443),
-    "extensions": {
-        "http.response.pathsend": {},
-        "http.response.zerocopysend": {},
-        "http.response.push": {},
-        "http.response.early_hint": {},
-        "http.response.trailers": {},
-        "http.response.debug": {},
-        "vendor.extension": {"with": object()},
-    },
-}
-WEBSOCKET_SCOPE = HTTP_SCOPE | {"type": "websocket", "scheme": "wss", "subprotocols": ["chat"]}
-FILE = io.BytesIO(b"a file that only the server reads")
-START = {"type": "http.response.start", "status": 200, "headers": [(b"X-Case", b"Kept")]}
-END = {"type": "http.response.body", "body": b"end", "more_body": False}
-
-
-def new_scope(template: Scope = HTTP_SCOPE, **changes: Any) -> Scope:
-    return template | {"headers": list(template.get("headers", [])), **changes}
-
-
-async def play(
-    app: ASGIApp, scope: Scope, *incoming: Message, send: Send | None = None
-) -> list[Message]:
-    """Run `app` once as a server would; what it sent."""
-    waiting, sent = list(incoming), []
-
-    async def receive() -> Message:
-        if waiting:
-            return waiting.pop(0)
-        return await asyncio.Event().wait()  # as a server that has nothing more to tell
-
-    async def record(message: Message) -> None:
-        sent.append(message)
-
-    async with asyncio.timeout(10):
-        await app(scope, receive, send or record)
-    return sent
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """A way into the app: dressed as a plain callable or inside a framework."""
-
-    bare: Dress
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    def installed(self, app: ASGIApp) -> ASGIApp:
-        return with_bundle(self.bare(app), Settings(**self.settings))
-
-
-DOORS = {
-    "callable": Door(hidden),
-    "callable-measured": Door(hidden, EVERY_REQUEST_MEASURED),
-    "starlette": Door(lambda app: Starlette(routes=[Mount("/", app)])),
-    "fastapi": Door(lambda app: FastAPI(routes=[Mount("/", app)])),
-}
-
-
-@pytest.fixture(params=DOORS)
-def door(request: pytest.FixtureRequest) -> Door:
-    return DOORS[request.param]
+from tests.http.doors import (
+    DOORS,
+    END,
+    FILE,
+    HTTP_SCOPE,
+    START,
+    WEBSOCKET_SCOPE,
+    Door,
+    new_scope,
+    play,
+    sender,
+)
+from tests.http.servers import with_bundle
 
 
 def compared(app: ASGIApp, door: Door, scope: Scope, *incoming: Message) -> list[Message]:
@@ -104,14 +31,6 @@ def compared(app: ASGIApp, door: Door, scope: Scope, *incoming: Message) -> list
     installed = asyncio.run(play(door.installed(app), copy.copy(scope), *incoming))
     assert installed == bare
     return installed
-
-
-def sender(messages: list[Message]) -> ASGIApp:
-    async def app(_: Scope, __: Receive, send: Send) -> None:
-        for message in messages:
-            await send(message)
-
-    return app
 
 
 HTTP_SEQUENCES: dict[str, list[Message]] = {
@@ -269,7 +188,7 @@ def test_nothing_is_received_or_sent_that_the_app_did_not_ask_for(door):
     async def receive() -> Message:
         nonlocal received
         received += 1
-        return {"type": "http.request"}
+        return await asyncio.Event().wait()
 
     async def run(app: ASGIApp) -> list[Message]:
         sent: list[Message] = []
@@ -277,7 +196,8 @@ def test_nothing_is_received_or_sent_that_the_app_did_not_ask_for(door):
         async def send(message: Message) -> None:
             sent.append(message)
 
-        await app(new_scope(), receive, send)
+        async with asyncio.timeout(10):
+            await app(new_scope(), receive, send)
         return sent
 
     assert asyncio.run(run(door.installed(sender([START, END])))) == [START, END]
@@ -340,139 +260,3 @@ def test_a_framework_refuses_an_unknown_scope_as_before(door):
 
     app = sender([])
     assert refusal(DOORS[door].installed(app)) == refusal(DOORS[door].bare(app))
-
-
-# --- what raises, and what is cancelled ---------------------------------------------------------
-
-
-class ServerRefusalError(Exception):
-    """What a server raises out of `send` or `receive`."""
-
-
-class BareExit(BaseException):
-    """Neither an Exception nor known to anyone."""
-
-
-@pytest.mark.parametrize("error", [ServerRefusalError("x"), OSError("client left"), BareExit("x")])
-@pytest.mark.parametrize("place", ["endpoint", "send", "receive"])
-@pytest.mark.parametrize("template", [HTTP_SCOPE, WEBSOCKET_SCOPE], ids=["http", "websocket"])
-def test_what_is_raised_arrives_as_the_same_object(template, place, error):
-    caught_by_the_app: list[BaseException] = []
-
-    async def raising(*_: Any) -> Any:
-        raise error
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        step: dict[str, Callable[[], Awaitable[Any]]] = {
-            "endpoint": raising,
-            "send": lambda: send(START),
-            "receive": receive,
-        }
-        try:
-            await step[place]()
-        except BaseException as exc:
-            caught_by_the_app.append(exc)
-            raise
-
-    async def run() -> None:
-        await with_bundle(app)(new_scope(template), raising, raising)
-
-    with pytest.raises(type(error)) as caught:
-        asyncio.run(run())
-    assert caught_by_the_app == [error]
-    assert caught.value is error
-    assert caught.value.__cause__ is None
-    assert caught.value.__context__ is None
-    error.__traceback__ = None
-
-
-@pytest.mark.parametrize("template", [HTTP_SCOPE, WEBSOCKET_SCOPE], ids=["http", "websocket"])
-def test_cancellation_reaches_the_app_once_and_waits_for_its_cleanup(door, template):
-    async def run(dress: Dress) -> list[str]:
-        steps: list[str] = []
-        inside = asyncio.Event()
-
-        async def app(*_: Any) -> None:
-            try:
-                inside.set()
-                await asyncio.Event().wait()
-            except asyncio.CancelledError as exc:
-                steps.append(f"cancelled {exc.args}")
-                await asyncio.sleep(0)  # a second cancellation would land here
-                raise
-            finally:
-                await asyncio.sleep(0)
-                steps.append("cleaned up")
-
-        task = asyncio.create_task(play(dress(app), new_scope(template)))
-        await inside.wait()
-        task.cancel("server stops")
-        await asyncio.wait([task])
-        return [*steps, f"task cancelled: {task.cancelled()}"]
-
-    bare = asyncio.run(run(door.bare))
-    assert bare == ["cancelled ('server stops',)", "cleaned up", "task cancelled: True"]
-    assert asyncio.run(run(door.installed)) == bare
-
-
-def test_an_app_may_refuse_to_be_cancelled(door):
-    """It answers instead; nothing outside repeats the cancellation."""
-
-    async def run(dress: Dress) -> list[Message]:
-        inside = asyncio.Event()
-
-        async def app(_: Scope, __: Receive, send: Send) -> None:
-            try:
-                inside.set()
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                asyncio.current_task().uncancel()
-                await send(START)
-                await send(END)
-
-        task = asyncio.create_task(play(dress(app), new_scope()))
-        await inside.wait()
-        task.cancel()
-        return await task
-
-    assert asyncio.run(run(door.bare)) == [START, END]
-    assert asyncio.run(run(door.installed)) == [START, END]
-
-
-def test_a_deadline_around_the_app_works(door):
-    """`asyncio.timeout` in a layer outside: it cancels, and turns it into TimeoutError."""
-
-    async def app(*_: Any) -> None:
-        await asyncio.Event().wait()
-
-    async def run(dressed: ASGIApp) -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0):
-                await dressed(new_scope(), asyncio.Event().wait, asyncio.Event().wait)
-
-    asyncio.run(run(door.bare(app)))
-    asyncio.run(run(door.installed(app)))
-
-
-def test_middlewares_that_end_the_request_themselves_are_obeyed():
-    """A layer of the user's may answer, or raise, without calling what is inside it."""
-
-    class Shortcut:
-        def __init__(self, app: ASGIApp) -> None:
-            self.app = app
-
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            await send(START)
-            await send(END)
-
-    called: list[str] = []
-
-    async def endpoint(_: Any) -> None:
-        called.append("endpoint")
-
-    app = Starlette(routes=[Route("/somewhere", endpoint)])
-    app.add_middleware(InnerMiddleware)
-    served = with_bundle(app)
-    app.add_middleware(Shortcut)
-    assert asyncio.run(play(served, new_scope())) == [START, END]
-    assert called == []

@@ -27,8 +27,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route, WebSocketRoute
 
 from perf_middleware import Perf, Settings, install
-from tests.http.apps import socket_echo
 from tests.http.servers import Server, serving
+from tests.http.socket_apps import socket_echo
 from tests.http.wire import DEADLINE_S, handshake, http_request, masked
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""An app whose figures are all of one request each: ours, the app's own, and prometheus_client's."""
+"""An app with figures of each kind: ours, its own, and those of prometheus_client."""
 
 import os
 

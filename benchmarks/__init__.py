@@ -1,0 +1,1 @@
+"""What each part of the bundle costs; see README.md."""

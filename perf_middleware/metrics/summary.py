@@ -39,7 +39,9 @@ class Summary:
         """
         for family in families:
             add = self._reader(family.name)
-            if add is None:
+            # A worker process of other settings has other bounds: its requests count, no more.
+            other_bounds = family.kind == "histogram" and tuple(family.bounds) != self._scale.fine_s
+            if add is None or other_bounds:
                 continue
             points = iter(family.points)
             while batch := list(islice(points, STEP_POINTS_MAX)):

@@ -140,6 +140,15 @@ def test_figures_of_two_processes_add_up():
     assert row["statuses"] == {"200": 2, "500": 1}
 
 
+def test_a_process_with_other_bounds_adds_its_requests_and_no_durations():
+    one = recorded([("GET", "/", 200, 1)])
+    two = RequestFigures(buckets_s=(0.123, 4.56), series_max=10)
+    two.series("GET", "/", 200).count += 1
+    told = summarise(one, two)
+    assert told["requests"] == 2
+    assert told["routes"][0]["total_s"] == 0.001
+
+
 # --- the window of recent totals ----------------------------------------------------------------
 
 

@@ -82,7 +82,7 @@ class Bundle:
     def around(self, app: ASGIApp) -> Perf:
         """All layers outside an app whose inside we do not know."""
         self._build_layers()
-        layers = [*in_order(self.layers, "outer"), *in_order(self.layers, "inner")]
+        layers = [*in_order(self.layers, "outer"), *self._inner(users=())]
 
         async def entrance(scope: Scope, receive: Receive, send: Send) -> Any:
             return await stack(scope, receive, send)
@@ -101,15 +101,19 @@ class Bundle:
 
         self._build_layers()
         outer = in_order(self.layers, "outer")
-        inner = in_order(self.layers, "inner")
-        perf = self._perf(app, lambda: _described(app, outer, app.user_middleware, inner))
         build_own_stack = app.build_middleware_stack
 
-        def inner_layers(core: ASGIApp) -> Inner:
-            return Inner(core, layers=inner, first=len(outer), overhead=self.overhead)
+        def description() -> tuple[LayerInfo, ...]:
+            users = app.user_middleware
+            return _described(app, outer, users, self._inner(users))
 
         def build_middleware_stack() -> ASGIApp:
             users = app.user_middleware
+            inner = self._inner(users)
+
+            def inner_layers(core: ASGIApp) -> Inner:
+                return Inner(core, layers=inner, first=len(outer), overhead=self.overhead)
+
             app.user_middleware = [*users, *([Middleware(inner_layers)] if inner else [])]
             try:
                 core = build_own_stack()
@@ -117,8 +121,14 @@ class Bundle:
                 app.user_middleware = users
             return self._entrance(core, outer, perf)
 
+        perf = self._perf(app, description)
         app.build_middleware_stack = build_middleware_stack
         return perf
+
+    def _inner(self, users: Sequence[object]) -> list[Layer]:
+        """The inner layers that have something to do below these middlewares of the user's."""
+        inner = in_order(self.layers, "inner")
+        return [layer for layer in inner if users or layer.rank is not REQUEST_SCOPE]
 
     def _perf(self, app: Any, describe: Any) -> Perf:
         self.perf = Perf(

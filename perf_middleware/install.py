@@ -39,6 +39,11 @@ def install(app: Any, settings: Settings | None = None) -> Perf:
         raise AlreadyInstalledError
     if in_place and app.middleware_stack is not None:
         raise AppAlreadyStartedError
+    if in_place and hasattr(app.state, "perf"):
+        raise ConfigurationError(
+            f"app.state.perf is taken by {type(app.state.perf).__name__} of the app's own: "
+            "install() puts its handle there, give yours another name"
+        )
     if settings is None:
         settings = Settings()
     elif not isinstance(settings, Settings):

@@ -89,7 +89,8 @@ class RequestScope:
     """Innermost layer: shows the exchange the scope as the router will see and fill it.
 
     A middleware in between may have copied the scope or moved root_path; what the router writes
-    (the route it matched) is then only in this one.
+    (the route it matched) is then only in this one.  Where the app has no middleware of its own,
+    the outer layers see the same scope, and this one is left out.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -208,6 +209,7 @@ class Entrance:
         self._lifespan_ran = lifespan_ran
         self._http: ASGIApp = self._first_request
         self._perf = perf
+        self._kind = type(perf)
         self._overhead = overhead
         self._sample_every = sample_every
         # The first request is not sampled: it pays for caches that are still cold.
@@ -215,18 +217,21 @@ class Entrance:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         kind = scope["type"]
-        if kind in ("http", "websocket"):
+        if kind == "http":
             state = scope.get("state")
             if state is None:
                 scope["state"] = {"perf": self._perf}
-            else:
+            elif isinstance(state.get("perf", self._perf), self._kind):  # else it is the app's own
                 state["perf"] = self._perf
-            if kind == "websocket":
-                return self._plain(scope, receive, send)
             self._until_sample -= 1
             if not self._until_sample:
                 return self._sample(scope, receive, send)
             return self._http(scope, receive, send)
+        if kind == "websocket":
+            state = scope.setdefault("state", {})
+            if isinstance(state.get("perf", self._perf), self._kind):
+                state["perf"] = self._perf
+            return self._plain(scope, receive, send)
         if kind == "lifespan" and self._lifespan is not None:
             return self._lifespan(scope, receive, send)
         return self._core(scope, receive, send)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,9 +14,6 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[Any]]
 """Returns None; a layer passes on whatever else is returned, so that the server can complain."""
-
-EXCHANGE: Final = "perf_middleware.exchange"
-"""The scope's key of the request's Exchange (metrics/middleware.py), for layers further in."""
 
 RawHeaders: TypeAlias = "Iterable[tuple[bytes, bytes]]"
 

@@ -6,6 +6,7 @@ wrong setting fails here, never at the first request.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from perf_middleware.dashboard.access import TokenGate
@@ -15,7 +16,7 @@ from perf_middleware.errors import SettingsError
 from perf_middleware.events import Events
 from perf_middleware.insight.health import HealthInput
 from perf_middleware.metrics.drivers.prometheus_registry import ForeignFigures
-from perf_middleware.metrics.middleware import MetricsMiddleware, RequestRecorder
+from perf_middleware.metrics.middleware import MetricsMiddleware, RequestRecorder, name_route
 from perf_middleware.metrics.overhead import Overhead
 from perf_middleware.metrics.probes.gc import GcProbe
 from perf_middleware.metrics.probes.loop import LoopProbe
@@ -23,6 +24,7 @@ from perf_middleware.metrics.probes.process import ProcessProbe
 from perf_middleware.metrics.routes import MetricsPage, ResetCounts
 from perf_middleware.metrics.runtime import Metrics, Sampler
 from perf_middleware.metrics.stores.shared import WorkerExchange
+from perf_middleware.own_routes import has_own_route
 from perf_middleware.perf import RECENT_S, Perf
 from perf_middleware.resource import LifespanPlugin, Resources
 from perf_middleware.stack import (
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
     from perf_middleware.metrics.settings import RuntimeSettings
     from perf_middleware.settings import Settings
+
+
+logger = logging.getLogger("perf_middleware")
 
 
 class Bundle:
@@ -76,6 +81,7 @@ class Bundle:
         if settings.metrics.enabled:
             self.resources.add(Sampler(self.metrics))
         self.layers: list[Layer] = []
+        self.endpoints: dict[str, Endpoint] = {}
         self.overhead: Overhead | None = None
         self.perf: Perf | None = None
 
@@ -108,6 +114,7 @@ class Bundle:
             return _described(app, outer, users, self._inner(users))
 
         def build_middleware_stack() -> ASGIApp:
+            self._leave_own_routes(app)
             users = app.user_middleware
             inner = self._inner(users)
 
@@ -124,6 +131,20 @@ class Bundle:
         perf = self._perf(app, description)
         app.build_middleware_stack = build_middleware_stack
         return perf
+
+    def _leave_own_routes(self, app: Any) -> None:
+        """Give up default paths at which the app answers itself; a path that was set is ours."""
+        origin_of = self.settings.origin_of
+        for path in list(self.endpoints):
+            key = "metrics.path" if path == self.settings.metrics.path else "dashboard.prefix"
+            if origin_of(key) == "default" and has_own_route(app, path):
+                del self.endpoints[path]
+                logger.warning(
+                    "the app answers %s itself, so ours is not served there; "
+                    "PERFORMANCE_%s gives it another path",
+                    path,
+                    key.upper().replace(".", "_"),
+                )
 
     def _inner(self, users: Sequence[object]) -> list[Layer]:
         """The inner layers that have something to do below these middlewares of the user's."""
@@ -164,10 +185,13 @@ class Bundle:
                 Layer(METRICS, lambda app: MetricsMiddleware(app, recorder=recorder)),
                 Layer(REQUEST_SCOPE, RequestScope),
             ]
-        endpoints = self._endpoints()
+        self.endpoints = endpoints = self._endpoints()
         if endpoints:
             self.layers.append(
-                Layer(OPERATORS, lambda app: OperatorEndpoints(app, endpoints=endpoints))
+                Layer(
+                    OPERATORS,
+                    lambda app: OperatorEndpoints(app, endpoints=endpoints, on_answer=name_route),
+                )
             )
         if settings.metrics.overhead and self.layers:
             ordered = [*in_order(self.layers, "outer"), *in_order(self.layers, "inner")]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from perf_middleware.asgi import EXCHANGE
+from perf_middleware.metrics.middleware.exchange import CURRENT
 from perf_middleware.metrics.overhead import OUTSIDE, LayerMeter, Overhead
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class RequestScope:
         self.app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        exchange = scope.get(EXCHANGE)
+        exchange = CURRENT.get()
         if exchange is not None:
             exchange.scope = scope
             exchange.root_path = scope.get("root_path") or ""

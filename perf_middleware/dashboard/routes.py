@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perf_middleware.asgi import EXCHANGE, app_path, find_header, send_response
+from perf_middleware.asgi import app_path, find_header, send_response
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -31,27 +31,34 @@ class Endpoint:
 
 
 class OperatorEndpoints:
-    """Answers the paths of its table itself and passes everything else on."""
+    """Answers the paths of its table itself and passes everything else on.
 
-    def __init__(self, app: ASGIApp, *, endpoints: Mapping[str, Endpoint]) -> None:
+    `on_answer(path)` hears of each answer before it is given.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        endpoints: Mapping[str, Endpoint],
+        on_answer: Callable[[str], None] | None = None,
+    ) -> None:
         self.app = app
         self._endpoints = endpoints
+        self._on_answer = on_answer
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
             path = app_path(scope) if scope.get("root_path") else scope["path"]
             endpoint = self._endpoints.get(path)
             if endpoint is not None:
-                return _answer(endpoint, path, scope, receive, send)
+                if self._on_answer is not None:
+                    self._on_answer(path)
+                return _answer(endpoint, scope, receive, send)
         return self.app(scope, receive, send)
 
 
-async def _answer(
-    endpoint: Endpoint, path: str, scope: Scope, receive: Receive, send: Send
-) -> None:
-    exchange = scope.get(EXCHANGE)
-    if exchange is not None:
-        exchange.route = path
+async def _answer(endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
     if endpoint.gate is not None:
         authorization = find_header(scope["headers"], b"authorization")
         if not endpoint.gate.admits(authorization):

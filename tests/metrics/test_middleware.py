@@ -18,7 +18,6 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route
 
 from perf_middleware import ConfigurationError, MetricsMiddleware
-from perf_middleware.asgi import EXCHANGE
 from perf_middleware.metrics.middleware import current_exchange
 from perf_middleware.metrics.server_timing import PARTS_MAX
 from tests.metrics.wires import (
@@ -509,8 +508,8 @@ ENDINGS = (None, ValueError, OSError, ClientDisconnect, KeyboardInterrupt, async
 def test_no_order_of_messages_leaves_anything_behind(steps, ending, breaks_after, asks):
     async def app(scope, receive, send):
         if asks:
-            scope[EXCHANGE].trace()
-            scope[EXCHANGE].add_part("db", 5)
+            current_exchange().trace()
+            current_exchange().add_part("db", 5)
         for step in steps:
             message = STEPS[step]
             await (receive() if message is None else send(message))
@@ -528,7 +527,6 @@ def test_no_order_of_messages_leaves_anything_behind(steps, ending, breaks_after
     assert told.in_progress == 0
     assert sum(told.statuses.values()) == told.durations == 1
     assert told.disconnects + told.cancelled <= 1
-    assert EXCHANGE not in scope
     assert current_exchange() is None
 
 
@@ -598,7 +596,6 @@ def test_the_exchange_is_current_in_the_request_and_not_outside():
 
     async def app(scope, receive, send):
         seen.append(current_exchange())
-        assert scope[EXCHANGE] is current_exchange()
         await answer(send)
 
     at_once(Wire(http()).serve(MetricsMiddleware(app)))
@@ -612,11 +609,12 @@ def test_requests_side_by_side_do_not_see_each_other():
         seen = []
 
         async def app(scope, receive, send):
-            seen.append(scope[EXCHANGE])
+            mine = current_exchange()
+            seen.append(mine)
             if len(seen) == 2:
                 both.set()
             await both.wait()
-            assert current_exchange() is scope[EXCHANGE]
+            assert current_exchange() is mine
             await answer(send)
 
         middleware = MetricsMiddleware(app)
@@ -741,7 +739,7 @@ def test_the_parts_of_a_request_are_bounded():
     seen = []
 
     async def app(scope, receive, send):
-        exchange = scope[EXCHANGE]
+        exchange = current_exchange()
         for number in range(1_000):
             exchange.add_part(f"part{number}", 1)
         exchange.add_part("part0", 1)

@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from perf_middleware import MetricsMiddleware
-from perf_middleware.asgi import EXCHANGE
+from perf_middleware.metrics.middleware import current_exchange
 from perf_middleware.metrics.slow_requests import MINUTE_NS, SlowLog, SlowRequest
 from tests.metrics.wires import REQUEST, Wire, answer, at_once, http
 
@@ -120,7 +120,7 @@ def lines_of(caplog):
 def slow_app(clock, seconds):
     async def app(scope, receive, send):
         clock.pass_s(seconds)
-        scope[EXCHANGE].add_part("db", 500_000_000)
+        current_exchange().add_part("db", 500_000_000)
         await answer(send)
 
     return app
@@ -144,7 +144,7 @@ def test_the_threshold(clock, caplog, threshold_s, takes_s, logged):
 def test_the_line_has_route_path_parts_and_trace_but_no_query(clock, caplog):
     async def page(request):
         clock.pass_s(2)
-        request.scope[EXCHANGE].add_part("db", 1_500_000_000)
+        current_exchange().add_part("db", 1_500_000_000)
         return PlainTextResponse("page")
 
     middleware = MetricsMiddleware(Starlette(routes=[Route("/users/{id}", page)]))

@@ -10,13 +10,13 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.asgi import EXCHANGE
 from perf_middleware.metrics.middleware.connection import Connection
 from perf_middleware.metrics.middleware.exchange import (
     CURRENT,
     NO_SCOPE,
     Exchange,
     current_exchange,
+    name_route,
     note_part,
 )
 from perf_middleware.metrics.middleware.recorder import RequestRecorder
@@ -29,7 +29,14 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
     from perf_middleware.metrics.families import Family
 
-__all__ = ["Exchange", "MetricsMiddleware", "RequestRecorder", "current_exchange", "note_part"]
+__all__ = [
+    "Exchange",
+    "MetricsMiddleware",
+    "RequestRecorder",
+    "current_exchange",
+    "name_route",
+    "note_part",
+]
 
 STATUS_CLIENT_LEFT: Final = 499  # nginx's name for a client that left before any answer
 
@@ -77,7 +84,6 @@ class MetricsMiddleware:
         if kind == "http":
             recorder = self.recorder
             exchange = Exchange(recorder, scope, receive, send)
-            scope[EXCHANGE] = exchange
             figures = recorder.figures
             figures.in_progress += 1
             token = CURRENT.set(exchange)
@@ -93,10 +99,8 @@ class MetricsMiddleware:
             finally:
                 figures.in_progress -= 1
                 CURRENT.reset(token)
-                # The scope holds the exchange: a cycle would leave both, and all that the
-                # framework hung on the scope, to the garbage collector (4 us a request).  Copies
-                # of the scope hold it too; and a server's own object holds the first one.
-                scope.pop(EXCHANGE, None)
+                # A task that the app left running may still hold the exchange; it should not hold
+                # all that the framework hung on the scope.
                 exchange.scope = NO_SCOPE
         elif kind == "websocket":
             return await Connection(self.recorder, scope, receive, send).run(self.app)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.asgi import EXCHANGE
-from perf_middleware.metrics.middleware.exchange import NO_SCOPE
+from perf_middleware.metrics.middleware.exchange import CURRENT, NO_SCOPE
 
 if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
@@ -35,12 +34,11 @@ class Connection:
 
     async def run(self, app: ASGIApp) -> Any:
         sockets = self._recorder.sockets
-        scope = self.scope  # an inner layer may put its own copy in this one's place
-        scope[EXCHANGE] = self
+        token = CURRENT.set(self)
         started_ns = perf_counter_ns()
         sockets.open += 1
         try:
-            return await app(scope, self.receive, self.send)
+            return await app(self.scope, self.receive, self.send)
         except BaseException:
             if self.code is None:
                 self.code = 1011  # what a server sends for an app that failed (RFC 6455 §7.4.1)
@@ -54,9 +52,8 @@ class Connection:
                 sent=self.sent,
                 open_ns=perf_counter_ns() - started_ns,
             )
-            self.scope.pop(EXCHANGE, None)
-            scope.pop(EXCHANGE, None)
-            self.scope = NO_SCOPE  # no cycle with the scope, as for requests
+            CURRENT.reset(token)
+            self.scope = NO_SCOPE
 
     async def receive(self) -> Message:
         message = await self._receive()

@@ -17,21 +17,33 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from perf_middleware.asgi import Message, Receive, Scope, Send
+    from perf_middleware.metrics.middleware.connection import Connection
     from perf_middleware.metrics.middleware.recorder import RequestRecorder
     from perf_middleware.metrics.requests import RouteTiming
 
 NO_SCOPE: Final[Scope] = {}
-CURRENT: ContextVar[Exchange | None] = ContextVar("perf_middleware.exchange", default=None)
+CURRENT: ContextVar[Exchange | Connection | None] = ContextVar(
+    "perf_middleware.exchange", default=None
+)
+"""What the running code serves: how inner layers and timers find it, also below a copied scope."""
 
 
 def current_exchange() -> Exchange | None:
-    """The exchange that the running code serves, or None outside a request."""
-    return CURRENT.get()
+    """The exchange that the running code serves, or None outside an HTTP request."""
+    exchange = CURRENT.get()
+    return exchange if isinstance(exchange, Exchange) else None
+
+
+def name_route(route: str) -> None:
+    """Count the current request under `route`: it is answered before any routing."""
+    exchange = current_exchange()
+    if exchange is not None:
+        exchange.route = route
 
 
 def note_part(category: str, elapsed_us: int) -> None:
     """Add a timed block to the breakdown of the request that it ran in, if it ran in one."""
-    exchange = CURRENT.get()
+    exchange = current_exchange()
     if exchange is not None:
         exchange.add_part(category, elapsed_us * 1000)
 
@@ -52,8 +64,8 @@ def fresh_ids() -> str:
 class Exchange:
     """One request and its response, while they pass.
 
-    Inner layers find it in the scope under EXCHANGE; they may set `route` (an answer given before
-    any routing), `scope` and `root_path` (as the router will see them) and add to `parts_ns`.
+    Inner layers find it by CURRENT; they may set `route` (an answer given before any routing),
+    `scope` and `root_path` (as the router will see them) and add to `parts_ns`.
     """
 
     __slots__ = (
@@ -179,8 +191,7 @@ class Exchange:
         # A new message and a new list: the app may send the same ones again for the next request.
         headers = list(message.get("headers", ()))
         if self._recorder.server_timing:
-            elapsed_ns = self.first_byte_ns - self.started_ns
-            headers.append((b"server-timing", server_timing(elapsed_ns, self.parts_ns)))
+            headers.append(server_timing(self.first_byte_ns - self.started_ns, self.parts_ns))
         if self._recorder.trace_response:
             headers.append((b"traceresponse", self._trace_response()))
         return {**message, "headers": headers}

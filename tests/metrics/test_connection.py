@@ -1,6 +1,7 @@
 """Websockets are counted apart: how they ended, their messages, those that are open."""
 
 import contextlib
+import gc
 
 import anyio
 import pytest
@@ -11,6 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from perf_middleware import MetricsMiddleware
 from perf_middleware.asgi import EXCHANGE
+from perf_middleware.stack import RequestScope
 from tests.metrics.wires import Wire, at_once, run, values, websocket
 
 CONNECT = {"type": "websocket.connect"}
@@ -188,3 +190,25 @@ def test_a_client_that_is_gone_is_told_from_a_mistake_through_starlette():
     with pytest.raises(WebSocketDisconnect):
         at_once(Wire(websocket("/ws"), CONNECT, breaks_after=3).serve(middleware))
     assert values(middleware.families())["perf_websocket_connections"] == {("/ws", "1006"): 1}
+
+
+async def behind_a_copy(scope, receive, send):
+    await RequestScope(closes)(dict(scope), receive, send)
+
+
+@pytest.mark.parametrize("app", [closes, RequestScope(closes), behind_a_copy])
+def test_a_connection_leaves_no_cycle_to_the_garbage_collector(app):
+    middleware = MetricsMiddleware(app)
+
+    def connect_some():
+        for _ in range(20):
+            at_once(Wire(websocket(), CONNECT).serve(middleware))
+
+    connect_some()  # what is made once
+    gc.collect()
+    gc.disable()
+    try:
+        connect_some()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

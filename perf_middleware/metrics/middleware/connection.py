@@ -54,7 +54,6 @@ class Connection:
                 sent=self.sent,
                 open_ns=perf_counter_ns() - started_ns,
             )
-            self.scope.pop(EXCHANGE, None)
             scope.pop(EXCHANGE, None)
             self.scope = NO_SCOPE  # no cycle with the scope, as for requests
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from perf_middleware.dashboard.access import TokenGate
 from perf_middleware.dashboard.resource import OperatorDoor
 from perf_middleware.dashboard.routes import Endpoint, OperatorEndpoints, json_answer
+from perf_middleware.errors import SettingsError
 from perf_middleware.events import Events
 from perf_middleware.insight.health import HealthInput
 from perf_middleware.metrics.drivers.prometheus_registry import ForeignFigures
@@ -37,6 +38,10 @@ from perf_middleware.stack import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydantic import SecretStr
+
     from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
     from perf_middleware.metrics.settings import RuntimeSettings
     from perf_middleware.settings import Settings
@@ -45,11 +50,7 @@ if TYPE_CHECKING:
 class Bundle:
     """What one `install` builds, on its way to becoming a Perf."""
 
-    def __init__(self, settings: Settings | None) -> None:
-        if settings is None:
-            from perf_middleware.settings import Settings
-
-            settings = Settings()
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.events = Events()
         self.resources = Resources(
@@ -72,8 +73,9 @@ class Bundle:
         self.loop: LoopProbe | None = None
         if settings.runtime.enabled:
             self._watch_process(settings.runtime)
-        self.resources.add(Sampler(self.metrics))
-        self.layers = [Layer(REQUEST_SCOPE, RequestScope)]
+        if settings.metrics.enabled:
+            self.resources.add(Sampler(self.metrics))
+        self.layers: list[Layer] = []
         self.overhead: Overhead | None = None
         self.perf: Perf | None = None
 
@@ -85,7 +87,7 @@ class Bundle:
         async def entrance(scope: Scope, receive: Receive, send: Send) -> Any:
             return await stack(scope, receive, send)
 
-        perf = self._perf(entrance, lambda: _described(layers, [], app))
+        perf = self._perf(entrance, lambda: _described(app, layers))
         stack = self._entrance(app, layers, perf)
         return perf
 
@@ -100,15 +102,15 @@ class Bundle:
         self._build_layers()
         outer = in_order(self.layers, "outer")
         inner = in_order(self.layers, "inner")
-        perf = self._perf(app, lambda: _described(outer, inner, app))
+        perf = self._perf(app, lambda: _described(app, outer, app.user_middleware, inner))
         build_own_stack = app.build_middleware_stack
 
         def inner_layers(core: ASGIApp) -> Inner:
-            return Inner(core, layers=inner, first=len(outer))
+            return Inner(core, layers=inner, first=len(outer), overhead=self.overhead)
 
         def build_middleware_stack() -> ASGIApp:
             users = app.user_middleware
-            app.user_middleware = [*users, Middleware(inner_layers)]
+            app.user_middleware = [*users, *([Middleware(inner_layers)] if inner else [])]
             try:
                 core = build_own_stack()
             finally:
@@ -132,11 +134,12 @@ class Bundle:
         return self.perf
 
     def _entrance(self, app: ASGIApp, layers: list[Layer], perf: Perf) -> Entrance:
-        lifespan = self.settings.lifespan.enabled
+        lifespan = self.settings.lifespan
+        plugin = LifespanPlugin(app, resources=self.resources, last_word_s=lifespan.drain_timeout_s)
         return Entrance(
             app,
             layers=layers,
-            lifespan=LifespanPlugin(app, resources=self.resources) if lifespan else None,
+            lifespan=plugin if lifespan.enabled else None,
             lifespan_ran=lambda: self.resources.running,
             perf=perf,
             overhead=self.overhead,
@@ -147,15 +150,16 @@ class Bundle:
         settings = self.settings
         if settings.metrics.enabled:
             recorder = self.metrics.recorder
-            self.layers.append(
-                Layer(METRICS, lambda app: MetricsMiddleware(app, recorder=recorder))
-            )
+            self.layers += [
+                Layer(METRICS, lambda app: MetricsMiddleware(app, recorder=recorder)),
+                Layer(REQUEST_SCOPE, RequestScope),
+            ]
         endpoints = self._endpoints()
         if endpoints:
             self.layers.append(
                 Layer(OPERATORS, lambda app: OperatorEndpoints(app, endpoints=endpoints))
             )
-        if settings.metrics.overhead:
+        if settings.metrics.overhead and self.layers:
             ordered = [*in_order(self.layers, "outer"), *in_order(self.layers, "inner")]
             self.overhead = Overhead([layer.rank.name for layer in ordered])
             self.metrics.add_collector("overhead", self.overhead.families)
@@ -199,21 +203,25 @@ class Bundle:
         settings = self.settings
         endpoints: dict[str, Endpoint] = {}
         if settings.metrics.enabled:
-            token = settings.metrics.token
+            token = _token("metrics.token", settings.metrics.token)
             endpoints[settings.metrics.path] = Endpoint(
-                MetricsPage(self.metrics),
-                gate=TokenGate(token.get_secret_value()) if token is not None else None,
+                MetricsPage(self.metrics), gate=TokenGate(token) if token is not None else None
             )
         if settings.dashboard.enabled:
             prefix = settings.dashboard.prefix
-            door = OperatorDoor(prefix, settings.dashboard.token, service=settings.service)
-            gate = door.gate
+            token = _token("dashboard.token", settings.dashboard.token)
+            door = OperatorDoor(prefix, token, service=settings.service)
             self.resources.add(door)
-            endpoints[f"{prefix}/status"] = Endpoint(json_answer(self._status), gate=gate)
-            endpoints[f"{prefix}/summary"] = Endpoint(json_answer(self.metrics.summary), gate=gate)
-            endpoints[f"{prefix}/reset"] = Endpoint(
-                ResetCounts(self.metrics), methods=("POST",), gate=gate
-            )
+            operators = {
+                f"{prefix}/status": Endpoint(json_answer(self._status), gate=door.gate),
+                f"{prefix}/summary": Endpoint(json_answer(self.metrics.summary), gate=door.gate),
+                f"{prefix}/reset": Endpoint(
+                    ResetCounts(self.metrics), methods=("POST",), gate=door.gate
+                ),
+            }
+            for path in operators.keys() & endpoints.keys():
+                raise SettingsError((f"metrics.path: {path} is an endpoint of dashboard.prefix",))
+            endpoints |= operators
         return endpoints
 
     async def _status(self) -> dict[str, Any]:
@@ -261,10 +269,24 @@ def _recorder(settings: Settings) -> RequestRecorder:
     )
 
 
-def _described(outer: list[Layer], inner: list[Layer], app: Any) -> tuple[LayerInfo, ...]:
-    rows: list[tuple[str, Any, str, str]] = [
-        (layer.rank.name, layer.rank.place, layer.rank.sees, layer.rank.why) for layer in outer
-    ]
+def _token(key: str, secret: SecretStr | None) -> str | None:
+    if secret is None:
+        return None
+    token = secret.get_secret_value().strip()
+    if not token:
+        # Nobody could send it; and an empty one must not mean "open" here and "random" there.
+        raise SettingsError((f"{key}: must not be blank",))
+    return token
+
+
+def _described(
+    app: Any,
+    outer: Sequence[Layer],
+    users: Sequence[Any] | None = None,
+    inner: Sequence[Layer] = (),
+) -> tuple[LayerInfo, ...]:
+    """One line for each layer; `users` None for an app whose own middlewares are not known."""
+    rows: list[tuple[str, Any, str, str]] = [_row(layer) for layer in outer]
     rows += [
         (
             getattr(middleware.cls, "__name__", type(middleware.cls).__name__),
@@ -272,11 +294,18 @@ def _described(outer: list[Layer], inner: list[Layer], app: Any) -> tuple[LayerI
             "what the layers above let through",
             "the app's own middleware, in the app's own order",
         )
-        for middleware in getattr(app, "user_middleware", ())
+        for middleware in users or ()
     ]
-    rows += [
-        (layer.rank.name, layer.rank.place, layer.rank.sees, layer.rank.why) for layer in inner
-    ]
-    where = "all layers wrap it from outside: its inside is not known" if not inner else ""
-    rows.append((type(app).__name__, "app", "what is left", where or "your routes"))
+    rows += [_row(layer) for layer in inner]
+    where = (
+        "all layers wrap it from outside: its inside is not known"
+        if users is None
+        else "your routes"
+    )
+    rows.append((type(app).__name__, "app", "what is left", where))
     return tuple(LayerInfo(position, *row) for position, row in enumerate(rows, start=1))
+
+
+def _row(layer: Layer) -> tuple[str, Any, str, str]:
+    rank = layer.rank
+    return rank.name, rank.place, rank.sees, rank.why

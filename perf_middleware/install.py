@@ -31,18 +31,22 @@ def install(app: Any, settings: Settings | None = None) -> Perf:
 
     from perf_middleware.bundle import Bundle
     from perf_middleware.perf import Perf
+    from perf_middleware.settings import Settings
 
     _require_asgi(app)
-    if isinstance(app, Perf):
+    in_place = isinstance(app, Starlette)
+    if isinstance(app, Perf) or (in_place and isinstance(getattr(app.state, "perf", None), Perf)):
         raise AlreadyInstalledError
-    if not isinstance(app, Starlette):
-        return Bundle(settings).around(app)
-    if isinstance(getattr(app.state, "perf", None), Perf):
-        raise AlreadyInstalledError
-    if app.middleware_stack is not None:
+    if in_place and app.middleware_stack is not None:
         raise AppAlreadyStartedError
-    perf = Bundle(settings).inside(app)
-    app.state.perf = perf
+    if settings is None:
+        settings = Settings()
+    elif not isinstance(settings, Settings):
+        raise ConfigurationError(f"install() needs Settings, not {type(settings).__name__}")
+    bundle = Bundle(settings)
+    if not in_place:
+        return bundle.around(app)
+    perf = app.state.perf = bundle.inside(app)
     return perf
 
 

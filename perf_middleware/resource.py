@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perf_middleware.lifespan")
 
+LAST_WORDS = frozenset(
+    {"lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed"}
+)
 CLOSE_SLICE_S = 0.5  # each resource gets at least this long to close, however slow the others were
 
 
@@ -121,15 +124,17 @@ class Resources:
         if self.running:
             raise RuntimeError("the resources of this app are running already")
         self.running = True
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             async with anyio.create_task_group() as tasks:
                 begun: list[Resource] = []
                 try:
                     await self._open_all(begun, _Supervisor(tasks, self))
                     yield
-                except Exception as exc:  # noqa: BLE001 - raised again below, outside the task group
-                    # A task group would wrap it; the app's own errors must stay what they are.
+                except anyio.get_cancelled_exc_class():
+                    raise
+                except BaseException as exc:  # noqa: BLE001 - raised again below, outside the group
+                    # A task group would wrap it; an app's error or SystemExit must stay what it is.
                     error = exc
                 finally:
                     await self._close_all(begun)
@@ -157,16 +162,15 @@ class Resources:
 
     async def _open(self, resource: Resource, background: Background) -> str | None:
         """Why the resource did not open, or None when it did."""
-        try:
-            with anyio.fail_after(self._start_timeout_s):
+        with anyio.move_on_after(self._start_timeout_s) as scope:
+            try:
                 await resource.open(background)
-        except TimeoutError:
-            return f"not open after {self._start_timeout_s:g} s"
-        except Exception as exc:  # noqa: BLE001 - whatever a client library raises, it did not open
-            return f"{type(exc).__name__}: {exc}"
-        return None
+            except Exception as exc:  # noqa: BLE001 - whatever a client library raises, it did not open
+                return f"{type(exc).__name__}: {exc}"
+        return f"not open after {self._start_timeout_s:g} s" if scope.cancelled_caught else None
 
     async def _close_all(self, begun: list[Resource]) -> None:
+        interrupted: BaseException | None = None
         until = monotonic() + self._drain_timeout_s
         while begun:
             resource = begun.pop()
@@ -174,16 +178,22 @@ class Resources:
             self._set(resource, "closing", reason)
             left_s = max(until - monotonic(), CLOSE_SLICE_S)
             # Shielded: closing goes on, within its own deadline, also when the start was cancelled.
-            with anyio.move_on_after(left_s, shield=True) as scope:
-                try:
-                    await resource.close()
-                except Exception:
-                    logger.exception("%s failed to close", resource.name)
+            try:
+                with anyio.move_on_after(left_s, shield=True) as scope:
+                    try:
+                        await resource.close()
+                    except Exception:
+                        logger.exception("%s failed to close", resource.name)
+            except anyio.get_cancelled_exc_class() as exc:
+                # asyncio's own Task.cancel() passes every shield: the others are closed first.
+                interrupted = exc
             if scope.cancelled_caught:
                 logger.error(
                     "%s did not close within %.1f s and was abandoned", resource.name, left_s
                 )
             self._set(resource, "failed" if state == "failed" else "closed", reason)
+        if interrupted is not None:
+            raise interrupted
 
     def _set(self, resource: Resource, state: ResourceState, reason: str = "") -> None:
         self._states[resource.name] = (state, reason)
@@ -211,69 +221,95 @@ class _Supervisor:
 class LifespanPlugin:
     """Runs the resources around the app's own lifespan, on the server's lifespan messages.
 
-    An app that does not take part in the lifespan protocol gets its resources all the same.
+    An app that takes no part in the lifespan protocol gets its resources all the same.  Where the
+    resources run already (two servers or two test clients on one app), they serve both, and only
+    the app's own lifespan runs once more.
+
+    `last_word_s` is how long the app may go on after it has said that it has stopped.
     """
 
-    def __init__(self, app: ASGIApp, *, resources: Resources) -> None:
+    def __init__(self, app: ASGIApp, *, resources: Resources, last_word_s: float = 10.0) -> None:
         self.app = app
         self._resources = resources
+        self._last_word_s = last_word_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        startup = await receive()
-        last_word: Message = {"type": "lifespan.shutdown.complete"}
-        handshake = _Handshake(startup, receive, send)
+        talk = _Talk(await receive(), receive, send, last_word_s=self._last_word_s)
+        if self._resources.running:
+            logger.warning("this app is started once more; the resources of its first start serve")
+            await self.app(scope, talk.receive, send)
+            return
+        opened = False
         try:
             async with self._resources.opened():
-                try:
-                    await self.app(scope, handshake.receive, handshake.send)
-                except Exception as exc:
-                    if handshake.spoke:
-                        raise
-                    # Servers take an exception before any answer as "no lifespan here", so do we.
-                    logger.info(
-                        "the app takes no part in the ASGI lifespan (%s: %s)",
-                        type(exc).__name__,
-                        exc,
-                    )
-                if handshake.held is None:
-                    if not handshake.spoke:
-                        await send({"type": "lifespan.startup.complete"})
-                    if not handshake.stopping:
-                        await receive()
-        except ResourceStartError as exc:
-            logger.error("%s", exc)  # noqa: TRY400 - one clear sentence, the cause is in it
-            await send({"type": "lifespan.startup.failed", "message": str(exc)})
-            return
-        except BaseException:
-            if handshake.held is not None:
-                await send(handshake.held)
+                opened = True
+                await self._live(scope, talk)
+        except BaseException as exc:
+            if isinstance(exc, ResourceStartError) and not opened:
+                logger.error("%s", exc)  # noqa: TRY400 - one clear sentence, the cause is in it
+                await send({"type": "lifespan.startup.failed", "message": str(exc)})
+                return
+            if talk.last_word is not None:
+                await send(talk.last_word)
             raise
-        await send(handshake.held or last_word)
+        await send(talk.last_word or {"type": "lifespan.shutdown.complete"})
+
+    async def _live(self, scope: Scope, talk: _Talk) -> None:
+        """The app's own lifespan; what it leaves unsaid is said for it."""
+        try:
+            with talk.scope:
+                await self.app(scope, talk.receive, talk.send)
+        except Exception as exc:
+            if talk.heard or talk.started or talk.last_word is not None:
+                raise
+            # Servers take an exception of an app that did not even listen as "no lifespan here".
+            logger.info(
+                "the app takes no part in the ASGI lifespan (%s: %s)", type(exc).__name__, exc
+            )
+        if talk.last_word is None:
+            if not talk.started:
+                await talk.send({"type": "lifespan.startup.complete"})
+            if not talk.stopping:
+                await talk.receive_next()
 
 
-class _Handshake:
-    """The lifespan messages between the server and the app: the app's last word waits for ours."""
+class _Talk:
+    """The lifespan messages between the server and the app: the app's last word waits for ours.
 
-    def __init__(self, startup: Message, receive: Receive, send: Send) -> None:
-        self._startup: Message | None = startup
+    The server may end the process on a last word, so our resources close before it is passed on.
+    """
+
+    def __init__(
+        self, startup: Message, receive: Receive, send: Send, *, last_word_s: float
+    ) -> None:
+        self._startup = startup
         self._receive = receive
         self._send = send
-        self.spoke = False
+        self._last_word_s = last_word_s
+        self.scope = anyio.CancelScope()
+        self.heard = False
+        self.started = False
         self.stopping = False
-        self.held: Message | None = None
+        self.last_word: Message | None = None
 
     async def receive(self) -> Message:
-        if self._startup is not None:
-            startup, self._startup = self._startup, None
-            return startup
+        if not self.heard:
+            self.heard = True
+            return self._startup
+        if self.last_word is not None:
+            # Many apps listen in an endless loop: nothing comes any more, and the server waits.
+            self.scope.cancel()
+        return await self.receive_next()
+
+    async def receive_next(self) -> Message:
         message = await self._receive()
         self.stopping = True
         return message
 
     async def send(self, message: Message) -> None:
-        self.spoke = True
-        if message["type"] == "lifespan.startup.complete":
-            await self._send(message)
-        else:
-            # The server ends the process on this one: our resources close before it is passed on.
-            self.held = message
+        if message["type"] in LAST_WORDS:
+            self.last_word = message
+            self.scope.deadline = anyio.current_time() + self._last_word_s
+            return
+        self.started = self.started or message["type"] == "lifespan.startup.complete"
+        await self._send(message)

@@ -114,7 +114,7 @@ class Boundary:
         self._outside = outside
         self._inside = inside
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         meter: LayerMeter = scope[METER]
         outside, inside = self._outside, self._inside
 
@@ -134,7 +134,7 @@ class Boundary:
 
         meter.cross(inside, perf_counter_ns())
         try:
-            await self.app(scope, receive_across, send_across)
+            return await self.app(scope, receive_across, send_across)
         finally:
             meter.cross(outside, perf_counter_ns())
 
@@ -167,12 +167,17 @@ def composed_measured(layers: Sequence[Layer], app: ASGIApp, *, first: int) -> A
 class Inner:
     """Head of the inner layers: sampled requests take the measured twin."""
 
-    def __init__(self, app: ASGIApp, *, layers: Sequence[Layer], first: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, layers: Sequence[Layer], first: int, overhead: Overhead | None
+    ) -> None:
         self.app = self._plain = composed(layers, app)
         self._measured = composed_measured(layers, app, first=first)
+        self._overhead = overhead
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if METER in scope:
+        # A mounted app of its own bundle also finds the outer app's meter: that one has no room for
+        # the layers of this stack.
+        if METER in scope and scope[METER].overhead is self._overhead:
             return self._measured(scope, receive, send)
         return self._plain(scope, receive, send)
 
@@ -181,6 +186,8 @@ class Entrance:
     """Head of the whole stack: the lifespan goes to the plugin, requests to the outer layers.
 
     Not a coroutine function, so that a request pays no extra frame for passing through.
+    Every layer keeps the next one as `app`: FastAPI's telemetry follows that attribute to see if
+    OpenTelemetry's own middleware is in the stack, and makes every span twice when it cannot.
     """
 
     def __init__(
@@ -208,19 +215,18 @@ class Entrance:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         kind = scope["type"]
-        if kind == "http":
+        if kind in ("http", "websocket"):
             state = scope.get("state")
             if state is None:
                 scope["state"] = {"perf": self._perf}
             else:
                 state["perf"] = self._perf
+            if kind == "websocket":
+                return self._plain(scope, receive, send)
             self._until_sample -= 1
             if not self._until_sample:
                 return self._sample(scope, receive, send)
             return self._http(scope, receive, send)
-        if kind == "websocket":
-            scope.setdefault("state", {})["perf"] = self._perf
-            return self._plain(scope, receive, send)
         if kind == "lifespan" and self._lifespan is not None:
             return self._lifespan(scope, receive, send)
         return self._core(scope, receive, send)
@@ -235,12 +241,12 @@ class Entrance:
             )
         return self._plain(scope, receive, send)
 
-    async def _sample(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _sample(self, scope: Scope, receive: Receive, send: Send) -> Any:
         self._until_sample = self._sample_every
         overhead = self._overhead
         assert overhead is not None  # noqa: S101 - only its presence starts the countdown
-        scope[METER] = meter = LayerMeter(len(overhead), now_ns=perf_counter_ns())
+        scope[METER] = meter = LayerMeter(overhead, now_ns=perf_counter_ns())
         try:
-            await self._measured(scope, receive, send)
+            return await self._measured(scope, receive, send)
         finally:
             overhead.settle(meter)

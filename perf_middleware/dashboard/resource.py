@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 from perf_middleware.dashboard.access import TokenGate
 
 if TYPE_CHECKING:
-    from pydantic import SecretStr
-
     from perf_middleware.resource import Background
 
 logger = logging.getLogger("perf_middleware.dashboard")
@@ -40,10 +38,10 @@ class OperatorDoor:
     name = "operator endpoints"
     required = False
 
-    def __init__(self, prefix: str, token: SecretStr | None, *, service: str) -> None:
+    def __init__(self, prefix: str, token: str | None, *, service: str) -> None:
         self._prefix = prefix
         self._random = random_token(service) if token is None else None
-        self.gate = TokenGate(self._random or (token.get_secret_value() if token else ""))
+        self.gate = TokenGate(token or self._random or "")
 
     async def open(self, background: Background) -> None:
         if self._random is not None:

@@ -7,6 +7,7 @@ weighted mean.  An input that nobody measured has no part in it; with none at al
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import inf, isfinite
 from typing import Any
 
 
@@ -25,7 +26,8 @@ class HealthInput:
     reason: str
 
     def __post_init__(self) -> None:
-        if self.weight <= 0 or self.fine == self.bad:
+        ends_differ = isfinite(self.fine) and isfinite(self.bad) and self.fine != self.bad
+        if not (0 < self.weight < inf and ends_differ):
             raise ValueError(f"needs a weight above 0 and two different ends: {self}")
 
     @property

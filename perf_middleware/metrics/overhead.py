@@ -71,12 +71,16 @@ class Overhead:
 
 
 class LayerMeter:
-    """One sampled request: which region is running, since when, and what each has spent so far."""
+    """One sampled request: which region is running, since when, and what each has spent so far.
 
-    __slots__ = ("_region", "_since_ns", "spent_ns")
+    `overhead` is where it will be settled: the stack that these regions are in.
+    """
 
-    def __init__(self, layers: int, *, now_ns: int) -> None:
-        self.spent_ns = [0] * layers
+    __slots__ = ("_region", "_since_ns", "overhead", "spent_ns")
+
+    def __init__(self, overhead: Overhead, *, now_ns: int) -> None:
+        self.overhead = overhead
+        self.spent_ns = [0] * len(overhead)
         self._region = OUTSIDE
         self._since_ns = now_ns
 

@@ -253,6 +253,16 @@ def test_a_failure_at_the_end_is_reported_as_before(app, said):
     assert any(said in line for line in twins.both(spoken))
 
 
+def test_an_app_that_does_not_even_listen_is_served_where_a_lifespan_is_asked_for():
+    """The one difference: without us such an app never starts with `lifespan="on"`.  Our resources
+    need a lifespan, and the server does not say whether it insists on the app's.
+    """
+    server = Server(with_bundle(strict), lifespan="on")
+    with serving(server):
+        assert server.exchange(TEXT).startswith(b"HTTP/1.1 200 ")
+    assert server.exit is None
+
+
 # --- the end ------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from tests.metrics.wires import Wire, answer, at_once, http, values
 
 
 def meter_for(overhead, now_ns=0):
-    return LayerMeter(len(overhead), now_ns=now_ns)
+    return LayerMeter(overhead, now_ns=now_ns)
 
 
 def test_each_region_is_charged_with_its_own_time():

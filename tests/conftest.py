@@ -1,0 +1,14 @@
+"""What tests of several features need."""
+
+import os
+
+import pytest
+
+
+@pytest.fixture
+def nothing_set(monkeypatch, tmp_path):
+    """No settings from outside: a clean environment and an empty working directory."""
+    for name in list(os.environ):
+        if name.upper().startswith("PERFORMANCE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)

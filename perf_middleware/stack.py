@@ -228,8 +228,10 @@ class Entrance:
                 return self._sample(scope, receive, send)
             return self._http(scope, receive, send)
         if kind == "websocket":
-            state = scope.setdefault("state", {})
-            if isinstance(state.get("perf", self._perf), self._kind):
+            state = scope.get("state")
+            if state is None:
+                scope["state"] = {"perf": self._perf}
+            elif isinstance(state.get("perf", self._perf), self._kind):
                 state["perf"] = self._perf
             return self._plain(scope, receive, send)
         if kind == "lifespan" and self._lifespan is not None:

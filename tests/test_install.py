@@ -6,12 +6,13 @@ import pickle
 import subprocess
 import sys
 import wsgiref.simple_server
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import anyio
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from prometheus_client import REGISTRY, Counter
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse
@@ -298,7 +299,7 @@ def test_settings_that_do_not_go_together_stop_install(values, problem):
 
 # --- what is off is absent ----------------------------------------------------------------------
 
-EVERYTHING = ["metrics", "operator endpoints", "request scope", "Starlette"]
+EVERYTHING = ["metrics", "operator endpoints", "Starlette"]
 
 
 @pytest.mark.parametrize(
@@ -562,3 +563,78 @@ def test_a_websocket_route_works_under_install():
     install(app)
     with TestClient(app) as client, client.websocket_connect("/ws") as socket:
         assert socket.receive_text() == "Perf"
+
+
+# --- names and paths that the app has taken already -----------------------------------------------
+
+
+def test_a_handle_of_the_app_s_own_is_not_overwritten():
+    app = Starlette()
+    app.state.perf = "mine"
+    with pytest.raises(ConfigurationError, match="perf is taken by str"):
+        install(app, Settings())
+    assert app.state.perf == "mine"
+
+
+def test_a_state_of_the_app_s_own_under_our_name_is_left_alone():
+    @asynccontextmanager
+    async def lifespan(app):
+        yield {"perf": "mine"}
+
+    async def tell(request):
+        return PlainTextResponse(str(request.state.perf))
+
+    app = Starlette(routes=[Route("/", tell)], lifespan=lifespan)
+    install(app, Settings())
+    with TestClient(app) as client:
+        assert client.get("/").text == "mine"
+
+
+def own_page(request):
+    return PlainTextResponse("mine")
+
+
+def with_own_metrics(kind):
+    app = FastAPI() if "FastAPI" in kind else Starlette()
+    if kind == "FastAPI, included router":
+        router = APIRouter(prefix="/metrics")
+        router.add_api_route("", own_page, response_class=PlainTextResponse)
+        app.include_router(router)
+    elif "mount" in kind:
+        app.mount("/metrics", Starlette(routes=[Route("/", own_page)]))
+    else:
+        app.add_route("/metrics", own_page)
+    return app
+
+
+OWN_METRICS = ["Starlette, route", "Starlette, mount", "FastAPI, route", "FastAPI, mount",
+               "FastAPI, included router"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OWN_METRICS)
+def test_an_app_that_exposes_its_own_metrics_keeps_them_and_is_told(kind, caplog):
+    app = with_own_metrics(kind)
+    perf = install(app, Settings(dashboard={"token": "a token of ours"}))
+    with TestClient(app) as client:
+        ours = "http_requests_total" in client.get("/metrics").text
+        summary = client.get("/_perf/summary", headers={"Authorization": "Bearer a token of ours"})
+    assert not ours
+    assert summary.status_code == 200
+    assert "the app answers /metrics itself" in caplog.text
+    assert perf.metrics.recorder.figures.totals()[0] >= 2
+
+
+@pytest.mark.parametrize("kind", OWN_METRICS)
+def test_a_path_that_was_set_is_ours(kind):
+    app = with_own_metrics(kind)
+    install(app, Settings(metrics={"path": "/metrics"}))
+    with TestClient(app) as client:
+        assert "http_requests_total" in client.get("/metrics").text
+
+
+def test_a_route_that_would_match_anything_does_not_take_our_path():
+    app = Starlette(routes=[Route("/{path:path}", own_page)])
+    install(app, Settings())
+    with TestClient(app) as client:
+        assert "http_requests_total" in client.get("/metrics").text
+        assert client.get("/other").text == "mine"

@@ -182,8 +182,16 @@ def test_describe_shows_the_users_middlewares_in_their_places(framework, install
 
 def test_describe_around_any_other_app_has_all_layers_in_the_order_of_the_table():
     rows = install(by_hand("answers")).describe()
-    assert [row.name for row in rows] == [*OURS, "function"]
-    assert [row.name for row in rows[:-1]] == [rank.name for rank in ORDER]
+    assert [row.name for row in rows] == [*OURS[:2], "function"]
+    assert [row.name for row in rows[:-1]] == [rank.name for rank in ORDER][:2]
+
+
+def test_the_request_scope_is_there_where_a_middleware_stands_between():
+    app = Starlette()
+    perf = install(app, Settings())
+    assert [row.name for row in perf.describe()] == [*OURS[:2], "Starlette"]
+    app.add_middleware(Auth)
+    assert [row.name for row in perf.describe()] == [*OURS[:2], "Auth", OURS[2], "Starlette"]
 
 
 def test_describe_follows_what_is_added_later():

@@ -54,14 +54,19 @@ class RouteTemplates:
             if context is not None and (matched is None or matched is context.original_route):
                 matched = context
         if matched is None:
-            return _of_endpoint(scope, base)
+            matched = scope.get("endpoint")
+            if matched is None:
+                return UNMATCHED
         root: str = scope.get("root_path") or ""
         # The growth alone: a proxy's clients may choose the root_path that was there before.
         key = id(matched) if root == base else (id(matched), _growth(root, base))
         known = self._known.get(key)
         if known is not None:
             return known[1]
-        template, stable = _composed(matched, scope, base)
+        if matched is scope.get("endpoint"):
+            template, stable = _of_endpoint(scope, base)
+        else:
+            template, stable = _composed(matched, scope, base)
         if stable and len(self._known) < REMEMBERED_MAX:
             self._known[key] = (matched, template)
         return template
@@ -76,7 +81,7 @@ def _composed(matched: Any, scope: Scope, base: str) -> tuple[str, bool]:
         return _of_mount(route, scope, base), False
     path_format = getattr(route, "path_format", None) or getattr(route, "path", None)
     if not isinstance(path_format, str):
-        return _of_endpoint(scope, base), False
+        return _of_endpoint(scope, base)
     prefix = _growth(scope.get("root_path") or "", base)
     own_names = getattr(route, "param_convertors", ())
     outer = {
@@ -91,27 +96,32 @@ def _composed(matched: Any, scope: Scope, base: str) -> tuple[str, bool]:
 
 def _of_mount(mount: Any, scope: Scope, base: str) -> str:
     if scope.get("endpoint") is not mount.app:
-        return _of_endpoint(scope, base)
+        return _of_endpoint(scope, base)[0]
     return UNMATCHED if getattr(mount, "routes", None) else _named_prefix(scope, base) + _REST
 
 
-def _of_endpoint(scope: Scope, base: str) -> str:
-    """The template where the router left only the endpoint, by the routes of the innermost app."""
+def _of_endpoint(scope: Scope, base: str) -> tuple[str, bool]:
+    """The template where the router left only the endpoint, by the routes of the innermost app.
+
+    And whether it is the same for every request to that endpoint: it is then remembered, so that
+    the routes are read once.
+    """
     endpoint = scope.get("endpoint")
     if endpoint is None:
-        return UNMATCHED
+        return UNMATCHED, False
     path = app_path(scope)
-    for route in getattr(scope.get("app"), "routes", None) or ():
-        if getattr(route, "endpoint", None) is endpoint:
-            pattern = getattr(route, "path_regex", None)
-            if pattern is not None and pattern.match(path):
-                return _named_prefix(scope, base) + str(route.path_format) or "/"
-        elif _mounts(route) and route.app is endpoint:
-            return _of_mount(route, scope, base)
+    prefix = _named_prefix(scope, base)
+    literal = prefix == _growth(scope.get("root_path") or "", base)
+    routes = getattr(scope.get("app"), "routes", None) or ()
+    same = [route for route in routes if getattr(route, "endpoint", None) is endpoint]
+    for route in same:
+        pattern = getattr(route, "path_regex", None)
+        if pattern is not None and pattern.match(path):
+            return prefix + str(route.path_format) or "/", literal and len(same) == 1
     if getattr(endpoint, "routes", None):
-        return UNMATCHED  # a mounted app that routes itself and found none
-    # Inside a mounted router that is no app: that much is known, and no raw path may be told.
-    return _named_prefix(scope, base) + _REST
+        return UNMATCHED, False  # a mounted app that routes itself and found none
+    # A mounted app, or inside a mounted router that is no app: no raw path may be told.
+    return prefix + _REST, literal
 
 
 def _of_frontend(scope: Scope, base: str, below: str) -> str:

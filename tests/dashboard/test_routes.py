@@ -225,7 +225,7 @@ def test_status_is_one_picture_of_the_process():
     assert said["requests"]["total"] == 3
     assert said["requests"]["in_progress"] == 1, "the one that asks"
     assert [layer["name"] for layer in said["layers"]] == [
-        "metrics", "operator endpoints", "request scope", "Starlette",
+        "metrics", "operator endpoints", "Starlette",
     ]  # fmt: skip
     assert set(said["resources"]["event loop probe"]) >= {"state", "required"}
     assert said["health"] == {"score": None, "inputs": []}

@@ -20,6 +20,7 @@ from starlette.routing import Mount, Route
 from perf_middleware import ConfigurationError, MetricsMiddleware
 from perf_middleware.metrics.middleware import current_exchange
 from perf_middleware.metrics.server_timing import PARTS_MAX
+from perf_middleware.stack import RequestScope
 from tests.metrics.wires import (
     REQUEST,
     Wire,
@@ -563,7 +564,7 @@ APPS = {
     "raw, exception": lambda: with_exception,
     "raw, nothing sent": lambda: says_nothing,
     "starlette": lambda: Starlette(routes=[Route("/", page)]),
-    "starlette, copied scope": lambda: copies(Starlette(routes=[Route("/", page)])),
+    "starlette, copied scope": lambda: copies(RequestScope(Starlette(routes=[Route("/", page)]))),
     "starlette, exception": lambda: Starlette(routes=[Route("/", starlette_fails)]),
     "fastapi": lambda: FastAPI(routes=[Route("/", page)]),
 }

@@ -157,6 +157,12 @@ def test_while_a_large_page_is_made_others_run(accept, coding):
     assert turns >= 150
 
 
+def test_for_head_no_page_is_made():
+    start, body = request(MetricsPage(with_series(300)), "/metrics", "HEAD")
+    assert start["status"] == 200
+    assert body == {"type": "http.response.body", "body": b""}
+
+
 def test_a_summary_under_trio():
     async def main():
         return await with_series(120).summary()

@@ -221,7 +221,7 @@ class Entrance:
             state = scope.get("state")
             if state is None:
                 scope["state"] = {"perf": self._perf}
-            elif isinstance(state.get("perf", self._perf), self._kind):  # else it is the app's own
+            elif "perf" not in state or type(state["perf"]) is self._kind:  # else the app's own
                 state["perf"] = self._perf
             self._until_sample -= 1
             if not self._until_sample:
@@ -231,7 +231,7 @@ class Entrance:
             state = scope.get("state")
             if state is None:
                 scope["state"] = {"perf": self._perf}
-            elif isinstance(state.get("perf", self._perf), self._kind):
+            elif "perf" not in state or type(state["perf"]) is self._kind:
                 state["perf"] = self._perf
             return self._plain(scope, receive, send)
         if kind == "lifespan" and self._lifespan is not None:

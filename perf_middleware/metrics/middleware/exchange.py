@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from perf_middleware.metrics.requests import RouteTiming
 
 NO_SCOPE: Final[Scope] = {}
+NO_HEADERS: Final[list[tuple[bytes, bytes]]] = []
 CURRENT: ContextVar[Exchange | Connection | None] = ContextVar(
     "perf_middleware.exchange", default=None
 )
@@ -81,7 +82,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self.scope = scope
-        self.headers: list[tuple[bytes, bytes]] = scope.get("headers", [])
+        self.headers: list[tuple[bytes, bytes]] = scope.get("headers", NO_HEADERS)
         self.root_path: str = scope.get("root_path") or ""
         self.route: str | None = None
         self.status = 0

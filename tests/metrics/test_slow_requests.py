@@ -207,3 +207,23 @@ def test_lines_over_the_budget_are_counted_and_not_written(clock, caplog):
     clock.pass_s(60)
     at_once(Wire(http()).serve(middleware))
     assert len(lines_of(caplog)) == 3
+
+
+@pytest.mark.parametrize(
+    ("before_s", "within_s", "logged"),
+    [
+        pytest.param(0.1, 3_600.0, False, id="a stream may last"),
+        pytest.param(2.0, 0.0, True, id="but must begin in time"),
+    ],
+)
+def test_a_stream_is_judged_by_its_first_byte(clock, caplog, before_s, within_s, logged):
+    async def app(scope, receive, send):
+        clock.pass_s(before_s)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        clock.pass_s(within_s)
+        await send({"type": "http.response.body", "body": b""})
+
+    middleware = MetricsMiddleware(app)
+    at_once(Wire(http()).serve(middleware))
+    assert len(lines_of(caplog)) == middleware.recorder.slow_log.slow == logged

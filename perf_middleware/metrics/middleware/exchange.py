@@ -72,7 +72,7 @@ class Exchange:
     __slots__ = (
         "_ids", "_receive", "_recorder", "_send", "_trace", "first_byte_ns", "head", "headers",
         "left", "parts_ns", "recorded", "request_bytes", "response_bytes", "root_path", "route",
-        "scope", "started_ns", "status",
+        "scope", "started_ns", "status", "streamed",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +92,7 @@ class Exchange:
         self.parts_ns: dict[str, int] | None = None
         self.recorded: RouteTiming | None = None
         self.left = False
+        self.streamed = False
         self._trace: TraceContext | None = None
         self._ids: str | None = None
         self.started_ns = perf_counter_ns()
@@ -115,6 +116,7 @@ class Exchange:
             self.response_bytes += len(message.get("body", b""))
             if not message.get("more_body"):
                 return self._send_last(message)
+            self.streamed = True
         elif kind == "http.response.start":
             if not self.first_byte_ns:  # a second head never reaches the client
                 self.first_byte_ns = perf_counter_ns()

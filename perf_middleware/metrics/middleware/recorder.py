@@ -118,11 +118,13 @@ class RequestRecorder:
     def _log_slow(
         self, exchange: Exchange, route: str, status: int, ended_ns: int, outcome: str
     ) -> None:
+        first_byte_ns = exchange.first_byte_ns
+        if exchange.streamed and first_byte_ns - exchange.started_ns < self.slow_request_ns:
+            return  # a stream lasts as long as it is wanted: only its beginning can be slow
         if not self.slow_log.admits(ended_ns):
             return
         scope = exchange.scope
         trace = exchange.trace() if self.trace_context else None
-        first_byte_ns = exchange.first_byte_ns
         logger.warning(
             "%s",
             SlowRequest(

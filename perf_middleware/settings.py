@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 from pydantic import Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from perf_middleware.configuration.problems import invalid_values
+from perf_middleware.configuration.schema import PREFIX, Schema
+from perf_middleware.configuration.sources import gather
 from perf_middleware.dashboard.settings import DashboardSettings
 from perf_middleware.errors import SettingsError
 from perf_middleware.metrics.settings import MetricsSettings, RuntimeSettings
 from perf_middleware.section import Section
-from perf_middleware.settings_problems import invalid_values
-from perf_middleware.settings_schema import PREFIX, Schema
-from perf_middleware.settings_sources import gather
 
 DEFAULT = "default"
 MASK = "********"

@@ -10,9 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from perf_middleware.configuration.schema import Schema, Setting  # noqa: E402
+from perf_middleware.configuration.words import allowed_in_words, value_in_words  # noqa: E402
 from perf_middleware.settings import Settings  # noqa: E402 - from this tree, not an installed one
-from perf_middleware.settings_schema import Schema, Setting  # noqa: E402
-from perf_middleware.settings_words import allowed_in_words, value_in_words  # noqa: E402
 
 PAGE = ROOT / "docs" / "settings.md"
 BEGIN = "<!-- tables: written by scripts/settings_docs.py -->"

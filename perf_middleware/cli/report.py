@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from perf_middleware import __version__
-from perf_middleware.settings_words import value_in_words
+from perf_middleware.configuration.words import value_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

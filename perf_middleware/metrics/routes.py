@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import anyio.lowlevel
 
 from perf_middleware.asgi import find_header, send_response
-from perf_middleware.metrics.exposition import CONTENT_TYPES
-from perf_middleware.metrics.negotiation import accepts_gzip, negotiate
+from perf_middleware.metrics.exposition.negotiation import accepts_gzip, negotiate
+from perf_middleware.metrics.exposition.page import CONTENT_TYPES
 
 if TYPE_CHECKING:
     from perf_middleware.asgi import Receive, Scope, Send

@@ -13,23 +13,23 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from perf_middleware.metrics.custom import CustomMetrics
+from perf_middleware.metrics.custom.figures import CustomMetrics
+from perf_middleware.metrics.custom.instruments import LabelOverflow
 from perf_middleware.metrics.decorators import Timers, log_label_overflow
-from perf_middleware.metrics.exposition import render
+from perf_middleware.metrics.exposition.foreign import to_family
+from perf_middleware.metrics.exposition.page import render
 from perf_middleware.metrics.families import NO_LABELS, Collector, Family, LabelSet, Value, counter
-from perf_middleware.metrics.foreign import to_family
-from perf_middleware.metrics.instruments import LabelOverflow
 from perf_middleware.metrics.middleware import RequestRecorder, current_exchange, note_part
-from perf_middleware.metrics.summary import Summary
-from perf_middleware.metrics.window import SAMPLE_EVERY_S, Recent, Window
+from perf_middleware.metrics.requests.summary import Summary
+from perf_middleware.metrics.requests.window import SAMPLE_EVERY_S, Recent, Window
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-    from perf_middleware.metrics.exposition import Dropped
-    from perf_middleware.metrics.foreign import ForeignFamily
-    from perf_middleware.metrics.textformat import TextFormat
-    from perf_middleware.metrics.trace import TraceContext
+    from perf_middleware.metrics.exposition.foreign import ForeignFamily
+    from perf_middleware.metrics.exposition.page import Dropped
+    from perf_middleware.metrics.exposition.textformat import TextFormat
+    from perf_middleware.metrics.requests.trace import TraceContext
     from perf_middleware.resource import Background
 
 logger = logging.getLogger("perf_middleware.metrics")

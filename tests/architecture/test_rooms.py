@@ -23,7 +23,8 @@ SHELLS = frozenset(
     {"__init__", "middleware", "decorators", "routes", "resource", "runtime", "probes", "stores",
      "drivers", "settings"}
 )  # fmt: skip
-NO_FEATURES = frozenset({"cli"})  # a front door like install: it speaks to all of them
+# The front door like install, which speaks to all of them, and what reads the settings for it.
+NO_FEATURES = frozenset({"cli", "configuration"})
 
 WAITING = frozenset(
     {"asyncio", "anyio", "sniffio", "trio", "threading", "_thread", "multiprocessing", "concurrent",
@@ -50,15 +51,21 @@ THREADS_COUNT = (
     "the app's own figures are counted from any thread: a lock keeps each addition whole"
 )
 ALLOWED = {
-    ("metrics/cells.py", "threading"): THREADS_COUNT,
-    ("metrics/custom.py", "threading"): THREADS_COUNT,
-    ("metrics/instruments.py", "threading"): THREADS_COUNT,
+    ("metrics/custom/cells.py", "threading"): THREADS_COUNT,
+    ("metrics/custom/figures.py", "threading"): THREADS_COUNT,
+    ("metrics/custom/instruments.py", "threading"): THREADS_COUNT,
     (
-        "metrics/templates.py",
+        "metrics/requests/templates.py",
         "starlette",
     ): "asks the app's own path convertors, a table of functions",
-    ("metrics/tracking.py", ASYNC): "wraps the app's coroutines and waits for nothing of its own",
-    ("metrics/tracking.py", "sys"): "keeps the event loop's hooks for its own async generators",
+    (
+        "metrics/custom/tracking.py",
+        ASYNC,
+    ): "wraps the app's coroutines, waits for none",
+    (
+        "metrics/custom/tracking.py",
+        "sys",
+    ): "keeps the event loop's hooks for async generators",
 }
 
 
@@ -354,8 +361,8 @@ def test_a_breach_is_found(path, source, breach):
         ("metrics/window.py", "from os import PathLike\nfrom sys import byteorder"),
         ("metrics/window.py", "import ormsgpack"),
         ("metrics/window.py", "from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S"),
-        ("metrics/tracking.py", "async def f(): await g()"),
-        ("metrics/cells.py", "from threading import Lock"),
+        ("metrics/custom/tracking.py", "async def f(): await g()"),
+        ("metrics/custom/cells.py", "from threading import Lock"),
         ("metrics/runtime.py", "import asyncio, time, os\nasync def f(): print(open('x'))"),
         ("metrics/probes/pulse.py", "import threading"),
         ("metrics/stores/redis.py", "import redis.asyncio"),

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf_middleware.metrics.blocks import US_PER_S, LogBudget, LoopBlock, Pace
-from perf_middleware.metrics.stacks import StackLine
+from perf_middleware.metrics.watching.blocks import US_PER_S, LogBudget, LoopBlock, Pace
+from perf_middleware.metrics.watching.stacks import StackLine
 
 LINE = StackLine("items", "/app/views.py", 42)
 CALL = StackLine("readinto", "/py/socket.py", 706)

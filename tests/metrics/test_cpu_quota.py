@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf_middleware.metrics.cpu_quota import quota_dirs, quota_v1, quota_v2
 from perf_middleware.metrics.probes.process import cpu_quota
+from perf_middleware.metrics.watching.cpu_quota import quota_dirs, quota_v1, quota_v2
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perf_middleware.errors import ConfigurationError, MetricUseError
-from perf_middleware.metrics.custom import METRICS_MAX, CustomMetrics
-from perf_middleware.metrics.instruments import LabelOverflow
+from perf_middleware.metrics.custom.figures import METRICS_MAX, CustomMetrics
+from perf_middleware.metrics.custom.instruments import LabelOverflow
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
 
 

@@ -15,13 +15,13 @@ from starlette.testclient import TestClient
 
 from perf_middleware.errors import ConfigurationError, MetricUseError
 from perf_middleware.metrics import decorators
+from perf_middleware.metrics.custom.instruments import LabelOverflow
 from perf_middleware.metrics.decorators import (
     EXCEPTION_NAMES_MAX,
     Timers,
     log_label_overflow,
     resident_bytes,
 )
-from perf_middleware.metrics.instruments import LabelOverflow
 
 
 @pytest.fixture

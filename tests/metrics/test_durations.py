@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf_middleware.metrics.durations import Durations, RollingMax
 from perf_middleware.metrics.families import NO_LABELS, Family
+from perf_middleware.metrics.watching.durations import Durations, RollingMax
 
 BOUNDS_S = (0.001, 0.01, 1.0)
 

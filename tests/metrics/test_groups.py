@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perf_middleware.metrics.groups import (
+from perf_middleware.metrics.workers.groups import (
     UNTOUCHED_MAX_S,
     Place,
     ProcessMark,

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perf_middleware.metrics.families import Distribution, Exemplar, Family, LabelSet
-from perf_middleware.metrics.histogram import NS_PER_S, Scale
-from perf_middleware.metrics.requests import RequestFigures
+from perf_middleware.metrics.requests.figures import RequestFigures
+from perf_middleware.metrics.requests.histogram import NS_PER_S, Scale
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
 
 SCALE = Scale(DEFAULT_BUCKETS_S)

@@ -20,9 +20,9 @@ from perf_middleware.metrics.families import (
     counter,
     gauge,
 )
-from perf_middleware.metrics.frames import Frame, counts_in, families_of, frames_of, words
-from perf_middleware.metrics.merge import SHAPES_PER_NAME_MAX, Ledger, Totals, merge
-from perf_middleware.metrics.snapshot import decode, encode, encode_frame, encode_head
+from perf_middleware.metrics.workers.frames import Frame, counts_in, families_of, frames_of, words
+from perf_middleware.metrics.workers.merge import SHAPES_PER_NAME_MAX, Ledger, Totals, merge
+from perf_middleware.metrics.workers.snapshot import decode, encode, encode_frame, encode_head
 
 A, B = LabelSet([("route", "/a")]), LabelSet([("route", "/b")])
 

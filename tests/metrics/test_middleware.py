@@ -19,7 +19,7 @@ from starlette.routing import Mount, Route
 
 from perf_middleware import ConfigurationError, MetricsMiddleware
 from perf_middleware.metrics.middleware import current_exchange
-from perf_middleware.metrics.server_timing import PARTS_MAX
+from perf_middleware.metrics.requests.server_timing import PARTS_MAX
 from perf_middleware.stack import RequestScope
 from tests.metrics.wires import (
     REQUEST,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf_middleware.metrics.negotiation import HEADER_BYTES_MAX, accepts_gzip, negotiate
+from perf_middleware.metrics.exposition.negotiation import HEADER_BYTES_MAX, accepts_gzip, negotiate
 
 PROMETHEUS_2 = (
     b"application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"

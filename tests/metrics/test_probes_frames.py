@@ -7,7 +7,7 @@ import pytest
 
 import perf_middleware
 from perf_middleware.metrics.probes.frames import DEPTH_MAX, capture, code_roots, source_of
-from perf_middleware.metrics.stacks import StackLine
+from perf_middleware.metrics.watching.stacks import StackLine
 
 
 class Witness:

@@ -35,7 +35,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from perf_middleware.errors import ConfigurationError
 from perf_middleware.metrics.drivers.prometheus import register
 from perf_middleware.metrics.drivers.prometheus_registry import ForeignFigures
-from perf_middleware.metrics.exposition import render
+from perf_middleware.metrics.exposition.foreign import to_family
+from perf_middleware.metrics.exposition.page import render
 from perf_middleware.metrics.families import (
     NO_LABELS,
     Distribution,
@@ -46,7 +47,6 @@ from perf_middleware.metrics.families import (
     counter,
     gauge,
 )
-from perf_middleware.metrics.foreign import to_family
 
 GENERATE = {"text": generate_latest, "openmetrics": generate_openmetrics}
 PARSE = {"text": parse_text, "openmetrics": parse_openmetrics}

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf_middleware.metrics.requests import EXCEPTIONS_MAX, METHODS, RequestFigures
-from perf_middleware.metrics.sockets import SERIES_MAX, SocketFigures
+from perf_middleware.metrics.requests.figures import EXCEPTIONS_MAX, METHODS, RequestFigures
+from perf_middleware.metrics.requests.sockets import SERIES_MAX, SocketFigures
 from tests.metrics.wires import totals, values
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perf_middleware import MetricsMiddleware, Settings, install
-from perf_middleware.metrics.server_timing import PARTS_MAX, server_timing
+from perf_middleware.metrics.requests.server_timing import PARTS_MAX, server_timing
 from tests.metrics.wires import Wire, at_once, hello, http, request
 
 METRIC = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+;dur=\d+\.\d")

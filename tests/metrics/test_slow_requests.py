@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from perf_middleware import MetricsMiddleware
 from perf_middleware.metrics.middleware import current_exchange
-from perf_middleware.metrics.slow_requests import MINUTE_NS, SlowLog, SlowRequest
+from perf_middleware.metrics.requests.slow_requests import MINUTE_NS, SlowLog, SlowRequest
 from tests.metrics.wires import REQUEST, Wire, answer, at_once, http
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -22,7 +22,7 @@ from perf_middleware.metrics.families import (
     counter,
     gauge,
 )
-from perf_middleware.metrics.frames import (
+from perf_middleware.metrics.workers.frames import (
     FRAME_COUNTS,
     FRAME_POINTS,
     SnapshotError,
@@ -30,7 +30,7 @@ from perf_middleware.metrics.frames import (
     frames_of,
     labels_of,
 )
-from perf_middleware.metrics.snapshot import (
+from perf_middleware.metrics.workers.snapshot import (
     FOLDED_MAX,
     PREAMBLE_BYTES,
     VERSION,

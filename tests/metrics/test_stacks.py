@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf_middleware.metrics.stacks import (
+from perf_middleware.metrics.watching.stacks import (
     KEPT_LINES_MAX,
     LINES_MAX,
     CodeRoots,

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf_middleware.metrics.stalls import Lateness, cause_of, overlap_us
+from perf_middleware.metrics.watching.stalls import Lateness, cause_of, overlap_us
 
 SECOND = 1_000_000
 SWITCH = 5_000

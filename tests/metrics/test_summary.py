@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf_middleware.metrics.requests import RequestFigures
+from perf_middleware.metrics.requests.figures import RequestFigures
+from perf_middleware.metrics.requests.summary import ROUTES_MAX, STEP_POINTS_MAX, Summary
+from perf_middleware.metrics.requests.window import SAMPLES_MAX, Recent, Window
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
-from perf_middleware.metrics.summary import ROUTES_MAX, STEP_POINTS_MAX, Summary
-from perf_middleware.metrics.window import SAMPLES_MAX, Recent, Window
 
 MS = 1_000_000
 

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from perf_middleware import MetricsMiddleware, Settings, install
-from perf_middleware.metrics.trace import (
+from perf_middleware.metrics.requests.trace import (
     TRACESTATE_BYTES_MAX,
     TRACESTATE_MEMBERS_MAX,
     join_tracestate,

@@ -22,10 +22,10 @@ from perf_middleware.metrics.families import (
     counter,
     gauge,
 )
-from perf_middleware.metrics.snapshot import encode, encode_head
 from perf_middleware.metrics.stores import directory, shared
 from perf_middleware.metrics.stores.directory import RETIRED, SnapshotDirectory
 from perf_middleware.metrics.stores.shared import WorkerExchange
+from perf_middleware.metrics.workers.snapshot import encode, encode_head
 
 if TYPE_CHECKING:
     from pathlib import Path

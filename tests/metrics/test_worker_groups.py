@@ -8,14 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from perf_middleware.metrics.groups import Place, place_of
 from perf_middleware.metrics.stores import processes
 from perf_middleware.metrics.stores.directory import RETIRED, SnapshotDirectory
 from perf_middleware.metrics.stores.ended import GROUPS_MAX, remove_ended_groups
+from perf_middleware.metrics.workers.groups import Place, place_of
 
 ROOT = Path(__file__).parents[2]
 SHOW_PLACE = (
-    "from perf_middleware.metrics.groups import place_of\n"
+    "from perf_middleware.metrics.workers.groups import place_of\n"
     "from perf_middleware.metrics.stores.processes import surroundings\n"
     "print(place_of(surroundings(None), service='shop'))\n"
 )

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
+from perf_middleware.configuration.schema import Schema
 from perf_middleware.errors import SettingsError
 from perf_middleware.section import Section
 from perf_middleware.settings import Settings
-from perf_middleware.settings_schema import Schema
 
 SECRET = "sesame-open-thyself"
 

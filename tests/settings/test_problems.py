@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError, model_validator
 
+from perf_middleware.configuration.schema import Schema
 from perf_middleware.errors import ConfigurationError, SettingsError
 from perf_middleware.metrics.settings import MetricsSettings, RuntimeSettings
 from perf_middleware.section import Section
 from perf_middleware.settings import Settings
-from perf_middleware.settings_schema import Schema
 
 SECRET = "s3cret"
 

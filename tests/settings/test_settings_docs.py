@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from perf_middleware.configuration.schema import Schema
+from perf_middleware.configuration.sources import decode_text
 from perf_middleware.errors import SettingsError
 from perf_middleware.settings import Settings
-from perf_middleware.settings_schema import Schema
-from perf_middleware.settings_sources import decode_text
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "settings.md").read_text("utf-8")

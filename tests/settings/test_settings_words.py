@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field, SecretStr
 
-from perf_middleware.settings_words import (
+from perf_middleware.configuration.words import (
     NAME_CHARS_MAX,
     VALUE_CHARS_MAX,
     allowed_in_words,

@@ -10,8 +10,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from perf_middleware.errors import ConfigurationError
+from perf_middleware.metrics.exposition.textformat import bound_text
 from perf_middleware.metrics.families import Distribution
-from perf_middleware.metrics.textformat import bound_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -23,10 +23,9 @@ import anyio
 from anyio import to_thread
 
 from perf_middleware.metrics import families
-from perf_middleware.metrics.cells import CounterCell
+from perf_middleware.metrics.custom.cells import CounterCell
 from perf_middleware.metrics.drivers.prometheus import OnceLog, PerfCollector
-from perf_middleware.metrics.families import LabelSet
-from perf_middleware.metrics.foreign import (
+from perf_middleware.metrics.exposition.foreign import (
     SUFFIXES,
     ForeignExemplar,
     ForeignFamily,
@@ -35,6 +34,7 @@ from perf_middleware.metrics.foreign import (
     legal_metric_name,
     pairs_text,
 )
+from perf_middleware.metrics.families import LabelSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.asgi import find_header
 from perf_middleware.metrics.families import OTHER
-from perf_middleware.metrics.server_timing import PARTS_MAX, server_timing
-from perf_middleware.metrics.trace import TraceContext, take_part, traceparent_of_fresh
+from perf_middleware.metrics.requests.server_timing import PARTS_MAX, server_timing
+from perf_middleware.metrics.requests.trace import TraceContext, take_part, traceparent_of_fresh
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import Message, Receive, Scope, Send
     from perf_middleware.metrics.middleware.connection import Connection
     from perf_middleware.metrics.middleware.recorder import RequestRecorder
-    from perf_middleware.metrics.requests import RouteTiming
+    from perf_middleware.metrics.requests.figures import RouteTiming
 
 NO_SCOPE: Final[Scope] = {}
 NO_HEADERS: Final[list[tuple[bytes, bytes]]] = []

@@ -8,11 +8,11 @@ from time import time
 from typing import TYPE_CHECKING, Final
 
 from perf_middleware.metrics.families import Exemplar
-from perf_middleware.metrics.requests import RequestFigures, RouteTiming
+from perf_middleware.metrics.requests.figures import RequestFigures, RouteTiming
+from perf_middleware.metrics.requests.slow_requests import SlowLog, SlowRequest
+from perf_middleware.metrics.requests.sockets import SocketFigures
+from perf_middleware.metrics.requests.templates import UNMATCHED, RouteTemplates
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
-from perf_middleware.metrics.slow_requests import SlowLog, SlowRequest
-from perf_middleware.metrics.sockets import SocketFigures
-from perf_middleware.metrics.templates import UNMATCHED, RouteTemplates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import perf_middleware
-from perf_middleware.metrics.blocks import SOURCE_CHARS_MAX
-from perf_middleware.metrics.stacks import CodeRoots, StackLine
+from perf_middleware.metrics.watching.blocks import SOURCE_CHARS_MAX
+from perf_middleware.metrics.watching.stacks import CodeRoots, StackLine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

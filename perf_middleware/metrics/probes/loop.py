@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from perf_middleware.clock import monotonic_us
-from perf_middleware.metrics.blocks import US_PER_S, LogBudget, LoopBlock, Pace
-from perf_middleware.metrics.durations import Durations, RollingMax
 from perf_middleware.metrics.families import NO_LABELS, Family, LabelSet, Value, counter, gauge
 from perf_middleware.metrics.probes.frames import code_roots
 from perf_middleware.metrics.probes.pulse import Pulse, WatchCounts
 from perf_middleware.metrics.probes.watchdog import Watchdog
-from perf_middleware.metrics.stalls import STALL_CAUSES
+from perf_middleware.metrics.watching.blocks import US_PER_S, LogBudget, LoopBlock, Pace
+from perf_middleware.metrics.watching.durations import Durations, RollingMax
+from perf_middleware.metrics.watching.stalls import STALL_CAUSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

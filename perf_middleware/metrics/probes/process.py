@@ -19,7 +19,6 @@ import psutil
 from anyio.to_thread import current_default_thread_limiter
 
 from perf_middleware.clock import monotonic_us
-from perf_middleware.metrics.cpu_quota import quota_dirs, quota_v1, quota_v2
 from perf_middleware.metrics.families import (
     NO_LABELS,
     Across,
@@ -29,6 +28,7 @@ from perf_middleware.metrics.families import (
     Value,
     gauge,
 )
+from perf_middleware.metrics.watching.cpu_quota import quota_dirs, quota_v1, quota_v2
 
 if TYPE_CHECKING:
     from perf_middleware.clock import Clock

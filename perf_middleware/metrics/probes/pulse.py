@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from perf_middleware.metrics.stalls import STALL_CAUSES, StallCause
+from perf_middleware.metrics.watching.stalls import STALL_CAUSES, StallCause
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,18 +19,18 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from perf_middleware.metrics.blocks import US_PER_S, LoopBlock, Pace
 from perf_middleware.metrics.probes.frames import capture, source_of
-from perf_middleware.metrics.stacks import Tally
-from perf_middleware.metrics.stalls import Lateness, cause_of, overlap_us
+from perf_middleware.metrics.watching.blocks import US_PER_S, LoopBlock, Pace
+from perf_middleware.metrics.watching.stacks import Tally
+from perf_middleware.metrics.watching.stalls import Lateness, cause_of, overlap_us
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from perf_middleware.clock import Clock
     from perf_middleware.metrics.probes.pulse import Pulse, WatchCounts
-    from perf_middleware.metrics.stacks import CodeRoots
-    from perf_middleware.metrics.stalls import StallCause
+    from perf_middleware.metrics.watching.stacks import CodeRoots
+    from perf_middleware.metrics.watching.stalls import StallCause
 
 try:
     from resource import RUSAGE_THREAD, getrusage

@@ -34,12 +34,12 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perf_middleware.metrics.snapshot import PREAMBLE_BYTES
+from perf_middleware.metrics.workers.snapshot import PREAMBLE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from perf_middleware.metrics.groups import Place
+    from perf_middleware.metrics.workers.groups import Place
 
 RETIRED = "retired"
 MEMBERS_MAX = 1_024

@@ -6,9 +6,9 @@ import os
 import time
 from pathlib import Path
 
-from perf_middleware.metrics.groups import Place, is_over, parent_of
 from perf_middleware.metrics.stores.directory import RETIRED, SnapshotDirectory
 from perf_middleware.metrics.stores.processes import mark_of, start_of
+from perf_middleware.metrics.workers.groups import Place, is_over, parent_of
 
 GROUPS_MAX = 16  # looked at in one start; the next start goes on
 

@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from perf_middleware.metrics.groups import ProcessMark, Surroundings
+from perf_middleware.metrics.workers.groups import ProcessMark, Surroundings
 
 _PROC = Path("/proc")
 _MEMORY = "/dev/shm"  # noqa: S108 - the directories within are checked for their owner

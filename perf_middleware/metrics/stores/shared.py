@@ -14,10 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from perf_middleware.metrics.frames import SnapshotError
-from perf_middleware.metrics.groups import place_of
-from perf_middleware.metrics.merge import Totals
-from perf_middleware.metrics.snapshot import encode_head, epoch_of
 from perf_middleware.metrics.stores.health import ExchangeHealth
 from perf_middleware.metrics.stores.processes import surroundings
 from perf_middleware.metrics.stores.steps import (
@@ -31,17 +27,21 @@ from perf_middleware.metrics.stores.steps import (
     read_all,
     read_retired,
 )
+from perf_middleware.metrics.workers.frames import SnapshotError
+from perf_middleware.metrics.workers.groups import place_of
+from perf_middleware.metrics.workers.merge import Totals
+from perf_middleware.metrics.workers.snapshot import encode_head, epoch_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from perf_middleware.metrics.families import Family
-    from perf_middleware.metrics.frames import Frame
-    from perf_middleware.metrics.groups import Place
-    from perf_middleware.metrics.snapshot import Snapshot
     from perf_middleware.metrics.stores.directory import Member, SnapshotDirectory
     from perf_middleware.metrics.stores.steps import Own
+    from perf_middleware.metrics.workers.frames import Frame
+    from perf_middleware.metrics.workers.groups import Place
+    from perf_middleware.metrics.workers.snapshot import Snapshot
     from perf_middleware.resource import Background
 
 BUSY_SHARE_MAX = 0.005  # of one core, for publishing between scrapes

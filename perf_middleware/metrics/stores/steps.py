@@ -14,19 +14,19 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from perf_middleware.metrics.frames import SnapshotError, frames_of
-from perf_middleware.metrics.merge import Ledger
-from perf_middleware.metrics.snapshot import FOLDED_MAX, decode, encode_frame, encode_head
 from perf_middleware.metrics.stores.health import folded_workers
+from perf_middleware.metrics.workers.frames import SnapshotError, frames_of
+from perf_middleware.metrics.workers.merge import Ledger
+from perf_middleware.metrics.workers.snapshot import FOLDED_MAX, decode, encode_frame, encode_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from perf_middleware.metrics.families import Family
-    from perf_middleware.metrics.frames import Frame
-    from perf_middleware.metrics.snapshot import Snapshot
     from perf_middleware.metrics.stores.directory import Member, SnapshotDirectory
     from perf_middleware.metrics.stores.health import ExchangeHealth
+    from perf_middleware.metrics.workers.frames import Frame
+    from perf_middleware.metrics.workers.snapshot import Snapshot
 
     T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from perf_middleware.errors import MetricUseError
 from perf_middleware.metrics import families
-from perf_middleware.metrics.cells import CounterCell, GaugeCell, HistogramCell
+from perf_middleware.metrics.custom.cells import CounterCell, GaugeCell, HistogramCell
 from perf_middleware.metrics.families import OTHER, Family, LabelSet
 
 if TYPE_CHECKING:

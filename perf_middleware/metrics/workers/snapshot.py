@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any
 import ormsgpack
 
 from perf_middleware.metrics.families import Across, Exemplar, Family, Kind
-from perf_middleware.metrics.frames import Exemplars, Frame, SnapshotError, frames_of, row_bytes
+from perf_middleware.metrics.workers.frames import (
+    Exemplars,
+    Frame,
+    SnapshotError,
+    frames_of,
+    row_bytes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

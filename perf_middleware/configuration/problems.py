@@ -7,15 +7,15 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.settings_schema import CONFIG, PREFIX, Schema, Setting
-from perf_middleware.settings_words import allowed_in_words, shown_name, shown_value
+from perf_middleware.configuration.schema import CONFIG, PREFIX, Schema, Setting
+from perf_middleware.configuration.words import allowed_in_words, shown_name, shown_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic import ValidationError
 
-    from perf_middleware.settings_sources import Given
+    from perf_middleware.configuration.sources import Given
 
 
 def unknown_env_name(schema: Schema, written: str, upper: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perf_middleware.metrics.stacks import Origin, StackLine
+    from perf_middleware.metrics.watching.stacks import Origin, StackLine
 
 US_PER_S = 1_000_000
 SOURCE_CHARS_MAX = 200

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from perf_middleware.metrics.families import Family, Point
-    from perf_middleware.metrics.histogram import Scale
+    from perf_middleware.metrics.requests.histogram import Scale
 
 QUANTILES = (("p50_s", 0.5), ("p95_s", 0.95), ("p99_s", 0.99))
 ROUTES_MAX = 1_000  # what a person or a page can take; the scrape has them all

@@ -14,7 +14,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from perf_middleware.metrics.snapshot import VERSION
+from perf_middleware.metrics.workers.snapshot import VERSION
 
 SERVICE_CHARS_MAX = 64
 UNTOUCHED_MAX_S = (

@@ -15,6 +15,12 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from perf_middleware.metrics.exposition.textformat import (
+    EXEMPLAR_RUNES_MAX,
+    TextFormat,
+    escape_help,
+    number_text,
+)
 from perf_middleware.metrics.families import (
     Distribution,
     Exemplar,
@@ -22,12 +28,6 @@ from perf_middleware.metrics.families import (
     LabelSet,
     Value,
     escape_label_value,
-)
-from perf_middleware.metrics.textformat import (
-    EXEMPLAR_RUNES_MAX,
-    TextFormat,
-    escape_help,
-    number_text,
 )
 
 if TYPE_CHECKING:

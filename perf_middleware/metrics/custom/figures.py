@@ -12,14 +12,14 @@ from threading import RLock
 from typing import TYPE_CHECKING, TypeVar
 
 from perf_middleware.errors import ConfigurationError
-from perf_middleware.metrics.exposition import claimed_names
-from perf_middleware.metrics.families import NAME_PATTERN
-from perf_middleware.metrics.instruments import (
+from perf_middleware.metrics.custom.instruments import (
     Counter,
     Gauge,
     Histogram,
     LabelOverflow,
 )
+from perf_middleware.metrics.exposition.page import claimed_names
+from perf_middleware.metrics.families import NAME_PATTERN
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
 
 if TYPE_CHECKING:

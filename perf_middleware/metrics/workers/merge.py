@@ -26,7 +26,7 @@ from perf_middleware.metrics.families import (
     Point,
     Value,
 )
-from perf_middleware.metrics.frames import (
+from perf_middleware.metrics.workers.frames import (
     Exemplars,
     Frame,
     Number,

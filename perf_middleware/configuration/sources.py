@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from perf_middleware.settings_problems import (
+from perf_middleware.configuration.problems import (
     bad_section_value,
     spelled_twice,
     unknown_env_name,
     unknown_key,
 )
-from perf_middleware.settings_schema import CONFIG, PREFIX, Schema, Setting
-from perf_middleware.settings_words import shown_name
-from perf_middleware.toml_file import TomlFileError, TomlFileMissingError, load_toml
+from perf_middleware.configuration.schema import CONFIG, PREFIX, Schema, Setting
+from perf_middleware.configuration.toml_file import TomlFileError, TomlFileMissingError, load_toml
+from perf_middleware.configuration.words import shown_name
 
 if TYPE_CHECKING:
     from pathlib import Path

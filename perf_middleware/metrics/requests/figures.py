@@ -27,7 +27,7 @@ from perf_middleware.metrics.families import (
     cut_label_value,
     gauge,
 )
-from perf_middleware.metrics.histogram import NS_PER_S, Scale
+from perf_middleware.metrics.requests.histogram import NS_PER_S, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

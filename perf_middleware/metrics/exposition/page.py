@@ -17,19 +17,19 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from perf_middleware.metrics.families import (
-    Distribution,
-    Exemplar,
-    Family,
-    Value,
-)
-from perf_middleware.metrics.foreign import ForeignFamily, exemplar_text, foreign_lines
-from perf_middleware.metrics.textformat import (
+from perf_middleware.metrics.exposition.foreign import ForeignFamily, exemplar_text, foreign_lines
+from perf_middleware.metrics.exposition.textformat import (
     TextFormat,
     bound_text,
     escape_help,
     number_text,
     timestamp_text,
+)
+from perf_middleware.metrics.families import (
+    Distribution,
+    Exemplar,
+    Family,
+    Value,
 )
 
 if TYPE_CHECKING:

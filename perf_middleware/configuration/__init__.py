@@ -1,0 +1,1 @@
+"""How settings are read: sources, names, problems, wording."""

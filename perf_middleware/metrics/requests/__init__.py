@@ -1,0 +1,1 @@
+"""What is counted, timed and told of requests and websockets: pure."""

@@ -1,0 +1,1 @@
+"""What the probes' readings mean: blocks, stalls, quotas: pure."""

@@ -1,0 +1,1 @@
+"""Adding up worker processes: snapshots, groups, merging: pure."""

@@ -1,8 +1,8 @@
 """The outermost layer: times every request and counts it once, when its last byte has left.
 
 One `Exchange` per request stands between the server and the app.  It remembers, it does not decide:
-requests/templates.py names the route, requests/figures.py holds the counters.  The hot path is one object, one
-context variable, three clock readings and a few additions; no lock, no string is built.
+requests/templates.py names the route, requests/figures.py holds the counters.  The hot path is one
+object, one context variable, three clock readings and a few additions; no lock, no string is built.
 """
 
 from __future__ import annotations

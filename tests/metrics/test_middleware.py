@@ -774,3 +774,19 @@ def test_a_reset_while_a_request_is_served_counts_it_afterwards():
         assert (told.statuses, told.in_progress, told.durations) == ({"200": 1}, 0, 1)
 
     run(main)
+
+
+def test_more_routes_than_the_bound_are_counted_together_with_one_warning(caplog):
+    async def many(request):
+        return PlainTextResponse("one of many")
+
+    app = Starlette(routes=[Route(f"/r{number}", many) for number in range(20)])
+    middleware = MetricsMiddleware(app, series_max=5)
+    for number in [*range(20), *range(20)]:
+        at_once(Wire(http(f"/r{number}")).serve(middleware))
+    told = values(middleware.families())
+    assert told["http_requests"][("GET", "other", "200")] == 30
+    assert told["perf_metrics_overflow"] == {(): 30}
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == 1
+    assert "(series_max)" in warnings[0]

@@ -8,7 +8,7 @@ from time import time
 from typing import TYPE_CHECKING, Final
 
 from perf_middleware.metrics.families import Exemplar
-from perf_middleware.metrics.requests.figures import RequestFigures, RouteTiming
+from perf_middleware.metrics.requests.figures import RequestFigures, RouteTiming, StatusSeries
 from perf_middleware.metrics.requests.slow_requests import SlowLog, SlowRequest
 from perf_middleware.metrics.requests.sockets import SocketFigures
 from perf_middleware.metrics.requests.templates import UNMATCHED, RouteTemplates
@@ -29,8 +29,9 @@ class RequestRecorder:
     """Where finished exchanges go: the counters, and what is to be done beside counting."""
 
     __slots__ = (
-        "_naming_failed", "adds_headers", "exemplars", "figures", "server_timing", "slow_log",
-        "slow_request_ns", "sockets", "templates", "trace_context", "trace_response",
+        "_naming_failed", "_overflow_told", "adds_headers", "exemplars", "figures",
+        "server_timing", "slow_log", "slow_request_ns", "sockets", "templates", "trace_context",
+        "trace_response",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +58,7 @@ class RequestRecorder:
         self.slow_request_ns = 1 << 62 if slow_request_s is None else round(slow_request_s * 1e9)
         self.slow_log = SlowLog(slow_log_per_minute_max)
         self._naming_failed = False
+        self._overflow_told = False
 
     def record(self, exchange: Exchange, status: int, ended_ns: int, outcome: str) -> RouteTiming:
         """Count a finished request under its route."""
@@ -71,7 +73,7 @@ class RequestRecorder:
         method: str = scope["method"]
         series = figures.by_key.get((method, route, status))
         if series is None:
-            series = figures.series(method, route, status)
+            series = self._new_series(method, route, status)
         series.count += 1
         timing = series.timing
         duration_ns = ended_ns - exchange.started_ns
@@ -98,6 +100,17 @@ class RequestRecorder:
             return self.templates.template_of(scope, root_path)
         except Exception as exc:  # noqa: BLE001 - counting must not fail the connection
             return self._unnamed(exc)
+
+    def _new_series(self, method: str, route: str, status: int) -> StatusSeries:
+        series = self.figures.series(method, route, status)
+        if self.figures.overflowed and not self._overflow_told:
+            self._overflow_told = True
+            logger.warning(
+                "%d combinations of method, route and status are counted apart (series_max); "
+                "further ones count under the route `other`",
+                self.figures.series_max,
+            )
+        return series
 
     def _unnamed(self, exc: Exception) -> str:
         """A router that we do not know left what cannot be read: said once, counted so."""

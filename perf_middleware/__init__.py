@@ -14,27 +14,60 @@ __version__ = "0.1.0"
 from perf_middleware.install import install
 
 if TYPE_CHECKING:
-    from perf_middleware.errors import ConfigurationError, PerfMiddlewareError
+    from perf_middleware.dashboard.settings import DashboardSettings
+    from perf_middleware.errors import (
+        ConfigurationError,
+        MetricUseError,
+        PerfMiddlewareError,
+        ResourceStartError,
+        SettingsError,
+    )
+    from perf_middleware.events import ResourceChanged
     from perf_middleware.metrics.middleware import MetricsMiddleware
+    from perf_middleware.metrics.settings import MetricsSettings, RuntimeSettings
+    from perf_middleware.metrics.watching.blocks import LoopBlock
     from perf_middleware.perf import Perf
-    from perf_middleware.settings import Settings
+    from perf_middleware.resource import Background, Resource
+    from perf_middleware.settings import LifespanSettings, Settings
 
 __all__ = [
+    "Background",
     "ConfigurationError",
+    "DashboardSettings",
+    "LifespanSettings",
+    "LoopBlock",
+    "MetricUseError",
     "MetricsMiddleware",
+    "MetricsSettings",
     "Perf",
     "PerfMiddlewareError",
+    "Resource",
+    "ResourceChanged",
+    "ResourceStartError",
+    "RuntimeSettings",
     "Settings",
+    "SettingsError",
     "__version__",
     "install",
 ]
 
 _HOME_OF = {
+    "Background": "perf_middleware.resource",
     "ConfigurationError": "perf_middleware.errors",
+    "DashboardSettings": "perf_middleware.dashboard.settings",
+    "LifespanSettings": "perf_middleware.settings",
+    "LoopBlock": "perf_middleware.metrics.watching.blocks",
+    "MetricUseError": "perf_middleware.errors",
     "MetricsMiddleware": "perf_middleware.metrics.middleware",
+    "MetricsSettings": "perf_middleware.metrics.settings",
     "Perf": "perf_middleware.perf",
     "PerfMiddlewareError": "perf_middleware.errors",
+    "Resource": "perf_middleware.resource",
+    "ResourceChanged": "perf_middleware.events",
+    "ResourceStartError": "perf_middleware.errors",
+    "RuntimeSettings": "perf_middleware.metrics.settings",
     "Settings": "perf_middleware.settings",
+    "SettingsError": "perf_middleware.errors",
 }
 
 

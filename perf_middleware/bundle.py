@@ -40,7 +40,7 @@ from perf_middleware.stack import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pydantic import SecretStr
 
@@ -82,6 +82,8 @@ class Bundle:
             self.resources.add(Sampler(self.metrics))
         self.layers: list[Layer] = []
         self.endpoints: dict[str, Endpoint] = {}
+        self.routed: Any = None  # the app whose own routes come before our default paths
+        self.taken: set[str] = set()
         self.overhead: Overhead | None = None
         self.perf: Perf | None = None
 
@@ -114,7 +116,7 @@ class Bundle:
             return _described(app, outer, users, self._inner(users))
 
         def build_middleware_stack() -> ASGIApp:
-            self._leave_own_routes(app)
+            self._leave_own_routes(app, list(self.endpoints))
             users = app.user_middleware
             inner = self._inner(users)
 
@@ -128,14 +130,28 @@ class Bundle:
                 app.user_middleware = users
             return self._entrance(core, outer, perf)
 
+        self.routed = app
         perf = self._perf(app, description)
         app.build_middleware_stack = build_middleware_stack
         return perf
 
-    def _leave_own_routes(self, app: Any) -> None:
+    def _takes(self, path: str) -> bool:
+        """Whether we answer at `path`; looked up once more at its first request, because routes
+        may have been added while the app started.
+        """
+        if path not in self.taken:
+            if self.routed is not None:
+                self._leave_own_routes(self.routed, [path])
+            if path not in self.endpoints:
+                return False
+            self.taken.add(path)
+        name_route(path)
+        return True
+
+    def _leave_own_routes(self, app: Any, paths: Iterable[str]) -> None:
         """Give up default paths at which the app answers itself; a path that was set is ours."""
         origin_of = self.settings.origin_of
-        for path in list(self.endpoints):
+        for path in paths:
             key = "metrics.path" if path == self.settings.metrics.path else "dashboard.prefix"
             if origin_of(key) == "default" and has_own_route(app, path):
                 del self.endpoints[path]
@@ -151,7 +167,7 @@ class Bundle:
         inner = in_order(self.layers, "inner")
         return [layer for layer in inner if users or layer.rank is not REQUEST_SCOPE]
 
-    def _perf(self, app: Any, describe: Any) -> Perf:
+    def _perf(self, app: ASGIApp, describe: Callable[[], tuple[LayerInfo, ...]]) -> Perf:
         self.perf = Perf(
             app=app,
             settings=self.settings,
@@ -182,7 +198,7 @@ class Bundle:
         if settings.metrics.enabled:
             recorder = self.metrics.recorder
             self.layers += [
-                Layer(METRICS, lambda app: MetricsMiddleware(app, recorder=recorder)),
+                Layer(METRICS, lambda app: MetricsMiddleware.recording(app, recorder)),
                 Layer(REQUEST_SCOPE, RequestScope),
             ]
         self.endpoints = endpoints = self._endpoints()
@@ -190,7 +206,7 @@ class Bundle:
             self.layers.append(
                 Layer(
                     OPERATORS,
-                    lambda app: OperatorEndpoints(app, endpoints=endpoints, on_answer=name_route),
+                    lambda app: OperatorEndpoints(app, endpoints=endpoints, takes=self._takes),
                 )
             )
         if settings.metrics.overhead and self.layers:

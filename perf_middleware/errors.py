@@ -1,4 +1,8 @@
-"""The errors that this package raises, one tree: `except PerfMiddlewareError` catches them all."""
+"""The errors that this package raises, one tree below `PerfMiddlewareError`.
+
+A call that is wrong in itself (a second `perf.running()`, a resource's name given twice) raises
+Python's own TypeError, ValueError or RuntimeError, as its docstring says.
+"""
 
 from __future__ import annotations
 

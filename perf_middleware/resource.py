@@ -40,8 +40,8 @@ class Background(Protocol):
     """Runs a resource's long-lived tasks until the app stops."""
 
     def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Run `run()` as a task.  It is cancelled after every resource has been closed; if it
-        raises, the failure is logged and counted and the app goes on.
+        """Run `run()` as a task.  It is cancelled after every resource has been closed, also where
+        the resource did not open; if it raises, that is logged and counted and the app goes on.
         """
 
 
@@ -222,8 +222,8 @@ class LifespanPlugin:
     """Runs the resources around the app's own lifespan, on the server's lifespan messages.
 
     An app that takes no part in the lifespan protocol gets its resources all the same.  Where the
-    resources run already (two servers or two test clients on one app), they serve both, and only
-    the app's own lifespan runs once more.
+    resources run already (two servers or two test clients on one app), they serve both until
+    the first start ends, and only the app's own lifespan runs once more.
 
     `last_word_s` is how long the app may go on after it has said that it has stopped.
     """

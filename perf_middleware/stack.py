@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
+    from perf_middleware.perf import Perf
 
 logger = logging.getLogger("perf_middleware")
 
@@ -198,7 +199,7 @@ class Entrance:
         layers: Sequence[Layer],
         lifespan: ASGIApp | None,
         lifespan_ran: Callable[[], bool],
-        perf: Any,
+        perf: Perf,
         overhead: Overhead | None,
         sample_every: int,
     ) -> None:
@@ -212,7 +213,7 @@ class Entrance:
         self._kind = type(perf)
         self._overhead = overhead
         self._sample_every = sample_every
-        # The first request is not sampled: it pays for caches that are still cold.
+        # The first request pays for caches that are still cold: it is sampled only if all are.
         self._until_sample = sample_every if overhead is not None else -1
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -221,8 +222,10 @@ class Entrance:
             state = scope.get("state")
             if state is None:
                 scope["state"] = {"perf": self._perf}
-            elif "perf" not in state or type(state["perf"]) is self._kind:  # else the app's own
+            elif "perf" not in state:
                 state["perf"] = self._perf
+            elif type(state["perf"]) is self._kind and state["perf"] is not self._perf:
+                return self._inside_another(scope, receive, send)
             self._until_sample -= 1
             if not self._until_sample:
                 return self._sample(scope, receive, send)
@@ -231,14 +234,29 @@ class Entrance:
             state = scope.get("state")
             if state is None:
                 scope["state"] = {"perf": self._perf}
-            elif "perf" not in state or type(state["perf"]) is self._kind:
+            elif "perf" not in state:
                 state["perf"] = self._perf
+            elif type(state["perf"]) is self._kind and state["perf"] is not self._perf:
+                return self._inside_another(scope, receive, send)
             return self._plain(scope, receive, send)
         if kind == "lifespan" and self._lifespan is not None:
             return self._lifespan(scope, receive, send)
         return self._core(scope, receive, send)
 
+    async def _inside_another(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """Serve an app mounted in one with a bundle of its own, which finds its handle again."""
+        state = scope["state"]
+        outer, state["perf"] = state["perf"], self._perf
+        try:
+            return await self._plain(scope, receive, send)
+        finally:
+            state["perf"] = outer
+
     def _first_request(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        self._say_if_no_lifespan()
+        return self._plain(scope, receive, send)
+
+    def _say_if_no_lifespan(self) -> None:
         self._http = self._plain
         if self._lifespan is not None and not self._lifespan_ran():
             logger.warning(
@@ -246,10 +264,11 @@ class Entrance:
                 "running: if it is mounted in another app, enter `async with perf.running():` in "
                 "that app's lifespan; if the server's lifespan is switched off, switch it on"
             )
-        return self._plain(scope, receive, send)
 
     async def _sample(self, scope: Scope, receive: Receive, send: Send) -> Any:
         self._until_sample = self._sample_every
+        if self._http == self._first_request:
+            self._say_if_no_lifespan()
         overhead = self._overhead
         assert overhead is not None  # noqa: S101 - only its presence starts the countdown
         scope[METER] = meter = LayerMeter(overhead, now_ns=perf_counter_ns())

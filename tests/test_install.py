@@ -280,7 +280,7 @@ def test_a_wrong_setting_in_the_environment_stops_install(monkeypatch):
             id="two endpoints at one path of another prefix",
         ),
         pytest.param(
-            {"metrics": {"token": "  \n"}}, "metrics.token: must not be blank", id="blank token"
+            {"metrics": {"token": " " * 9}}, "metrics.token: must not be blank", id="blank token"
         ),
         pytest.param(
             {"dashboard": {"token": " " * 8}},
@@ -638,3 +638,42 @@ def test_a_route_that_would_match_anything_does_not_take_our_path():
     with TestClient(app) as client:
         assert "http_requests_total" in client.get("/metrics").text
         assert client.get("/other").text == "mine"
+
+
+def test_a_route_that_the_app_adds_while_it_starts_is_left_to_it_too(caplog):
+    @asynccontextmanager
+    async def lifespan(app):
+        app.add_route("/metrics", own_page)
+        yield
+
+    app = Starlette(lifespan=lifespan)
+    install(app, Settings())
+    with TestClient(app) as client:
+        assert [client.get("/metrics").text for _ in range(2)] == ["mine", "mine"]
+    assert caplog.text.count("the app answers /metrics itself") == 1
+
+
+def test_a_parent_finds_its_own_handle_again_after_a_mounted_app_of_another_bundle():
+    seen = []
+
+    class Look:
+        def __init__(self, app):
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            await self.app(scope, receive, send)
+            if scope["type"] == "http":
+                seen.append(scope["state"]["perf"])
+
+    async def tell(request):
+        seen.append(request.state.perf)
+        return PlainTextResponse("child")
+
+    child = Starlette(routes=[Route("/", tell)])
+    child_perf = install(child, Settings(service="child"))
+    parent = Starlette(routes=[Mount("/child", child)])
+    perf = install(parent, Settings())
+    parent.add_middleware(Look)
+    with TestClient(parent) as client:
+        client.get("/child/")
+    assert seen == [child_perf, perf]

@@ -110,7 +110,7 @@ def decode_text(setting: Setting, text: str) -> Any:
 
     Text that is none of what the setting needs stays as it is: the model refuses it by name.
     """
-    if setting.is_optional and _means_none(text):
+    if _means_none(setting, text):
         return None
     stripped = text.strip()
     if (setting.is_sequence and stripped.startswith("[")) or (
@@ -125,8 +125,11 @@ def decode_text(setting: Setting, text: str) -> Any:
     return text
 
 
-def _means_none(value: Any) -> bool:
-    return isinstance(value, str) and value.strip().lower() in ("", "none")
+def _means_none(setting: Setting, value: Any) -> bool:
+    if not (setting.is_optional and isinstance(value, str)):
+        return False
+    # A secret that came out empty was not injected: taking it for "none" would open what it guards.
+    return value.strip().lower() in (("none",) if setting.is_secret else ("", "none"))
 
 
 def read_pyproject(schema: Schema, directory: Path) -> Gathered:
@@ -201,7 +204,7 @@ def _read_tree(
     def take(setting: Setting, value: Any, written: str) -> None:
         decoded = value
         # TOML has no null; a Python argument has, and its "none" is a text like any other.
-        if origin != ARGUMENT and setting.is_optional and _means_none(value):
+        if origin != ARGUMENT and _means_none(setting, value):
             decoded = None
         gathered.values[setting.key] = Given.of(
             setting, decoded, written=written, origin=origin, raw=value

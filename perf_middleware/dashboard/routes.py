@@ -33,7 +33,7 @@ class Endpoint:
 class OperatorEndpoints:
     """Answers the paths of its table itself and passes everything else on.
 
-    `on_answer(path)` hears of each answer before it is given.
+    `takes(path)` hears of each answer before it is given, and may leave it to the app.
     """
 
     def __init__(
@@ -41,19 +41,17 @@ class OperatorEndpoints:
         app: ASGIApp,
         *,
         endpoints: Mapping[str, Endpoint],
-        on_answer: Callable[[str], None] | None = None,
+        takes: Callable[[str], bool] = lambda path: True,
     ) -> None:
         self.app = app
         self._endpoints = endpoints
-        self._on_answer = on_answer
+        self._takes = takes
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
             path = app_path(scope) if scope.get("root_path") else scope["path"]
             endpoint = self._endpoints.get(path)
-            if endpoint is not None:
-                if self._on_answer is not None:
-                    self._on_answer(path)
+            if endpoint is not None and self._takes(path):
                 return _answer(endpoint, scope, receive, send)
         return self.app(scope, receive, send)
 
@@ -62,7 +60,9 @@ async def _answer(endpoint: Endpoint, scope: Scope, receive: Receive, send: Send
     if endpoint.gate is not None:
         authorization = find_header(scope["headers"], b"authorization")
         if not endpoint.gate.admits(authorization):
-            challenge = (b"www-authenticate", b'Bearer realm="perf_middleware"')
+            # RFC 6750 §3.1: an error is named only to those who presented a token.
+            error = b"" if authorization is None else b', error="invalid_token"'
+            challenge = (b"www-authenticate", b'Bearer realm="perf_middleware"' + error)
             await send_problem(scope, send, 401, "A bearer token is needed.", (challenge,))
             return
     if scope["method"] not in endpoint.methods:

@@ -48,6 +48,7 @@ class Overhead:
         return {
             name: round(ns / self.samples / 1000, 2)
             for name, ns in zip(self._names, self._ns, strict=True)
+            if ns  # a layer that is not in the stack took nothing
         }
 
     def reset(self) -> None:
@@ -60,14 +61,17 @@ class Overhead:
         yield counter(
             "perf_layer_seconds",
             "Time spent in each of our own layers, in sampled requests.",
-            [Value(labels, ns / 1e9) for labels, ns in zip(self._layers, self._ns, strict=True)],
+            [Value(labels, ns / 1e9) for labels, ns in self._measured()],
             unit="seconds",
         )
         yield counter(
             "perf_layer_samples",
             "Requests that were measured layer by layer.",
-            [Value(labels, self.samples) for labels in self._layers],
+            [Value(labels, self.samples) for labels, _ in self._measured()],
         )
+
+    def _measured(self) -> list[tuple[LabelSet, int]]:
+        return [(labels, ns) for labels, ns in zip(self._layers, self._ns, strict=True) if ns]
 
 
 class LayerMeter:

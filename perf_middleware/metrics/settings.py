@@ -32,8 +32,9 @@ class MetricsSettings(Section):
     enabled: bool = Field(default=True, description="Measure requests and serve the metrics path.")
     path: UrlPath = Field(default="/metrics", description="Where scrapers read.")
     token: SecretStr | None = Field(
-        default=None, description="When set, the metrics path asks for `Authorization: Bearer …`."
-    )
+        default=None, min_length=8,
+        description="When set, the metrics path asks for `Authorization: Bearer …`.",
+    )  # fmt: skip
     buckets_s: tuple[float, ...] = Field(
         default=DEFAULT_BUCKETS_S, description="Upper bounds of the exported histograms, seconds."
     )

@@ -54,13 +54,19 @@ def fields(answer):
 
 
 @pytest.mark.parametrize("path", GUARDED)
-@pytest.mark.parametrize("headers", [[], WRONG], ids=["no token", "wrong token"])
+@pytest.mark.parametrize(
+    ("headers", "error"),
+    [
+        pytest.param([], "", id="no token"),
+        pytest.param(WRONG, ', error="invalid_token"', id="wrong token"),
+    ],
+)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS", "DELETE"])
-def test_without_the_token_there_is_only_a_challenge(path, headers, method):
+def test_without_the_token_there_is_only_a_challenge(path, headers, error, method):
     """Whatever the method: who may not come in does not learn what is behind the door."""
     answer = get(installed(), path, method=method, headers=headers)
     assert answer.status == 401
-    assert answer.header("www-authenticate") == 'Bearer realm="perf_middleware"'
+    assert answer.header("www-authenticate") == f'Bearer realm="perf_middleware"{error}'
     assert fields(answer) == {
         "content-type": "application/problem+json", "cache-control": "no-store",
     }  # fmt: skip

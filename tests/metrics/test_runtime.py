@@ -46,7 +46,7 @@ async def page_of(metrics, form="text"):
 def test_everything_counted_goes_back_to_zero():
     async def main():
         metrics = made(slow_request_s=1e-9, slow_log_per_minute_max=1)
-        app = MetricsMiddleware(hello, recorder=metrics.recorder)
+        app = MetricsMiddleware.recording(hello, metrics.recorder)
         for _ in range(3):
             await Wire(http(), REQUEST).serve(app)
         metrics.counter("orders", "Orders.").inc()
@@ -72,7 +72,7 @@ def test_after_a_reset_the_rate_tells_what_came_since(monkeypatch):
     now_s = 1_000.0
     monkeypatch.setattr("perf_middleware.metrics.runtime.monotonic", lambda: now_s)
     metrics = made()
-    app = MetricsMiddleware(hello, recorder=metrics.recorder)
+    app = MetricsMiddleware.recording(hello, metrics.recorder)
     metrics.sample()
     for _ in range(50):
         request(app)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
+from perf_middleware.errors import ConfigurationError
 from perf_middleware.metrics.middleware.connection import Connection
 from perf_middleware.metrics.middleware.exchange import (
     CURRENT,
@@ -20,9 +21,10 @@ from perf_middleware.metrics.middleware.exchange import (
     note_part,
 )
 from perf_middleware.metrics.middleware.recorder import RequestRecorder
+from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from prometheus_client import CollectorRegistry
 
@@ -54,7 +56,8 @@ class MetricsMiddleware:
     trace_context, exemplars: read W3C traceparent; keep sampled trace ids beside their bucket.
     slow_request_s: log requests at least this slow (None: never), at most slow_log_per_minute_max.
 
-    Raises ConfigurationError when the registry holds our names already.  Never raises in a request.
+    Raises ConfigurationError for bounds that do not rise, and when the registry holds our names
+    already.  Adds no exception to a request.
     """
 
     def __init__(
@@ -62,15 +65,41 @@ class MetricsMiddleware:
         app: ASGIApp,
         *,
         registry: CollectorRegistry | None = None,
-        recorder: RequestRecorder | None = None,
-        **options: Any,
+        buckets_s: Sequence[float] = DEFAULT_BUCKETS_S,
+        series_max: int = 10_000,
+        server_timing: bool = False,
+        trace_context: bool = True,
+        trace_response: bool = False,
+        exemplars: bool = True,
+        slow_request_s: float | None = 1.0,
+        slow_log_per_minute_max: int = 60,
     ) -> None:
         self.app = app
-        self.recorder = recorder or RequestRecorder(**options)
+        try:
+            self.recorder = RequestRecorder(
+                buckets_s=buckets_s,
+                series_max=series_max,
+                server_timing=server_timing,
+                trace_context=trace_context,
+                trace_response=trace_response,
+                exemplars=exemplars,
+                slow_request_s=slow_request_s,
+                slow_log_per_minute_max=slow_log_per_minute_max,
+            )
+        except ValueError as exc:
+            raise ConfigurationError(f"MetricsMiddleware: {exc}") from exc
         if registry is not None:
             from perf_middleware.metrics.drivers.prometheus import register
 
             register(registry, self.families)
+
+    @classmethod
+    def recording(cls, app: ASGIApp, recorder: RequestRecorder) -> MetricsMiddleware:
+        """One that shares its recorder with others."""
+        middleware = cls.__new__(cls)
+        middleware.app = app
+        middleware.recorder = recorder
+        return middleware
 
     def families(self) -> Iterable[Family]:
         """The families of this middleware, for a scrape."""

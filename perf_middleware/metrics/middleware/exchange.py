@@ -120,7 +120,8 @@ class Exchange:
         elif kind == "http.response.start":
             if not self.first_byte_ns:  # a second head never reaches the client
                 self.first_byte_ns = perf_counter_ns()
-                self.status = message["status"]
+                status = message["status"]
+                self.status = status if isinstance(status, int) else 0  # the server complains
                 self.head = message
             if self._recorder.adds_headers:
                 return self._send(self._with_headers(message))
@@ -139,7 +140,10 @@ class Exchange:
         # Recorded here and not when the app returns: background tasks run after the response, and a
         # client that has its answer may scrape at once.
         if self.recorded is None:
-            self.recorded = self._recorder.record(self, self.status, perf_counter_ns(), "answered")
+            outcome = "client left" if self.left else "answered"
+            timing = self._recorder.record(self, self.status, perf_counter_ns(), outcome)
+            timing.disconnects += self.left
+            self.recorded = timing
 
     def add_part(self, name: str, elapsed_ns: int) -> None:
         """Add to the breakdown that Server-Timing and the slow-request line show."""

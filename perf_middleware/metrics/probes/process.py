@@ -1,8 +1,9 @@
 """The process as the operating system sees it: processor, memory, threads, files, disk, network.
 
-Read when somebody asks, and kept for a second, so that scrapes cannot hammer the kernel.  A figure
-that the platform lacks or forbids is absent from the answer, never an error: containers hide some
-of /proc, macOS and Windows have fewer counters.
+Read when somebody asks (a scrape; beside sibling workers also each exchange with them), and kept for
+a second, so that scrapes cannot hammer the kernel.  A figure that the platform lacks or forbids is
+absent from the answer, never an error: containers hide some of /proc, macOS and Windows have fewer
+counters.
 
 Cost: 0.4 ms a reading, measured, and 0.4 us more for each open file; 2.5 us from what is kept.
 """

@@ -177,6 +177,7 @@ class Bundle:
             overhead=self.overhead,
             layers=describe,
             health_inputs=self._health_inputs,
+            recent_blocks=self.loop.recent_blocks if self.loop is not None else list,
         )
         return self.perf
 
@@ -231,6 +232,7 @@ class Bundle:
             interval_s=runtime.lag_interval_s,
             blocked_s=runtime.blocked_s,
             blocked_kept_max=runtime.blocked_kept_max,
+            own_paths=runtime.own_paths,
             describe_load=self._load,
             on_block=self.events.publish,
         )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from perf_middleware.events import Events
     from perf_middleware.metrics.overhead import Overhead
     from perf_middleware.metrics.runtime import Metrics
+    from perf_middleware.metrics.watching.blocks import LoopBlock
     from perf_middleware.resource import Resource, Resources
     from perf_middleware.settings import Settings
     from perf_middleware.stack import LayerInfo
@@ -42,12 +43,14 @@ class Perf:
         overhead: Overhead | None,
         layers: Callable[[], tuple[LayerInfo, ...]],
         health_inputs: Callable[[], list[HealthInput]],
+        recent_blocks: Callable[[], list[LoopBlock]],
     ) -> None:
         self._app = app
         self._resources = resources
         self._overhead = overhead
         self._layers = layers
         self._health_inputs = health_inputs
+        self._recent_blocks = recent_blocks
         self.settings = settings
         self.metrics = metrics
         self.events = events
@@ -75,6 +78,10 @@ class Perf:
         """
         async with self._resources.opened():
             yield self
+
+    def recent_blocks(self) -> list[LoopBlock]:
+        """The times that the event loop was blocked, newest first; empty with `runtime` off."""
+        return self._recent_blocks()
 
     def status(self) -> dict[str, Any]:
         """One JSON-able picture of this process: health, resources, rates, cost of the layers."""

@@ -55,7 +55,7 @@ def value_in_words(value: Any) -> str:
         case Mapping():
             return ", ".join(f"{name}={value_in_words(item)}" for name, item in value.items())
         case list() | tuple():
-            return ",".join(value_in_words(item) for item in value)
+            return ",".join(value_in_words(item) for item in value) or "[]"
         case _:
             return _printable(str(value))
 

@@ -76,6 +76,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if _HAS_STATM else 0
 class Timers:
     """All timers of an app: `perf_timer_seconds`, `perf_timer_errors`, `perf_timer_memory_bytes`.
 
+    `overflow` counts what found no room for its labels; its owner exposes it.
     `note(category, elapsed_us)` hears of every end, to add it to the current request's breakdown;
     if it raises, that is logged once and the timed code goes on.
     """
@@ -85,13 +86,11 @@ class Timers:
         *,
         label_sets_max: int = LABEL_SETS_MAX,
         bounds: Sequence[float] = DEFAULT_BUCKETS_S,
-        overflow: LabelOverflow | None = None,
+        overflow: LabelOverflow,
         note: Note | None = None,
     ) -> None:
         self.note = note
         self._note_failed = False
-        self._own_overflow = LabelOverflow(log_label_overflow) if overflow is None else None
-        shared = overflow or self._own_overflow or LabelOverflow()
         names = ("name", "category")
         self._seconds = Histogram(
             "perf_timer_seconds",
@@ -100,7 +99,7 @@ class Timers:
             unit="seconds",
             bounds=bounds,
             label_sets_max=label_sets_max,
-            overflow=shared,
+            overflow=overflow,
         )
         self._memory = Histogram(
             "perf_timer_memory_bytes",
@@ -109,14 +108,14 @@ class Timers:
             unit="bytes",
             bounds=MEMORY_BOUNDS_BYTES,
             label_sets_max=label_sets_max,
-            overflow=shared,
+            overflow=overflow,
         )
         self._errors = Counter(
             "perf_timer_errors",
             "Timed blocks and tracked functions that an exception ended.",
             label_names=(*names, "exception"),
             label_sets_max=label_sets_max,
-            overflow=shared,
+            overflow=overflow,
         )
         self._series: dict[tuple[str, str, bool], _Series] = {}
         self._exception_names: set[str] = set()
@@ -147,15 +146,11 @@ class Timers:
         """The figures of all timers."""
         for instrument in (self._seconds, self._memory, self._errors):
             yield instrument.family()
-        if self._own_overflow is not None:
-            yield from self._own_overflow.families()
 
     def reset(self) -> None:
         """Set all figures to zero."""
         for instrument in (self._seconds, self._memory, self._errors):
             instrument.reset()
-        if self._own_overflow is not None:
-            self._own_overflow.reset()
 
     def _find(self, name: str, category: str, memory: bool) -> _Series:
         cell = self._seconds.labels(name=name, category=category)

@@ -39,14 +39,17 @@ def escape_label_value(value: str) -> str:
 
 
 class LabelSet:
-    """An ordered set of label pairs and its text `a="1",b="2"`, rendered once."""
+    """An ordered set of label pairs and its text `a="1",b="2"`, rendered once.
+
+    Values that are too long are cut, unless they come from elsewhere (`cut` false).
+    """
 
     __slots__ = ("pairs", "text")
 
-    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(self, pairs: Iterable[tuple[str, str]] = (), *, cut: bool = True) -> None:
         # A lone surrogate cannot be encoded as UTF-8: one bad label must not fail a whole scrape.
         self.pairs = tuple(
-            (name, cut_label_value(value).encode("utf-8", "replace").decode())
+            (name, (cut_label_value(value) if cut else value).encode("utf-8", "replace").decode())
             for name, value in pairs
         )
         self.text = ",".join(f'{name}="{escape_label_value(value)}"' for name, value in self.pairs)

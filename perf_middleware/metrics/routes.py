@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio.lowlevel
 
-from perf_middleware.asgi import find_header, send_response
+from perf_middleware.asgi import send_response
 from perf_middleware.metrics.exposition.negotiation import accepts_gzip, negotiate
 from perf_middleware.metrics.exposition.page import CONTENT_TYPES
 
@@ -27,7 +27,7 @@ class MetricsPage:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        form = negotiate(find_header(scope["headers"], b"accept"))
+        form = negotiate(_list_header(scope, b"accept"))
         if form == "json":
             import orjson
 
@@ -43,18 +43,23 @@ class MetricsPage:
             return
         headers = [(b"content-type", CONTENT_TYPES[form]), *HEADERS]
         compress = None
-        if accepts_gzip(find_header(scope["headers"], b"accept-encoding")):
+        if accepts_gzip(_list_header(scope, b"accept-encoding")):
             headers.append((b"content-encoding", b"gzip"))
             compress = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, GZIP_WBITS)
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        head = {"type": "http.response.start", "status": 200, "headers": headers}
         if scope["method"] == "HEAD":
+            await send(head)
             await send({"type": "http.response.body", "body": b""})
             return
-        async for chunk in self._metrics.page(form):
+        chunks = self._metrics.page(form)
+        chunk = await anext(chunks, b"")  # before the head: a page that fails is no empty 200
+        await send(head)
+        while chunk:
             body = chunk if compress is None else compress.compress(chunk)
             if body:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
             await anyio.lowlevel.checkpoint()
+            chunk = await anext(chunks, b"")
         await send({"type": "http.response.body", "body": compress.flush() if compress else b""})
 
 
@@ -74,3 +79,9 @@ class ResetCounts:
             content_type=b"application/json",
             headers=((b"cache-control", b"no-store"),),
         )
+
+
+def _list_header(scope: Scope, name: bytes) -> bytes | None:
+    """All lines of a list header as one, None without any (RFC 9110 §5.3)."""
+    lines = [value for key, value in scope["headers"] if key == name]
+    return b", ".join(lines) if lines else None

@@ -17,7 +17,7 @@ from perf_middleware.metrics.custom.figures import CustomMetrics
 from perf_middleware.metrics.custom.instruments import LabelOverflow
 from perf_middleware.metrics.decorators import Timers, log_label_overflow
 from perf_middleware.metrics.exposition.foreign import to_family
-from perf_middleware.metrics.exposition.page import render
+from perf_middleware.metrics.exposition.page import claimed_names, render
 from perf_middleware.metrics.families import NO_LABELS, Collector, Family, LabelSet, Value, counter
 from perf_middleware.metrics.middleware import RequestRecorder, current_exchange, note_part
 from perf_middleware.metrics.requests.summary import Summary
@@ -42,13 +42,17 @@ class Workers(Protocol):
 
     @property
     def sharing(self) -> bool:
-        """Whether there are others to add up with."""
+        """Whether there may be others to add up with."""
+
+    @property
+    def siblings(self) -> int:
+        """How many others there were a moment ago."""
 
     async def combined(self) -> list[Family]:
         """This process's families with those of the others added."""
 
     async def reset(self) -> bool:
-        """Every worker's counts back to zero."""
+        """Every worker's counts back to zero, those of this one among them."""
 
 
 class Registered(Protocol):
@@ -58,8 +62,8 @@ class Registered(Protocol):
     def is_merged(self) -> bool:
         """Whether the figures are those of all worker processes already."""
 
-    async def collect(self) -> list[ForeignFamily]:
-        """The families, as they are now."""
+    async def collect(self) -> list[ForeignFamily] | None:
+        """The families, as they are now; None where they did not come in time."""
 
 
 class Metrics:
@@ -95,7 +99,8 @@ class Metrics:
         ]
         self._workers: Workers | None = None
         self._registered: Registered | None = None
-        self._shared: list[Family] = []
+        self._shared: list[Family] = []  # of the app's registry, for the workers to add up
+        self._clashing: list[Family] = []  # those among them whose name one of ours has
         self._failures: dict[str, int] = {}
         self._dropped: dict[tuple[str, Dropped], int] = {}
         self._since_s = time()
@@ -110,7 +115,25 @@ class Metrics:
         self._registered = registered or self._registered
 
     def families(self) -> Iterator[Family]:
-        """Every family of this process; a collector that fails is counted and left out."""
+        """Every family of this process; a collector that fails is counted and left out.
+
+        Where the workers add up the app's registry it is included, less what has a name of ours:
+        added up by name, the app's figures would become part of ours.
+        """
+        taken: set[str] = set()
+        for family in self._collected():
+            taken.update(claimed_names(family.name, family.kind))
+            yield family
+        self._clashing = []
+        for family in self._shared:
+            names = claimed_names(family.name, family.kind)
+            if taken.isdisjoint(names):
+                taken.update(names)
+                yield family
+            else:
+                self._clashing.append(family)
+
+    def _collected(self) -> Iterator[Family]:
         for name, collect in self._collectors:
             try:
                 families = list(collect())
@@ -120,27 +143,32 @@ class Metrics:
                 self._failures[name] = self._failures.get(name, 0) + 1
                 continue
             yield from families
-        yield from self._shared
 
     async def page(self, format: TextFormat) -> AsyncIterator[bytes]:
         """The exposition of every family, in chunks that each take well under a millisecond."""
         registered = await self._read_registered()
         coarsen = self.recorder.figures.coarsen
         families: list[Family | ForeignFamily] = [coarsen(f) for f in await self._together()]
-        families += registered
+        families += [*self._clashing, *registered]  # after ours: the page drops and counts them
         for chunk in render(families, format, on_dropped=self._drop):
             yield chunk
 
     async def summary(self) -> dict[str, Any]:
-        """Counts, rates and p50/p95/p99 by route, since the start or the last reset."""
+        """Counts and p50/p95/p99 by route, since the start or the last reset, of all workers.
+
+        `this_process` has what cannot be added up: the rate of the last minute, and since when.
+        """
         recent = self.recent(60.0)
         summary = Summary(self.recorder.figures.scale)
         for _ in summary.read(await self._together()):
             await anyio.lowlevel.checkpoint()
         return {
-            "since_unix_s": round(self._since_s, 3),
-            "rate_per_s": round(recent.rate_per_s, 2),
             **summary.result(),
+            "this_process": {
+                "pid": os.getpid(),
+                "since_unix_s": round(self._since_s, 3),
+                "rate_per_s": round(recent.rate_per_s, 2),
+            },
         }
 
     async def export(self, path: str | os.PathLike[str], *, format: TextFormat = "text") -> None:
@@ -176,8 +204,9 @@ class Metrics:
 
         The other worker processes follow within their exchange interval.
         """
-        self.reset_own()
-        if self._workers is not None:
+        if self._workers is None:
+            self.reset_own()
+        else:
             await self._workers.reset()
 
     def reset_own(self) -> None:
@@ -203,9 +232,17 @@ class Metrics:
         trace = self.trace()
         return trace.headers() if trace is not None else {}
 
-    async def share_registered(self) -> None:
-        """Renew what other worker processes are shown of the app's prometheus_client figures."""
-        await self._read_registered()
+    async def share_registered(self, *, ending: bool = False) -> None:
+        """Renew what other worker processes are shown of the app's prometheus_client figures.
+
+        Its collectors run only where somebody looks: with siblings, or when this worker is `ending`
+        and leaves its counts behind.
+        """
+        workers, registered = self._workers, self._registered
+        if workers is None or registered is None or not workers.sharing or registered.is_merged:
+            return
+        if ending or workers.siblings:
+            await self._read_registered()
 
     async def _together(self) -> list[Family]:
         return list(self.families()) if self._workers is None else await self._workers.combined()
@@ -215,6 +252,8 @@ class Metrics:
         if self._registered is None:
             return []
         found = await self._registered.collect()
+        if found is None:
+            return []  # and the workers keep what they were shown: no counter falls for a delay
         if self._workers is None or not self._workers.sharing or self._registered.is_merged:
             self._shared = []
             return found
@@ -266,19 +305,30 @@ class Sampler:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._failing = False
+        self._failures = 0
 
     async def open(self, background: Background) -> None:
         self._metrics.sample()
         background.start(self.name, self._run)
 
     async def close(self) -> None:
-        """Nothing is held: its task ends with the others."""
+        """Leave the registry's last counts behind, before the worker exchange closes."""
+        await self._metrics.share_registered(ending=True)
 
     def status(self) -> dict[str, Any]:
-        return {}
+        return {"failed_turns": self._failures}
 
     async def _run(self) -> None:
         while True:
             await anyio.sleep(SAMPLE_EVERY_S)
-            self._metrics.sample()
-            await self._metrics.share_registered()
+            try:
+                self._metrics.sample()
+                await self._metrics.share_registered()
+            except Exception:
+                self._failures += 1
+                if not self._failing:
+                    logger.exception("the sampler failed and tries again in %g s", SAMPLE_EVERY_S)
+                self._failing = True
+            else:
+                self._failing = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path  # noqa: TC003 - pydantic resolves the annotations at run time
+from pathlib import Path, PurePath
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator
@@ -113,4 +113,16 @@ class RuntimeSettings(Section):
     blocked_kept_max: int = Field(
         default=100, ge=1, le=10_000, description="Reports of blocked moments that are kept."
     )
+    own_paths: tuple[str, ...] = Field(
+        default=(),
+        description="Directories whose code counts as the app's own even inside site-packages.",
+    )
     gc: bool = Field(default=True, description="Time the garbage collector's pauses.")
+
+    @field_validator("own_paths")
+    @classmethod
+    def _absolute(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        # Compared with the files of running code, which are absolute; an empty one would match all.
+        if not all(PurePath(path).is_absolute() for path in value):
+            raise ValueError("must be absolute directories such as /srv/venv/site-packages/my_app")
+        return value

@@ -11,6 +11,8 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from perf_middleware import MetricsMiddleware
+from perf_middleware.metrics.middleware.exchange import CURRENT
+from perf_middleware.metrics.requests.sockets import SERIES_MAX
 from perf_middleware.stack import RequestScope
 from tests.metrics.wires import Wire, at_once, run, values, websocket
 
@@ -35,6 +37,11 @@ async def closes(scope, receive, send):
     await receive()
     await send(ACCEPT)
     await send({"type": "websocket.close", "code": 4001})
+
+
+async def closes_with_what_is_no_code(scope, receive, send):
+    await send(ACCEPT)
+    await send({"type": "websocket.close", "code": "1000"})
 
 
 async def closes_without_a_code(scope, receive, send):
@@ -87,8 +94,11 @@ async def sends_into_the_void(scope, receive, send):
             echoes_until_the_client_leaves, [CONNECT, {"type": "websocket.disconnect"}], None,
             "1005", 0, 0, id="the client closes without a code",
         ),
-        pytest.param(closes, [CONNECT], None, "4001", 0, 0, id="the app closes"),
+        pytest.param(closes, [CONNECT], None, "4xxx", 0, 0, id="the app closes"),
         pytest.param(closes_without_a_code, [], None, "1000", 0, 0, id="the app just closes"),
+        pytest.param(
+            closes_with_what_is_no_code, [], None, "other", 0, 0, id="the code is no number",
+        ),
         pytest.param(rejects, [CONNECT], None, "rejected", 0, 0, id="the app rejects"),
         pytest.param(denies_with_a_response, [], None, "rejected", 0, 0, id="the app denies"),
         pytest.param(returns, [], None, "1000", 0, 0, id="the app returns"),
@@ -161,6 +171,36 @@ def test_a_cancelled_connection_is_open_no_more():
     run(main, "trio")
 
 
+def test_a_connection_that_cannot_be_counted_leaves_nothing_behind(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("a bug of ours")
+
+    async def main():
+        middleware = MetricsMiddleware(closes)
+        monkeypatch.setattr(middleware.recorder.sockets, "count", fail)
+        with pytest.raises(RuntimeError, match="a bug of ours"):
+            await Wire(websocket(), CONNECT).serve(middleware)
+        assert CURRENT.get() is None
+        assert middleware.recorder.sockets.open == 0
+
+    run(main)
+
+
+def test_what_finds_no_series_of_its_own_is_counted_and_told_once(caplog):
+    middleware = MetricsMiddleware(closes)
+    sockets = middleware.recorder.sockets
+    for number in range(SERIES_MAX):
+        sockets.count(f"/{number}", 1000, received=0, sent=0, open_ns=0)
+    assert values(middleware.families())["perf_websockets_overflow"] == {(): 0}
+    for _ in range(3):
+        at_once(Wire(websocket(), CONNECT).serve(middleware))
+    assert values(middleware.families())["perf_websockets_overflow"] == {(): 3}
+    (record,) = caplog.records
+    assert "1000 combinations of websocket route and outcome" in record.getMessage()
+    sockets.reset()
+    assert values(middleware.families())["perf_websockets_overflow"] == {(): 0}
+
+
 def test_starlette_in_between_changes_no_outcome():
     async def echo(socket):
         await socket.accept()
@@ -173,7 +213,7 @@ def test_starlette_in_between_changes_no_outcome():
         client.send_text("hello")
         assert client.receive_text() == "hello"
     told = values(middleware.families())
-    assert told["perf_websocket_connections"] == {("/ws/{room}", "4000"): 1}
+    assert told["perf_websocket_connections"] == {("/ws/{room}", "4xxx"): 1}
     assert told["perf_websocket_messages_received"] == {("/ws/{room}",): 1}
 
 

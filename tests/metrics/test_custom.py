@@ -4,6 +4,8 @@ import gc
 import sys
 import threading
 import tracemalloc
+from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -149,7 +151,7 @@ def test_wrong_labels_are_an_error_that_names_what_is_expected_and_given(labels)
         CustomMetrics().gauge("depth", "x").set(1, kind="a")
 
 
-@pytest.mark.parametrize("amount", [-1, -0.1, float("nan"), float("-inf")])
+@pytest.mark.parametrize("amount", [-1, -0.1, float("nan"), float("-inf"), float("inf")])
 def test_a_counter_only_grows(amount):
     orders = CustomMetrics().counter("orders", "Orders.")
     with pytest.raises(MetricUseError, match="only grows"):
@@ -163,6 +165,25 @@ def test_a_histogram_leaves_out_what_is_not_finite(value):
     wait.observe(0.5)
     wait.observe(value)
     assert (wait.labels().count, wait.labels().sum) == (1, 0.5)
+
+
+@pytest.mark.parametrize("value", ["x", "12", b"1", None, [1], 1j])
+def test_what_is_no_number_is_refused_by_a_gauge_where_it_is_written(value):
+    depth = CustomMetrics().gauge("queue_depth", "Waiting.")
+    for call in (depth.set, depth.inc, depth.dec):
+        with pytest.raises(MetricUseError, match="queue_depth: a gauge is a number"):
+            call(value)
+    assert depth.labels().value == 0
+
+
+@pytest.mark.parametrize("value", [Decimal("2.5"), Fraction(5, 2), 2.5, True, float("inf"), 10**30])
+def test_a_gauge_takes_numbers_of_any_type(value):
+    depth = CustomMetrics().gauge("queue_depth", "Waiting.")
+    depth.set(0.5)
+    depth.inc(value)
+    assert depth.labels().value == 0.5 + float(value)
+    depth.set(value)
+    assert depth.labels().value == value
 
 
 def test_a_value_of_the_wrong_type_counts_nothing():

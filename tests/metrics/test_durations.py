@@ -3,6 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perf_middleware.metrics.families import NO_LABELS, Family
+from perf_middleware.metrics.probes.loop import LAG_WINDOW_US
 from perf_middleware.metrics.watching.durations import Durations, RollingMax
 
 BOUNDS_S = (0.001, 0.01, 1.0)
@@ -61,6 +62,14 @@ def test_the_rolling_maximum_holds_half_a_window_and_forgets_a_whole_one(steps, 
     surely = max((v for at, v in seen if now - at < window_us // 2), default=0)
     at_most = max((v for at, v in seen if now - at <= window_us), default=0)
     assert surely <= rolling.read(now) <= at_most
+
+
+@pytest.mark.parametrize("seen_us", range(0, LAG_WINDOW_US, 7_300_000))
+def test_the_largest_lag_meets_a_scrape_a_minute_later(seen_us):
+    rolling = RollingMax(window_us=LAG_WINDOW_US)
+    rolling.add(5, seen_us)
+    assert rolling.read(seen_us + 61_000_000) == 5
+    assert rolling.read(seen_us + 151_000_000) == 0
 
 
 def test_a_window_needs_two_halves():

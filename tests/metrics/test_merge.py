@@ -20,9 +20,10 @@ from perf_middleware.metrics.families import (
     counter,
     gauge,
 )
-from perf_middleware.metrics.workers.frames import Frame, counts_in, families_of, frames_of, words
-from perf_middleware.metrics.workers.merge import SHAPES_PER_NAME_MAX, Ledger, Totals, merge
-from perf_middleware.metrics.workers.snapshot import decode, encode, encode_frame, encode_head
+from perf_middleware.metrics.workers.frames import Frame, counts_in, frames_of, words
+from perf_middleware.metrics.workers.merge import SHAPES_PER_NAME_MAX, Ledger, Totals
+from perf_middleware.metrics.workers.snapshot import decode, encode_frame, encode_head
+from tests.metrics.snapshots import encode, families_of, merge
 
 A, B = LabelSet([("route", "/a")]), LabelSet([("route", "/b")])
 

@@ -243,6 +243,31 @@ def test_a_block_that_ends_with_close_is_still_reported():
     assert blocks_by(probe, "sleeping_function")
 
 
+def test_a_block_that_ends_with_close_while_the_watchdog_reports_is_not_lost():
+    said = []
+
+    def slow_subscriber(block):
+        said.append(block.ended)
+        if not block.ended:
+            while probe.status()["running"]:
+                time.sleep(0.01)
+            time.sleep(0.1)  # closed by now, in the middle of this look
+
+    probe = LoopProbe(interval_s=0.02, blocked_s=0.1, on_block=slow_subscriber)
+
+    async def scenario():
+        async with anyio.create_task_group() as group:
+            await probe.open(Tasks(group))
+            await anyio.sleep(0.1)
+            while False not in said:
+                time.sleep(0.01)
+            await probe.close()
+
+    anyio.run(scenario)
+    assert said[-1] is True
+    assert probe.status()["blocked"] == len(probe.recent_blocks()) == said.count(True)
+
+
 @every_loop
 def test_closing_leaves_no_thread_and_no_task(loop):
     probe = LoopProbe(interval_s=5, blocked_s=30)

@@ -133,7 +133,13 @@ def test_every_method_of_http_is_known():
     [
         pytest.param(None, "rejected", id="never accepted"),
         pytest.param(1000, "1000", id="closed"),
-        pytest.param(4999, "4999", id="a code of the app"),
+        pytest.param(1015, "1015", id="the last code of the protocol"),
+        pytest.param(1016, "other", id="a code to come"),
+        pytest.param(3000, "3xxx", id="a registered code"),
+        pytest.param(3999, "3xxx", id="the last registered code"),
+        pytest.param(4999, "4xxx", id="a code of the app"),
+        pytest.param("1000", "other", id="text"),
+        pytest.param([1000], "other", id="a list"),
         pytest.param(999, "other", id="below all codes"),
         pytest.param(5000, "other", id="above all codes"),
         pytest.param(-1, "other", id="negative"),
@@ -147,6 +153,24 @@ def test_websocket_outcomes_are_close_codes(code, outcome):
     assert told["perf_websocket_messages_received"] == {("/ws",): 2}
     assert told["perf_websocket_messages_sent"] == {("/ws",): 3}
     assert told["perf_websocket_open_seconds"] == {("/ws",): 1.5}
+
+
+def test_clients_cannot_fill_the_table_with_close_codes():
+    sockets = SocketFigures()
+    for code in range(6_000):
+        sockets.count("/feed", code, received=0, sent=0, open_ns=0)
+    sockets.count("/chat", 1000, received=0, sent=0, open_ns=0)
+    told = values(sockets.families())["perf_websocket_connections"]
+    assert told["/chat", "1000"] == 1
+    assert len(told) == 16 + 2 + 1 + 1  # protocol, 3xxx and 4xxx, other; /chat
+
+
+def test_websocket_routes_that_look_alike_on_the_page_are_one_series():
+    sockets = SocketFigures()
+    for end in ("a", "b"):
+        sockets.count("/" + "v" * 220 + end, 1000, received=1, sent=1, open_ns=1)
+    for family in sockets.families():
+        assert len({point.labels for point in family.points}) == len(list(family.points)) <= 1
 
 
 def test_websocket_routes_are_bounded_and_nothing_is_lost():

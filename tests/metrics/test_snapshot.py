@@ -26,7 +26,6 @@ from perf_middleware.metrics.workers.frames import (
     FRAME_COUNTS,
     FRAME_POINTS,
     SnapshotError,
-    families_of,
     frames_of,
     labels_of,
 )
@@ -35,10 +34,10 @@ from perf_middleware.metrics.workers.snapshot import (
     PREAMBLE_BYTES,
     VERSION,
     decode,
-    encode,
     encode_head,
     epoch_of,
 )
+from tests.metrics.snapshots import encode, families_of
 
 LABEL_NAMES = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,8}", fullmatch=True)
 LABEL_SETS = st.dictionaries(LABEL_NAMES, st.text(max_size=210), max_size=3).map(

@@ -25,7 +25,8 @@ from perf_middleware.metrics.families import (
 from perf_middleware.metrics.stores import directory, shared
 from perf_middleware.metrics.stores.directory import RETIRED, SnapshotDirectory
 from perf_middleware.metrics.stores.shared import WorkerExchange
-from perf_middleware.metrics.workers.snapshot import encode, encode_head
+from perf_middleware.metrics.workers.snapshot import encode_head
+from tests.metrics.snapshots import encode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -552,22 +553,6 @@ async def test_a_broken_family_is_left_out_and_the_others_are_served(tmp_path):
     assert await worker.jobs() == 3
     assert (await worker.scrape())["perf_worker_snapshot_errors:collect"] >= 1
     await worker.exchange.close()
-
-
-async def test_own_figures_may_be_waited_for(tmp_path):
-    for where in (tmp_path, None):
-        worker = Worker(where)
-        whole = worker.exchange._own
-
-        async def own(whole=whole):
-            await anyio.lowlevel.checkpoint()
-            return whole()
-
-        worker.exchange._own = own
-        await worker.exchange.open(worker.tasks)
-        worker.count = 3
-        assert await worker.jobs() == 3
-        await worker.exchange.close()
 
 
 async def test_the_keeper_survives_a_collector_that_raises_and_ends_with_the_exchange(tmp_path):

@@ -80,7 +80,7 @@ def test_what_a_field_allows_reads_as_a_sentence(field, words):
         ("/metrics", "/metrics"),
         (1.0, "1.0"),
         ([0.1, 5], "0.1,5"),
-        ([], ""),
+        ([], "[]"),
         ({"a": True, "b": None}, "a=true, b=none"),
         ("two\nlines\x1b[31m", r"two\nlines\x1b[31m"),
         ("\udcff", r"\udcff"),

@@ -14,6 +14,7 @@ interrupted), `with lock` 206 (RLock 211), prometheus_client (`with lock`) 310.
 from __future__ import annotations
 
 from bisect import bisect_left
+from math import inf
 from threading import RLock, get_ident
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,8 @@ class CounterCell:
         self._cells: dict[int, float] = {}
 
     def inc(self, amount: float = 1) -> None:
-        """Add `amount`; MetricUseError where it is below zero or not a number."""
-        if not amount >= 0:  # so that NaN, which would stay for ever, is refused as well
+        """Add `amount`; MetricUseError where it is below zero or not finite."""
+        if not 0 <= amount < inf:  # so that NaN is refused as well: both would stay for ever
             raise MetricUseError(self.metric, f"a counter only grows, not by {amount!r}")
         try:
             self._cells[get_ident()] += amount
@@ -70,19 +71,28 @@ class GaugeCell:
         self._lock = RLock()
 
     def set(self, value: float) -> None:
-        """Make it `value`."""
+        """Make it `value`; MetricUseError where that is no number."""
+        value = self._number(value)
         with self._lock:
             self._value = value
 
     def inc(self, amount: float = 1) -> None:
-        """Add `amount`."""
+        """Add `amount`; MetricUseError where that is no number."""
+        amount = self._number(amount)
         with self._lock:
             self._value += amount
 
     def dec(self, amount: float = 1) -> None:
-        """Take `amount` away."""
-        with self._lock:
-            self._value -= amount
+        """Take `amount` away; MetricUseError where that is no number."""
+        self.inc(-self._number(amount))
+
+    def _number(self, value: object) -> float:
+        if isinstance(value, (float, int)):
+            return value
+        # Decimal, Fraction and numpy's numbers have it, texts do not.
+        if not hasattr(value, "__float__"):
+            raise MetricUseError(self.metric, f"a gauge is a number, not {value!r}")
+        return float(value)
 
     @property
     def value(self) -> float:

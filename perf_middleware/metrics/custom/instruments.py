@@ -185,7 +185,7 @@ class Counter(Instrument[CounterCell]):
     _cell_type = CounterCell
 
     def inc(self, amount: float = 1, **labels: object) -> None:
-        """Add `amount`; MetricUseError where it is below zero, or the label names are wrong."""
+        """Add `amount`; MetricUseError where it is negative or not finite, or the labels wrong."""
         self._cell(labels).inc(amount)
 
 
@@ -197,7 +197,7 @@ class Gauge(Instrument[GaugeCell]):
     _cell_type = GaugeCell
 
     def set(self, value: float, **labels: object) -> None:
-        """Make it `value`."""
+        """Make it `value`; MetricUseError where that is no number, or the labels wrong."""
         self._cell(labels).set(value)
 
     def inc(self, amount: float = 1, **labels: object) -> None:

@@ -2,7 +2,8 @@
 
 A coroutine function stays one, a generator keeps `send`, `throw` and `close`, the signature stays
 what frameworks read.  A generator is charged for its own steps, not for the time its consumer
-keeps it waiting, so that the parts of a request never add up to more than the request.
+keeps it waiting.  A timer inside another counts in both, and so do timers that run at once: the
+parts of a request may add up to more than the request.
 
 Source: PEP 380 (what `yield from` forwards), PEP 525 (asynchronous generators).
 """

@@ -78,15 +78,15 @@ class ForeignFigures:
         """Whether the figures are those of all worker processes."""
         return "PROMETHEUS_MULTIPROC_DIR" in os.environ
 
-    async def collect(self) -> list[ForeignFamily]:
-        """The foreign families; empty where they did not come in time.  Never raises."""
+    async def collect(self) -> list[ForeignFamily] | None:
+        """The foreign families; None where they did not come in time.  Never raises."""
         if self._registry is None and "prometheus_client" not in sys.modules:
             return []
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(1)  # none of the app's own threads
         # The waiting thread gives up by itself, so abandoning it leaves nothing behind.
         run = await to_thread.run_sync(self._wait, abandon_on_cancel=True, limiter=self._limiter)
-        return [] if run is None else run.found
+        return None if run is None else run.found
 
     def families(self) -> Iterator[Family]:
         """How often a foreign collector failed, and how often all of them took too long."""
@@ -177,7 +177,7 @@ class _Run:
     def __init__(self) -> None:
         self.began_s = time.monotonic()
         self.done = threading.Event()
-        self.found: list[ForeignFamily] = []
+        self.found: list[ForeignFamily] | None = None
 
 
 def _read_multiprocess() -> Iterable[Metric]:

@@ -52,6 +52,7 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "stateset": ("",),
 }
 _APART = ("_created", "_gsum", "_gcount")  # OpenMetrics' own: gauges of their own in 0.0.4
+_WITH_EXEMPLARS = ("_bucket", "_total")
 _TEXT_KINDS = {
     "info": "gauge",
     "stateset": "gauge",
@@ -178,7 +179,8 @@ def _line(name: str, sample: ForeignSample, *, with_exemplar: bool) -> str:
     if sample.at_s is not None:
         # Seconds in OpenMetrics, whole milliseconds in 0.0.4.
         at = f" {sample.at_s!r}" if with_exemplar else f" {int(sample.at_s * 1000)}"
-    if with_exemplar and sample.exemplar is not None:
+    # OpenMetrics 1.0 §"Exemplars": a scraper refuses the page for one in any other place.
+    if with_exemplar and sample.exemplar is not None and sample.suffix in _WITH_EXEMPLARS:
         exemplar = sample.exemplar
         tail = exemplar_text(exemplar.labels, exemplar.value, exemplar.timestamp)
     return f"{name}{sample.suffix}{labels} {number_text(sample.value)}{at}{tail}\n"
@@ -192,7 +194,9 @@ def to_family(foreign: ForeignFamily) -> Family | None:
     """
     try:
         return _alike(foreign)
-    except ValueError:  # a name or unit that prometheus_client allows and we do not
+    except (ValueError, KeyError, TypeError, ArithmeticError):
+        # A name or unit that prometheus_client allows and we do not; a bucket without its bound,
+        # an infinite count: a collector of the app's own may give anything.
         return None
 
 
@@ -205,7 +209,7 @@ def _alike(foreign: ForeignFamily) -> Family | None:
                 help=foreign.help,
                 unit=foreign.unit,
                 points=[
-                    Value(LabelSet(sample.labels), sample.value)
+                    Value(_uncut(sample.labels), sample.value)
                     for sample in foreign.samples
                     if sample.suffix == "_total"
                 ],
@@ -233,7 +237,7 @@ def _gauge(foreign: ForeignFamily, *, name: str, suffix: str, across: Across) ->
         help=foreign.help,
         across=across,
         points=[
-            Value(LabelSet(sample.labels), sample.value)
+            Value(_uncut(sample.labels), sample.value)
             for sample in foreign.samples
             if sample.suffix == suffix
         ],
@@ -249,7 +253,7 @@ def _summary(foreign: ForeignFamily) -> Family:
         help=foreign.help,
         unit=foreign.unit,
         points=[
-            Distribution(LabelSet(s.labels), [int(s.value)], sums.get(s.labels, 0.0))
+            Distribution(_uncut(s.labels), [int(s.value)], sums.get(s.labels, 0.0))
             for s in foreign.samples
             if s.suffix == "_count"
         ],
@@ -276,7 +280,7 @@ def _histogram(foreign: ForeignFamily) -> Family | None:
         bounds = own
         points.append(
             Distribution(
-                LabelSet(labels),
+                _uncut(labels),
                 [int(sample.value) for _, sample in series],
                 sums.get(labels, 0.0),
                 {
@@ -294,6 +298,11 @@ def _histogram(foreign: ForeignFamily) -> Family | None:
         points=points,
         bounds=tuple((bounds or [])[:-1]),
     )
+
+
+def _uncut(labels: Pairs) -> LabelSet:
+    # As long as the app made them: cut ones could become alike, and two series one.
+    return LabelSet(labels, cut=False)
 
 
 def _our_exemplar(exemplar: ForeignExemplar) -> Exemplar:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from perf_middleware.metrics.middleware.exchange import CURRENT, NO_SCOPE
+from perf_middleware.metrics.requests.sockets import SERIES_MAX
 
 if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
     from perf_middleware.metrics.middleware.recorder import RequestRecorder
+
+logger = logging.getLogger("perf_middleware.metrics")
 
 
 class Connection:
@@ -28,7 +32,7 @@ class Connection:
         self.scope = scope
         self.root_path: str = scope.get("root_path") or ""
         self.accepted = False
-        self.code: int | None = None
+        self.code: object = None  # what the server or the app wrote into a message
         self.got = 0
         self.sent = 0
 
@@ -45,6 +49,7 @@ class Connection:
             raise
         finally:
             sockets.open -= 1
+            CURRENT.reset(token)
             sockets.count(
                 self._recorder.route_of(self.scope, self.root_path),
                 (self.code or 1000) if self.accepted else None,
@@ -52,7 +57,13 @@ class Connection:
                 sent=self.sent,
                 open_ns=perf_counter_ns() - started_ns,
             )
-            CURRENT.reset(token)
+            if sockets.overflowed and not sockets.overflow_told:
+                sockets.overflow_told = True
+                logger.warning(
+                    "%d combinations of websocket route and outcome are counted apart; "
+                    "further ones count under the route `other`",
+                    SERIES_MAX,
+                )
             self.scope = NO_SCOPE
 
     async def receive(self) -> Message:

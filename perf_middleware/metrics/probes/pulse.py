@@ -56,5 +56,4 @@ class WatchCounts:
     stalled_us: dict[StallCause, int] = field(
         default_factory=lambda: dict.fromkeys(STALL_CAUSES, 0)
     )
-    looks: int = 0
     errors: int = 0

@@ -114,10 +114,16 @@ class Watchdog:
             cause = None
             if late_us >= pace.tick_us:
                 cause = cause_of(_lateness(wait_us, late_us, before, self._meters()))
-            try:
-                self._look(now_us, late_us, cause)
-            except Exception as error:  # noqa: BLE001 - an observer that fails must not end the watch
-                self._failed(error)
+            self._try_look(now_us, late_us, cause)
+        # Beats that came late while we were busy with a look; each of these judges one at least.
+        while pulse.late:
+            self._try_look(self._clock(), 0, None)
+
+    def _try_look(self, now_us: int, late_us: int, cause: StallCause | None) -> None:
+        try:
+            self._look(now_us, late_us, cause)
+        except Exception as error:  # noqa: BLE001 - an observer that fails must not end the watch
+            self._failed(error)
 
     def _meters(self) -> _Meters:
         loop_us: int | None = None
@@ -130,7 +136,6 @@ class Watchdog:
 
     def _look(self, now_us: int, late_us: int, cause: StallCause | None) -> None:
         pulse, counts = self._pulse, self._counts
-        counts.looks += 1
         stalled = (now_us, now_us)
         if cause is not None:
             stalled = (now_us - late_us, now_us)

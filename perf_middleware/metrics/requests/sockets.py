@@ -11,6 +11,7 @@ from perf_middleware.metrics.families import (
     LabelSet,
     Value,
     counter,
+    cut_label_value,
     gauge,
 )
 
@@ -18,27 +19,32 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SERIES_MAX = 1_000  # (route, outcome) combinations and routes kept apart
+PROTOCOL_CODE_MAX = 1015  # the last one that RFC 6455 §7.4.1 defines
 
 
 class SocketFigures:
     """Connections by route and outcome, those open now, messages in and out.
 
-    The outcome is `rejected` (never accepted), or the close code of RFC 6455 §7.4 that ended the
-    connection; codes outside 1000-4999 are `other`.
+    The outcome is `rejected` (never accepted), or the close code that ended the connection: those
+    of the protocol one by one, registered and private ones as `3xxx` and `4xxx`, because a client
+    may choose any of them (RFC 6455 §7.4).  What is no such code is `other`.
     """
 
     def __init__(self) -> None:
         self.open = 0
+        self.overflowed = 0
+        self.overflow_told = False
         self._ended: dict[tuple[str, str], int] = {}
         self._traffic: dict[str, list[int]] = {}  # received, sent, open nanoseconds
 
-    def count(
-        self, route: str, code: int | None, *, received: int, sent: int, open_ns: int
-    ) -> None:
+    def count(self, route: str, code: object, *, received: int, sent: int, open_ns: int) -> None:
         """Count a connection that has ended; `code` None means that it was never accepted."""
-        outcome = "rejected" if code is None else str(code) if 1000 <= code <= 4999 else OTHER
+        outcome = _outcome(code)
+        # As it will stand on the page: two routes that look alike there must be one series.
+        route = cut_label_value(route).encode("utf-8", "replace").decode()
         if (route, outcome) not in self._ended and len(self._ended) >= SERIES_MAX:
             route, outcome = OTHER, OTHER
+            self.overflowed += 1
         self._ended[(route, outcome)] = self._ended.get((route, outcome), 0) + 1
         traffic = self._traffic.setdefault(route, [0, 0, 0])
         traffic[0] += received
@@ -49,6 +55,7 @@ class SocketFigures:
         """Every count back to zero; what is open stays."""
         self._ended.clear()
         self._traffic.clear()
+        self.overflowed = 0
 
     def families(self) -> Iterable[Family]:
         """The families for a scrape."""
@@ -80,3 +87,18 @@ class SocketFigures:
             "Messages sent on ended websockets.",
             [Value(labels, t[1]) for labels, t in traffic],
         )
+        yield counter(
+            "perf_websockets_overflow",
+            f"Websockets counted under the route `other`: {SERIES_MAX} series were there already.",
+            [Value(NO_LABELS, self.overflowed)],
+        )
+
+
+def _outcome(code: object) -> str:
+    if code is None:
+        return "rejected"
+    if not isinstance(code, int):  # an app may send anything
+        return OTHER
+    if 1000 <= code <= PROTOCOL_CODE_MAX:
+        return str(code)
+    return f"{code // 1000}xxx" if 3000 <= code <= 4999 else OTHER

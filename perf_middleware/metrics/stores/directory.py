@@ -81,6 +81,7 @@ class SnapshotDirectory:
         """
         self.name = f"{os.getpid()}-{secrets.token_hex(8)}.snap"
         self._own: int | None = None
+        self._next: int | None = None  # what is being published, on its way to be `_own`
         self._lock: int | None = None
         # A cancelled caller does not stop the thread that works for it: the next call waits.
         self._using = threading.Lock()
@@ -90,7 +91,7 @@ class SnapshotDirectory:
         finally:
             os.close(base)
         if hasattr(os, "register_at_fork"):
-            # A child inherits the lock with the descriptor and would keep its dead parent alive.
+            # A child inherits the locks with the descriptors: it would keep its dead parent alive.
             this = weakref.ref(self)
             os.register_at_fork(after_in_child=lambda: _let_go(this()))
 
@@ -105,24 +106,32 @@ class SnapshotDirectory:
 
     def leave(self) -> None:
         """Declare the own file abandoned: from now on anybody may fold it."""
-        if self._own is not None:
-            os.close(self._own)
-            self._own = None
+        fd, self._own = self._own, None
+        _release(fd)
+
+    def let_go(self) -> None:
+        """In a forked child: close what holds locks, which stay the parent's."""
+        for fd in {self._own, self._next, self._lock}:
+            if fd is not None:
+                os.close(fd)
+        self._own = self._next = self._lock = None
 
     def publish(self, data: bytes) -> None:
         """Make `data` the own snapshot.  Readers see the one before it or all of this one."""
         temporary = f"{self.name}.tmp"
         with self._using:
-            fd = self._write(temporary, data)
+            self._next = self._create(temporary, data)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                self._fill(self._next, temporary, data)
+                fcntl.flock(self._next, fcntl.LOCK_EX)
                 os.rename(temporary, self.name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
             except BaseException:
-                os.close(fd)
+                fd, self._next = self._next, None
+                _release(fd)
                 raise
             # Only now: the name has had an owner all the time.
             self.leave()
-            self._own = fd
+            self._own, self._next = self._next, None
 
     def look(self) -> Look:
         """Who is there, without reading any figures."""
@@ -185,14 +194,18 @@ class SnapshotDirectory:
 
     def unlock(self) -> None:
         """Give the right to fold back; does nothing without it."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        fd, self._lock = self._lock, None
+        _release(fd)
 
     def replace_retired(self, data: bytes) -> None:
         """Make `data` the figures of the dead; only with the lock."""
-        os.close(self._write(f"{RETIRED}.tmp", data))
-        os.rename(f"{RETIRED}.tmp", RETIRED, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        temporary = f"{RETIRED}.tmp"
+        fd = self._create(temporary, data)
+        try:
+            self._fill(fd, temporary, data)
+        finally:
+            os.close(fd)
+        os.rename(temporary, RETIRED, src_dir_fd=self._fd, dst_dir_fd=self._fd)
 
     def remove(self, names: tuple[str, ...]) -> None:
         """Remove files of dead workers and what they left half written; only with the lock."""
@@ -203,22 +216,23 @@ class SnapshotDirectory:
                 except FileNotFoundError:
                     continue
 
-    def _write(self, name: str, data: bytes) -> int:
-        """A new file with `data`, open; nothing is left of it where that fails."""
+    def _create(self, name: str, data: bytes) -> int:
+        """A new empty file for `data`, open."""
         if len(data) > SNAPSHOT_BYTES_MAX:
             raise OSError(errno.EFBIG, f"a snapshot of {len(data)} bytes")
         self.remove((name,))
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(name, flags, 0o600, dir_fd=self._fd)
+        return os.open(name, flags, 0o600, dir_fd=self._fd)
+
+    def _fill(self, fd: int, name: str, data: bytes) -> None:
+        """Write `data`; the file is removed where that fails."""
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
         except BaseException:
-            os.close(fd)
             self.remove((name,))
             raise
-        return fd
 
     def _names(self) -> list[str]:
         """The names of all snapshots but the own one, in an order that does not change."""
@@ -275,7 +289,18 @@ class SnapshotDirectory:
 
 def _let_go(directory: SnapshotDirectory | None) -> None:
     if directory is not None:
-        directory.leave()
+        directory.let_go()
+
+
+def _release(fd: int | None) -> None:
+    """Unlock and close.  The lock ends even where a child of just this moment has the descriptor
+    as well: it belongs to the open file, which closing alone would leave to the child.
+    """
+    if fd is not None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_UN)
+        finally:
+            os.close(fd)
 
 
 def _has_no_owner(fd: int) -> bool:

@@ -27,7 +27,7 @@ class ExchangeHealth:
         self.published_bytes = 0
         self.busy_ns = 0
 
-    def failed(self, reason: str, error: Exception) -> None:
+    def failed(self, reason: str, error: Exception | str) -> None:
         """Count a failure; log it if it is news."""
         self.errors[reason] += 1
         if reason not in self.troubles:

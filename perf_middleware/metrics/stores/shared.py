@@ -23,12 +23,11 @@ from perf_middleware.metrics.stores.steps import (
     collect,
     fold,
     frames_in,
-    own_families,
     read_all,
     read_retired,
 )
 from perf_middleware.metrics.workers.frames import SnapshotError
-from perf_middleware.metrics.workers.groups import place_of
+from perf_middleware.metrics.workers.groups import place_of, worker_names
 from perf_middleware.metrics.workers.merge import Totals
 from perf_middleware.metrics.workers.snapshot import encode_head, epoch_of
 
@@ -36,9 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from perf_middleware.metrics.families import Family
+    from perf_middleware.metrics.families import Collector, Family
     from perf_middleware.metrics.stores.directory import Member, SnapshotDirectory
-    from perf_middleware.metrics.stores.steps import Own
     from perf_middleware.metrics.workers.frames import Frame
     from perf_middleware.metrics.workers.groups import Place
     from perf_middleware.metrics.workers.snapshot import Snapshot
@@ -47,6 +45,7 @@ if TYPE_CHECKING:
 BUSY_SHARE_MAX = 0.005  # of one core, for publishing between scrapes
 LOCK_WAIT_S = 1.0  # a fold takes milliseconds; siblings finish what a closing worker cannot
 LOCK_POLL_S = 0.02
+CONFLICTS_NAMED_MAX = 5
 
 
 class WorkerExchange:
@@ -66,7 +65,7 @@ class WorkerExchange:
         directory: Path | None = None,
         *,
         service: str,
-        own: Own,
+        own: Collector,
         interval_s: float = 1.0,
         on_reset: Callable[[], None] | None = None,
     ) -> None:
@@ -81,7 +80,6 @@ class WorkerExchange:
         self._directory_lost = False
         self._closing = False
         self._epoch = 0
-        self._worker = ""
         self._siblings = 0
         self._pause_s = interval_s
         self._publish_at_s = 0.0
@@ -100,7 +98,6 @@ class WorkerExchange:
         self._place = place_of(seen, service=self._service)
         if self._place is None:
             return
-        self._worker = str(os.getpid())
         await self._join(self._place)
         background.start(self.name, self._keep)
 
@@ -151,6 +148,11 @@ class WorkerExchange:
         """Whether this process belongs to a group of workers."""
         return self._place is not None
 
+    @property
+    def siblings(self) -> int:
+        """How many other living workers there were at the last turn or answer."""
+        return self._siblings
+
     def families(self) -> Iterable[Family]:
         """The exchange's own figures; `own` should offer them among the others."""
         return self._health.families()
@@ -161,22 +163,30 @@ class WorkerExchange:
         The own figures alone where there is no group or the directory cannot be used.
         """
         if self._place is None:
-            return await own_families(self._own)
+            return list(self._own())
         health = self._health
         corrupt_before = health.errors["corrupt"]
         async with self._answering:
             frames, members, retired = await self._gather()
+            own_file = self._directory.name if self._directory is not None else ""
+        pids = {member.name: member.worker for member, _ in members if member.alive}
+        workers = worker_names({**pids, own_file: str(os.getpid())})
         pacer, totals = Pacer(), Totals()
         for frame in frames:
-            totals.add(frame, worker=self._worker)
+            totals.add(frame, worker=workers[own_file])
             await pacer.pause_if_due()
         folded = retired.folded if retired else ()
         for member, snapshot in members:
             if member.name not in folded:
-                await self._add(totals, snapshot, member.worker, pacer, alive=member.alive)
+                worker = workers.get(member.name, "")
+                await self._add(totals, snapshot, worker, pacer, alive=member.alive)
         await self._add(totals, retired, "", pacer, alive=False)
         self._siblings = sum(member.alive for member, _ in members)
-        health.errors["conflict"] += len(totals.refused)
+        if totals.refused:
+            named = ", ".join(sorted(totals.refused)[:CONFLICTS_NAMED_MAX])
+            health.failed("conflict", f"in another shape in another worker: {named}")
+        else:
+            health.worked("conflict")
         if health.errors["corrupt"] == corrupt_before:
             health.worked("corrupt")
         return list(totals.families())
@@ -210,7 +220,6 @@ class WorkerExchange:
                     return
                 try:
                     await self._keep_once(self._place)
-                    self._health.worked("directory")
                 except OSError as error:
                     self._health.failed("directory", error)
                 except Exception as error:  # noqa: BLE001 - a collector's bug must not end the task
@@ -226,6 +235,7 @@ class WorkerExchange:
         self._siblings = len(look.alive)
         if look.dead or look.litter:
             await self._fold(directory, look.dead, look.litter)
+        self._health.worked("directory")
         if look.alive and time.monotonic() >= self._publish_at_s:
             async with self._answering:
                 await self._publish(directory)
@@ -248,7 +258,6 @@ class WorkerExchange:
             self._epoch = max(self._epoch, await self._epoch_there(directory))
             # Without any figures yet: it tells the others that they are not alone.
             await self._write(directory, encode_head(epoch=self._epoch))
-        self._health.worked("directory")
         with contextlib.suppress(OSError):  # litter of others is no trouble of ours
             await self._threads.run(remove_ended_groups, place)
 

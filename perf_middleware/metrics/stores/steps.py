@@ -7,7 +7,6 @@ the interpreter for its switch interval, 5 ms, each time another callback wants 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import anyio
@@ -22,16 +21,13 @@ from perf_middleware.metrics.workers.snapshot import FOLDED_MAX, decode, encode_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from perf_middleware.metrics.families import Family
+    from perf_middleware.metrics.families import Collector
     from perf_middleware.metrics.stores.directory import Member, SnapshotDirectory
     from perf_middleware.metrics.stores.health import ExchangeHealth
     from perf_middleware.metrics.workers.frames import Frame
     from perf_middleware.metrics.workers.snapshot import Snapshot
 
     T = TypeVar("T")
-
-Own: TypeAlias = "Callable[[], Iterable[Family] | Awaitable[Iterable[Family]]]"
-"""Offers this process's families, at once or after a wait (for collectors that need a thread)."""
 
 SLICE_NS = 700_000  # work between two pauses; the frame that ends it adds some 300 us at most
 # A request's way through the loop is a chain of callbacks, and each waits for its turn behind us:
@@ -76,20 +72,14 @@ class Pacer:
         return self.busy_ns
 
 
-async def own_families(own: Own) -> list[Family]:
-    """What `own` offers; their points are not read yet."""
-    offered = own()
-    return list(await offered if isinstance(offered, Awaitable) else offered)
-
-
 async def collect(
-    own: Own, *, epoch: int, health: ExchangeHealth
+    own: Collector, *, epoch: int, health: ExchangeHealth
 ) -> tuple[list[Frame], bytes, int]:
     """The own figures as frames and as a snapshot, and the nanoseconds of work that took.
 
     A family whose points cannot be read or do not fit it ends there, which counts.
     """
-    families = await own_families(own)
+    families = list(own())
     pacer = Pacer()
     frames, parts, fits = [], [encode_head(epoch=epoch)], True
     for family in families:

@@ -1,4 +1,4 @@
-"""Durations folded into a histogram with fixed bounds, and the largest of the last minute.
+"""Durations folded into a histogram with fixed bounds, and the largest of a while.
 
 Whole nanoseconds: a collection of the youngest generation lasts a few microseconds, and rounding
 each of them down would show in the sum.

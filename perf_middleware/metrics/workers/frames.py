@@ -135,23 +135,6 @@ def counts_in(row: bytes) -> list[int]:
     return array("Q", row).tolist()
 
 
-def families_of(frames: Iterable[Frame]) -> Iterator[Family]:
-    """One family per frame, with its points.  Raises SnapshotError for a damaged label text."""
-    for frame in frames:
-        yield replace(frame.family, points=tuple(_points_of(frame)))
-
-
-def _points_of(frame: Frame) -> Iterator[Point]:
-    width = row_bytes(frame.family.bounds)
-    for row, (key, number) in enumerate(zip(frame.keys, frame.numbers, strict=True)):
-        total = sum(number) if isinstance(number, list) else number
-        if frame.family.kind == "histogram":
-            counts = counts_in(frame.counts[row * width : (row + 1) * width])
-            yield Distribution(labels_of(key), counts, total, frame.exemplars.get(row))
-        else:
-            yield Value(labels_of(key), total)
-
-
 def labels_of(key: str) -> LabelSet:
     """The label set whose text is `key`.  Raises SnapshotError."""
     pairs: list[tuple[str, str]] = []
@@ -165,4 +148,4 @@ def labels_of(key: str) -> LabelSet:
             value = _ESCAPED.sub(lambda m: "\n" if m[1] == "n" else m[1], value)
         pairs.append((name, value))
         end = match.end()
-    return LabelSet(pairs)
+    return LabelSet(pairs, cut=False)  # cut where it was made, if it is one of ours

@@ -12,9 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from perf_middleware.metrics.workers.snapshot import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SERVICE_CHARS_MAX = 64
 UNTOUCHED_MAX_S = (
@@ -73,6 +78,17 @@ def place_of(surroundings: Surroundings, *, service: str) -> Place | None:
     base = f"{surroundings.runtime_dir}/perf_middleware-{surroundings.uid}"
     # The version in the name keeps releases with different snapshots out of each other's files.
     return Place(base, f"{label}-{parent.text}.v{VERSION}", private_base=True)
+
+
+def worker_names(pids: Mapping[str, str]) -> dict[str, str]:
+    """What the worker of each file is called: its pid, or where two have one, its file's name.
+
+    Containers that share a directory all begin their pids at 1.
+    """
+    alike = Counter(pids.values())
+    return {
+        file: pid if alike[pid] == 1 else file.removesuffix(".snap") for file, pid in pids.items()
+    }
 
 
 def file_name_of(service: str) -> str:

@@ -13,7 +13,7 @@ Source: J. R. Shewchuk, Adaptive Precision Floating-Point Arithmetic, 1997, §2.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from sys import byteorder
 from typing import TypeAlias
@@ -33,7 +33,6 @@ from perf_middleware.metrics.workers.frames import (
     SnapshotError,
     counts_in,
     frame_points_max,
-    frames_of,
     labels_of,
     row_bytes,
 )
@@ -102,23 +101,6 @@ class Ledger:
                 kept.append(each)
         for each in reversed(kept):
             yield from each.frames()
-
-
-def merge(
-    own: Iterable[Family],
-    others: Sequence[tuple[str, Iterable[Family]]] = (),
-    retired: Iterable[Family] = (),
-    *,
-    worker: str,
-) -> list[Family]:
-    """Own, other workers' and dead workers' families as one list; `worker` is the own name."""
-    totals = Totals()
-    for name, families in ((worker, own), *others):
-        for frame in frames_of(families):
-            totals.add(frame, worker=name)
-    for frame in frames_of(retired):
-        totals.add(frame, worker="", alive=False)
-    return list(totals.families())
 
 
 def shape_of(family: Family) -> Shape:

@@ -22,12 +22,11 @@ from perf_middleware.metrics.workers.frames import (
     Exemplars,
     Frame,
     SnapshotError,
-    frames_of,
     row_bytes,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 VERSION = 1
 FOLDED_MAX = 1_024
@@ -83,13 +82,6 @@ def encode_frame(frame: Frame) -> bytes:
     except TypeError:  # an integer wider than 64 bits, or an exemplar that is no text and numbers
         numbers = [n if isinstance(n, list) else float(n) for n in frame.numbers]
         return _record([*head, frame.keys, numbers, frame.counts, []])
-
-
-def encode(families: Iterable[Family], *, epoch: int = 0, folded: Sequence[str] = ()) -> bytes:
-    """Families as one snapshot, in one go."""
-    return encode_head(epoch=epoch, folded=folded) + b"".join(
-        map(encode_frame, frames_of(families))
-    )
 
 
 def _record(value: list[Any]) -> bytes:

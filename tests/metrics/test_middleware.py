@@ -200,7 +200,7 @@ OUTCOMES = [
     ),
     pytest.param(streams_until_the_client_leaves, None, "200", [], True, id="left while"),
     pytest.param(
-        answers_though_the_client_left, None, "200", [], True, id="answered to nobody"
+        answers_though_the_client_left, None, "499", [], True, id="answered to nobody"
     ),
     pytest.param(hello, 0, "200", [], True, id="sending the head fails"),
     pytest.param(hello, 1, "200", [], True, id="sending the only part fails"),
@@ -345,6 +345,41 @@ def test_what_ends_the_process_passes_and_is_no_exception_of_the_app(error):
         at_once(Wire(http()).serve(middleware))
     told = Told(middleware)
     assert (told.cancelled, told.exceptions, told.in_progress) == (1, {}, 0)
+
+
+class Odd(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, Odd], ids=["cancelled", "odd"])
+def test_what_the_app_lets_escape_is_its_failure_though_it_is_no_exception(error):
+    """Awaiting a task that was cancelled raises CancelledError: the server answers 500."""
+
+    async def fails(scope, receive, send):
+        raise error
+
+    middleware = MetricsMiddleware(fails)
+    with pytest.raises(error):
+        at_once(Wire(http()).serve(middleware))
+    told = Told(middleware)
+    assert (told.statuses, told.cancelled) == ({"500": 1}, 0)
+    assert told.exceptions == {error.__name__: 1}
+
+
+def test_an_upload_that_its_client_gave_up_is_no_failure_of_the_app():
+    """Starlette raises ClientDisconnect, and answers it with a 500 that nobody hears."""
+
+    async def upload(request):
+        await request.body()
+        return PlainTextResponse("stored")
+
+    app = Starlette(routes=[Route("/", upload, methods=["POST"])])
+    middleware = MetricsMiddleware(app)
+    part = {"type": "http.request", "body": b"12345", "more_body": True}
+    with pytest.raises(ClientDisconnect):
+        at_once(Wire(http(method="POST"), part).serve(middleware))
+    told = Told(middleware)
+    assert (told.statuses, told.disconnects, told.exceptions) == ({"499": 1}, 1, {})
 
 
 # --- time and bytes -----------------------------------------------------------------------------

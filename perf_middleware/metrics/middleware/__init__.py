@@ -7,14 +7,16 @@ object, one context variable, three clock readings and a few additions; no lock,
 
 from __future__ import annotations
 
+import asyncio
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from perf_middleware.errors import ConfigurationError
 from perf_middleware.metrics.middleware.connection import Connection
 from perf_middleware.metrics.middleware.exchange import (
     CURRENT,
     NO_SCOPE,
+    STATUS_CLIENT_LEFT,
     Exchange,
     current_exchange,
     name_route,
@@ -39,8 +41,6 @@ __all__ = [
     "name_route",
     "note_part",
 ]
-
-STATUS_CLIENT_LEFT: Final = 499  # nginx's name for a client that left before any answer
 
 
 class MetricsMiddleware:
@@ -139,11 +139,11 @@ class MetricsMiddleware:
 
 def _record_raised(recorder: RequestRecorder, exchange: Exchange, exc: BaseException) -> None:
     """Count a request that ended with an exception; the exception itself goes on to the server."""
-    cancelled = not isinstance(exc, Exception)
+    cancelled = _ended_from_outside(exc)
     cause = exc if cancelled else _cause(exchange, exc)
+    gone = not cancelled and _tells_of_client(exchange, cause)
     timing = exchange.recorded
     if timing is None:
-        gone = not cancelled and _tells_of_client(exchange, cause)
         left = gone or (exchange.left and not cancelled)
         outcome = "cancelled" if cancelled else "client left" if left else "failed"
         # Where nothing was sent the server answers 500 for an exception, and nobody for the rest.
@@ -151,9 +151,7 @@ def _record_raised(recorder: RequestRecorder, exchange: Exchange, exc: BaseExcep
         timing = exchange.recorded = recorder.record(exchange, status, perf_counter_ns(), outcome)
         timing.cancelled += cancelled
         timing.disconnects += left
-        if gone:
-            return
-    if not cancelled:
+    if not (cancelled or gone):
         recorder.figures.count_exception(timing, type(cause).__name__)
 
 
@@ -166,6 +164,22 @@ def _record_unfinished(recorder: RequestRecorder, exchange: Exchange) -> None:
     )
     timing.disconnects += left
     exchange.recorded = timing
+
+
+def _ended_from_outside(exc: BaseException) -> bool:
+    """Whether the request was ended, by its server or with the process, and did not fail by itself.
+
+    An app that lets the CancelledError of something else escape has failed: the server answers 500.
+    """
+    if isinstance(exc, asyncio.CancelledError):
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # raised by hand where no asyncio runs
+            return False
+        return task is not None and task.cancelling() > 0
+    if isinstance(exc, (GeneratorExit, KeyboardInterrupt, SystemExit)):
+        return True
+    return not isinstance(exc, Exception) and type(exc).__module__.startswith("trio")
 
 
 def _cause(exchange: Exchange, exc: BaseException) -> BaseException:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from perf_middleware.metrics.middleware.recorder import RequestRecorder
     from perf_middleware.metrics.requests.figures import RouteTiming
 
+STATUS_CLIENT_LEFT: Final = 499  # nginx's name for a client that left before any answer
 NO_SCOPE: Final[Scope] = {}
 NO_HEADERS: Final[list[tuple[bytes, bytes]]] = []
 CURRENT: ContextVar[Exchange | Connection | None] = ContextVar(
@@ -121,6 +122,8 @@ class Exchange:
             if not self.first_byte_ns:  # a second head never reaches the client
                 self.first_byte_ns = perf_counter_ns()
                 status = message["status"]
+                if self.left:
+                    status = STATUS_CLIENT_LEFT  # whatever the app says, nobody hears it
                 self.status = status if isinstance(status, int) else 0  # the server complains
                 self.head = message
             if self._recorder.adds_headers:

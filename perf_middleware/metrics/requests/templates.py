@@ -89,9 +89,38 @@ def _composed(matched: Any, scope: Scope, base: str) -> tuple[str, bool]:
         for name, value in (scope.get("path_params") or {}).items()
         if name not in own_names
     }
+    if prefix and own_names:
+        # A parameter of a mount that has the name of one of ours is in path_params no more.
+        mounts = _of_mounts(scope, base, depth=prefix.count("/"))
+        if mounts is not None:
+            return mounts + path_format, "{" not in mounts
     if prefix and outer:
         return _with_names(prefix, outer) + path_format, False
     return prefix + path_format or "/", True
+
+
+def _of_mounts(scope: Scope, base: str, *, depth: int) -> str | None:
+    """The template of the innermost `depth` path segments that mounts took, by the mounts' own.
+
+    None where they cannot be told from the outermost router, as below an included router.
+    """
+    root: str = scope.get("app_root_path", base) or ""
+    path: str = scope["path"]
+    path = path.removeprefix(root)
+    routes = getattr(scope.get("router"), "routes", None) or ()
+    template = ""
+    while True:
+        for route in routes:
+            pattern = getattr(route, "path_regex", None) if _mounts(route) else None
+            match = pattern.match(path) if pattern is not None else None
+            if match is not None:
+                template += str(route.path_format).removesuffix("/{path}")
+                path = "/" + match["path"]
+                routes = getattr(route, "routes", None) or ()
+                break
+        else:
+            segments = template.split("/")[1:]
+            return "/" + "/".join(segments[-depth:]) if len(segments) >= depth else None
 
 
 def _of_mount(mount: Any, scope: Scope, base: str) -> str:

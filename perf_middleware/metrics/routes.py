@@ -79,15 +79,10 @@ class MetricsPage:
         ]
         if gzipped:
             headers.append((b"content-encoding", b"gzip"))
-        head = {"type": "http.response.start", "status": 200, "headers": headers}
-        if scope["method"] == "HEAD":
-            await send(head)
-            await send({"type": "http.response.body", "body": b""})
-            return
         parts = await self._rendered(form, gzipped=gzipped)  # before the head: it may fail
         headers.append((b"content-length", str(sum(map(len, parts))).encode()))
-        await send(head)
-        for part in parts:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for part in parts if scope["method"] != "HEAD" else ():
             await send({"type": "http.response.body", "body": part, "more_body": True})
             await anyio.lowlevel.checkpoint()
         await send({"type": "http.response.body", "body": b""})

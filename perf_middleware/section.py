@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import re
+from typing import Annotated, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+_FIXED_PATH = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
+
+
+def _fixed_path(value: str) -> str:
+    # As a server hands it over: decoded, without a query; anything else would never be asked for.
+    if not _FIXED_PATH.fullmatch(value):
+        raise ValueError(
+            "must be a fixed path such as /metrics: it starts with / and does not end in /, "
+            "without spaces, ?, #, %, { and other characters that a path has to escape"
+        )
+    return value
+
+
+UrlPath: TypeAlias = Annotated[str, AfterValidator(_fixed_path)]
+"""The path of an endpoint of ours (RFC 3986 §3.3, without escapes and dot segments)."""
 
 
 class Section(BaseModel):

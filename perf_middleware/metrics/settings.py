@@ -4,26 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path, PurePath
-from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 
-from perf_middleware.section import Section
+from perf_middleware.section import Section, UrlPath
 
 DEFAULT_BUCKETS_S = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
-
-
-def _absolute_path(value: str) -> str:
-    if not value.startswith("/") or value == "/" or value.endswith("/") or "{" in value:
-        raise ValueError(
-            "must be a fixed path such as /metrics: starts with / and does not end in /"
-        )
-    return value
-
-
-UrlPath = Annotated[str, AfterValidator(_absolute_path)]
 
 
 class MetricsSettings(Section):

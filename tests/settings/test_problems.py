@@ -371,3 +371,20 @@ def test_any_arguments_give_settings_or_our_error(arguments):
     except SettingsError:
         return
     assert {row.key for row in found.effective()} == set(Schema.of(Settings).settings)
+
+
+@pytest.mark.parametrize("name", ["PERFORMANCE_METRICS_PATH", "PERFORMANCE_DASHBOARD_PREFIX"])
+@pytest.mark.parametrize(
+    "path",
+    ["metrics", "/", "/metrics/", "/metrics?x", "/a b", "/\u00fc", "/a/../b", "/.", "/{id}", "//a"],
+)
+def test_a_path_that_no_request_could_ask_for_is_refused(monkeypatch, name, path):
+    monkeypatch.setenv(name, path)
+    (problem,) = problems_of()
+    assert problem.startswith(f"{name}: must be a fixed path such as /metrics")
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/ops/v1.2/figures", "/.well-known/metrics", "/a..b"])
+def test_a_fixed_path_is_taken(monkeypatch, path):
+    monkeypatch.setenv("PERFORMANCE_METRICS_PATH", path)
+    assert Settings().metrics.path == path

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from perf_middleware.dashboard.access import TokenGate
 from perf_middleware.dashboard.resource import OperatorDoor
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger("perf_middleware")
+
+
+# What a process knows of itself, as it knows its pid: which names its apps go by among workers.
+_NAMED: WeakValueDictionary[str, Bundle] = WeakValueDictionary()
 
 
 class Bundle:
@@ -218,7 +223,7 @@ class Bundle:
     def _join_workers(self, settings: Settings) -> None:
         exchange = WorkerExchange(
             settings.metrics.workers_dir,
-            service=settings.service,
+            service=self._name_among_workers(settings.service),
             own=self.metrics.families,
             interval_s=settings.metrics.workers_interval_s,
             on_reset=self.metrics.reset_own,
@@ -226,6 +231,18 @@ class Bundle:
         self.resources.add(exchange)
         self.metrics.join(workers=exchange)
         self.metrics.add_collector("worker exchange", exchange.families)
+
+    def _name_among_workers(self, service: str) -> str:
+        """`service`, numbered where another app of this process has it.
+
+        Worker processes make their apps in the same order, so each app meets its own likes.
+        """
+        name, number = service, 1
+        while name in _NAMED:
+            number += 1
+            name = f"{service}.{number}"
+        _NAMED[name] = self
+        return name
 
     def _watch_process(self, runtime: RuntimeSettings) -> None:
         self.loop = LoopProbe(

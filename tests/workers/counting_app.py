@@ -28,3 +28,13 @@ async def order() -> dict[str, int]:
 @app.get("/worker")
 async def worker() -> dict[str, int]:
     return {"worker": os.getpid()}
+
+
+child = FastAPI()
+child_perf = install(child, Settings())  # the same service, in the same process
+app.mount("/child", child)
+
+
+@child.get("/page")
+async def page() -> str:
+    return "child"

@@ -93,3 +93,28 @@ def test_the_operators_token_opens_every_worker(server):
     answers = {get(server, "/_perf/status", Authorization=token).status_code for _ in range(20)}
     assert answers == {200}
     assert get(server, "/_perf/status").status_code == 401
+
+
+def test_a_mounted_app_of_the_same_service_keeps_figures_of_its_own(server):
+    workers_that_answer(server, count=3)
+    for _ in range(12):
+        assert get(server, "/child/page").status_code == 200
+
+    def told(path):
+        line = 'http_requests_total{method="GET",route="%s",status="200"}'
+        text = get(server, path).text
+        return {
+            route: next(
+                (l.rpartition(" ")[2] for l in text.splitlines() if l.startswith(line % route)),
+                None,
+            )
+            for route in ("/child/page", "/page", "/order")
+        }
+
+    eventually(
+        lambda: told("/metrics")["/child/page"] == "12", what="the parent counts", within_s=20
+    )
+    assert told("/metrics")["/page"] is None
+    inner = eventually(lambda: told("/child/metrics")["/page"] and told("/child/metrics"), what="x")
+    assert inner["/child/page"] is None
+    assert inner["/order"] is None

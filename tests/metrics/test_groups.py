@@ -13,6 +13,7 @@ from perf_middleware.metrics.workers.groups import (
     is_over,
     parent_of,
     place_of,
+    worker_names,
 )
 
 SPAWNER = ProcessMark(10, 1234, "0b64e2e2", "4026531836")
@@ -97,3 +98,19 @@ def test_a_group_is_over_with_its_parent(change, start_now, untouched_s, over):
     here = ProcessMark(99, 9999, "0b64e2e2", "4026531836")
     result = is_over(ProcessMark(**mark), here=here, start_now=start_now, untouched_s=untouched_s)
     assert result is over
+
+
+@pytest.mark.parametrize(
+    ("pids", "names"),
+    [
+        pytest.param({"7-aa.snap": "7", "8-bb.snap": "8"}, ["7", "8"], id="pids"),
+        pytest.param(
+            {"1-aa.snap": "1", "1-bb.snap": "1", "2-cc.snap": "2"},
+            ["1-aa", "1-bb", "2"],
+            id="and more where two are alike",
+        ),
+        pytest.param({"": "7"}, ["7"], id="without a directory"),
+    ],
+)
+def test_every_worker_of_a_group_has_a_name_of_its_own(pids, names):
+    assert list(worker_names(pids).values()) == names

@@ -31,6 +31,7 @@ from prometheus_client.core import (
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.samples import Exemplar as PrometheusExemplar
 
 from perf_middleware.errors import ConfigurationError
 from perf_middleware.metrics.drivers.prometheus import register
@@ -235,6 +236,23 @@ def test_samples_that_have_no_line_are_left_out_and_strays_stand_alone():
         assert 'elsewhere{a="b"} 2\n' in text
         assert "missing" not in text
         assert len(list(PARSE[format](text))) == 2
+
+
+def test_an_exemplar_where_openmetrics_has_none_is_left_out():
+    exemplar = PrometheusExemplar({"trace_id": "ab"}, 1)
+    told = {"gauge": "", "counter": "_total", "histogram": "_bucket", "summary": "_count"}
+    metrics = []
+    for kind, suffix in told.items():
+        metric = Metric(kind, "Its own.", kind)
+        labels = {"le": "+Inf"} if kind == "histogram" else {}
+        metric.add_sample(f"{kind}{suffix}", labels, 1, exemplar=exemplar)
+        metrics.append(metric)
+    registry = CollectorRegistry()
+    registry.register(Custom(*metrics))
+    text, _ = read(registry, "openmetrics")
+    samples = [sample for family in parse_openmetrics(text) for sample in family.samples]
+    assert {s.name for s in samples if s.exemplar} == {"counter_total", "histogram_bucket"}
+    assert len(samples) == len(told)
 
 
 def test_collectors_that_share_a_family_show_as_one():

@@ -167,6 +167,30 @@ def test_for_head_no_page_is_made():
     assert body == {"type": "http.response.body", "body": b""}
 
 
+def test_a_page_that_fails_at_once_is_no_empty_success(monkeypatch):
+    metrics = made()
+
+    async def broken():
+        raise RuntimeError("no page today")
+
+    monkeypatch.setattr(metrics, "_together", broken)
+    wire = Wire(http("/metrics"))
+    with pytest.raises(RuntimeError, match="no page today"):
+        run(lambda: wire.serve(MetricsPage(metrics)))
+    assert wire.sent == [], "the server answers 500"
+
+
+def test_a_list_header_may_come_in_several_lines():
+    headers = [
+        (b"accept", b"text/html"), (b"accept-encoding", b"br"),
+        (b"accept", b"application/openmetrics-text"), (b"accept-encoding", b"gzip"),
+    ]  # fmt: skip
+    start, *_ = request(MetricsPage(made()), "/metrics", "HEAD", headers=headers)
+    answered = dict(start["headers"])
+    assert answered[b"content-type"].startswith(b"application/openmetrics-text")
+    assert answered[b"content-encoding"] == b"gzip"
+
+
 def test_a_summary_under_trio():
     async def main():
         return await with_series(120).summary()

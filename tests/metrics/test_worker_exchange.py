@@ -355,7 +355,8 @@ async def test_corrupt_figures_of_the_dead_are_left_out_and_replaced_at_the_next
         assert (await two.scrape())["perf_worker_snapshot_errors:corrupt"] > 0
 
 
-async def test_workers_with_other_buckets_answer_with_their_own(tmp_path):
+async def test_workers_with_other_buckets_answer_with_their_own(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "perf_middleware.metrics")
     old, new = Worker(tmp_path), Worker(tmp_path, buckets=(1.0, 2.0))
     for number, worker in enumerate((old, new), 1):
         await worker.exchange.open(worker.tasks)
@@ -364,12 +365,31 @@ async def test_workers_with_other_buckets_answer_with_their_own(tmp_path):
     seen = await new.scrape()
     assert (seen["jobs"], seen["took_seconds"].cumulative) == (3, [2, 2, 2])
     assert (await new.scrape())["perf_worker_snapshot_errors:conflict"] == 1
+    status = new.exchange.status()
+    assert (status["state"], status["errors"]) == ("degraded", {"conflict": 2})
+    assert "took_seconds" in status["reason"]
+    assert len(caplog.records) == 1
     await old.exchange.close()
     async with working(tmp_path, 1) as (third,):
         assert (await third.scrape())["took_seconds"].cumulative == [1, 1], "of its own kind"
         await new.exchange.close()
         assert (await third.scrape())["took_seconds"].cumulative == [1, 1]
         assert await third.jobs() == 3
+
+
+async def test_a_conflict_is_over_when_the_other_worker_agrees(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "perf_middleware.metrics")
+    async with working(tmp_path, 2) as (one, two):
+        two.buckets = (1.0, 2.0)
+        await two.scrape()
+        await one.scrape()
+        two.buckets = one.buckets
+        await two.scrape()
+        await one.scrape()
+        assert one.exchange.status()["state"] == "sharing"
+        assert [r.levelname for r in caplog.records if "conflict" in r.getMessage()] == [
+            "WARNING", "INFO",
+        ]  # fmt: skip
 
 
 async def test_two_hundred_workers_come_and_go_and_leave_no_files(tmp_path):
@@ -503,6 +523,36 @@ async def test_a_directory_that_is_not_ours_alone_is_refused_and_tried_again(
         async with working(tmp_path, 1) as (two,):
             assert await two.jobs() == 3 or await one.jobs() == 3
         assert len(caplog.records) == 2
+
+
+async def test_trouble_that_lasts_is_said_once(tmp_path, caplog):
+    """It flapped: a turn that could not join the group was taken for one that worked."""
+
+    class Running:
+        def start(self, name, run) -> None:
+            group.start_soon(run)
+
+    caplog.set_level(logging.INFO, "perf_middleware.metrics")
+    no_directory = tmp_path / "a file"
+    no_directory.write_text("in the way")
+    async with anyio.create_task_group() as group:
+        worker = Worker(no_directory, interval_s=0.001)
+        await worker.exchange.open(Running())
+
+        async def tried(times):
+            with anyio.fail_after(30):
+                while worker.exchange.status()["errors"].get("directory", 0) < times:
+                    await anyio.sleep(0.001)
+
+        await tried(5)
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert worker.exchange.status()["state"] == "degraded"
+        no_directory.unlink()
+        with anyio.fail_after(30):
+            while worker.exchange.status()["state"] != "sharing":
+                await anyio.sleep(0.001)
+        assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+        await worker.exchange.close()
 
 
 async def test_a_directory_that_somebody_removed_is_made_again(tmp_path):

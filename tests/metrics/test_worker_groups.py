@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 from perf_middleware.metrics.stores import processes
 from perf_middleware.metrics.stores.directory import RETIRED, SnapshotDirectory
@@ -131,6 +135,67 @@ def test_directories_of_ended_groups_are_removed_a_few_at_a_time(tmp_path):
         pass
     assert directories(base) == sorted([place.name, with_stranger.name, "something else"])
     assert directories(with_stranger) == ["notes"]
+
+
+def forked_child():
+    """A child that does nothing until it is killed."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    return child
+
+
+def end(child):
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_a_forked_child_keeps_no_lock_of_its_parent(tmp_path):
+    place = Place(str(tmp_path), "shop.v1", False)
+    parent, other = SnapshotDirectory(place), SnapshotDirectory(place)
+    assert parent.try_lock()
+    child = forked_child()
+    try:
+        parent.unlock()
+        assert other.try_lock(), "given back, whoever has the descriptor as well"
+    finally:
+        end(child)
+        other.unlock()
+        parent.close()
+        other.close()
+
+
+@pytest.mark.parametrize("when", ["before the rename", "after it"])
+def test_a_child_forked_while_its_parent_publishes_does_not_keep_it_alive(tmp_path, when):
+    """The parent dies without a word: nobody but the child could keep its lock."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from perf_middleware.metrics.stores.directory import SnapshotDirectory\n"
+        "from perf_middleware.metrics.workers.groups import Place\n"
+        "rename = os.rename\n"
+        "def forks(*args, **options):\n"
+        "    if sys.argv[2] == 'after it': rename(*args, **options)\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        os.closerange(0, 3)\n"
+        "        time.sleep(60)\n"
+        "        os._exit(0)\n"
+        "    print(child, flush=True)\n"
+        "    if sys.argv[2] != 'after it': rename(*args, **options)\n"
+        "os.rename = forks\n"
+        "SnapshotDirectory(Place(sys.argv[1], 'shop.v1', False)).publish(b'figures')\n"
+        "os._exit(0)\n"
+    )
+    (child,) = run(script, tmp_path, when)
+    watcher = SnapshotDirectory(Place(str(tmp_path), "shop.v1", False))
+    try:
+        look = watcher.look()
+        assert (len(look.alive), len(look.dead)) == (0, 1)
+    finally:
+        os.kill(int(child), signal.SIGKILL)
+        watcher.close()
 
 
 def test_nothing_is_removed_beside_the_operators_directory(tmp_path):

@@ -1,6 +1,8 @@
 """An app with figures of each kind: ours, its own, and those of prometheus_client."""
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from prometheus_client import Counter, Gauge, Summary
@@ -11,8 +13,19 @@ SALES = Counter("shop_sales", "Sales.", ["kind"])
 SIZES = Summary("shop_sizes", "Sizes.")
 DEPTH = Gauge("shop_depth", "Depth.")
 
-app = FastAPI()
+child = FastAPI()
+child_perf = install(child, Settings())  # the same service, in the same process
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with child_perf.running():
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
 perf = install(app, Settings())
+app.mount("/child", child)
 orders = perf.metrics.counter("orders", "Orders.")
 
 
@@ -28,11 +41,6 @@ async def order() -> dict[str, int]:
 @app.get("/worker")
 async def worker() -> dict[str, int]:
     return {"worker": os.getpid()}
-
-
-child = FastAPI()
-child_perf = install(child, Settings())  # the same service, in the same process
-app.mount("/child", child)
 
 
 @child.get("/page")

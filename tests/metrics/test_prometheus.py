@@ -293,12 +293,24 @@ def test_a_collector_that_raises_is_skipped_counted_and_logged_once(caplog):
     assert names() == ["before", "fine"]
     assert failures(foreign) == {"error": 2, "timeout": 0}
     assert len(caplog.records) == 1
-    assert "Raising could not be collected" in caplog.records[0].getMessage()
+    assert "Raising (0x" in caplog.records[0].getMessage()
     raising.broken = False
     names()
     raising.broken = True
     names()
     assert len(caplog.records) == 2  # it had recovered in between
+
+
+def test_of_two_collectors_of_one_class_the_good_one_does_not_forgive_the_other(caplog):
+    registry = CollectorRegistry()
+    for broken in (True, False):
+        collector = Raising()
+        collector.broken = broken
+        registry.register(collector)
+    foreign = ForeignFigures(registry)
+    for _ in range(3):
+        anyio.run(foreign.collect)
+    assert len(caplog.records) == 1
 
 
 class Hanging:

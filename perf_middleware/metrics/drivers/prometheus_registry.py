@@ -157,12 +157,12 @@ class ForeignFigures:
         target_info = getattr(registry, "_target_info_metric", None)
         if target_info is not None and registry.get_target_info():
             yield "target_info", lambda: [target_info()]
-        for collector in tuple(collectors):
+        for collector, names in tuple(collectors.items()):
             if not isinstance(collector, PerfCollector):
-                yield (
-                    f"{type(collector).__module__}.{type(collector).__qualname__}",
-                    (collector.collect),
-                )
+                # Of several collectors of one class each is logged and forgiven by itself.
+                which = names[0] if names else hex(id(collector))
+                kind = type(collector)
+                yield f"{kind.__module__}.{kind.__qualname__} ({which})", collector.collect
 
     def _failed(self, name: str, exc: BaseException) -> None:
         self._errors.inc()

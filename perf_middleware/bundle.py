@@ -1,7 +1,7 @@
-"""What one `install` builds: the parts, made from the settings and introduced to each other.
+"""The parts of one `install`, made from the settings and introduced to each other.
 
 This is the only place where features meet.  Settings end here: what is built gets values, and a
-wrong setting fails here, never at the first request.
+wrong setting fails here, never at the first request.  assembly.py puts the layers around the app.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from perf_middleware.errors import SettingsError
 from perf_middleware.events import Events
 from perf_middleware.insight.health import HealthInput
 from perf_middleware.metrics.drivers.prometheus_registry import ForeignFigures
-from perf_middleware.metrics.middleware import MetricsMiddleware, RequestRecorder, name_route
+from perf_middleware.metrics.middleware import MetricsMiddleware, RequestRecorder
 from perf_middleware.metrics.overhead import Overhead
 from perf_middleware.metrics.probes.gc import GcProbe
 from perf_middleware.metrics.probes.loop import LoopProbe
@@ -25,15 +25,12 @@ from perf_middleware.metrics.probes.process import ProcessProbe
 from perf_middleware.metrics.routes import MetricsPage, ResetCounts
 from perf_middleware.metrics.runtime import Metrics, Sampler
 from perf_middleware.metrics.stores.shared import WorkerExchange
-from perf_middleware.own_routes import has_own_route
 from perf_middleware.perf import RECENT_S, Perf
-from perf_middleware.resource import LifespanPlugin, Resources
+from perf_middleware.resource import Resources
 from perf_middleware.stack import (
     METRICS,
     OPERATORS,
     REQUEST_SCOPE,
-    Entrance,
-    Inner,
     Layer,
     LayerInfo,
     RequestScope,
@@ -41,11 +38,11 @@ from perf_middleware.stack import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable
 
     from pydantic import SecretStr
 
-    from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
+    from perf_middleware.asgi import ASGIApp
     from perf_middleware.metrics.settings import RuntimeSettings
     from perf_middleware.settings import Settings
 
@@ -58,7 +55,7 @@ _NAMED: WeakValueDictionary[str, Bundle] = WeakValueDictionary()
 
 
 class Bundle:
-    """What one `install` builds, on its way to becoming a Perf."""
+    """The parts of one app, on their way to becoming a Perf."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -85,94 +82,11 @@ class Bundle:
             self._watch_process(settings.runtime)
         if settings.metrics.enabled:
             self.resources.add(Sampler(self.metrics))
-        self.layers: list[Layer] = []
-        self.endpoints: dict[str, Endpoint] = {}
-        self.routed: Any = None  # the app whose own routes come before our default paths
-        self.taken: set[str] = set()
+        self.endpoints = self._endpoints()
         self.overhead: Overhead | None = None
         self.perf: Perf | None = None
 
-    def around(self, app: ASGIApp) -> Perf:
-        """All layers outside an app whose inside we do not know."""
-        self._build_layers()
-        layers = [*in_order(self.layers, "outer"), *self._inner(users=())]
-
-        async def entrance(scope: Scope, receive: Receive, send: Send) -> Any:
-            return await stack(scope, receive, send)
-
-        perf = self._perf(entrance, lambda: _described(app, layers))
-        stack = self._entrance(app, layers, perf)
-        return perf
-
-    def inside(self, app: Any) -> Perf:
-        """Outer layers outside the user's middlewares, inner ones between them and the router.
-
-        Starlette builds its middleware stack lazily, once; at that moment every middleware of the
-        user is known, whether it was added before or after `install`.
-        """
-        from starlette.middleware import Middleware
-
-        self._build_layers()
-        outer = in_order(self.layers, "outer")
-        build_own_stack = app.build_middleware_stack
-
-        def description() -> tuple[LayerInfo, ...]:
-            users = app.user_middleware
-            return _described(app, outer, users, self._inner(users))
-
-        def build_middleware_stack() -> ASGIApp:
-            self._leave_own_routes(app, list(self.endpoints))
-            users = app.user_middleware
-            inner = self._inner(users)
-
-            def inner_layers(core: ASGIApp) -> Inner:
-                return Inner(core, layers=inner, first=len(outer), overhead=self.overhead)
-
-            app.user_middleware = [*users, *([Middleware(inner_layers)] if inner else [])]
-            try:
-                core = build_own_stack()
-            finally:
-                app.user_middleware = users
-            return self._entrance(core, outer, perf)
-
-        self.routed = app
-        perf = self._perf(app, description)
-        app.build_middleware_stack = build_middleware_stack
-        return perf
-
-    def _takes(self, path: str) -> bool:
-        """Whether we answer at `path`; looked up once more at its first request, because routes
-        may have been added while the app started.
-        """
-        if path not in self.taken:
-            if self.routed is not None:
-                self._leave_own_routes(self.routed, [path])
-            if path not in self.endpoints:
-                return False
-            self.taken.add(path)
-        name_route(path)
-        return True
-
-    def _leave_own_routes(self, app: Any, paths: Iterable[str]) -> None:
-        """Give up default paths at which the app answers itself; a path that was set is ours."""
-        origin_of = self.settings.origin_of
-        for path in paths:
-            key = "metrics.path" if path == self.settings.metrics.path else "dashboard.prefix"
-            if origin_of(key) == "default" and has_own_route(app, path):
-                del self.endpoints[path]
-                logger.warning(
-                    "the app answers %s itself, so ours is not served there; "
-                    "PERFORMANCE_%s gives it another path",
-                    path,
-                    key.upper().replace(".", "_"),
-                )
-
-    def _inner(self, users: Sequence[object]) -> list[Layer]:
-        """The inner layers that have something to do below these middlewares of the user's."""
-        inner = in_order(self.layers, "inner")
-        return [layer for layer in inner if users or layer.rank is not REQUEST_SCOPE]
-
-    def _perf(self, app: ASGIApp, describe: Callable[[], tuple[LayerInfo, ...]]) -> Perf:
+    def make_perf(self, app: ASGIApp, describe: Callable[[], tuple[LayerInfo, ...]]) -> Perf:
         self.perf = Perf(
             app=app,
             settings=self.settings,
@@ -186,39 +100,29 @@ class Bundle:
         )
         return self.perf
 
-    def _entrance(self, app: ASGIApp, layers: list[Layer], perf: Perf) -> Entrance:
-        lifespan = self.settings.lifespan
-        plugin = LifespanPlugin(app, resources=self.resources, last_word_s=lifespan.drain_timeout_s)
-        return Entrance(
-            app,
-            layers=layers,
-            lifespan=plugin if lifespan.enabled else None,
-            lifespan_ran=lambda: self.resources.running,
-            perf=perf,
-            overhead=self.overhead,
-            sample_every=self.settings.metrics.overhead_sample_every,
-        )
-
-    def _build_layers(self) -> None:
+    def layers(self, *, takes: Callable[[str], bool]) -> list[Layer]:
+        """The layers that are switched on; `takes(path)` says if an operator path is ours."""
         settings = self.settings
+        layers: list[Layer] = []
         if settings.metrics.enabled:
             recorder = self.metrics.recorder
-            self.layers += [
+            layers += [
                 Layer(METRICS, lambda app: MetricsMiddleware.recording(app, recorder)),
                 Layer(REQUEST_SCOPE, RequestScope),
             ]
-        self.endpoints = endpoints = self._endpoints()
-        if endpoints:
-            self.layers.append(
+        if self.endpoints:
+            endpoints = self.endpoints
+            layers.append(
                 Layer(
                     OPERATORS,
-                    lambda app: OperatorEndpoints(app, endpoints=endpoints, takes=self._takes),
+                    lambda app: OperatorEndpoints(app, endpoints=endpoints, takes=takes),
                 )
             )
-        if settings.metrics.overhead and self.layers:
-            ordered = [*in_order(self.layers, "outer"), *in_order(self.layers, "inner")]
+        if settings.metrics.overhead and layers:
+            ordered = [*in_order(layers, "outer"), *in_order(layers, "inner")]
             self.overhead = Overhead([layer.rank.name for layer in ordered])
             self.metrics.add_collector("overhead", self.overhead.families)
+        return layers
 
     def _join_workers(self, settings: Settings) -> None:
         exchange = WorkerExchange(
@@ -346,35 +250,3 @@ def _token(key: str, secret: SecretStr | None) -> str | None:
         # Nobody could send it; and an empty one must not mean "open" here and "random" there.
         raise SettingsError((f"{key}: must not be blank",))
     return token
-
-
-def _described(
-    app: Any,
-    outer: Sequence[Layer],
-    users: Sequence[Any] | None = None,
-    inner: Sequence[Layer] = (),
-) -> tuple[LayerInfo, ...]:
-    """One line for each layer; `users` None for an app whose own middlewares are not known."""
-    rows: list[tuple[str, Any, str, str]] = [_row(layer) for layer in outer]
-    rows += [
-        (
-            getattr(middleware.cls, "__name__", type(middleware.cls).__name__),
-            "yours",
-            "what the layers above let through",
-            "the app's own middleware, in the app's own order",
-        )
-        for middleware in users or ()
-    ]
-    rows += [_row(layer) for layer in inner]
-    where = (
-        "all layers wrap it from outside: its inside is not known"
-        if users is None
-        else "your routes"
-    )
-    rows.append((type(app).__name__, "app", "what is left", where))
-    return tuple(LayerInfo(position, *row) for position, row in enumerate(rows, start=1))
-
-
-def _row(layer: Layer) -> tuple[str, Any, str, str]:
-    rank = layer.rank
-    return rank.name, rank.place, rank.sees, rank.why

@@ -1,4 +1,7 @@
-"""`install(app, settings)`: the front door.  What it builds is put together in bundle.py."""
+"""`install(app, settings)`: the front door.
+
+bundle.py makes the parts, assembly.py puts them around the app.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,7 @@ def install(app: Any, settings: Settings | None = None) -> Perf:
     # Imported here: `import perf_middleware` alone should cost next to nothing.
     from starlette.applications import Starlette
 
+    from perf_middleware.assembly import assemble_around, assemble_inside
     from perf_middleware.bundle import Bundle
     from perf_middleware.perf import Perf
     from perf_middleware.settings import Settings
@@ -48,10 +52,9 @@ def install(app: Any, settings: Settings | None = None) -> Perf:
         settings = Settings()
     elif not isinstance(settings, Settings):
         raise ConfigurationError(f"install() needs Settings, not {type(settings).__name__}")
-    bundle = Bundle(settings)
     if not in_place:
-        return bundle.around(app)
-    perf = app.state.perf = bundle.inside(app)
+        return assemble_around(Bundle(settings), app)
+    perf = app.state.perf = assemble_inside(Bundle(settings), app)
     return perf
 
 

@@ -6,7 +6,6 @@ wrong setting fails here, never at the first request.  assembly.py puts the laye
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -45,9 +44,6 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp
     from perf_middleware.metrics.settings import RuntimeSettings
     from perf_middleware.settings import Settings
-
-
-logger = logging.getLogger("perf_middleware")
 
 
 # What a process knows of itself, as it knows its pid: which names its apps go by among workers.

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from perf_middleware.metrics.probes.frames import capture, source_of
 from perf_middleware.metrics.probes.thread_times import thread_times_us
-from perf_middleware.metrics.watching.blocks import US_PER_S, LoopBlock, Pace
 from perf_middleware.metrics.watching.blame import Tally, judge
+from perf_middleware.metrics.watching.blocks import US_PER_S, LoopBlock, Pace
 from perf_middleware.metrics.watching.stalls import Lateness, Stall, cause_of, holder_of, overlap_us
 
 if TYPE_CHECKING:

@@ -101,7 +101,9 @@ def _turn(stack: Stack, roles: Sequence[Role], start: int) -> int:
     for i in range(start, len(stack)):
         line = stack[i]
         if roles[i] in ("machinery", "server"):
-            if _last_name(line) in TURNS and any(loop in line.file.replace("\\", "/") for loop in LOOPS):
+            if _last_name(line) in TURNS and any(
+                loop in line.file.replace("\\", "/") for loop in LOOPS
+            ):
                 return i
             servers = i if roles[i] == "server" else servers
     # A loop that shows no lines, or a stack that was cut: what is outside the server started it.

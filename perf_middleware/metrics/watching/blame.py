@@ -101,9 +101,7 @@ def _turn(stack: Stack, roles: Sequence[Role], start: int) -> int:
     for i in range(start, len(stack)):
         line = stack[i]
         if roles[i] in ("machinery", "server"):
-            if _last_name(line) in TURNS and any(
-                loop in line.file.replace("\\", "/") for loop in LOOPS
-            ):
+            if _last_name(line) in TURNS and any(loop in _path(line) for loop in LOOPS):
                 return i
             servers = i if roles[i] == "server" else servers
     # A loop that shows no lines, or a stack that was cut: what is outside the server started it.
@@ -114,8 +112,12 @@ def _is_gate(line: StackLine, role: Role) -> bool:
     return (
         role in ("framework", "server", "ours")
         and _last_name(line) in GATES
-        and not line.file.replace("\\", "/").endswith(NO_GATE_IN)
+        and not _path(line).endswith(NO_GATE_IN)
     )
+
+
+def _path(line: StackLine) -> str:
+    return line.file.replace("\\", "/")
 
 
 def _last_name(line: StackLine) -> str:

@@ -2,15 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf_middleware.metrics.watching.stacks import (
-    KEPT_LINES_MAX,
-    LINES_MAX,
-    CodeRoots,
-    StackLine,
-    Tally,
-    guilty_index,
-    shorten,
-)
+from perf_middleware.metrics.watching.blame import KEPT_LINES_MAX, LINES_MAX, Tally, shorten
+from perf_middleware.metrics.watching.stacks import CodeRoots, StackLine
 
 ROOTS = CodeRoots(
     machinery=("/py/lib/python3.11/", "/src/perf_middleware/"),
@@ -48,16 +41,29 @@ def test_a_file_tells_whose_code_it_is(file, origin):
 
 
 @pytest.mark.parametrize(
-    ("origins", "index"),
+    ("prefix", "project", "file", "origin"),
     [
-        pytest.param(["own"], 0, id="the line itself"),
-        pytest.param(["machinery", "library", "own", "own"], 2, id="innermost own line"),
-        pytest.param(["machinery", "library", "machinery"], 1, id="else innermost library"),
-        pytest.param(["machinery", "machinery"], 0, id="else where it stands"),
+        pytest.param("/app/.venv/", "/app/", "/app/x.py", "own", id="a venv in the project"),
+        pytest.param("/app/.venv/", "/app/", "/app/.venv/bin/uvicorn", "machinery", id="its bin"),
+        pytest.param("/app/.venv/", "/app/", "/app/.venv/x.py", "machinery", id="its other files"),
+        pytest.param("/srv/venv/", "/srv/shop/", "/srv/shop/x.py", "own", id="neighbours"),
+        pytest.param("/srv/venv/", "/srv/", "/srv/venv/bin/x", "machinery", id="in its parent"),
+        pytest.param("/usr/", "/usr/src/app/", "/usr/src/app/x.py", "own", id="below a prefix"),
+        pytest.param("/usr/", "/usr/src/app/", "/usr/share/x.py", "machinery", id="…not all of it"),
+        pytest.param("/usr/", "/", "/usr/share/x.py", "machinery", id="started in /"),
+        pytest.param("/usr/", "/", "/srv/x.py", "own", id="…and lies elsewhere"),
+        pytest.param("/app/", "/app/", "/app/x.py", "own", id="a venv that is the project"),
+        pytest.param("/app/", "/app/", "/app/bin/uvicorn", "machinery", id="…but not its bin"),
     ],
 )
-def test_the_innermost_line_that_the_author_can_change_is_to_blame(origins, index):
-    assert guilty_index(origins) == index
+def test_of_a_prefix_and_a_project_in_each_other_the_inner_one_wins(prefix, project, file, origin):
+    roots = CodeRoots(machinery=(prefix, f"{prefix}bin/"), projects=(project,))
+    assert roots.origin_of(file) == origin
+
+
+def test_a_path_that_was_named_as_own_is_own_even_in_a_prefix():
+    roots = CodeRoots(machinery=("/usr/",), own=("/usr/share/shop/",))
+    assert roots.origin_of("/usr/share/shop/x.py") == "own"
 
 
 @settings(deadline=None)
@@ -115,7 +121,7 @@ def test_a_tally_is_bounded_and_never_counts_more_than_it_saw(numbers):
     finding = tally.finding()
     assert finding is not None
     assert 1 <= finding.seen <= finding.samples == len(numbers)
-    assert len(tally._lines) <= LINES_MAX
+    assert len(tally._plain.lines) <= LINES_MAX
 
 
 @settings(deadline=None)

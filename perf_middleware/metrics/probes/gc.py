@@ -52,12 +52,14 @@ class GcProbe:
         self._clock_ns = clock_ns
         self._generations = [_Generation(number) for number in range(GENERATIONS)]
         self._started_ns: int | None = None
+        self._was_open = False
         self._errors = 0
         # One object, kept: `gc.callbacks` must hold exactly what is taken out again.
         self._callback = self._collecting
 
     async def open(self, background: Background) -> None:
         """Start timing; opening twice is as once."""
+        self._was_open = True
         if self._callback not in gc.callbacks:
             gc.callbacks.append(self._callback)
 
@@ -84,7 +86,9 @@ class GcProbe:
             self._errors += 1
 
     def families(self) -> Iterable[Family]:
-        """Pauses and collected objects since the probe was made."""
+        """Pauses and collected objects since the probe was made; none if it never was open."""
+        if not self._was_open:
+            return
         generations = self._generations
         yield Family(
             name="perf_gc_pause_seconds",

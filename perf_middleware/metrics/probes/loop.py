@@ -29,19 +29,23 @@ from perf_middleware.metrics.probes.frames import code_roots
 from perf_middleware.metrics.probes.pulse import Pulse, WatchCounts
 from perf_middleware.metrics.probes.watchdog import Watchdog
 from perf_middleware.metrics.watching.blocks import US_PER_S, LogBudget, LoopBlock, Pace
-from perf_middleware.metrics.watching.durations import Durations, RollingMax
+from perf_middleware.metrics.watching.durations import Durations, RollingMax, RollingShare
 from perf_middleware.metrics.watching.stalls import STALL_CAUSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from perf_middleware.clock import Clock
+    from perf_middleware.metrics.watching.stalls import Stall
     from perf_middleware.resource import Background
 
 logger = logging.getLogger(__name__)
 
 LAG_BOUNDS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 LAG_WINDOW_US = 150 * US_PER_S  # half of it is surely kept: a scrape a minute meets every peak
+BLOCKED_WINDOW_US = 120 * US_PER_S
+BLOCKED_LEAST_US = 10 * US_PER_S
+LATE_US_MIN = 50_000  # a beat that is less late waited its turn: a busy loop is not a blocked one
 LOG_LINES_PER_MINUTE_MAX = 10
 SHOWN_BLOCKS_MAX = 20  # in the status: each may have 30 lines of stack
 CLOSE_S_MAX = 1.0
@@ -84,6 +88,7 @@ class LoopProbe:
         self._clock = clock
         self._lag = Durations(LAG_BOUNDS_S)
         self._lag_max = RollingMax(window_us=LAG_WINDOW_US)
+        self._blocked_share = RollingShare(window_us=BLOCKED_WINDOW_US, least_us=BLOCKED_LEAST_US)
         self._newest_us = 0
         self._counts = WatchCounts()
         self._log_budget = LogBudget(per_minute_max=LOG_LINES_PER_MINUTE_MAX)
@@ -102,6 +107,7 @@ class LoopProbe:
             roots=code_roots(self._own_paths),
             counts=self._counts,
             report=self._report,
+            report_stall=self._report_stall,
             describe_load=self._describe_load,
             clock=self._clock,
         )
@@ -155,6 +161,7 @@ class LoopProbe:
         self._newest_us = lag_us
         self._lag.observe(lag_us * 1000)
         self._lag_max.add(lag_us, now_us)
+        self._blocked_share.add(lag_us if lag_us >= LATE_US_MIN else 0, now_us)
 
     def lag_s(self) -> float:
         """Seconds by which the newest heartbeat was late, or is late by now; from any thread."""
@@ -162,13 +169,23 @@ class LoopProbe:
         overdue_us = 0 if due_us is None else self._clock() - due_us
         return max(self._newest_us, overdue_us) / US_PER_S
 
+    def blocked_share(self) -> float | None:
+        """Which share of the last one to two minutes the loop stood still; None before a beat.
+
+        The chance that a request met a loop that did not turn.  One block in a minute moves it a
+        little, a loop that is stuck most of the time a lot, whatever the newest beat says.
+        """
+        return self._blocked_share.read(self._clock())
+
     def recent_blocks(self) -> list[LoopBlock]:
         """The blocks that have ended, newest first; from any thread."""
         with self._lock:
             return list(reversed(self._recent))
 
     def families(self) -> Iterable[Family]:
-        """Lag, blocks and stalls since the probe was made."""
+        """Lag, blocks and stalls since the probe was made; none where no loop was measured."""
+        if not self._lag.count:
+            return  # without a lifespan nobody opened us, and a lag of 0 would be made up
         counts = self._counts
         yield Family(
             name="perf_event_loop_lag_seconds",
@@ -225,6 +242,7 @@ class LoopProbe:
             "running": self._watchdog is not None and self._watchdog.alive,
             "lag_s": self.lag_s(),
             "lag_max_s": self._lag_max.read(self._clock()) / US_PER_S,
+            "blocked_share": self.blocked_share(),
             "beats": self._lag.count,
             "blocked": counts.blocked,
             "blocked_s": counts.blocked_us / US_PER_S,
@@ -242,10 +260,16 @@ class LoopProbe:
             if self._on_block is not None:
                 self._on_block(block)
         finally:
-            held_back = self._log_budget.spend(self._clock())
-            if held_back is not None:
-                more = f" ({held_back} more such reports were not logged)" if held_back else ""
-                logger.warning("%s%s", block.sentence(), more)
+            self._log(block.sentence())
+
+    def _report_stall(self, stall: Stall) -> None:
+        self._log(stall.sentence())
+
+    def _log(self, sentence: str) -> None:
+        held_back = self._log_budget.spend(self._clock())
+        if held_back is not None:
+            more = f" ({held_back} more such reports were not logged)" if held_back else ""
+            logger.warning("%s%s", sentence, more)
 
 
 def _own_cpu_clock() -> int | None:

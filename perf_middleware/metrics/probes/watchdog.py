@@ -17,12 +17,14 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from perf_middleware.metrics.probes.frames import capture, source_of
+from perf_middleware.metrics.probes.thread_times import thread_times_us
+from perf_middleware.metrics.watching.blame import Tally, judge
 from perf_middleware.metrics.watching.blocks import US_PER_S, LoopBlock, Pace
-from perf_middleware.metrics.watching.stacks import Tally
-from perf_middleware.metrics.watching.stalls import Lateness, cause_of, overlap_us
+from perf_middleware.metrics.watching.stalls import Lateness, Stall, cause_of, holder_of, overlap_us
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +48,7 @@ else:
 
 logger = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
 _Meters: TypeAlias = tuple[int, int | None, int | None]
 """Processor time of the process and of the loop's thread, us; times this thread gave way."""
 
@@ -76,6 +79,7 @@ class Watchdog:
         roots: CodeRoots,
         counts: WatchCounts,
         report: Callable[[LoopBlock], None],
+        report_stall: Callable[[Stall], None],
         describe_load: Callable[[], str | None] | None,
         clock: Clock,
     ) -> None:
@@ -84,6 +88,7 @@ class Watchdog:
         self._roots = roots
         self._counts = counts
         self._report = report
+        self._report_stall = report_stall
         self._describe_load = describe_load
         self._clock = clock
         self._episode: _Episode | None = None
@@ -106,6 +111,7 @@ class Watchdog:
         while not pulse.closed:
             wait_us = pace.wait_us(due_us=pulse.due_us, now_us=self._clock())
             before = self._meters()
+            threads_before_us = thread_times_us()
             asleep_us = self._clock()
             pulse.wake.wait(wait_us / US_PER_S)
             pulse.wake.clear()
@@ -114,16 +120,47 @@ class Watchdog:
             cause = None
             if late_us >= pace.tick_us:
                 cause = cause_of(_lateness(wait_us, late_us, before, self._meters()))
+            # Before anything is said: the thread that held the lock runs on with every line of us.
+            stall = None
+            if cause is not None and late_us >= pace.blocked_us:
+                stall = self._try(partial(self._stall, cause, late_us, threads_before_us))
             self._try_look(now_us, late_us, cause)
+            if stall is not None:
+                self._try(partial(self._report_stall, stall))
         # Beats that came late while we were busy with a look; each of these judges one at least.
         while pulse.late:
             self._try_look(self._clock(), 0, None)
 
     def _try_look(self, now_us: int, late_us: int, cause: StallCause | None) -> None:
+        self._try(lambda: self._look(now_us, late_us, cause))
+
+    def _try(self, step: Callable[[], _T]) -> _T | None:
         try:
-            self._look(now_us, late_us, cause)
+            return step()
         except Exception as error:  # noqa: BLE001 - an observer that fails must not end the watch
             self._failed(error)
+            return None
+
+    def _stall(self, cause: StallCause, late_us: int, before_us: dict[int, int]) -> Stall:
+        """What is said of a stall that has just ended."""
+        lasted_s = late_us / US_PER_S
+        holder = None
+        if cause == "interpreter_lock":
+            not_others = {threading.get_ident(), self._pulse.thread_id}
+            after_us = {k: v for k, v in thread_times_us().items() if k not in not_others}
+            holder = holder_of(before_us, after_us, late_us=late_us)
+        stack = capture(holder) if holder is not None else ()
+        if not stack:
+            return Stall(lasted_s=lasted_s, cause=cause)
+        line = stack[judge(stack, self._roots).guilty]
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        return Stall(
+            lasted_s=lasted_s,
+            cause=cause,
+            thread=names.get(holder, ""),
+            line=line,
+            code=source_of(line),
+        )
 
     def _meters(self) -> _Meters:
         loop_us: int | None = None
@@ -218,6 +255,8 @@ class Watchdog:
             code=source_of(finding.line),
             call=finding.call,
             call_code=source_of(finding.call),
+            caller=finding.caller,
+            caller_code="" if finding.caller is None else source_of(finding.caller),
             stack=finding.stack,
             seen=finding.seen,
             samples=finding.samples,

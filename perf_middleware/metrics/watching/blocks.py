@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 US_PER_S = 1_000_000
 SOURCE_CHARS_MAX = 200
 ANNOUNCED_AFTER = 4  # times the threshold: a loop that is dead-locked never ends its block
+NO_OWN_LINE = "no line of the app's own was at work"
 TICK_US_MIN = 3_000
 SAMPLE_US_MIN = 50_000  # twenty samples a second name the line as well as a thousand would
 SAMPLE_US_MAX = US_PER_S
@@ -63,8 +64,10 @@ class LoopBlock:
     `at_s` is Unix time of the missed heartbeat; `lasted_s` counts from there, so the block itself
     began up to one heartbeat interval earlier.  `ended` is False in a report about a block that
     still goes on.  `line` is the line to blame (whose it is says `origin`), `call` the innermost
-    Python line, where it waits or works; both None when no sample could be taken.  `seen` of
-    `samples` found that very line.  `load` is what the app was serving.
+    Python line, where it waits or works; both None when no sample could be taken.  Where `origin`
+    is not "own" no line of the app's own was at work, and `caller` is the outermost line of a
+    library or framework that led to `line`.  `seen` of `samples` found that very line.
+    `load` is what the app was serving.
     """
 
     at_s: float
@@ -75,6 +78,8 @@ class LoopBlock:
     code: str = ""
     call: StackLine | None = None
     call_code: str = ""
+    caller: StackLine | None = None
+    caller_code: str = ""
     stack: tuple[StackLine, ...] = ()
     seen: int = 0
     samples: int = 0
@@ -98,6 +103,7 @@ class LoopBlock:
             "line": None if self.line is None else line_dict(self.line, self.code),
             "origin": self.origin,
             "call": None if self.call is None else line_dict(self.call, self.call_code),
+            "caller": None if self.caller is None else line_dict(self.caller, self.caller_code),
             "stack": [str(line) for line in self.stack],
             "seen": self.seen,
             "samples": self.samples,
@@ -110,6 +116,11 @@ class LoopBlock:
         parts = [f"the event loop {state} {self.lasted_s:.2f} s"]
         if self.line is None:
             parts.append(", no sample could be taken")
+        elif self.origin != "own":
+            parts.append(f"; {NO_OWN_LINE}: {_with_code(self.line, self.code)}")
+            if self.caller is not None and self.caller != self.line:
+                parts.append(f", called from {_with_code(self.caller, self.caller_code)}")
+            parts.append(f" ({self.seen} of {self.samples} samples)")
         else:
             parts.append(f" by {_with_code(self.line, self.code)}")
             if self.call is not None and self.call != self.line:

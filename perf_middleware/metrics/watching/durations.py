@@ -84,3 +84,47 @@ class RollingMax:
             self._older = self._young if slot == self._slot + 1 else 0
             self._young = 0
             self._slot = slot
+
+
+class RollingShare:
+    """Which share of the last half to whole window was taken up, in a few numbers.
+
+    The time watched begins with the first span; a share of less than `least_us` is one of
+    `least_us`: right after a start one long span is not yet the rule.
+    """
+
+    __slots__ = ("_half_us", "_least_us", "_older_us", "_since_us", "_slot", "_young_us")
+
+    def __init__(self, *, window_us: int, least_us: int) -> None:
+        if not 1 <= least_us <= window_us // 2:
+            raise ValueError(f"least_us must be 1 to half of window_us: {least_us}, {window_us}")
+        self._half_us = window_us // 2
+        self._least_us = least_us
+        self._slot = 0
+        self._older_us = 0
+        self._young_us = 0
+        self._since_us: int | None = None
+
+    def add(self, taken_us: int, now_us: int) -> None:
+        """Remember a span of `taken_us` that ends at `now_us`; 0 says only that we watch."""
+        if self._since_us is None:
+            self._since_us = now_us - taken_us
+        slot = now_us // self._half_us
+        if slot != self._slot:
+            self._older_us = self._young_us if slot == self._slot + 1 else 0
+            self._young_us = 0
+            self._slot = slot
+        # What was before this half of the window belongs to the other one.
+        inside_us = min(taken_us, now_us - slot * self._half_us)
+        self._young_us += inside_us
+        self._older_us = min(self._half_us, self._older_us + taken_us - inside_us)
+
+    def read(self, now_us: int) -> float | None:
+        """0.0 to 1.0 at `now_us`, spans still open not included; None where nobody watched."""
+        if self._since_us is None:
+            return None
+        slot = now_us // self._half_us
+        kept = {self._slot: (self._older_us, self._young_us), self._slot + 1: (self._young_us, 0)}
+        taken_us = sum(kept.get(slot, (0, 0)))
+        watched_us = now_us - max(self._since_us, (slot - 1) * self._half_us)
+        return min(1.0, taken_us / max(watched_us, self._least_us))

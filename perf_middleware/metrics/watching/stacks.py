@@ -1,18 +1,17 @@
-"""Which line is to blame: the innermost one that the app's author can change.
+"""Whose code the line of a stack is, told from where its file lies.
 
     innermost   socket.py readinto          machinery   the call that waits
                 psycopg2/… execute          library
-                app/db.py   load_items      own         <- the line that is named
-                starlette/routing.py        machinery
+                app/db.py   load_items      own         the author can change it
+                starlette/routing.py        framework   carries a request to the code that answers
+                uvicorn/…   run_asgi        server
     outermost   asyncio/runners.py run      machinery
 
-One sample of a long block may have hit an unlucky line, so several are taken and vote: first for
-the function, then for the line inside it (a spinning function is seen at several of its lines).
+Which of them is to blame, blame.py decides.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -20,20 +19,23 @@ from typing import Literal, TypeAlias
 Origin: TypeAlias = Literal["own", "library", "machinery"]
 """Whose code a line is: the app's, a library's, or the runtime's (stdlib, server, framework)."""
 
-KEPT_LINES_MAX = 30  # what a reader looks at; the stack of a FastAPI request has about forty
-LINES_MAX = 64  # different lines that may get votes in one block; more only count as samples
+Role: TypeAlias = Literal["own", "library", "framework", "server", "ours", "machinery"]
+"""The same, with the machinery taken apart: `ours` is this package."""
 
 # Code that was typed or rendered has no file, yet it is the author's; other names in angle
 # brackets (<frozen importlib>, <string> of a dataclass) are generated.
 TYPED_BY_THE_AUTHOR = ("<stdin>", "<ipython-input", "<console>", "<template>")
 
 # Installed packages that only carry a request to the code that answers it.
-CARRIERS = frozenset(
+FRAMEWORKS = frozenset(("fastapi", "starlette"))
+SERVERS = frozenset(
     (
-        "anyio", "asgiref", "fastapi", "granian", "gunicorn", "hypercorn", "outcome",
-        "perf_middleware", "sniffio", "starlette", "trio", "uvicorn", "uvloop",
+        "a2wsgi", "anyio", "asgiref", "click", "daphne", "fastapi_cli", "granian", "gunicorn",
+        "hypercorn", "outcome", "sniffio", "trio", "typer", "uvicorn", "uvicorn_worker", "uvloop",
+        "winloop",
     )
 )  # fmt: skip
+OURSELVES = "perf_middleware"
 INSTALLED_UNDER = ("/site-packages/", "/dist-packages/")
 
 
@@ -57,103 +59,47 @@ Stack: TypeAlias = Sequence[StackLine]
 class CodeRoots:
     """Where code lies: directories with `/` between and at the end of their names.
 
-    `own` wins over the others: an app that was installed into site-packages names itself there.
+    `own` wins over all others: an app that was installed into site-packages names itself there.
+    `machinery` and `projects` may lie in each other, and the innermost wins: a virtual environment
+    in the project's folder is the interpreter's, a project in /usr/src is not though Python's
+    prefix is /usr.  `interrupting` are files whose functions run in the middle of any line.
     """
 
     machinery: tuple[str, ...]
     own: tuple[str, ...] = ()
+    projects: tuple[str, ...] = ()
+    ours: tuple[str, ...] = ()
+    interrupting: tuple[str, ...] = ()
 
     def origin_of(self, file: str) -> Origin:
         """Whose code `file` is; what lies in no known place is the app's own."""
+        role = self.role_of(file)
+        return role if role in ("own", "library") else "machinery"
+
+    def role_of(self, file: str) -> Role:
+        """What part `file` plays in the serving of a request."""
         file = file.replace("\\", "/")
         if file.startswith((*self.own, *TYPED_BY_THE_AUTHOR)):
             return "own"
         if file.startswith("<"):
             return "machinery"
+        if file.startswith(self.ours):
+            return "ours"
         for marker in INSTALLED_UNDER:
             _, found, rest = file.rpartition(marker)
             if found:
-                package = rest.partition("/")[0].removesuffix(".py")
-                return "machinery" if package in CARRIERS else "library"
-        return "machinery" if file.startswith(self.machinery) else "own"
+                return _role_of_package(rest.partition("/")[0].removesuffix(".py"))
+        machinery = _longest(self.machinery, file)
+        return "machinery" if machinery > _longest(self.projects, file) else "own"
 
 
-def guilty_index(origins: Sequence[Origin]) -> int:
-    """Index of the line to blame: innermost own, else innermost library, else the innermost."""
-    for wanted in ("own", "library"):
-        if wanted in origins:
-            return origins.index(wanted)
-    return 0
+def _role_of_package(package: str) -> Role:
+    if package in FRAMEWORKS:
+        return "framework"
+    if package == OURSELVES:
+        return "ours"
+    return "server" if package in SERVERS else "library"
 
 
-def shorten(stack: Stack, guilty: int) -> tuple[StackLine, ...]:
-    """At most `KEPT_LINES_MAX` innermost lines; a guilty one further out takes the last place."""
-    if guilty < KEPT_LINES_MAX:
-        return tuple(stack[:KEPT_LINES_MAX])
-    return (*stack[: KEPT_LINES_MAX - 1], stack[guilty])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """The line that most samples name, `call` where it was waiting or working, one whole stack."""
-
-    line: StackLine
-    origin: Origin
-    call: StackLine
-    stack: tuple[StackLine, ...]
-    seen: int
-    samples: int
-
-
-@dataclass(slots=True)
-class _Votes:
-    origin: Origin
-    stack: tuple[StackLine, ...]
-    count: int = 0
-
-
-class Tally:
-    """The samples of one block, counted by the line that each of them blames."""
-
-    __slots__ = ("_lines", "_roots", "samples")
-
-    def __init__(self, roots: CodeRoots) -> None:
-        self._roots = roots
-        self._lines: dict[StackLine, _Votes] = {}
-        self.samples = 0
-
-    def add(self, stack: Stack) -> None:
-        """Count one sample; an empty stack says nothing and is left out."""
-        if not stack:
-            return
-        self.samples += 1
-        origins = [self._roots.origin_of(line.file) for line in stack]
-        guilty = guilty_index(origins)
-        line = stack[guilty]
-        votes = self._lines.get(line)
-        if votes is None:
-            if len(self._lines) >= LINES_MAX:
-                return
-            votes = self._lines[line] = _Votes(origins[guilty], shorten(stack, guilty))
-        votes.count += 1
-
-    def finding(self) -> Finding | None:
-        """What the samples say, the earliest at a tie; None where there was none."""
-        if not self._lines:
-            return None
-        functions: Counter[tuple[str, str]] = Counter()
-        for line, votes in self._lines.items():
-            functions[line.file, line.function] += votes.count
-        (function, _), *_ = functions.most_common(1)
-        line, votes = max(
-            (item for item in self._lines.items() if (item[0].file, item[0].function) == function),
-            key=lambda item: item[1].count,
-        )
-        return Finding(
-            line=line,
-            origin=votes.origin,
-            call=votes.stack[0],
-            stack=votes.stack,
-            seen=votes.count,
-            samples=self.samples,
-        )
+def _longest(roots: tuple[str, ...], file: str) -> int:
+    return max((len(root) for root in roots if file.startswith(root)), default=0)

@@ -17,11 +17,18 @@ stopped does not wake at all.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from perf_middleware.metrics.watching.stacks import StackLine
 
 StallCause: TypeAlias = Literal["not_running", "interpreter_lock"]
 STALL_CAUSES: tuple[StallCause, ...] = ("not_running", "interpreter_lock")
 
+SAID: dict[StallCause, str] = {
+    "not_running": "stopped, suspended or given no processor",
+    "interpreter_lock": "another thread held the interpreter lock",
+}
 LOCK_WAITS_SHARE = 4  # a loaded machine wakes a waiter late: a quarter of the wake-ups is enough
 OTHERS_SHARE = 20  # a twentieth of the time worked is more than idle threads do
 
@@ -57,6 +64,42 @@ def cause_of(sleep: Lateness) -> StallCause | None:
     # On a loaded machine who holds the lock may get a small share of a processor only.
     worked = others_us * OTHERS_SHARE >= sleep.late_us
     return "interpreter_lock" if worked and others_us > loop_us else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stall:
+    """One time that the whole process was held.
+
+    `line` is what the thread that held the interpreter lock was running: None where that is not
+    known, or no thread did.
+    """
+
+    lasted_s: float
+    cause: StallCause
+    thread: str = ""
+    line: StackLine | None = None
+    code: str = ""
+
+    def sentence(self) -> str:
+        """The stall in one line of a log."""
+        said = (
+            f"the whole process was held for {self.lasted_s:.2f} s, not by the event loop's own "
+            f"code: {SAID[self.cause]}"
+        )
+        if self.line is None:
+            return said
+        code = f": `{self.code}`" if self.code else ""
+        return f"{said}, thread {self.thread!r} at {self.line}{code}"
+
+
+def holder_of(before_us: dict[int, int], after_us: dict[int, int], *, late_us: int) -> int | None:
+    """The thread that worked most between two readings of processor time, us.
+
+    None where even that one worked less than a thread does that holds the lock for `late_us`.
+    """
+    worked = {thread: us - before_us.get(thread, us) for thread, us in after_us.items()}
+    most = max(worked, key=worked.__getitem__, default=None)
+    return most if most is not None and worked[most] * OTHERS_SHARE >= late_us else None
 
 
 def overlap_us(a: tuple[int, int], b: tuple[int, int]) -> int:

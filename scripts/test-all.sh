@@ -10,7 +10,7 @@ for python in $(sh scripts/find-pythons.sh); do
   venv=".venv-$version"
   { [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"; } &&
     "$venv/bin/python" -m pip --disable-pip-version-check -q install --upgrade pip &&
-    "$venv/bin/python" -m pip --disable-pip-version-check -q install -e ".[test]" &&
+    "$venv/bin/python" -m pip --disable-pip-version-check -q install -e ".[test,bench]" &&
     "$venv/bin/python" -m pytest || failed="$failed $version"
 done
 [ -z "$failed" ] || { echo "failed on Python:$failed"; exit 1; }

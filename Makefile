@@ -15,8 +15,11 @@ help:
 	@sed -n 's/^# //p' Makefile
 
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none was found"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@test -n "$(PYTHON)" || { \
+		echo "No Python 3.11 or newer that can make virtual environments was found."; \
+		echo "Debian and Ubuntu: apt install python3-venv.  Elsewhere: make PYTHON=/path/to/python3"; \
+		exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
 	$(PIP) install --upgrade pip
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml
@@ -34,7 +37,7 @@ test: lint types
 	$(PYTEST)
 
 test-all: test
-	sh scripts/test-all.sh
+	VENV="$(VENV)" sh scripts/test-all.sh
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

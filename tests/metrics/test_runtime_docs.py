@@ -13,10 +13,8 @@ DOCS = (Path(__file__).parents[2] / "docs" / "runtime.md").read_text(encoding="u
 
 def families() -> list[Family]:
     async def inside_a_loop():
-        loop, gc = (
-            LoopProbe(interval_s=0.01),
-            GcProbe(),
-        )  # their figures are those of a measured loop
+        # What was never measured has no figures.
+        loop, gc = LoopProbe(interval_s=0.01), GcProbe()
         async with anyio.create_task_group() as group:
 
             class Tasks:

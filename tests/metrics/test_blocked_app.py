@@ -99,3 +99,36 @@ def test_code_in_site_packages_is_the_apps_where_own_paths_name_it(tmp_path, mon
 def test_an_own_path_must_be_absolute(path):
     with pytest.raises(SettingsError, match=r"own_paths.*must be absolute"):
         Settings(runtime={"own_paths": [path]})
+
+
+def health_input(perf):
+    rows = perf.status()["health"]["inputs"]
+    return next((row for row in rows if row["name"] == "event loop blocked"), None)
+
+
+def test_the_score_does_not_flip_with_the_newest_heartbeat():
+    """Polled between two blocks, a loop that stood still half of the time had a score of 100."""
+    app = Starlette(routes=[Route("/reports/{month}", monthly)])
+    perf = install(app, Settings(runtime=QUICK))
+    polls = []
+
+    async def scenario():
+        async with perf.running():
+            await anyio.sleep(0.1)
+            for _ in range(8):
+                await ask(app, http_scope("/reports/5"))
+                await anyio.sleep(0.06)
+                polls.append(health_input(perf)["value"])
+
+    anyio.run(scenario)
+    assert polls == sorted(polls)
+    assert polls[-1] > 0.25
+
+
+def test_a_loop_that_nobody_measures_has_no_figures_and_no_part_in_the_score():
+    """With the lifespan off, a lag of 0.0 was shown for a loop that nobody had measured."""
+    perf = install(Starlette(), Settings())
+    names = {family.name for family in perf.metrics.families()}
+    assert not {name for name in names if name.startswith(("perf_event_loop_", "perf_gc_"))}
+    assert not {name for name in names if name.startswith("perf_process_stall")}
+    assert health_input(perf) is None

@@ -9,6 +9,7 @@ from perf_middleware.metrics.watching.stacks import StackLine
 
 LINE = StackLine("items", "/app/views.py", 42)
 CALL = StackLine("readinto", "/py/socket.py", 706)
+CALLER = StackLine("app", "/py/routing.py", 9)
 PACE = Pace(300_000)
 
 
@@ -64,7 +65,7 @@ def block(**kwargs):
         ),
         pytest.param(
             block(
-                line=LINE, call=CALL, code="db.get()", call_code="return recv()",
+                line=LINE, call=CALL, origin="own", code="db.get()", call_code="return recv()",
                 seen=1, samples=1, load="GET /items", ended=False,
             ),
             "the event loop has been blocked for 0.53 s by /app/views.py:42 in items: `db.get()`,"
@@ -73,9 +74,19 @@ def block(**kwargs):
             id="a call below it waits, and it still does",
         ),
         pytest.param(
-            block(line=LINE, call=LINE, seen=1, samples=1),
+            block(line=LINE, call=LINE, origin="own", seen=1, samples=1),
             "the event loop was blocked for 0.53 s by /app/views.py:42 in items (1 of 1 samples)",
             id="its source cannot be read",
+        ),
+        pytest.param(
+            block(
+                line=LINE, call=CALL, caller=CALLER, code="encode(x)", caller_code="serialize(x)",
+                seen=3, samples=4, load="1 request",
+            ),
+            "the event loop was blocked for 0.53 s; no line of the app's own was at work:"
+            " /app/views.py:42 in items: `encode(x)`, called from /py/routing.py:9 in app:"
+            " `serialize(x)` (3 of 4 samples), while serving 1 request",
+            id="nothing of the app's own",
         ),
         pytest.param(
             block(),

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from perf_middleware.metrics.families import NO_LABELS, Family
 from perf_middleware.metrics.probes.loop import LAG_WINDOW_US
-from perf_middleware.metrics.watching.durations import Durations, RollingMax
+from perf_middleware.metrics.watching.durations import Durations, RollingMax, RollingShare
 
 BOUNDS_S = (0.001, 0.01, 1.0)
 
@@ -75,3 +75,46 @@ def test_the_largest_lag_meets_a_scrape_a_minute_later(seen_us):
 def test_a_window_needs_two_halves():
     with pytest.raises(ValueError, match="window_us"):
         RollingMax(window_us=1)
+
+
+def share_of(*spans, now, window=120, least=10):
+    share = RollingShare(window_us=window, least_us=least)
+    for taken, end in spans:
+        share.add(taken, end)
+    return share.read(now)
+
+
+@pytest.mark.parametrize(
+    ("spans", "now", "share"),
+    [
+        pytest.param([], 0, None, id="nobody watched"),
+        pytest.param([(0, 0)], 100, 0.0, id="nothing was taken"),
+        pytest.param([(1, 601)], 602, 0.1, id="one span right after the start is not the rule"),
+        pytest.param([(0, 600), (9, 620), (9, 630)], 640, 0.45, id="most of a short time"),
+        pytest.param([(0, 0), (30, 90)], 120, 0.5, id="the half before is kept"),
+        pytest.param([(0, 0), (30, 30)], 119, 30 / 119, id="still remembered"),
+        pytest.param([(0, 0), (30, 30)], 180, 0.0, id="forgotten"),
+        pytest.param([(0, 0), (40, 70)], 119, 40 / 119, id="across two halves"),
+        pytest.param([(0, 0), (40, 70)], 120, 10 / 60, id="…of which one is forgotten"),
+        pytest.param([(900, 900)], 900, 1.0, id="longer than the window"),
+    ],
+)
+def test_a_share_is_of_the_last_half_to_whole_window(spans, now, share):
+    told = share_of(*spans, now=now)
+    assert told == (None if share is None else pytest.approx(share))
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), max_size=20))
+def test_a_share_is_never_more_than_all_of_it(steps):
+    share, now = RollingShare(window_us=120, least_us=10), 1_000
+    for free, taken in steps:
+        now += free + taken
+        share.add(taken, now)
+        assert 0.0 <= share.read(now) <= 1.0
+        assert 0.0 <= share.read(now + free) <= 1.0
+
+
+@pytest.mark.parametrize("least", [0, 61])
+def test_a_share_of_nothing_is_refused(least):
+    with pytest.raises(ValueError, match="least_us"):
+        RollingShare(window_us=120, least_us=least)

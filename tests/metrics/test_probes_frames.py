@@ -1,3 +1,4 @@
+import sys
 import sysconfig
 import threading
 import weakref
@@ -68,6 +69,21 @@ def test_this_interpreter_is_machinery_and_this_file_is_own():
     assert roots.origin_of(str(Path(perf_middleware.__file__))) == "machinery"
     assert roots.origin_of(pytest.__file__) == "library"
     assert roots.origin_of(__file__) == "own"
+
+
+def test_the_scripts_of_the_environment_are_nobodys_project(monkeypatch):
+    scripts = sysconfig.get_paths()["scripts"]
+    monkeypatch.setattr(sys, "path", [scripts, *sys.path])  # as a console script starts
+    assert code_roots().origin_of(f"{scripts}/uvicorn") == "machinery"
+    assert code_roots().origin_of(f"{sys.prefix}/share/x.py") == "machinery"
+
+
+def test_a_project_inside_a_prefix_is_own_where_the_app_is_imported_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    app = str(tmp_path / "src" / "app.py")
+    assert code_roots().origin_of(app) == "machinery"
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "src")])
+    assert code_roots().origin_of(app) == "own"
 
 
 def test_an_app_in_site_packages_can_be_named_as_own():

@@ -125,3 +125,7 @@ def test_closing_takes_the_callback_out_and_opening_again_works():
 def test_a_list_that_someone_else_cleared_is_no_error(probe):
     gc.callbacks.remove(probe._callback)
     close(probe)
+
+
+def test_a_collector_that_nobody_timed_has_no_figures():
+    assert list(GcProbe().families()) == []

@@ -4,6 +4,7 @@ import inspect
 import json
 import logging
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -130,6 +131,51 @@ def test_another_thread_that_holds_the_interpreter_lock_is_a_stall():
     probe = watch(work)
     assert sum(probe.status()["stalls"].values()) >= 1
     assert not blocks_by(probe, "function_in_c")
+
+
+def held_by_a_thread():
+    return re.match(r"(a+)+$", "a" * 24 + "b")
+
+
+def test_a_stall_leaves_one_line_that_names_the_thread_and_clears_the_loops_code(caplog):
+    async def work():
+        thread = threading.Thread(target=held_by_a_thread, name="searcher")
+        thread.start()
+        while thread.is_alive():
+            await anyio.sleep(0.05)
+
+    with caplog.at_level(logging.WARNING):
+        watch(work)
+    said = [r.getMessage() for r in caplog.records if "interpreter lock" in r.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith("the whole process was held for ")
+    assert "not by the event loop's own code" in said[0]
+    if sys.platform == "linux" and "thread" in said[0].partition("interpreter lock")[2]:
+        assert "thread 'searcher' at " in said[0]
+        assert __file__ in said[0]
+
+
+def test_a_loop_that_was_never_measured_has_no_figures():
+    probe = LoopProbe()
+    assert list(probe.families()) == []
+    assert probe.blocked_share() is None
+
+
+def test_a_loop_that_is_blocked_most_of_the_time_has_a_large_share_between_two_blocks_too():
+    shares = []
+    probe = LoopProbe(interval_s=0.02, blocked_s=0.1)
+
+    async def scenario():
+        async with watched(probe):
+            for _ in range(6):
+                time.sleep(0.5)
+                await anyio.sleep(0.06)
+                shares.append((probe.lag_s(), probe.blocked_share()))
+
+    anyio.run(scenario)
+    # The newest beat came in time whenever we looked; the share only grows.
+    assert [share for _, share in shares] == sorted(share for _, share in shares)
+    assert shares[-1][1] > 0.25
 
 
 def test_the_block_is_counted_and_its_lag_measured():

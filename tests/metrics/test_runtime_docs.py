@@ -13,11 +13,20 @@ DOCS = (Path(__file__).parents[2] / "docs" / "runtime.md").read_text(encoding="u
 
 def families() -> list[Family]:
     async def inside_a_loop():
-        return [
-            family
-            for probe in (LoopProbe(), GcProbe(), ProcessProbe())
-            for family in probe.families()
-        ]
+        # What was never measured has no figures.
+        loop, gc = LoopProbe(interval_s=0.01), GcProbe()
+        async with anyio.create_task_group() as group:
+
+            class Tasks:
+                def start(self, name, run):
+                    group.start_soon(run)
+
+            await loop.open(Tasks())
+            await gc.open(Tasks())
+            await anyio.sleep(0.1)
+            await loop.close()
+            await gc.close()
+        return [family for probe in (loop, gc, ProcessProbe()) for family in probe.families()]
 
     return anyio.run(inside_a_loop)
 

@@ -87,7 +87,7 @@ class GcProbe:
 
     def families(self) -> Iterable[Family]:
         """Pauses and collected objects since the probe was made; none if it never was open."""
-        if not self._was_open:
+        if not self._was_open and not any(one.pauses.count for one in self._generations):
             return
         generations = self._generations
         yield Family(

@@ -213,8 +213,8 @@ class Bundle:
                     # One second in a hundred happens to good services; where it is one in four,
                     # every fourth request waits for code that is none of its own.
                     name="event loop blocked", value=blocked_share, fine=0.01, bad=0.25, weight=2,
-                    reason="share of the last one to two minutes in which the event loop stood "
-                    "still: the chance that a request had to wait for another's code",
+                    reason="share of the last one to two minutes by which heartbeats of the event "
+                    "loop came late: the time it stood still (what is under 0.2 s counts as less)",
                 )
             )  # fmt: skip
         states = [state for state, _ in self.resources.states().values()]

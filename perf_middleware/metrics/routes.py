@@ -26,6 +26,7 @@ GZIP_WBITS = 31
 HEADERS = ((b"cache-control", b"no-store"), (b"vary", b"accept, accept-encoding"))
 AT_ONCE_MAX = 8  # scrapes waited for, rendered or sent; Prometheus keeps one open, a pair two
 SEND_S_MAX = 60.0  # a reader that takes longer would keep its place for ever
+SEND_S_SURE = 10.0  # Prometheus gives up by then; whoever reads on may lose its place to a new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +42,19 @@ class MetricsPage:
     """Answers a scrape: rendered in slices, so that a page of any size never holds the loop up.
 
     One page is rendered at a time, and whoever came before it was begun shares it.  AT_ONCE_MAX
-    scrapes are served at once; further ones are told to come again (503 with Retry-After).
+    scrapes are served at once; a further one takes the place of the oldest, if that has had
+    SEND_S_SURE seconds, or is told to come again (503 with Retry-After).
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._rendering = anyio.Lock()
-        self._at_once = 0
+        self._served: dict[anyio.CancelScope, float] = {}  # began_s of each, the oldest first
         self._kept: _Rendered | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._at_once >= AT_ONCE_MAX:
+        now_s = anyio.current_time()
+        if len(self._served) >= AT_ONCE_MAX and not self._makes_room(now_s):
             await send_response(
                 scope,
                 send,
@@ -61,14 +64,22 @@ class MetricsPage:
                 headers=(*HEADERS, (b"retry-after", b"1")),
             )
             return
-        self._at_once += 1
-        try:
-            with anyio.move_on_after(SEND_S_MAX):
+        with anyio.move_on_after(SEND_S_MAX) as place:
+            self._served[place] = now_s
+            try:
                 await self._answer(scope, send)
-        finally:
-            self._at_once -= 1
-            if not self._at_once:
-                self._kept = None
+            finally:
+                self._served.pop(place, None)
+                if not self._served:
+                    self._kept = None
+
+    def _makes_room(self, now_s: float) -> bool:
+        oldest, began_s = next(iter(self._served.items()))
+        if now_s - began_s < SEND_S_SURE:
+            return False
+        del self._served[oldest]
+        oldest.cancel()
+        return True
 
     async def _answer(self, scope: Scope, send: Send) -> None:
         form = negotiate(_list_header(scope, b"accept"))

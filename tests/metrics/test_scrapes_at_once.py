@@ -133,6 +133,27 @@ def test_readers_that_take_nothing_do_not_keep_their_places(backend, monkeypatch
     anyio.run(main, backend=backend)
 
 
+def test_a_new_scrape_takes_the_place_of_a_reader_that_had_its_time(backend, monkeypatch):
+    async def main():
+        metrics = Gated()
+        metrics.may_go_on.set()
+        page = MetricsPage(metrics)
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(AT_ONCE_MAX):
+                    reader = Reader(reads=False)
+                    tasks.start_soon(page, http("/metrics"), reader.receive, reader.send)
+                await settled()
+                refused, served = Reader(), Reader()
+                await page(http("/metrics"), refused.receive, refused.send)
+                monkeypatch.setattr(routes, "SEND_S_SURE", 0.0)
+                await page(http("/metrics"), served.receive, served.send)
+                assert (refused.status, served.status) == (503, 200)
+                tasks.cancel_scope.cancel()
+
+    anyio.run(main, backend=backend)
+
+
 def test_a_scrape_whose_client_left_lets_the_next_one_in():
     async def main():
         metrics = Gated()

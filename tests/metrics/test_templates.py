@@ -13,6 +13,7 @@ from starlette.convertors import CONVERTOR_TYPES, Convertor
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
@@ -104,6 +105,27 @@ def told(app, url, method="GET", settings=None, **client):
     return route, status
 
 
+def opaque(app):
+    """A middleware that is a function: nothing tells what it stands before."""
+
+    async def middleware(scope, receive, send):
+        await app(scope, receive, send)
+
+    return middleware
+
+
+def dispatched(app):
+    """A dispatcher by tenant, that takes a segment of the path and names no parameter."""
+
+    async def dispatcher(scope, receive, send):
+        root = scope["root_path"]
+        tenant = scope["path"].removeprefix(root).split("/")[1]
+        scope["root_path"] = f"{root}/{tenant}"
+        await app(scope, receive, send)
+
+    return dispatcher
+
+
 # --- Starlette ----------------------------------------------------------------------------------
 
 
@@ -132,8 +154,15 @@ def starlette():
             Mount("/raw", Instance()),
             Mount("/raw-t/{tenant}", hello),
             Mount("/guarded", routes=inner, middleware=[Middleware(CORSMiddleware)]),
+            Host("by-name.test", Starlette(routes=[Mount("/hu/{id}", routes=inner)])),
             Host("{sub}.example.test", Router([Mount("/api", routes=inner), Route("/{x}", page)])),
             Mount("/router", Router(inner)),
+            Mount("/unnamed/{id}", routes=[Mount("/in/{id}", routes=[Route("/", page)])]),
+            Mount("/wide/{id:path}/e", routes=inner),
+            Mount("/wide-in/{a}", routes=[Mount("/d/{id:path}/e", routes=inner)]),
+            Mount("/zip/{id}", GZipMiddleware(Starlette(routes=[Mount("/b/{id}", routes=inner)]))),
+            Mount("/opaque/{id}", opaque(Starlette(routes=[Mount("/b/{id}", routes=inner)]))),
+            Mount("/dispatched", dispatched(Router(inner))),
         ]
     )
 
@@ -176,6 +205,26 @@ STARLETTE = [
     pytest.param("/guarded/none", UNMATCHED, 404, id="nothing in that"),
     pytest.param("http://eu.example.test/api/users/5", "/api/users/{id}", 200, id="by host"),
     pytest.param("http://api.example.test/5", "/{x}", 200, id="by host, without a mount"),
+    pytest.param("http://by-name.test/hu/a/users/5", "/hu/{id}/users/{id}", 200, id="app by host"),
+    pytest.param("/unnamed/a/in/b/", "/unnamed/{id}/in/{id}/", 200, id="one name in two mounts"),
+    pytest.param(
+        "/wide/a/b/e/users/5", "/wide/{id}/e/users/{id}", 200, id="a mount over several segments"
+    ),
+    pytest.param(
+        "/wide-in/x/d/a/b/e/users/5", "/wide-in/{a}/d/{id}/e/users/{id}", 200,
+        id="a mount over several segments in a mount",
+    ),
+    pytest.param(
+        "/zip/a/b/c/users/5", "/zip/{id}/b/{id}/users/{id}", 200, id="seen through a middleware"
+    ),
+    pytest.param(
+        "/opaque/a/b/c/users/5", "/opaque/{id}/{prefix}/users/{id}", 200,
+        id="what cannot be seen is hidden",
+    ),
+    pytest.param(
+        "/dispatched/acme/users/5", "/dispatched/{prefix}/users/{id}", 200,
+        id="a dispatcher that is no router",
+    ),
     pytest.param("/router/users/5", "/router/users/{id}", 200, id="a mounted Router"),
     pytest.param("/router/none", UNMATCHED, 404, id="nothing in the Router"),
 ]  # fmt: skip
@@ -227,7 +276,12 @@ def fastapi(files):
     app.mount("/only-router", only_router)
     carrier = APIRouter()
     carrier.mount("/carried", inner)
+    carrier.mount("/tenants/{id}", inner)
     app.include_router(carrier, prefix="/c")
+    nested = APIRouter(prefix="/outer")
+    nested.include_router(carrier, prefix="/{org}")
+    app.include_router(nested)
+    app.mount("/d/{id:path}/e", inner)
     return app
 
 
@@ -276,6 +330,18 @@ FASTAPI = [
     ),
     pytest.param(
         "GET", "/c/carried/plain/5", "/c/carried/plain/{id}", 200, id="a plain Route in that"
+    ),
+    pytest.param(
+        "GET", "/c/tenants/a/users/5", "/c/tenants/{id}/users/{id}", 200,
+        id="mounted in a router with one name twice",
+    ),
+    pytest.param(
+        "GET", "/outer/a/tenants/b/users/5", "/outer/{org}/tenants/{id}/users/{id}", 200,
+        id="mounted in a nested router with one name twice",
+    ),
+    pytest.param(
+        "GET", "/d/a/b/e/users/5", "/d/{id}/e/users/{id}", 200,
+        id="mounted over several segments with one name twice",
     ),
     pytest.param("GET", "/c/carried/none", UNMATCHED, 404, id="nothing in that"),
 ]  # fmt: skip

@@ -9,27 +9,29 @@ The router writes what it matched into the scope.  What it writes differs by fra
     FastAPI, plain Route  only scope["endpoint"]; so too for what it mounts
     a mount               scope["root_path"] grows by the *concrete* prefix
 
-so a template is: the growth of root_path, its parameters put back in, then the path_format.
+so a template is: the mounts that took the growth of root_path, then the path_format.
 Templates are remembered by the route object, so that a request costs one look-up.  Only where the
 router named no route at all is the endpoint looked for among the app's own routes.
 """
 
 from __future__ import annotations
 
-import re
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.asgi import app_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from perf_middleware.asgi import Scope
 
 UNMATCHED: Final = "unmatched"
 REMEMBERED_MAX = 10_000  # routes of an app; beyond that (routes made per request) nothing is kept
-CONVERTED_SEGMENTS_MAX = 32  # of a mount's prefix; a client may send thousands
+MOUNTS_MAX = 32  # one in another, that are named
+MIDDLEWARES_MAX = 32  # around a mounted app, that are looked through
+HIDDEN: Final = (
+    "/{prefix}"  # what something else than a mount took of the path, or one out of sight
+)
 _REST: Final = "/{path}"  # what lies below a mounted app that names no routes
 
 
@@ -82,51 +84,14 @@ def _composed(matched: Any, scope: Scope, base: str) -> tuple[str, bool]:
     path_format = getattr(route, "path_format", None) or getattr(route, "path", None)
     if not isinstance(path_format, str):
         return _of_endpoint(scope, base)
-    prefix = _growth(scope.get("root_path") or "", base)
-    own_names = getattr(route, "param_convertors", ())
-    outer = {
-        name: value
-        for name, value in (scope.get("path_params") or {}).items()
-        if name not in own_names
-    }
-    if prefix and own_names:
-        # A parameter of a mount that has the name of one of ours is in path_params no more.
-        mounts = _of_mounts(scope, base, depth=prefix.count("/"))
-        if mounts is not None:
-            return mounts + path_format, "{" not in mounts
-    if prefix and outer:
-        return _with_names(prefix, outer) + path_format, False
-    return prefix + path_format or "/", True
-
-
-def _of_mounts(scope: Scope, base: str, *, depth: int) -> str | None:
-    """The template of the innermost `depth` path segments that mounts took, by the mounts' own.
-
-    None where they cannot be told from the outermost router, as below an included router.
-    """
-    root: str = scope.get("app_root_path", base) or ""
-    path: str = scope["path"]
-    path = path.removeprefix(root)
-    routes = getattr(scope.get("router"), "routes", None) or ()
-    template = ""
-    while True:
-        for route in routes:
-            pattern = getattr(route, "path_regex", None) if _mounts(route) else None
-            match = pattern.match(path) if pattern is not None else None
-            if match is not None:
-                template += str(route.path_format).removesuffix("/{path}")
-                path = "/" + match["path"]
-                routes = getattr(route, "routes", None) or ()
-                break
-        else:
-            segments = template.split("/")[1:]
-            return "/" + "/".join(segments[-depth:]) if len(segments) >= depth else None
+    prefix = _prefix(scope, base)
+    return prefix + path_format or "/", "{" not in prefix
 
 
 def _of_mount(mount: Any, scope: Scope, base: str) -> str:
     if scope.get("endpoint") is not mount.app:
         return _of_endpoint(scope, base)[0]
-    return UNMATCHED if getattr(mount, "routes", None) else _named_prefix(scope, base) + _REST
+    return UNMATCHED if getattr(mount, "routes", None) else _prefix(scope, base) + _REST
 
 
 def _of_endpoint(scope: Scope, base: str) -> tuple[str, bool]:
@@ -139,8 +104,8 @@ def _of_endpoint(scope: Scope, base: str) -> tuple[str, bool]:
     if endpoint is None:
         return UNMATCHED, False
     path = app_path(scope)
-    prefix = _named_prefix(scope, base)
-    literal = prefix == _growth(scope.get("root_path") or "", base)
+    prefix = _prefix(scope, base)
+    literal = "{" not in prefix
     routes = getattr(scope.get("app"), "routes", None) or ()
     same = [route for route in routes if getattr(route, "endpoint", None) is endpoint]
     for route in same:
@@ -156,17 +121,11 @@ def _of_endpoint(scope: Scope, base: str) -> tuple[str, bool]:
 def _of_frontend(scope: Scope, base: str, below: str) -> str:
     path = app_path(scope)
     own = path[: len(path) - len(below)].rstrip("/")  # matched literally: it has no parameters
-    return _named_prefix(scope, base) + own + _REST
+    return _prefix(scope, base) + own + _REST
 
 
 def _mounts(route: Any) -> bool:
     return hasattr(route, "app") and not hasattr(route, "endpoint")
-
-
-def _named_prefix(scope: Scope, base: str) -> str:
-    prefix = _growth(scope.get("root_path") or "", base)
-    params = scope.get("path_params")
-    return _with_names(prefix, params) if prefix and params else prefix
 
 
 def _growth(root: str, base: str) -> str:
@@ -174,63 +133,71 @@ def _growth(root: str, base: str) -> str:
     return grown if grown.startswith("/") else ""
 
 
-def _with_names(prefix: str, params: Mapping[str, Any]) -> str:
-    """`prefix` with each value of `params` replaced by its name in braces, from left to right.
+def _prefix(scope: Scope, base: str) -> str:
+    """The template of what mounts took of the path, by their own; HIDDEN for what they do not tell.
 
-    A mount's pattern took each value out of this prefix, but its text may differ (`007` became 7).
-    A value that is not in it came from elsewhere: the host name, an app further out.
+    Their values cannot be put back from path_params: a parameter that a later one has the name of
+    is in there no more.
     """
-    named, rest = "", prefix
-    for name, value in params.items():
-        place = _place_of(value, rest)
-        if place is not None:
-            start, end = place
-            named += f"{rest[:start]}{{{name}}}"
-            rest = rest[end:]
-    return named + rest
+    root: str = scope.get("root_path") or ""
+    growth = _growth(root, base)
+    if not growth:
+        return ""
+    mounted: str | None = scope.get("app_root_path")  # left by the outermost mount
+    if mounted is None:
+        return HIDDEN  # no mount: something that dispatches by a rule of its own
+    if not scope.get("path_params"):
+        return growth  # of mounts without parameters
+    path: str = scope["path"]
+    path = path.removeprefix(mounted)
+    template = ""
+    routes: Any = getattr(scope.get("router"), "routes", None)
+    for _ in range(MOUNTS_MAX):
+        if mounted == root:
+            return template
+        for route in _below(routes):
+            pattern = getattr(route, "path_regex", None)
+            match = pattern.match(path) if pattern is not None else _host(route, scope)
+            if match is None:
+                continue
+            if pattern is not None:
+                rest = "/" + match["path"]
+                taken = path[: -len(rest)]
+                if not root.startswith(mounted + taken):
+                    continue
+                if len(mounted) >= len(base):  # else it stands further out than we do
+                    template += str(route.path_format).removesuffix("/{path}")
+                mounted, path = mounted + taken, rest
+            routes = _routes_of(route)
+            break
+        else:
+            break
+    return template + HIDDEN
 
 
-def _place_of(value: Any, path: str) -> tuple[int, int] | None:
-    """Where `value` stands in `path`: as a whole segment if it can, else over or inside some."""
-    text = str(value)
-    if not text:
-        return None
-    for start, end in _segments(path):
-        if path[start:end] == text:
-            return start, end
-    if not isinstance(value, str) or text not in path:
-        for _, (start, end) in zip(range(CONVERTED_SEGMENTS_MAX), _segments(path), strict=False):
-            if _converts_to(value, path[start:end]):
-                return start, end
-    if text not in path:
-        return None
-    first, last = path.index(text), path.rindex(text)
-    end = first + len(text)
-    around = path[max(first - 1, 0) : first] + path[end : end + 1]
-    if first == last and (isinstance(value, str) or not any(map(str.isdigit, around))):
-        return first, end
-    # It could be here or there: hide the segments from here to there, so that nothing raw is left.
-    after = path.find("/", last + len(text))
-    return path.rfind("/", 0, first) + 1, len(path) if after < 0 else after
+def _below(routes: Any) -> Iterator[Any]:
+    """What mounts and hosts stand in `routes`, those of included routers with their prefix."""
+    for route in routes or ():
+        contexts = getattr(route, "effective_route_contexts", None)
+        if contexts is None:
+            if _mounts(route):
+                yield route
+        else:
+            for context in contexts():
+                if _mounts(context.starlette_route):
+                    yield context.starlette_route
 
 
-def _segments(path: str) -> Iterator[tuple[int, int]]:
-    start = 0
-    while True:
-        end = path.find("/", start)
-        if end < 0:
-            yield start, len(path)
-            return
-        yield start, end
-        start = end + 1
+def _host(route: Any, scope: Scope) -> Any:
+    """Something where a route by host has the scope's, else None."""
+    return route.matches(scope)[0].value or None if hasattr(route, "host_regex") else None
 
 
-def _converts_to(value: Any, segment: str) -> bool:
-    """Whether one of the app's path convertors, built in or its own, makes `value` of `segment`."""
-    from starlette.convertors import CONVERTOR_TYPES
-
-    for convertor in CONVERTOR_TYPES.values():
-        with suppress(Exception):  # the app's code, with text that may not be meant for it
-            if re.fullmatch(convertor.regex, segment) and convertor.convert(segment) == value:
-                return True
-    return False
+def _routes_of(app: Any) -> Any:
+    """The routes of a mounted app, seen through the middlewares around it."""
+    for _ in range(MIDDLEWARES_MAX):
+        routes = getattr(app, "routes", None)
+        if routes or app is None:
+            return routes
+        app = getattr(app, "app", None)
+    return None

@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from perf_middleware.metrics.families import NO_LABELS, Family, Value, counter
+from perf_middleware.families import NO_LABELS, Family, Value, counter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

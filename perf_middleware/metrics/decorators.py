@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, ParamSpec, Self, TypeAlias, TypeVar
 import psutil
 
 from perf_middleware.errors import ConfigurationError, MetricUseError
+from perf_middleware.families import OTHER
 from perf_middleware.metrics.custom.figures import LABEL_SETS_MAX
 from perf_middleware.metrics.custom.instruments import Counter, Histogram, LabelOverflow
 from perf_middleware.metrics.custom.tracking import keep_nature
-from perf_middleware.metrics.families import OTHER
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
-    from perf_middleware.metrics.families import Family
+    from perf_middleware.families import Family
 
     Note: TypeAlias = Callable[[str, int], None]
 

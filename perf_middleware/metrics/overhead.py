@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from perf_middleware.metrics.families import Family, LabelSet, Value, counter
+from perf_middleware.families import Family, LabelSet, Value, counter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

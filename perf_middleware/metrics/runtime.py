@@ -13,12 +13,12 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from perf_middleware.families import NO_LABELS, Collector, Family, LabelSet, Value, counter
 from perf_middleware.metrics.custom.figures import CustomMetrics
 from perf_middleware.metrics.custom.instruments import LabelOverflow
 from perf_middleware.metrics.decorators import Timers, log_label_overflow
 from perf_middleware.metrics.exposition.foreign import to_family
 from perf_middleware.metrics.exposition.page import claimed_names, render
-from perf_middleware.metrics.families import NO_LABELS, Collector, Family, LabelSet, Value, counter
 from perf_middleware.metrics.middleware import RequestRecorder, current_exchange, note_part
 from perf_middleware.metrics.requests.summary import Summary
 from perf_middleware.metrics.requests.window import SAMPLE_EVERY_S, Recent, Window

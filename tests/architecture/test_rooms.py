@@ -55,10 +55,6 @@ ALLOWED = {
     ("metrics/custom/figures.py", "threading"): THREADS_COUNT,
     ("metrics/custom/instruments.py", "threading"): THREADS_COUNT,
     (
-        "metrics/requests/templates.py",
-        "starlette",
-    ): "asks the app's own path convertors, a table of functions",
-    (
         "metrics/custom/tracking.py",
         ASYNC,
     ): "wraps the app's coroutines, waits for none",
@@ -355,7 +351,7 @@ def test_a_breach_is_found(path, source, breach):
         ("metrics/window.py", "if TYPE_CHECKING:\n    import asyncio\n    from anyio.abc import X"),
         ("metrics/window.py", "import typing\nif typing.TYPE_CHECKING:\n    import redis"),
         ("metrics/window.py", "from perf_middleware.clock import Clock"),
-        ("metrics/window.py", "from perf_middleware.metrics.families import counter"),
+        ("metrics/window.py", "from perf_middleware.families import counter"),
         ("metrics/window.py", "from .families import counter"),
         ("metrics/window.py", "from perf_middleware.asgi import find_header"),
         ("metrics/window.py", "from os import PathLike\nfrom sys import byteorder"),

@@ -20,7 +20,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from perf_middleware.metrics.families import (
+from perf_middleware.families import (
     NO_LABELS,
     Distribution,
     Family,

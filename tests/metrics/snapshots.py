@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from perf_middleware.metrics.families import Distribution, Value
+from perf_middleware.families import Distribution, Value
 from perf_middleware.metrics.workers.frames import counts_in, frames_of, labels_of, row_bytes
 from perf_middleware.metrics.workers.merge import Totals
 from perf_middleware.metrics.workers.snapshot import encode_frame, encode_head

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf_middleware.metrics.families import NO_LABELS, Family
+from perf_middleware.families import NO_LABELS, Family
 from perf_middleware.metrics.probes.loop import LAG_WINDOW_US
 from perf_middleware.metrics.watching.durations import Durations, RollingMax, RollingShare
 

@@ -9,9 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.utils import floatToGoString
 
-from perf_middleware.metrics.exposition.page import CHUNK_LINES_MAX, CONTENT_TYPES, render
-from perf_middleware.metrics.exposition.textformat import bound_text, number_text
-from perf_middleware.metrics.families import (
+from perf_middleware.families import (
     NO_LABELS,
     Distribution,
     Exemplar,
@@ -22,6 +20,8 @@ from perf_middleware.metrics.families import (
     cut_label_value,
     gauge,
 )
+from perf_middleware.metrics.exposition.page import CHUNK_LINES_MAX, CONTENT_TYPES, render
+from perf_middleware.metrics.exposition.textformat import bound_text, number_text
 
 FORMATS = ("text", "openmetrics")
 

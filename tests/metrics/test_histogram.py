@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf_middleware.metrics.families import Distribution, Exemplar, Family, LabelSet
+from perf_middleware.families import Distribution, Exemplar, Family, LabelSet
 from perf_middleware.metrics.requests.figures import RequestFigures
 from perf_middleware.metrics.requests.histogram import NS_PER_S, Scale
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf_middleware.metrics.families import (
+from perf_middleware.families import (
     NO_LABELS,
     Distribution,
     Exemplar,

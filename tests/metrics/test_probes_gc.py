@@ -4,7 +4,7 @@ from itertools import count
 
 import pytest
 
-from perf_middleware.metrics.families import Family
+from perf_middleware.families import Family
 from perf_middleware.metrics.probes.gc import GcProbe
 
 

@@ -34,11 +34,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.samples import Exemplar as PrometheusExemplar
 
 from perf_middleware.errors import ConfigurationError
-from perf_middleware.metrics.drivers.prometheus import register
-from perf_middleware.metrics.drivers.prometheus_registry import ForeignFigures
-from perf_middleware.metrics.exposition.foreign import to_family
-from perf_middleware.metrics.exposition.page import render
-from perf_middleware.metrics.families import (
+from perf_middleware.families import (
     NO_LABELS,
     Distribution,
     Exemplar,
@@ -48,6 +44,10 @@ from perf_middleware.metrics.families import (
     counter,
     gauge,
 )
+from perf_middleware.metrics.drivers.prometheus import register
+from perf_middleware.metrics.drivers.prometheus_registry import ForeignFigures
+from perf_middleware.metrics.exposition.foreign import to_family
+from perf_middleware.metrics.exposition.page import render
 
 GENERATE = {"text": generate_latest, "openmetrics": generate_openmetrics}
 PARSE = {"text": parse_text, "openmetrics": parse_openmetrics}

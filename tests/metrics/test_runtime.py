@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from perf_middleware.families import NO_LABELS, Value, counter
 from perf_middleware.metrics.exposition.page import CHUNK_LINES_MAX
-from perf_middleware.metrics.families import NO_LABELS, Value, counter
 from perf_middleware.metrics.middleware import MetricsMiddleware, RequestRecorder
 from perf_middleware.metrics.routes import MetricsPage, ResetCounts
 from perf_middleware.metrics.runtime import Metrics, Sampler

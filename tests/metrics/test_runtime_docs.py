@@ -3,7 +3,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from perf_middleware.metrics.families import Family
+from perf_middleware.families import Family
 from perf_middleware.metrics.probes.gc import GcProbe
 from perf_middleware.metrics.probes.loop import LoopProbe
 from perf_middleware.metrics.probes.process import ProcessProbe

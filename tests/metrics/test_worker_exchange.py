@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from perf_middleware.metrics.families import (
+from perf_middleware.families import (
     NO_LABELS,
     Distribution,
     Exemplar,

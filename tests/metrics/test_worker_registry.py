@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from perf_middleware.families import NO_LABELS, Value, gauge
 from perf_middleware.metrics.drivers.prometheus_registry import ForeignFigures
-from perf_middleware.metrics.families import NO_LABELS, Value, gauge
 from perf_middleware.metrics.middleware import RequestRecorder
 from perf_middleware.metrics.runtime import Metrics, Sampler
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S

@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 
-from perf_middleware.metrics.families import Distribution, Value
+from perf_middleware.families import Distribution, Value
 
 REQUEST = {"type": "http.request", "body": b"", "more_body": False}
 GONE = {"type": "http.disconnect"}

@@ -19,7 +19,7 @@ from threading import RLock, get_ident
 from typing import TYPE_CHECKING
 
 from perf_middleware.errors import MetricUseError
-from perf_middleware.metrics.families import Distribution, LabelSet, Value
+from perf_middleware.families import Distribution, LabelSet, Value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,6 +12,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, TypeVar
 
 from perf_middleware.errors import ConfigurationError
+from perf_middleware.families import NAME_PATTERN
 from perf_middleware.metrics.custom.instruments import (
     Counter,
     Gauge,
@@ -19,13 +20,12 @@ from perf_middleware.metrics.custom.instruments import (
     LabelOverflow,
 )
 from perf_middleware.metrics.exposition.page import claimed_names
-from perf_middleware.metrics.families import NAME_PATTERN
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from perf_middleware.metrics.families import Across, Family
+    from perf_middleware.families import Across, Family
 
 InstrumentT = TypeVar("InstrumentT", Counter, Gauge, Histogram)
 

@@ -15,15 +15,15 @@ from __future__ import annotations
 from threading import RLock
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from perf_middleware import families
 from perf_middleware.errors import MetricUseError
-from perf_middleware.metrics import families
+from perf_middleware.families import OTHER, Family, LabelSet
 from perf_middleware.metrics.custom.cells import CounterCell, GaugeCell, HistogramCell
-from perf_middleware.metrics.families import OTHER, Family, LabelSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from perf_middleware.metrics.families import Across, Kind, Point
+    from perf_middleware.families import Across, Kind, Point
 
 CellT = TypeVar("CellT", CounterCell, GaugeCell, HistogramCell)
 

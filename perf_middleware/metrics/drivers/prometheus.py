@@ -10,8 +10,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from perf_middleware.errors import ConfigurationError
+from perf_middleware.families import Distribution
 from perf_middleware.metrics.exposition.textformat import bound_text
-from perf_middleware.metrics.families import Distribution
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
-    from perf_middleware.metrics.families import Collector, Family, Point
+    from perf_middleware.families import Collector, Family, Point
 
 READ_ATTEMPTS = 3
 LOGGED_MAX = 100

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import to_thread
 
-from perf_middleware.metrics import families
+from perf_middleware import families
+from perf_middleware.families import LabelSet
 from perf_middleware.metrics.custom.cells import CounterCell
 from perf_middleware.metrics.drivers.prometheus import OnceLog, PerfCollector
 from perf_middleware.metrics.exposition.foreign import (
@@ -34,7 +35,6 @@ from perf_middleware.metrics.exposition.foreign import (
     legal_metric_name,
     pairs_text,
 )
-from perf_middleware.metrics.families import LabelSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
     from prometheus_client.samples import Sample
 
-    from perf_middleware.metrics.families import Family
+    from perf_middleware.families import Family
 
 COLLECT_TIMEOUT_S = 2.0  # Prometheus gives the whole scrape 10 s by default
 

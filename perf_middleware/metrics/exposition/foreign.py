@@ -15,13 +15,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from perf_middleware.metrics.exposition.textformat import (
-    EXEMPLAR_RUNES_MAX,
-    TextFormat,
-    escape_help,
-    number_text,
-)
-from perf_middleware.metrics.families import (
+from perf_middleware.families import (
     Distribution,
     Exemplar,
     Family,
@@ -29,11 +23,17 @@ from perf_middleware.metrics.families import (
     Value,
     escape_label_value,
 )
+from perf_middleware.metrics.exposition.textformat import (
+    EXEMPLAR_RUNES_MAX,
+    TextFormat,
+    escape_help,
+    number_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from perf_middleware.metrics.families import Across
+    from perf_middleware.families import Across
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 

@@ -17,6 +17,12 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from perf_middleware.families import (
+    Distribution,
+    Exemplar,
+    Family,
+    Value,
+)
 from perf_middleware.metrics.exposition.foreign import ForeignFamily, exemplar_text, foreign_lines
 from perf_middleware.metrics.exposition.textformat import (
     TextFormat,
@@ -24,12 +30,6 @@ from perf_middleware.metrics.exposition.textformat import (
     escape_help,
     number_text,
     timestamp_text,
-)
-from perf_middleware.metrics.families import (
-    Distribution,
-    Exemplar,
-    Family,
-    Value,
 )
 
 if TYPE_CHECKING:

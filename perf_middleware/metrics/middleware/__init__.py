@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
-    from perf_middleware.metrics.families import Family
+    from perf_middleware.families import Family
 
 __all__ = [
     "Exchange",

@@ -9,7 +9,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.asgi import find_header
-from perf_middleware.metrics.families import OTHER
+from perf_middleware.families import OTHER
 from perf_middleware.metrics.requests.server_timing import PARTS_MAX, server_timing
 from perf_middleware.metrics.requests.trace import TraceContext, take_part, traceparent_of_fresh
 

@@ -7,12 +7,12 @@ from bisect import bisect_left
 from time import time
 from typing import TYPE_CHECKING, Final
 
-from perf_middleware.metrics.families import Exemplar
+from perf_middleware.families import Exemplar
 from perf_middleware.metrics.requests.figures import RequestFigures, RouteTiming, StatusSeries
 from perf_middleware.metrics.requests.slow_requests import SlowLog, SlowRequest
 from perf_middleware.metrics.requests.sockets import SocketFigures
-from perf_middleware.metrics.requests.templates import UNMATCHED, RouteTemplates
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
+from perf_middleware.route_templates import UNMATCHED, RouteTemplates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

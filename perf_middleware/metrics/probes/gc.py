@@ -14,7 +14,7 @@ import gc
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.metrics.families import Family, LabelSet, Value, counter
+from perf_middleware.families import Family, LabelSet, Value, counter
 from perf_middleware.metrics.watching.durations import NS_PER_S, Durations
 
 if TYPE_CHECKING:

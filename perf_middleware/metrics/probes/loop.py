@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from perf_middleware.clock import monotonic_us
-from perf_middleware.metrics.families import NO_LABELS, Family, LabelSet, Value, counter, gauge
+from perf_middleware.families import NO_LABELS, Family, LabelSet, Value, counter, gauge
 from perf_middleware.metrics.probes.frames import code_roots
 from perf_middleware.metrics.probes.pulse import Pulse, WatchCounts
 from perf_middleware.metrics.probes.watchdog import Watchdog

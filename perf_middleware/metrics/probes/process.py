@@ -19,7 +19,7 @@ import psutil
 from anyio.to_thread import current_default_thread_limiter
 
 from perf_middleware.clock import monotonic_us
-from perf_middleware.metrics.families import (
+from perf_middleware.families import (
     NO_LABELS,
     Across,
     Family,

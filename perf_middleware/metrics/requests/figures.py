@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from perf_middleware.metrics.families import (
+from perf_middleware.families import (
     NO_LABELS,
     OTHER,
     Distribution,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perf_middleware.metrics.families import (
+from perf_middleware.families import (
     NO_LABELS,
     OTHER,
     Family,

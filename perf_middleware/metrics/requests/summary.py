@@ -9,12 +9,12 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.metrics.families import Distribution, Value
+from perf_middleware.families import Distribution, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from perf_middleware.metrics.families import Family, Point
+    from perf_middleware.families import Family, Point
     from perf_middleware.metrics.requests.histogram import Scale
 
 QUANTILES = (("p50_s", 0.5), ("p95_s", 0.95), ("p99_s", 0.99))

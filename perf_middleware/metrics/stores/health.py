@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from perf_middleware.metrics.families import NO_LABELS, LabelSet, Value, counter, gauge
+from perf_middleware.families import NO_LABELS, LabelSet, Value, counter, gauge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from perf_middleware.metrics.families import Family
+    from perf_middleware.families import Family
 
 REASONS = ("directory", "write", "read", "corrupt", "conflict", "collect")
 

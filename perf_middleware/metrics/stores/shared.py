@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from perf_middleware.metrics.families import Collector, Family
+    from perf_middleware.families import Collector, Family
     from perf_middleware.metrics.stores.directory import Member, SnapshotDirectory
     from perf_middleware.metrics.workers.frames import Frame
     from perf_middleware.metrics.workers.groups import Place

@@ -21,7 +21,7 @@ from perf_middleware.metrics.workers.snapshot import FOLDED_MAX, decode, encode_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from perf_middleware.metrics.families import Collector
+    from perf_middleware.families import Collector
     from perf_middleware.metrics.stores.directory import Member, SnapshotDirectory
     from perf_middleware.metrics.stores.health import ExchangeHealth
     from perf_middleware.metrics.workers.frames import Frame

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
-from perf_middleware.metrics.families import NO_LABELS, Distribution, LabelSet
+from perf_middleware.families import NO_LABELS, Distribution, LabelSet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

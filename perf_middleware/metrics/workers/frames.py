@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 from perf_middleware.errors import PerfMiddlewareError
-from perf_middleware.metrics.families import (
+from perf_middleware.families import (
     Distribution,
     Exemplar,
     Family,

@@ -18,7 +18,7 @@ from dataclasses import replace
 from sys import byteorder
 from typing import TypeAlias
 
-from perf_middleware.metrics.families import (
+from perf_middleware.families import (
     OTHER,
     Distribution,
     Family,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import ormsgpack
 
-from perf_middleware.metrics.families import Across, Exemplar, Family, Kind
+from perf_middleware.families import Across, Exemplar, Family, Kind
 from perf_middleware.metrics.workers.frames import (
     Exemplars,
     Frame,

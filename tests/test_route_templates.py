@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.testclient import TestClient
 
 from perf_middleware import MetricsMiddleware, Settings, install
-from perf_middleware.metrics.requests.templates import REMEMBERED_MAX, UNMATCHED, RouteTemplates
+from perf_middleware.route_templates import REMEMBERED_MAX, UNMATCHED, RouteTemplates
 from tests.metrics.wires import Wire, at_once, hello, http
 
 QUIET = {"runtime": {"enabled": False}, "metrics": {"default_registry": False}}

@@ -1,0 +1,1 @@
+"""Response cache: a shared HTTP cache inside the app (RFC 9111)."""

@@ -6,7 +6,7 @@
 
 An element that breaks the grammar grants nothing; every directive that can be read in it and that
 forbids something counts.
-Source: RFC 9111 §1.2.2, §4.2.1, §5.2, §5.4; RFC 5861 (stale-*); RFC 8246 (immutable).
+Source: RFC 9111 §1.2.2, §4.2.1, §5.2, §5.4; RFC 5861 (stale-*); RFC 8246 (immutable); RFC 9213.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perf_middleware.caching.syntax.lists import is_token, members, unquote
+from perf_middleware.caching.syntax.structured import parse_dictionary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+
+    from perf_middleware.caching.syntax.structured import Value
 
 DELTA_SECONDS_MAX = 2**31  # the cap RFC 9111 §1.2.2 names for larger values
+DIRECTIVES_MAX = 256  # a field with more is not read: nothing of it is stored or taken from store
 _DIGITS_MAX = len(str(DELTA_SECONDS_MAX))
 
 _WORD = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]++")
@@ -39,6 +43,7 @@ _RESPONSE_RESTRICTIONS = {
     b"max-age": b"max-age",
     b"s-maxage": b"max-age",
 }
+_SECONDS = frozenset({b"max-age", b"s-maxage", b"stale-while-revalidate", b"stale-if-error"})
 _REQUEST_RESTRICTIONS = {
     name: name
     for name in (b"no-store", b"no-cache", b"max-age", b"min-fresh", b"max-stale", b"no-transform")
@@ -106,6 +111,8 @@ def parse_response_directives(lines: Iterable[bytes]) -> ResponseDirectives:
     elements = members(lines)
     if not elements:
         return NO_DIRECTIVES
+    if len(elements) > DIRECTIVES_MAX:
+        return ResponseDirectives(no_store=True, present=True)
     return _response_directives(_arguments(elements, _RESPONSE_RESTRICTIONS))
 
 
@@ -122,6 +129,8 @@ def parse_request_directives(
     if not elements:
         asked = not lines and any(element.lower() == b"no-cache" for element in members(pragma))
         return RequestDirectives(no_cache=True) if asked else NO_REQUEST_DIRECTIVES
+    if len(elements) > DIRECTIVES_MAX:
+        return RequestDirectives(no_cache=True, no_store=True)
     said = _arguments(elements, _REQUEST_RESTRICTIONS)
     min_fresh = _seconds(said.get(b"min-fresh"), choose=max)
     return RequestDirectives(
@@ -136,12 +145,45 @@ def parse_request_directives(
     )
 
 
+def parse_targeted(lines: Iterable[bytes]) -> ResponseDirectives | None:
+    """The directives of a targeted field, such as CDN-Cache-Control; None: use Cache-Control.
+
+    None where the field is empty or not a valid dictionary.  Seconds of another type than Integer
+    are passed over; what forbids something forbids it whatever its value, unless that is ?0.
+    Source: RFC 9213 §2.1, §2.2.
+    """
+    members_by_key = parse_dictionary(lines)
+    if not members_by_key:
+        return None
+    said: _Arguments = {}
+    for name, value in members_by_key.items():
+        for directive, argument in _targeted(name, value):
+            said[directive] = [*said.get(directive, ()), argument]
+    return _response_directives(said)
+
+
+def _targeted(name: bytes, value: Value) -> Iterator[tuple[bytes, bytes | None]]:
+    """A member as the directive and argument that Cache-Control would have for it, if any."""
+    if value is False:
+        return
+    if name in _SECONDS:
+        if isinstance(value, int) and value is not True:
+            yield name, b"%d" % value  # a negative one is not valid: stale (RFC 9111 §4.2.1)
+    elif value is True:
+        yield name, None
+    elif isinstance(value, str):
+        yield name, value.encode()
+    elif (forbidding := _RESPONSE_RESTRICTIONS.get(name)) is not None:
+        yield forbidding, _UNREADABLE
+
+
 def _response_directives(said: _Arguments) -> ResponseDirectives:
     max_age, s_maxage = _lifetime_s(said.get(b"max-age")), _lifetime_s(said.get(b"s-maxage"))
     if s_maxage is not None and _UNREADABLE in said.get(b"max-age", ()):
         s_maxage = 0  # a broken element named a lifetime: which one it was is not known
     no_cache, no_cache_fields = _qualified(said.get(b"no-cache"))
     private, private_fields = _qualified(said.get(b"private"))
+    must_revalidate = None in said.get(b"must-revalidate", ())
     return ResponseDirectives(
         max_age=max_age,
         s_maxage=s_maxage,
@@ -150,8 +192,9 @@ def _response_directives(said: _Arguments) -> ResponseDirectives:
         private=private,
         # What permits something is taken only as it is defined: without an argument.
         public=None in said.get(b"public", ()),
-        must_revalidate=b"must-revalidate" in said,
-        proxy_revalidate=b"proxy-revalidate" in said,
+        must_revalidate=must_revalidate,
+        proxy_revalidate=b"proxy-revalidate" in said
+        or (b"must-revalidate" in said and not must_revalidate),
         must_understand=None in said.get(b"must-understand", ()),
         no_transform=b"no-transform" in said,
         immutable=None in said.get(b"immutable", ()),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-ETAGS_MAX = 256  # browsers send one; tags beyond are not looked at, which costs a full answer
+ELEMENTS_MAX = 256  # browsers send one; what is beyond is not read, which costs a full answer
 
 _TAG = rb'(W/)?("[\x21\x23-\x7e\x80-\xff]*+")'
 _ENTITY_TAG = re.compile(_TAG)
@@ -51,13 +51,15 @@ def parse_etag_list(lines: Iterable[bytes]) -> list[EntityTag] | Literal["*"] | 
     """The tags of If-Match or If-None-Match, `"*"`, or None where nothing in it is valid.
 
     What is no tag is passed over up to the next comma; tags beside a `*` count, the `*` does not.
-    At most `ETAGS_MAX` tags are read.  Source: RFC 9110 §13.1.1, §13.1.2.
+    Of all lines ELEMENTS_MAX elements are read.  Source: RFC 9110 §13.1.1, §13.1.2.
     """
     tags: list[EntityTag] = []
     any_tag = False
+    elements = 0
     for line in lines:
-        at = _SEPARATORS.match(line).end()  # type: ignore[union-attr]  # matches nothing as well
-        while at < len(line) and len(tags) < ETAGS_MAX:
+        at = _after_separators(line, 0)
+        while at < len(line) and elements < ELEMENTS_MAX:
+            elements += 1
             found = _MEMBER.match(line, at)
             if found is not None:
                 tags.append(EntityTag(found[2], found[1] is not None))
@@ -67,7 +69,12 @@ def parse_etag_list(lines: Iterable[bytes]) -> list[EntityTag] | Literal["*"] | 
                 element_end = len(line) if comma < 0 else comma
                 any_tag = any_tag or line[at:element_end].rstrip(b" \t") == b"*"
                 at = element_end
-            at = _SEPARATORS.match(line, at).end()  # type: ignore[union-attr]
+            at = _after_separators(line, at)
     if tags:
         return tags
     return "*" if any_tag else None
+
+
+def _after_separators(line: bytes, at: int) -> int:
+    found = _SEPARATORS.match(line, at)
+    return at if found is None else found.end()

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 OWS = b" \t"
 _TCHAR = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-# Possessive throughout: each byte is looked at once, whatever is left open or escaped.
-_ELEMENT = re.compile(rb'(?:[^,"]++|"(?:[^"\\]++|\\[\s\S])*+(?:"|\\?\Z))++')
+# Runs of plain bytes are taken as one and never given back, and each alternative begins with
+# another byte: linear time, whatever is left open or escaped.  No group repeats possessively:
+# CPython before 3.11.5 matches those wrongly (gh-106052).
+_ELEMENT = re.compile(rb'(?:[^,"]++|"(?:[^"\\]++|\\[\s\S])*(?:"|\\?\Z))+')
 _QUOTED_STRING = re.compile(
-    rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]++|\\[\t \x21-\x7e\x80-\xff])*+"'
+    rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]++|\\[\t \x21-\x7e\x80-\xff])*"'
 )
 _QUOTED_PAIR = re.compile(rb"\\([\s\S])")
 

@@ -1,1 +1,1 @@
-"""Response cache: a shared HTTP cache inside the app (RFC 9111)."""
+"""The response cache (RFC 9111) and, later, the value cache."""

@@ -40,6 +40,7 @@ PURE_NAMES = {
     "pathlib": {"PurePath", "PurePosixPath"},
     "sys": {"byteorder", "maxsize", "version_info"},
     "perf_middleware.clock": {"Clock"},
+    "urllib.parse": {"parse_qsl", "unquote_to_bytes", "urlencode", "urljoin", "urlsplit"},
 }
 CODECS = frozenset({"ormsgpack", "orjson"})  # values in, bytes out, as the stdlib's json
 OUTSIDE_CALLS = frozenset({"open", "input", "print", "breakpoint", "__import__"})

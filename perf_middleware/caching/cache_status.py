@@ -1,0 +1,71 @@
+"""The Cache-Status field: what the cache did with a request, and why (RFC 9211).
+
+Cache-Status: perf_middleware; hit; ttl=43
+Cache-Status: perf_middleware; fwd=uri-miss; stored
+Cache-Status: perf_middleware; fwd=bypass; detail="credentials: cookie"
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+from perf_middleware.caching.syntax.structured import quoted
+
+NAME: Final = b"cache-status"
+
+Forward: TypeAlias = Literal[
+    "bypass", "method", "uri-miss", "vary-miss", "miss", "request", "stale", "partial"
+]
+"""Why a request went on to the app (RFC 9211 §2.2)."""
+
+DETAIL_CHARS_MAX: Final = 200
+
+
+class CacheStatus:
+    """Writes the field for one cache; every combination is written once and kept.
+
+    `cache` names it among the caches that an answer may have passed: a token.
+    """
+
+    KEPT_MAX: Final = 1_000
+
+    def __init__(self, cache: str) -> None:
+        self._cache = cache.encode("ascii")
+        self._kept: dict[tuple[str, int | None, bool, bool, str | None], bytes] = {}
+
+    def hit(self, *, ttl_s: int, detail: str | None = None) -> bytes:
+        """An answer from the store; `ttl_s` is negative where it is stale (§2.1, §2.4)."""
+        value = b"%b; hit; ttl=%d" % (self._cache, ttl_s)
+        return value if detail is None else value + _detail(detail)
+
+    def forward(
+        self,
+        reason: Forward,
+        *,
+        status: int | None = None,
+        stored: bool = False,
+        collapsed: bool = False,
+        detail: str | None = None,
+    ) -> bytes:
+        """An answer for which the app was asked; `status` is the app's where ours differs."""
+        key = (reason, status, stored, collapsed, detail)
+        value = self._kept.get(key)
+        if value is None:
+            parts = [self._cache, b"fwd=" + reason.encode()]
+            if status is not None:
+                parts.append(b"fwd-status=%d" % status)
+            if stored:
+                parts.append(b"stored")
+            if collapsed:
+                parts.append(b"collapsed")
+            value = b"; ".join(parts)
+            if detail is not None:
+                value += _detail(detail)
+            if len(self._kept) < self.KEPT_MAX:
+                self._kept[key] = value
+        return value
+
+
+def _detail(text: str) -> bytes:
+    printable = "".join(char if " " <= char <= "~" else "?" for char in text[:DETAIL_CHARS_MAX])
+    return b"; detail=" + quoted(printable)

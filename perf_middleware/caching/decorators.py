@@ -1,0 +1,104 @@
+"""`@cache_response(...)`: a cache rule on the endpoint that it is about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from perf_middleware.caching.rules import CachePolicy, KeyOf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from perf_middleware.asgi import Scope
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+ATTRIBUTE: Final = "__perf_cache_policy__"
+
+
+def cache_response(
+    *,
+    ttl: int | None = None,
+    negative_ttl: int | None = None,
+    stale_while_revalidate: int | None = None,
+    stale_if_error: int | None = None,
+    vary: Iterable[str] = (),
+    query: Iterable[str] | None = None,
+    tags: Iterable[str] = (),
+    key: KeyOf | None = None,
+    private_by: Iterable[str] | str | KeyOf = (),
+    shared: bool = False,
+    bypass: bool = False,
+    tell_clients: str | None = None,
+    name: str | None = None,
+) -> Callable[[F], F]:
+    """Cache the answers of this endpoint; times in whole seconds.
+
+    Works above or below the framework's own decorator, on sync and async functions and on endpoint
+    classes: the function stays what it is and only carries the rule.
+
+    - `ttl`: how long an answer is fresh for us, whatever it tells clients; answers that say
+      no-store or private are never stored.
+    - `negative_ttl`: the same for 404, 405, 410, 414 and 501.
+    - `vary`: request headers that the answer depends on; `query`: the only query parameters that
+      count; `key`: from the ASGI scope to one more part of the key (None: do not cache).
+    - `private_by`: `"authorization"`, `"cookie:session"`, several of them, or a function of the
+      scope: the answer is one user's own, and told apart by that.
+    - `shared`: the same answer for everybody, also for requests that carry cookies or tokens.
+    - `tags`: names to purge by; `{id}` is replaced by the path parameter.
+    - `tell_clients`: the Cache-Control that clients get, instead of the app's.
+    - `bypass`: never cache this endpoint.
+
+    Raises ValueError for what contradicts itself.
+    """
+    policy = CachePolicy(
+        name=name or "cache_response",
+        ttl_s=seconds("ttl", ttl),
+        negative_ttl_s=seconds("negative_ttl", negative_ttl),
+        stale_while_revalidate_s=seconds("stale_while_revalidate", stale_while_revalidate),
+        stale_if_error_s=seconds("stale_if_error", stale_if_error),
+        vary=tuple(header.lower().encode() for header in listed(vary)),
+        query=None if query is None else tuple(listed(query)),
+        tags=tuple(listed(tags)),
+        key=key,
+        private_by=private_by if callable(private_by) else tuple(listed(private_by)),
+        shared=shared,
+        bypass=bypass,
+        tell_clients=None if tell_clients is None else field_value(tell_clients),
+    )
+
+    def decorate(endpoint: F) -> F:
+        setattr(endpoint, ATTRIBUTE, policy)
+        return endpoint
+
+    return decorate
+
+
+def policy_of(scope: Scope) -> CachePolicy | None:
+    """The rule on the endpoint that the router left in the scope."""
+    endpoint = scope.get("endpoint")
+    if endpoint is None:
+        return None
+    policy = getattr(endpoint, ATTRIBUTE, None)
+    if policy is None and isinstance(endpoint, type):
+        policy = getattr(getattr(endpoint, scope["method"].lower(), None), ATTRIBUTE, None)
+    return policy if isinstance(policy, CachePolicy) else None
+
+
+def listed(names: Iterable[str] | str) -> list[str]:
+    """One name, or several."""
+    return [names] if isinstance(names, str) else list(names)
+
+
+def seconds(name: str, value: int | None) -> int | None:
+    """`value`; raises ValueError for what is no number of whole seconds."""
+    if value is not None and (type(value) is not int or value < 0):
+        raise ValueError(f"{name} must be a number of whole seconds, at least 0, not {value!r}")
+    return value
+
+
+def field_value(text: str) -> bytes:
+    """`text` as a header value; raises ValueError for what none may contain (RFC 9110 §5.5)."""
+    if not text.isascii() or not text.isprintable():
+        raise ValueError(f"{text!r} cannot be a header value")
+    return text.encode()

@@ -1,0 +1,94 @@
+"""The header fields that a cache looks at, collected in one pass over a head.
+
+Headers stay what ASGI gives: lists of (name, value) in bytes.  An app may send names in any case
+and several lines of one name; both are kept apart here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from perf_middleware.caching.syntax.lists import members
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Headers: TypeAlias = "list[tuple[bytes, bytes]]"
+Lines: TypeAlias = "dict[bytes, list[bytes]]"
+"""Field name in lower case -> the values of its lines, in order."""
+
+RESPONSE_FIELDS: Final = frozenset(
+    {
+        b"age", b"cache-control", b"cache-groups", b"cache-group-invalidation", b"connection",
+        b"content-length", b"content-location", b"content-range", b"date", b"etag", b"expires",
+        b"last-modified", b"location", b"set-cookie", b"vary",
+    }
+)  # fmt: skip
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authentication-info",
+        b"proxy-authorization", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
+        b"upgrade",
+    }
+)  # fmt: skip
+"""What one connection says to the next: never stored (RFC 9111 §3.1, RFC 9110 §7.6.1)."""
+
+CREDENTIALS: Final = frozenset(
+    {
+        b"authorization", b"cookie", b"proxy-authorization",
+        # Keys and tokens that RFC 9111 has no rule for.
+        b"api-key", b"x-access-token", b"x-api-key", b"x-api-token", b"x-auth-token",
+        b"x-authorization", b"x-csrf-token", b"x-session-id", b"x-session-token",
+        # Who a proxy says the client is.
+        b"cf-access-jwt-assertion", b"remote-user", b"x-amzn-oidc-data", b"x-amzn-oidc-identity",
+        b"x-authenticated-user", b"x-client-cert", b"x-forwarded-access-token",
+        b"x-forwarded-client-cert", b"x-forwarded-email", b"x-forwarded-user",
+        b"x-goog-authenticated-user-email", b"x-goog-iap-jwt-assertion", b"x-ms-client-principal",
+        b"x-ms-token-aad-id-token", b"x-remote-user", b"x-ssl-client-cert", b"x-user-id",
+    }
+)  # fmt: skip
+"""Request fields that say who asks: an answer to them is one client's own until told otherwise."""
+
+
+def collect(headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes]) -> Lines:
+    """The lines of the fields in `names`; those that are not there have no entry."""
+    found: Lines = {}
+    for name, value in headers:
+        low = name.lower()
+        if low in names:
+            lines = found.get(low)
+            if lines is None:
+                found[low] = [value]
+            else:
+                lines.append(value)
+    return found
+
+
+def only_line(lines: Mapping[bytes, list[bytes]], name: bytes) -> bytes | None:
+    """The value of a field that has one line; None without any, or with several that differ."""
+    values = lines.get(name)
+    if not values:
+        return None
+    first = values[0]
+    return first if len(values) == 1 or all(value == first for value in values) else None
+
+
+def storable_headers(
+    headers: Iterable[tuple[bytes, bytes]],
+    *,
+    connection: Iterable[bytes],
+    without: frozenset[bytes],
+) -> Headers:
+    """The fields that may be stored, in order; names in lower case.
+
+    Left out: hop-by-hop fields, those that a Connection line names, those in `without`.
+    Source: RFC 9111 §3.1.
+    """
+    dropped = HOP_BY_HOP | without | {name.lower() for name in members(connection)}
+    kept = []
+    for name, value in headers:
+        low = bytes(name).lower()
+        if low not in dropped:
+            kept.append((low, bytes(value)))
+    return kept

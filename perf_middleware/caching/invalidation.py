@@ -1,0 +1,85 @@
+"""What an unsafe request makes invalid: its target, what the answer points to (RFC 9111 §4.4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes, urljoin, urlsplit
+
+if TYPE_CHECKING:
+    from perf_middleware.caching.fields import Lines
+
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY", "PROPFIND", "REPORT"})
+"""All others, unknown ones too, may have changed something (RFC 9110 §9.2.1)."""
+
+URL_BYTES_MAX: Final = 8_192
+TEXT: Final = ("utf-8", "surrogateescape")  # header bytes of any kind come back as they were
+
+
+def invalidates(method: str, status: int) -> bool:
+    """Whether this answer makes stored responses of its target invalid."""
+    return 200 <= status < 400 and method not in SAFE_METHODS
+
+
+def target_of(scheme: str, host: bytes, path: bytes, query: bytes) -> bytes:
+    """The URL in the form in which stored responses are found: origin, decoded path, query.
+
+    Two spellings of one path (`%61`, `a`) are one target: the app's router sees the same.
+    """
+    if b"%" in path:
+        path = unquote_to_bytes(path)
+    origin = scheme.encode() + b"://" + _host_of(scheme, host)
+    return origin + path + b"?" + query if query else origin + path
+
+
+def path_of(target: bytes) -> bytes:
+    """Path and query of a target."""
+    return target[target.index(b"/", target.index(b"://") + 3) :]
+
+
+def target_of_url(url: str) -> tuple[bytes, bool]:
+    """The target of a URL, and whether it is one of any host: its path and query alone.
+
+    Raises ValueError for what is neither `/path` nor `http(s)://host/path`.
+    """
+    text = url if "://" in url else "http://any" + url
+    parts = _split(text)
+    if parts is None or not (url.startswith("/") or "://" in url):
+        raise ValueError(f"{url!r} is neither a path that begins with / nor a URL with a host")
+    scheme, host, path, query = parts
+    target = target_of(scheme, host, path, query)
+    return (target, False) if "://" in url else (path_of(target), True)
+
+
+def pointed_targets(target_url: str, lines: Lines) -> list[bytes]:
+    """The targets of Location and Content-Location, where they are of the same origin."""
+    found = []
+    own = _split(target_url)
+    for name in (b"location", b"content-location"):
+        for value in lines.get(name, ())[:1]:
+            if len(value) > URL_BYTES_MAX or own is None:
+                continue
+            try:
+                other = _split(urljoin(target_url, value.decode(*TEXT).strip()))
+            except ValueError:
+                continue
+            if other is not None and other[:2] == own[:2]:
+                scheme, host, path, query = other
+                found.append(target_of(scheme, host, path, query))
+    return found
+
+
+def _split(url: str) -> tuple[str, bytes, bytes, bytes] | None:
+    """Scheme, host with its port where that is not the scheme's, path and query of a URL."""
+    try:
+        parts = urlsplit(url)
+        path, query = parts.path.encode(*TEXT), parts.query.encode(*TEXT)
+        host = parts.netloc.rpartition("@")[2].encode(*TEXT)
+    except (ValueError, UnicodeEncodeError):
+        return None
+    if parts.scheme not in {"http", "https"} or not host:
+        return None
+    return parts.scheme, _host_of(parts.scheme, host), path or b"/", query
+
+
+def _host_of(scheme: str, host: bytes) -> bytes:
+    return host.lower().removesuffix(b":443" if scheme == "https" else b":80")

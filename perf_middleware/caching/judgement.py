@@ -1,0 +1,190 @@
+"""Is this answer of the app to be stored, under which conditions, for how long?
+
+    head of the answer -> Keep(...)   or the reason why not, as Cache-Status tells it
+
+Brings the RFC's rules (storability, freshness) and the owner's (rules, options) together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from perf_middleware.caching.fields import RESPONSE_FIELDS, collect, storable_headers
+from perf_middleware.caching.freshness import (
+    date_s_of,
+    directives_of,
+    freshness_lifetime_s,
+    heuristic_lifetime_s,
+    initial_age_s,
+)
+from perf_middleware.caching.rules import NEGATIVE_STATUSES, STATUSES, CachePolicy
+from perf_middleware.caching.selection import vary_names
+from perf_middleware.caching.storability import refusal, uncovered_credentials
+from perf_middleware.caching.stored import US_PER_S, Lifetimes, lifetimes_of
+from perf_middleware.caching.variants import united
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from perf_middleware.caching.fields import Headers, Lines
+    from perf_middleware.caching.options import CacheOptions
+    from perf_middleware.caching.syntax.directives import ResponseDirectives
+
+COOKIE: Final = frozenset({b"cookie"})
+NO_FRESHNESS: Final = "no-freshness"
+EVENT_STREAM: Final = b"text/event-stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What of the request has a say in whether its answer is stored."""
+
+    credentials: frozenset[bytes] = frozenset()
+    no_store: bool = False
+    sent_us: int
+    """When the app was called, monotonic."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """Store it: for how long, told apart by `vary`, without the fields in `without`."""
+
+    lifetimes: Lifetimes
+    initial_age_us: int
+    vary: tuple[bytes, ...]
+    without: frozenset[bytes]
+    lines: Lines
+
+    def headers(self, sent: Iterable[tuple[bytes, bytes]], tell_clients: bytes | None) -> Headers:
+        """The stored fields of an answer with the fields `sent`."""
+        without = self.without
+        if tell_clients is not None:
+            without |= {b"cache-control", b"expires", b"pragma"}
+        kept = storable_headers(sent, connection=self.lines.get(b"connection", ()), without=without)
+        if tell_clients is not None:
+            kept.append((b"cache-control", tell_clients))
+        return kept
+
+
+class Judge:
+    """Judges the answers of one app."""
+
+    def __init__(self, options: CacheOptions) -> None:
+        self._options = options
+        self._fields = RESPONSE_FIELDS | set(options.targeted) | {b"content-type"}
+        freshness = {b"cache-control", b"expires", *options.targeted}
+        if options.heuristic:
+            freshness.add(b"last-modified")
+        self._freshness = frozenset(freshness)
+
+    def collect(self, headers: Iterable[tuple[bytes, bytes]]) -> Lines:
+        """The lines of the fields that a judgement needs."""
+        return collect(headers, self._fields)
+
+    def judge(
+        self,
+        status: int,
+        lines: Lines,
+        asked: Asked,
+        *,
+        rule: CachePolicy | None,
+        now_us: int,
+        wall_s: int,
+    ) -> Keep | str:
+        """Keep, or why not."""
+        options = self._options
+        if rule is None and options.default_ttl_s is None and self._freshness.isdisjoint(lines):
+            return NO_FRESHNESS
+        directives, targeted = directives_of(lines, options.targeted)
+        refused = refusal(status, directives, request_no_store=asked.no_store)
+        if refused is not None:
+            return refused
+        names = vary_names(lines.get(b"vary", ()))
+        if names is not None and rule is not None:
+            names = united(names, rule.vary)
+        if names is None:
+            return "vary"
+        if lines.get(b"content-type", (b"",))[0].lower().startswith(EVENT_STREAM):
+            return "event-stream"
+        refused = self._unsafe_to_share(lines, asked, directives, rule, frozenset(names))
+        if refused is not None:
+            return refused
+        date_s = date_s_of(lines, now_s=wall_s)
+        delay_s = max(0, now_us - asked.sent_us) // US_PER_S
+        age_s = initial_age_s(lines, date_s=date_s, response_s=wall_s, delay_s=delay_s)
+        fresh_s = self._fresh_s(status, lines, directives, rule, targeted, date_s, age_s)
+        if fresh_s is None:
+            return NO_FRESHNESS
+        lifetimes = lifetimes_of(
+            directives,
+            fresh_s=fresh_s,
+            stale_while_revalidate_s=rule.stale_while_revalidate_s if rule else None,
+            stale_if_error_s=rule.stale_if_error_s if rule else None,
+        )
+        usable_s = fresh_s + max(lifetimes.stale_while_revalidate_s, lifetimes.stale_if_error_s)
+        if usable_s <= age_s and not (b"etag" in lines or b"last-modified" in lines):
+            return "already-stale"
+        return Keep(
+            lifetimes=lifetimes,
+            initial_age_us=age_s * US_PER_S,
+            vary=names,
+            without=directives.no_cache_fields | directives.private_fields
+            | (frozenset({b"set-cookie"}) if b"set-cookie" in lines else frozenset())
+            | {b"age", b"cache-status"},
+            lines=lines,
+        )  # fmt: skip
+
+    def _unsafe_to_share(
+        self,
+        lines: Lines,
+        asked: Asked,
+        directives: ResponseDirectives,
+        rule: CachePolicy | None,
+        vary: frozenset[bytes],
+    ) -> str | None:
+        if b"set-cookie" in lines and not (rule is not None and rule.covers(COOKIE)):
+            return "set-cookie"
+        if asked.credentials and not (rule is not None and rule.covers(asked.credentials)):
+            left = uncovered_credentials(
+                asked.credentials,
+                directives,
+                vary=vary,
+                authorization_by_rfc=self._options.authorization_by_rfc,
+            )
+            if left:
+                return credentials_reason(left)
+        return None
+
+    def _fresh_s(
+        self,
+        status: int,
+        lines: Lines,
+        directives: ResponseDirectives,
+        rule: CachePolicy | None,
+        targeted: bool,
+        date_s: int,
+        age_s: int,
+    ) -> int | None:
+        """A rule's word, the response's own, the default, a guess: the first that there is."""
+        if rule is not None:
+            # Counted from now on: the owner speaks of our store, not of the way to it.
+            if rule.ttl_s is not None and status in STATUSES:
+                return rule.ttl_s + age_s
+            if rule.negative_ttl_s is not None and status in NEGATIVE_STATUSES:
+                return rule.negative_ttl_s + age_s
+        explicit = freshness_lifetime_s(directives, lines, targeted=targeted, date_s=date_s)
+        if explicit is not None:
+            return explicit
+        if directives.no_cache:
+            return 0
+        if self._options.default_ttl_s is not None and status in STATUSES:
+            return self._options.default_ttl_s + age_s
+        if self._options.heuristic:
+            return heuristic_lifetime_s(status, lines, date_s=date_s)
+        return None
+
+
+def credentials_reason(names: frozenset[bytes]) -> str:
+    """`credentials: authorization, cookie`"""
+    return "credentials: " + b", ".join(sorted(names)).decode("latin-1")

@@ -1,0 +1,259 @@
+"""The response cache as a layer: hits from memory, misses to the app, writes invalidate.
+
+A hit sends messages that were prepared when the response was stored.  Everything that takes more
+than a look-up (conditions, ranges, credentials, directives, rules with keys of their own) goes the
+longer way of `_considered`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from perf_middleware.caching.invalidation import SAFE_METHODS, invalidates
+from perf_middleware.caching.judgement import credentials_reason
+from perf_middleware.caching.middleware.answers import answer, send_gateway_timeout, send_whole
+from perf_middleware.caching.middleware.forwarding import Forwarding
+from perf_middleware.caching.middleware.request import (
+    CONDITIONAL,
+    PARTIAL,
+    PRECONDITIONS,
+    SPECIAL,
+    CacheRequest,
+    primary_key,
+)
+from perf_middleware.caching.middleware.revalidation import refresh, validation_of
+from perf_middleware.caching.reuse import Reuse, decide_reuse, may_serve_on_error
+from perf_middleware.caching.runtime import ResponseCache
+from perf_middleware.caching.runtime.flights import ATTEMPTS_MAX, Flight
+from perf_middleware.caching.stored import StoredResponse
+from perf_middleware.caching.variants import Variants
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
+    from perf_middleware.caching.cache_status import Forward
+
+LOOKED_UP: Final = frozenset({"GET", "HEAD"})
+OF_ONE_CLIENT: Final = CONDITIONAL | PARTIAL
+"""What asks for an answer that is of no use to others: such requests lead nobody."""
+
+
+class ResponseCacheMiddleware:
+    """Answers GET and HEAD from stored responses, as a shared cache may (RFC 9111).
+
+    Every argument but the app goes to a ResponseCache of its own; `cache` is then that one.
+    """
+
+    def __init__(self, app: ASGIApp, **options: Any) -> None:
+        self._take(app, ResponseCache(**options))
+
+    @classmethod
+    def serving(cls, app: ASGIApp, cache: ResponseCache) -> ResponseCacheMiddleware:
+        """A layer in front of `app` over a cache that exists."""
+        layer = cls.__new__(cls)
+        layer._take(app, cache)  # noqa: SLF001
+        return layer
+
+    def _take(self, app: ASGIApp, cache: ResponseCache) -> None:
+        self.app = app
+        self.cache = cache
+        self._get = cache.store.get
+        self._clock = cache.clock
+        self._rules = cache.rule_of_path
+        self._has_rules = bool(cache.rules)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        method = scope["method"]
+        if method not in LOOKED_UP:
+            if method not in SAFE_METHODS:
+                send = self._invalidating(scope, send)
+            return await self.app(scope, receive, send)
+        fields = dict(scope["headers"])
+        host = fields.get(b"host", b"")
+        key = primary_key(scope, host)
+        if self._has_rules or scope["path"] in self._rules:
+            rule = self.cache.rule_for(scope["path"])
+        else:
+            rule = None
+        if SPECIAL.isdisjoint(fields) and (rule is None or not rule.needs_request):
+            stored = self._get(key)
+            if type(stored) is StoredResponse:
+                now_us = self._clock()
+                if now_us < stored.early_from_us:
+                    cache = self.cache
+                    stored.hits += 1
+                    counts = stored.counts
+                    counts.hits += 1
+                    counts.hit_bytes += len(stored.body)
+                    if cache.name_route is not None:
+                        cache.name_route(stored.route)
+                    if cache.hit_hooks:
+                        cache.tell("hit", stored)
+                    tail = stored.show(now_us, cache.status_field)
+                    return await send_whole(send, stored, tail, head=method == "HEAD")
+        request = CacheRequest(scope, receive, send, host=host, primary=key, rule=rule)
+        return await self._considered(request)
+
+    async def _considered(self, request: CacheRequest) -> Any:
+        """Every case, in the order in which they rule each other out."""
+        cache = self.cache
+        request.read_special(with_directives=cache.options.request_directives)
+        directives = request.directives
+        if request.lines.keys() & PRECONDITIONS or request.has_body:
+            return await self._bypass(request, "precondition", may_keep=False)
+        rule = request.rule
+        if rule is not None and (rule.bypass or not request.take_rule(rule)):
+            return await self._bypass(request, "rule", may_keep=False)
+        stored, reason = self._select(request)
+        credentials = request.credentials
+        if credentials and not (rule is not None and rule.covers(credentials)):
+            names = stored.vary if stored is not None else ()
+            if not credentials.issubset(names):
+                return await self._bypass(request, credentials_reason(credentials))
+        if stored is None:
+            if directives is not None and directives.only_if_cached:
+                return await self._only_if_cached(request, reason)
+            return await self._miss(request, reason)
+        now_us = self._clock()
+        verdict = decide_reuse(stored, directives, now_us=now_us)
+        if verdict is Reuse.FRESH or verdict is Reuse.STALE or verdict is Reuse.REFRESH:
+            await self._hit(request, stored, now_us, stale=verdict is not Reuse.FRESH)
+            if verdict is Reuse.REFRESH or (
+                verdict is Reuse.FRESH and cache.is_due_early(stored, now_us)
+            ):
+                await refresh(cache, self.app, request, stored)
+            return None
+        if directives is not None and directives.only_if_cached:
+            return await self._only_if_cached(request, "stale")
+        asked = directives is not None and now_us < stored.fresh_until_us
+        return await self._miss(request, "request" if asked else "stale", stored)
+
+    def _select(self, request: CacheRequest) -> tuple[StoredResponse | None, Forward]:
+        """What is stored for this request, or which kind of miss it is."""
+        found = self._get(request.primary)
+        if found is None:
+            return None, "uri-miss"
+        if type(found) is Variants:
+            key = found.key_for(request.lines)
+            if key is None:
+                return None, "vary-miss"
+            request.key = key
+            found = self._get(key)
+        if type(found) is StoredResponse:
+            return found, "miss"
+        return None, "vary-miss"
+
+    async def _hit(
+        self, request: CacheRequest, stored: StoredResponse, now_us: int, *, stale: bool
+    ) -> None:
+        cache = self.cache
+        stored.hits += 1
+        counts = stored.counts
+        counts.hits += 1
+        counts.stale_hits += stale
+        counts.hit_bytes += len(stored.body)
+        if cache.name_route is not None:
+            cache.name_route(stored.route)
+        if cache.hit_hooks:
+            cache.tell("hit", stored)
+        tail = stored.show(now_us, cache.status_field)
+        await answer(request, stored, tail, wall_s=int(cache.wall_s()))
+
+    async def _bypass(self, request: CacheRequest, why: str, *, may_keep: bool = True) -> Any:
+        forwarding = Forwarding(self.cache, request, "bypass", detail=why, may_keep=may_keep)
+        try:
+            return await forwarding.run(self.app)
+        finally:
+            bypassed = self.cache.figures.of(forwarding.route).bypassed
+            short = why.partition(":")[0]
+            bypassed[short] = bypassed.get(short, 0) + 1
+
+    async def _only_if_cached(self, request: CacheRequest, reason: Forward) -> None:
+        cache = self.cache
+        misses = cache.figures.of("unmatched").misses
+        misses["only-if-cached"] = misses.get("only-if-cached", 0) + 1
+        value = cache.status_field.forward(reason, detail="only-if-cached")
+        await send_gateway_timeout(request.send, [(b"cache-status", value)])
+
+    async def _miss(
+        self, request: CacheRequest, reason: Forward, stored: StoredResponse | None = None
+    ) -> Any:
+        """Ask the app; several who miss the same at the same time ask once."""
+        cache = self.cache
+        flight: Flight | None = None
+        until_s = 0.0
+        if self._collapses(request):
+            for _ in range(ATTEMPTS_MAX):
+                flight = cache.flights.lead(request.key)
+                if flight is not None:
+                    break
+                until_s = until_s or anyio.current_time() + cache.options.collapse_wait_s
+                outcome = await cache.flights.follow(
+                    cache.flights.open[request.key], until_s=until_s
+                )
+                if outcome in {"unstorable", "late", "full"}:
+                    break
+                if await self._answered_by_another(request, outcome == "failed"):
+                    return None
+        forwarding = Forwarding(
+            cache,
+            validation_of(request, stored) if stored is not None else request,
+            reason,
+            flight=flight,
+            validating=stored,
+        )
+        try:
+            return await forwarding.run(self.app)
+        finally:
+            misses = cache.figures.of(forwarding.route).misses
+            misses[reason] = misses.get(reason, 0) + 1
+
+    def _collapses(self, request: CacheRequest) -> bool:
+        cache = self.cache
+        if not cache.options.collapse or request.is_head:
+            return False
+        if request.directives is not None and request.directives.no_store:
+            return False
+        if request.primary in cache.unstorable:
+            return False
+        return OF_ONE_CLIENT.isdisjoint(request.lines)
+
+    async def _answered_by_another(self, request: CacheRequest, failed: bool) -> bool:
+        """Whether the answer that another request brought is good for this one."""
+        cache = self.cache
+        rule = cache.rule_for(request.scope["path"])
+        if rule is not request.rule and not request.take_rule(rule):
+            return False
+        stored, _ = self._select(request)
+        if stored is None:
+            return False
+        now_us = self._clock()
+        if failed:
+            if not may_serve_on_error(stored, request.directives, now_us=now_us):
+                return False
+        elif decide_reuse(stored, request.directives, now_us=now_us) is Reuse.VALIDATE:
+            return False
+        cache.figures.of(stored.route).collapsed += 1
+        if cache.name_route is not None:
+            cache.name_route(stored.route)
+        tail = cache.forward_fields(stored, "miss", collapsed=True, detail=request.rule_name)
+        await answer(request, stored, tail, wall_s=int(cache.wall_s()))
+        return True
+
+    def _invalidating(self, scope: Scope, send: Send) -> Send:
+        """A send that invalidates before the client hears of success (RFC 9111 §4.4)."""
+        cache = self.cache
+        method = scope["method"]
+
+        def sending(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start" and invalidates(method, message["status"]):
+                host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+                cache.written(scope, host, message.get("headers") or ())
+            return send(message)
+
+        return sending

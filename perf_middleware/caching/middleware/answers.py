@@ -1,0 +1,118 @@
+"""Answers from the store: whole, without body, not modified, in parts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from perf_middleware.caching.partial import (
+    Parts,
+    Unsatisfiable,
+    Whole,
+    decide_range,
+    partial_content,
+    range_not_satisfiable,
+)
+from perf_middleware.caching.syntax.dates import parse_http_date
+from perf_middleware.caching.validation import is_not_modified
+
+if TYPE_CHECKING:
+    from perf_middleware.asgi import Send
+    from perf_middleware.caching.fields import Headers
+    from perf_middleware.caching.middleware.request import CacheRequest
+    from perf_middleware.caching.stored import StoredResponse
+
+
+async def answer(
+    request: CacheRequest, stored: StoredResponse, tail: Headers, *, wall_s: int
+) -> None:
+    """The stored response as the client asked for it: its conditions, its ranges, its method."""
+    asked = request.asked
+    if is_not_modified(stored, asked.lines, now_s=wall_s):
+        await send_not_modified(request.send, stored, tail)
+        return
+    wanted = asked.lines.get(b"range", [])
+    may_be_part = len(wanted) == 1 and stored.status == 200 and not asked.is_head
+    if may_be_part and await _sent_in_parts(request, stored, tail, wanted[0], wall_s=wall_s):
+        return
+    await send_whole(request.send, stored, tail, head=asked.is_head)
+
+
+async def _sent_in_parts(
+    request: CacheRequest, stored: StoredResponse, tail: Headers, wanted: bytes, *, wall_s: int
+) -> bool:
+    """Whether the client was sent what it wanted of the body, or 416 (RFC 9110 §14.2)."""
+    fields = dict(stored.headers)
+    if_range = request.asked.lines.get(b"if-range", (None,))
+    modified = stored.last_modified
+    date = fields.get(b"date")
+    verdict = decide_range(
+        wanted,
+        body_bytes=len(stored.body),
+        if_range=if_range[0],
+        etag=stored.etag,
+        last_modified=modified,
+        last_modified_s=None if modified is None else parse_http_date(modified, now_s=wall_s),
+        date_s=None if date is None else parse_http_date(date, now_s=wall_s),
+        coded=b"content-encoding" in fields,
+    )
+    match verdict:
+        case Whole():
+            return False
+        case Parts(parts):
+            status = 206
+            headers, pieces = partial_content(stored.headers, stored.body, parts)
+        case Unsatisfiable():
+            status = 416
+            headers = range_not_satisfiable(stored.headers, body_bytes=len(stored.body))
+            pieces = []
+        case _:
+            assert_never(verdict)
+    await request.send(
+        {"type": "http.response.start", "status": status, "headers": [*headers, *tail]}
+    )
+    for piece in pieces:
+        await request.send({"type": "http.response.body", "body": piece, "more_body": True})
+    await request.send({"type": "http.response.body", "body": b""})
+    return True
+
+
+async def send_whole(send: Send, stored: StoredResponse, tail: Headers, *, head: bool) -> None:
+    """The stored response; `tail` are the fields of this answer alone."""
+    # A new list each time: a layer outside may edit it in place.
+    await send(
+        {
+            "type": "http.response.start",
+            "status": stored.status,
+            "headers": [*stored.headers, *tail],
+        }
+    )
+    await send({"type": "http.response.body", "body": b"" if head else stored.body})
+
+
+async def send_not_modified(send: Send, stored: StoredResponse, tail: Headers) -> None:
+    """304 with the validators and cache fields, never a Content-Length (RFC 9110 §15.4.5)."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 304,
+            "headers": [*stored.not_modified_headers, *tail],
+        }
+    )
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def send_gateway_timeout(send: Send, tail: Headers) -> None:
+    """504: the client wanted only what is stored, and there is nothing (RFC 9111 §5.2.1.7)."""
+    body = b"nothing stored answers this request, and it asked for nothing else\n"
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 504,
+            "headers": [
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"content-length", b"%d" % len(body)),
+                *tail,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,340 @@
+"""One call of the app for a request that the store could not answer; its answer is kept on the way.
+
+    app -> start: judged -> body: streamed to the client and kept beside -> last: stored, then sent
+
+What is stored is in the store before the client has its last byte: the client's next request finds
+it.  Above the size limit an answer is only streamed.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from perf_middleware.caching.decorators import policy_of
+from perf_middleware.caching.judgement import Asked, Keep
+from perf_middleware.caching.middleware.answers import answer
+from perf_middleware.caching.middleware.keeping import Keeping, no_room_for
+from perf_middleware.caching.middleware.request import CONDITIONAL, Silence
+from perf_middleware.caching.reuse import may_serve_on_error
+from perf_middleware.caching.validation import confirms, head_confirms
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
+    from perf_middleware.asgi import ASGIApp, Message
+    from perf_middleware.caching.cache_status import Forward
+    from perf_middleware.caching.fields import Lines
+    from perf_middleware.caching.middleware.request import CacheRequest
+    from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.runtime.flights import Flight, Outcome
+    from perf_middleware.caching.stored import StoredResponse
+
+logger = logging.getLogger("perf_middleware.caching")
+
+_UNSEEN_BODIES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
+_TOLD: Final = frozenset({b"cache-control", b"expires", b"pragma"})
+FAILURES: Final = frozenset({500, 502, 503, 504})
+"""Answers that a stale response may stand in for (RFC 5861 §4)."""
+
+
+class Forwarding:
+    """Passes one answer of the app on, and keeps it where that is allowed.
+
+    `validating` is the stored response that the app is asked about; `flight` is open for others who
+    wait for the outcome.
+    """
+
+    __slots__ = (
+        "_cache", "_client_gone", "_detail", "_finished", "_flight", "_hushed", "_keeping",
+        "_may_keep", "_purges_seen", "_reason", "_request", "_root_path", "_started",
+        "_unconfirmed", "_validating", "failed",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        cache: ResponseCache,
+        request: CacheRequest,
+        reason: Forward,
+        *,
+        flight: Flight | None = None,
+        validating: StoredResponse | None = None,
+        detail: str | None = None,
+        may_keep: bool = True,
+    ) -> None:
+        self._cache = cache
+        self._request = request
+        self._reason: Forward = reason
+        self._detail = detail
+        self._may_keep = may_keep
+        self._flight = flight
+        self._validating = validating
+        self._started = False
+        self._hushed = False  # the client has its answer from elsewhere
+        self._unconfirmed = False
+        self._keeping: Keeping | None = None
+        self._client_gone = False
+        self._finished: anyio.Event | None = None
+        self._purges_seen = cache.purges.newest
+        self._root_path: str = request.scope.get("root_path") or ""
+        self.failed = False
+
+    async def run(self, app: ASGIApp) -> Any:
+        """Call the app; whoever waits is released whatever happens."""
+        request = self._request
+        request.sent_us = self._cache.clock()
+        try:
+            returned = await app(request.scope, self.receive, self.send)
+            if not self._unconfirmed:
+                return returned
+        except Exception:
+            self.failed = True
+            if self._started or not self._may_hide_failure():
+                raise
+            logger.exception(
+                "the app failed; answered with a stale response (stale-if-error): %s",
+                request.scope["path"],
+            )
+            await self._answer_instead("stale-if-error")
+            return None
+        finally:
+            self._end()
+        # The app's 304 spoke of something else than what is stored: ask again, for the whole.
+        again = request.rewritten(
+            [pair for pair in request.scope["headers"] if pair[0] not in CONDITIONAL]
+        )
+        again.receive = Silence().receive
+        return await Forwarding(self._cache, again, "stale").run(app)
+
+    @property
+    def route(self) -> str:
+        """The template of the route that the app took for it."""
+        return self._cache.route_of(self._request.scope, self._root_path)
+
+    async def receive(self) -> Message:
+        message = await self._request.receive()
+        if message["type"] == "http.disconnect" and self._is_awaited():
+            # Others wait for this answer, or it is nearly stored: the app is not told to stop yet.
+            self._client_gone = True
+            self._finished = self._finished or anyio.Event()
+            await self._finished.wait()
+        return message
+
+    def send(self, message: Message) -> Awaitable[None]:
+        kind = message["type"]
+        if kind == "http.response.body":
+            if self._hushed:
+                return _nothing()
+            if self._keeping is not None:
+                return self._body(message, self._keeping)
+            return self._request.send(message)
+        if kind == "http.response.start" and not self._started:
+            self._started = True
+            return self._start(message)
+        if kind in _UNSEEN_BODIES:
+            self._let_go("unseen-body")
+        if self._hushed:
+            return _nothing()
+        return self._request.send(message)
+
+    # --- the head -------------------------------------------------------------------------------
+
+    def _start(self, message: Message) -> Awaitable[None]:
+        cache, request = self._cache, self._request
+        status = message["status"]
+        sent = message.get("headers") or ()
+        if not isinstance(sent, (list, tuple)):
+            sent = list(sent)
+        lines = cache.judge.collect(sent)
+        if self._validating is not None:
+            if status == 304:
+                return self._confirmed(sent, lines)
+            if status in FAILURES and self._may_hide_failure():
+                self.failed = True
+                return self._answer_instead("stale-if-error", status)
+        if request.asked is not request and cache.name_route is not None:
+            cache.name_route(self.route)  # the router wrote it into a scope of ours
+        rule = request.rule
+        if rule is None:
+            rule = policy_of(request.scope)
+            if rule is not None:
+                cache.learn_rule(request.scope["path"], rule)
+                if rule.bypass or not request.take_rule(rule):
+                    return self._refused(message, sent, "rule", rule.tell_clients)
+        tell_clients = None if rule is None else rule.tell_clients
+        if not self._may_keep:
+            return self._refused(message, sent, None, tell_clients)
+        if request.is_head:
+            self._head_seen(status, sent, lines)
+            return self._refused(message, sent, "head", tell_clients)
+        verdict: Keep | str = cache.judge.judge(
+            status,
+            lines,
+            Asked(
+                credentials=request.credentials,
+                no_store=request.directives is not None and request.directives.no_store,
+                sent_us=request.sent_us,
+            ),
+            rule=rule,
+            now_us=cache.clock(),
+            wall_s=int(cache.wall_s()),
+        )
+        if type(verdict) is Keep:
+            refused = no_room_for(cache, message, lines)
+            if refused is None:
+                self._keeping = Keeping(cache, request, verdict, status=status, sent=sent)
+                return request.send(self._told(message, sent, None, tell_clients))
+            verdict = refused
+        return self._refused(message, sent, str(verdict), tell_clients)
+
+    def _refused(
+        self, message: Message, sent: Any, why: str | None, tell_clients: bytes | None
+    ) -> Awaitable[None]:
+        if why is not None:
+            self._count_refusal(why)
+        self._release("unstorable")
+        return self._request.send(self._told(message, sent, why, tell_clients))
+
+    def _told(
+        self, message: Message, sent: Any, why: str | None, tell_clients: bytes | None
+    ) -> Message:
+        """The head as the client gets it: with Cache-Status, and the rule's Cache-Control."""
+        cache, request = self._cache, self._request
+        headers = sent
+        if tell_clients is not None:
+            headers = [pair for pair in sent if pair[0].lower() not in _TOLD]
+            headers.append((b"cache-control", tell_clients))
+        if cache.options.status_header:
+            detail = self._detail or why
+            if request.rule is not None:
+                detail = request.rule.name if detail is None else f"{request.rule.name}; {detail}"
+            value = cache.status_field.forward(
+                self._reason, stored=self._keeping is not None, detail=detail
+            )
+            headers = [*headers, (b"cache-status", value)]
+        elif headers is sent:
+            return message
+        return {**message, "headers": headers}
+
+    # --- the body -------------------------------------------------------------------------------
+
+    async def _body(self, message: Message, keeping: Keeping) -> None:
+        body = message.get("body", b"")
+        why = keeping.add(body) if body else None
+        if why is not None:
+            self._let_go(why)
+        elif not message.get("more_body"):
+            why = keeping.store(self.route, purges_seen=self._purges_seen)
+            if why is not None:
+                self._let_go(why)
+            else:
+                self._release("stored")
+        if self._client_gone and why is None:
+            return
+        try:
+            await self._request.send(message)
+        except OSError:
+            # The client left.  Its answer is still kept, which is bounded.
+            if why is not None:
+                raise
+            self._client_gone = True
+
+    # --- answers from the store after all -------------------------------------------------------
+
+    async def _confirmed(self, sent: Sequence[tuple[bytes, bytes]], lines: Lines) -> None:
+        """The app says 304: the stored response is good for another lifetime (RFC 9111 §4.3.3)."""
+        cache, request, stored = self._cache, self._request, self._validating
+        assert stored is not None  # noqa: S101 - asked for by its validators
+        self._hushed = True
+        if not confirms(stored, lines, now_s=int(cache.wall_s())):
+            self._unconfirmed = True
+            cache.store.drop(stored.key)
+            return
+        kept = cache.freshen(stored, sent, lines, request)
+        cache.figures.of(stored.route).revalidated += 1
+        self._release("stored" if kept else "unstorable")
+        await answer(
+            request,
+            stored,
+            cache.forward_fields(stored, self._reason, status=304, detail=request.rule_name),
+            wall_s=int(cache.wall_s()),
+        )
+
+    def _may_hide_failure(self) -> bool:
+        stored = self._validating
+        return stored is not None and may_serve_on_error(
+            stored, self._request.directives, now_us=self._cache.clock()
+        )
+
+    async def _answer_instead(self, why: str, status: int | None = None) -> None:
+        cache, request, stored = self._cache, self._request, self._validating
+        assert stored is not None  # noqa: S101 - what may hide the failure
+        self._hushed = self._started = True
+        counts = cache.figures.of(stored.route)
+        counts.errors_hidden += 1
+        counts.stale_hits += 1
+        self._release("failed")
+        await answer(
+            request,
+            stored,
+            cache.forward_fields(stored, self._reason, status=status, detail=why),
+            wall_s=int(cache.wall_s()),
+        )
+
+    def _head_seen(self, status: int, sent: Sequence[tuple[bytes, bytes]], lines: Lines) -> None:
+        """A HEAD's 200 renews the stored GET response, or shows it to be stale (§4.3.5)."""
+        cache, request = self._cache, self._request
+        if status != 200:
+            return
+        stored = cache.store.select(request.primary, request.lines)
+        if stored is None or stored.status != 200:
+            return
+        if head_confirms(stored, lines, now_s=int(cache.wall_s())):
+            cache.freshen(stored, sent, lines, request)
+        else:
+            stored.make_stale(cache.clock())
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def _is_awaited(self) -> bool:
+        """Whether the answer matters to others than this client."""
+        flight = self._flight
+        return self._keeping is not None or (
+            flight is not None and flight.outcome is None and flight.waiting > 0
+        )
+
+    def _let_go(self, why: str) -> None:
+        """Go on without keeping the answer."""
+        if self._keeping is not None:
+            self._count_refusal(why)
+        self._release("unstorable")
+
+    def _count_refusal(self, why: str) -> None:
+        cache = self._cache
+        refused = cache.figures.of(self.route).refused
+        refused[why] = refused.get(why, 0) + 1
+
+    def _release(self, outcome: Outcome) -> None:
+        """The outcome is known: let go of the body's parts, and of whoever waits."""
+        if self._keeping is not None:
+            self._keeping.drop()
+            self._keeping = None
+        flight = self._flight
+        if flight is not None and flight.outcome is None:
+            if outcome == "unstorable":
+                self._cache.note_unstorable(self._request.primary)
+            self._cache.flights.land(flight, outcome)
+        if self._finished is not None:
+            self._finished.set()
+
+    def _end(self) -> None:
+        if self._keeping is not None:
+            self._let_go("incomplete")
+        else:
+            self._release("failed")
+
+
+async def _nothing() -> None:
+    """Instead of a send: the client has its answer already."""

@@ -1,0 +1,126 @@
+"""The part of an answer that has come so far, on its way into the store.
+
+Bounded twice: by the size of an entry, and by a share of the store for all answers that are on
+their way at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perf_middleware.caching.stored import StoredResponse
+from perf_middleware.caching.syntax.structured import parse_string_list
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perf_middleware.asgi import Message
+    from perf_middleware.caching.fields import Headers, Lines
+    from perf_middleware.caching.judgement import Keep
+    from perf_middleware.caching.middleware.request import CacheRequest
+    from perf_middleware.caching.runtime import ResponseCache
+
+LENGTH_DIGITS_MAX = 15
+
+
+class Keeping:
+    """Collects one body; every refusal is a word for Cache-Status and the counters."""
+
+    __slots__ = ("_cache", "_held_bytes", "_keep", "_parts", "_request", "_sent", "_status")
+
+    def __init__(
+        self,
+        cache: ResponseCache,
+        request: CacheRequest,
+        keep: Keep,
+        *,
+        status: int,
+        sent: Sequence[tuple[bytes, bytes]],
+    ) -> None:
+        self._cache = cache
+        self._request = request
+        self._keep = keep
+        self._status = status
+        self._sent = sent
+        self._parts: list[bytes] = []
+        self._held_bytes = 0
+
+    def add(self, body: bytes) -> str | None:
+        """Take a part of the body; why not, where there is no room for it."""
+        cache = self._cache
+        size = len(body)
+        if self._held_bytes + size > cache.options.entry_bytes_max:
+            return "too-large"
+        if cache.storing_bytes + size > cache.storing_bytes_max:
+            return "busy"
+        self._held_bytes += size
+        cache.storing_bytes += size
+        self._parts.append(bytes(body))
+        return None
+
+    def drop(self) -> None:
+        """Give the room back."""
+        self._parts = []
+        self._cache.storing_bytes -= self._held_bytes
+        self._held_bytes = 0
+
+    def store(self, route: str, *, purges_seen: int) -> str | None:
+        """Put the complete answer into the store; why not, where it may not or cannot be."""
+        cache, request, keep = self._cache, self._request, self._keep
+        body = b"".join(self._parts)
+        length = keep.lines.get(b"content-length")
+        if length is not None and int(length[0]) != len(body):
+            return "incomplete"
+        rule = request.rule
+        tags = rule.tags_for(request.scope.get("path_params") or {}) if rule is not None else ()
+        groups = keep.lines.get(b"cache-groups")
+        if groups:
+            tags += tuple(parse_string_list(groups) or ())
+        target = request.target
+        key = cache.store.key_of(request.primary, keep.vary, request.lines)
+        if key is None:
+            return "vary"
+        if cache.purges.since(purges_seen, target, tags):
+            return "invalidated"
+        now_us = cache.clock()
+        stored = StoredResponse(
+            primary=request.primary,
+            key=key,
+            target=target,
+            status=self._status,
+            headers=self._headers(len(body)),
+            lines=keep.lines,
+            body=body,
+            lifetimes=keep.lifetimes,
+            initial_age_us=keep.initial_age_us,
+            produced_us=now_us - request.sent_us,
+            now_us=now_us,
+            vary=keep.vary,
+            tags=tags,
+            route=route,
+            rule=request.rule_name,
+        )
+        return None if cache.keep(stored) else "no-room"
+
+    def _headers(self, body_bytes: int) -> Headers:
+        keep, rule = self._keep, self._request.rule
+        headers = keep.headers(self._sent, rule.tell_clients if rule is not None else None)
+        if b"content-length" not in keep.lines and self._status != 204:
+            headers.append((b"content-length", b"%d" % body_bytes))
+        return headers
+
+
+def no_room_for(cache: ResponseCache, message: Message, lines: Lines) -> str | None:
+    """Why an answer with this head, that may be stored, is only streamed; None where it is not."""
+    if message.get("trailers"):
+        return "trailers"  # what comes after the body would be lost
+    length = lines.get(b"content-length")
+    if length is not None:
+        text = length[0].strip()
+        if not text.isdigit() or len(text) > LENGTH_DIGITS_MAX or len(set(length)) > 1:
+            return "content-length"
+        if int(text) > cache.options.entry_bytes_max:
+            return "too-large"
+    if cache.storing_bytes >= cache.storing_bytes_max:
+        return "busy"
+    return None

@@ -1,0 +1,157 @@
+"""One GET or HEAD request, as the cache sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from perf_middleware.caching.fields import CREDENTIALS
+from perf_middleware.caching.invalidation import target_of
+from perf_middleware.caching.syntax.directives import RequestDirectives, parse_request_directives
+
+if TYPE_CHECKING:
+    from perf_middleware.asgi import Message, Receive, Scope, Send
+    from perf_middleware.caching.fields import Lines
+    from perf_middleware.caching.rules import CachePolicy
+
+CONDITIONAL: Final = frozenset({b"if-none-match", b"if-modified-since"})
+PRECONDITIONS: Final = frozenset({b"if-match", b"if-unmodified-since"})
+PARTIAL: Final = frozenset({b"range", b"if-range"})
+DIRECTIVES: Final = frozenset({b"cache-control", b"pragma"})
+BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
+SPECIAL: Final = CREDENTIALS | CONDITIONAL | PRECONDITIONS | PARTIAL | DIRECTIVES | BODY
+"""Request fields that take more than a look-up; a request without any is the fast case."""
+
+_ORIGINS: Final = {"http": b"http://", "https": b"https://"}
+
+
+def primary_key(scope: Scope, host: bytes) -> bytes:
+    """Origin, path and query as they were sent: two requests share it only for one URL."""
+    path = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
+    query = scope.get("query_string")
+    origin = _ORIGINS.get(scope.get("scheme", "http"), b"http://")
+    if query:
+        return origin + host + path + b"?" + query  # type: ignore[no-any-return]
+    return origin + host + path  # type: ignore[no-any-return]
+
+
+class CacheRequest:
+    """What of the request decides about storing and reusing; the rest is worked out when asked."""
+
+    __slots__ = (
+        "_lines", "asked", "credentials", "directives", "host", "key", "primary", "receive", "rule",
+        "scope", "send", "sent_us", "url",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        host: bytes,
+        primary: bytes,
+        rule: CachePolicy | None,
+    ) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.host = host
+        self.url = primary
+        self.primary = primary
+        self.key = primary
+        self.rule = rule
+        self.credentials: frozenset[bytes] = frozenset()
+        self.directives: RequestDirectives | None = None
+        self.sent_us = 0
+        self._lines: Lines | None = None
+        self.asked: CacheRequest = self  # by the client, where this one was rewritten
+
+    @property
+    def lines(self) -> Lines:
+        """Every header field of the request, its lines in order."""
+        lines = self._lines
+        if lines is None:
+            lines = self._lines = {}
+            for name, value in self.scope["headers"]:
+                low = name.lower()
+                if low in lines:
+                    lines[low].append(value)
+                else:
+                    lines[low] = [value]
+        return lines
+
+    @property
+    def is_head(self) -> bool:
+        return bool(self.scope["method"] == "HEAD")
+
+    @property
+    def rule_name(self) -> str | None:
+        return None if self.rule is None else self.rule.name
+
+    @property
+    def has_body(self) -> bool:
+        """A body has no meaning here, but an app may read it: its answer is for that body alone."""
+        lines = self.lines
+        return b"transfer-encoding" in lines or any(
+            value.strip() != b"0" for value in lines.get(b"content-length", ())
+        )
+
+    def rewritten(
+        self, headers: list[tuple[bytes, bytes]], *, method: str | None = None
+    ) -> CacheRequest:
+        """The same request for the app with other header fields; the client's stays as it is."""
+        scope = {**self.scope, "headers": headers, "method": method or self.scope["method"]}
+        other = CacheRequest(
+            scope, self.receive, self.send, host=self.host, primary=self.url, rule=self.rule
+        )
+        other.primary, other.key = self.primary, self.key
+        other.credentials, other.directives = self.credentials, self.directives
+        other.asked = self
+        return other
+
+    @property
+    def target(self) -> bytes:
+        scope = self.scope
+        path = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
+        return target_of(
+            scope.get("scheme", "http"), self.host, path, scope.get("query_string", b"")
+        )
+
+    def read_special(self, *, with_directives: bool) -> None:
+        """Take in credentials and directives."""
+        lines = self.lines
+        self.credentials = CREDENTIALS & lines.keys()
+        if with_directives and not DIRECTIVES.isdisjoint(lines):
+            self.directives = parse_request_directives(
+                lines.get(b"cache-control", ()), lines.get(b"pragma", ())
+            )
+
+    def take_rule(self, rule: CachePolicy | None) -> bool:
+        """Work out the key under `rule`; False where the rule keeps this request out."""
+        self.rule = rule
+        self.primary = self.url
+        if rule is not None and rule.has_own_key:
+            suffix = rule.key_suffix(self.scope, self.lines)
+            if suffix is None:
+                return False
+            own_query = rule.query is not None
+            url = self.url.partition(b"?")[0] if own_query else self.url
+            self.primary = url + suffix
+        self.key = self.primary
+        return True
+
+
+class Silence:
+    """The receive side of a request that no client sends: no body, and nobody leaves."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    async def receive(self) -> Message:
+        if not self._asked:
+            self._asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await anyio.sleep_forever()
+        raise AssertionError  # pragma: no cover - never reached

@@ -1,0 +1,80 @@
+"""Asking the app about what is stored: before answering, or behind an answer that was stale."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import anyio
+
+from perf_middleware.caching.middleware.forwarding import Forwarding
+from perf_middleware.caching.middleware.request import (
+    CONDITIONAL,
+    DIRECTIVES,
+    PARTIAL,
+    PRECONDITIONS,
+    CacheRequest,
+    Silence,
+)
+
+if TYPE_CHECKING:
+    from perf_middleware.asgi import ASGIApp, Message
+    from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.stored import StoredResponse
+
+logger = logging.getLogger("perf_middleware.caching")
+
+_OURS = CONDITIONAL | PARTIAL | PRECONDITIONS
+
+
+def validation_of(request: CacheRequest, stored: StoredResponse) -> CacheRequest:
+    """The client's request with the stored validators in place of its own conditions (§4.3.1)."""
+    return request.rewritten(
+        [pair for pair in request.scope["headers"] if pair[0].lower() not in _OURS]
+        + stored.validators
+    )
+
+
+async def refresh(
+    cache: ResponseCache, app: ASGIApp, request: CacheRequest, stored: StoredResponse
+) -> None:
+    """Ask the app anew, after the client has its answer; one at a time for each key.
+
+    Runs in the request's own task, as a background task of Starlette does, and is bounded in number
+    and time.  A failure is counted and logged; the stored response stays what it is.
+    """
+    key = stored.key
+    if key in cache.refreshing or len(cache.refreshing) >= cache.options.refresh_max:
+        return
+    if key in cache.flights.open:
+        return
+    cache.refreshing.add(key)
+    asking = request.rewritten(
+        [
+            pair
+            for pair in request.scope["headers"]
+            if pair[0].lower() not in _OURS and pair[0].lower() not in DIRECTIVES
+        ]
+        + stored.validators,
+        method="GET",
+    )
+    asking.send = _unheard
+    asking.receive = Silence().receive
+    asking.directives = None
+    forwarding = Forwarding(cache, asking, "stale", validating=stored)
+    try:
+        with anyio.move_on_after(cache.options.refresh_timeout_s) as deadline:
+            await forwarding.run(app)
+        if deadline.cancelled_caught:
+            logger.warning("a refresh in the background took too long: %s", stored.route)
+            forwarding.failed = True
+    except Exception:
+        logger.exception("a refresh in the background failed: %s", stored.route)
+        forwarding.failed = True
+    finally:
+        cache.refreshing.discard(key)
+        cache.figures.background_failed += forwarding.failed
+
+
+async def _unheard(message: Message) -> None:
+    """The client has its answer already."""

@@ -1,0 +1,42 @@
+"""What was invalidated lately: an answer that was begun before must not be stored after.
+
+leader asks the app ---------- app reads the old row ------------- answer is to be stored
+                 a PUT commits, its target is invalidated --'          -> refused
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Hits: TypeAlias = "Callable[[bytes, tuple[str, ...]], bool]"
+"""Whether an invalidation concerns a response of this target with these tags."""
+
+REMEMBERED_MAX: Final = 256
+
+
+class PurgeLog:
+    """The last invalidations, numbered."""
+
+    __slots__ = ("_last", "newest")
+
+    def __init__(self) -> None:
+        self.newest = 0
+        self._last: deque[Hits] = deque(maxlen=REMEMBERED_MAX)
+
+    def note(self, hits: Hits) -> None:
+        self.newest += 1
+        self._last.append(hits)
+
+    def since(self, seen: int, target: bytes, tags: tuple[str, ...]) -> bool:
+        """Whether one after number `seen` concerns this response, or may: it is forgotten."""
+        missed = self.newest - seen
+        if not missed:
+            return False
+        if missed > len(self._last):
+            return True
+        recent = list(self._last)[-missed:]
+        return any(hits(target, tags) for hits in recent)

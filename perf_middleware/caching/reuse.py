@@ -1,0 +1,67 @@
+"""May this stored response answer this request now?  (RFC 9111 §4, §4.2.4, §5.2.1; RFC 5861)
+
+FRESH        send it
+STALE        send it; nobody needs to ask the app (the client said max-stale)
+REFRESH      send it stale and ask the app in the background (stale-while-revalidate)
+VALIDATE     ask the app first
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from perf_middleware.caching.stored import US_PER_S
+
+if TYPE_CHECKING:
+    from perf_middleware.caching.stored import StoredResponse
+    from perf_middleware.caching.syntax.directives import RequestDirectives
+
+
+class Reuse(Enum):
+    FRESH = "fresh"
+    STALE = "stale"
+    REFRESH = "refresh"
+    VALIDATE = "validate"
+
+
+def decide_reuse(
+    stored: StoredResponse, request: RequestDirectives | None, *, now_us: int
+) -> Reuse:
+    """The verdict on `stored` for a request with these directives (None: without any)."""
+    lifetimes = stored.lifetimes
+    if lifetimes.must_validate:
+        return Reuse.VALIDATE
+    left_us = stored.fresh_until_us - now_us
+    if request is None:
+        if left_us > 0:
+            return Reuse.FRESH
+        return Reuse.REFRESH if now_us < stored.usable_until_us else Reuse.VALIDATE
+    if request.no_cache:
+        return Reuse.VALIDATE
+    if request.max_age is not None and stored.age_s(now_us) > request.max_age:
+        return Reuse.VALIDATE
+    if request.min_fresh is not None and left_us < request.min_fresh * US_PER_S:
+        return Reuse.VALIDATE
+    if left_us > 0:
+        return Reuse.FRESH
+    if not lifetimes.may_be_stale:
+        return Reuse.VALIDATE
+    if request.max_stale is not None and -left_us <= request.max_stale * US_PER_S:
+        return Reuse.STALE
+    if request.max_age is None and now_us < stored.usable_until_us:
+        return Reuse.REFRESH
+    return Reuse.VALIDATE
+
+
+def may_serve_on_error(
+    stored: StoredResponse, request: RequestDirectives | None, *, now_us: int
+) -> bool:
+    """Whether `stored` may stand in for a failed answer of the app (RFC 5861 §4)."""
+    if not stored.lifetimes.may_be_stale:
+        return False
+    if now_us < stored.usable_if_error_us:
+        return True
+    if request is None or request.stale_if_error is None:
+        return False
+    return now_us < stored.fresh_until_us + request.stale_if_error * US_PER_S

@@ -1,0 +1,202 @@
+"""Rules: what the app's owner says about caching some routes, beside the app's own headers.
+
+A rule comes from settings (by path pattern) or from a decorator on the endpoint.  One from settings
+is known before the request is routed.  One from a decorator is known once its path was answered,
+and remembered by path from then on: until then a request is looked up without it, which can only
+miss.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qsl, urlencode
+
+from perf_middleware.caching.syntax.lists import is_token
+
+KeyOf: TypeAlias = Callable[[Mapping[str, Any]], "str | bytes | None"]
+"""From the ASGI scope to a part of the key; None: this request is not to be cached."""
+
+STATUSES: Final = frozenset({200, 203, 204, 300, 301, 308})
+"""Which answers a rule's `ttl_s` is for."""
+NEGATIVE_STATUSES: Final = frozenset({404, 405, 410, 414, 501})
+"""Which answers `negative_ttl_s` is for: final until the app changes (RFC 9110 §15.1)."""
+
+KEY_PART_BYTES_MAX: Final = 4_096
+_PARAMETER = re.compile(r"\\\{(\w+)(?::(\w+))?\\\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachePolicy:
+    """What one rule says.  Seconds are whole; None leaves it to the response's own headers.
+
+    `ttl_s` is how long we take an answer for fresh, whatever its headers tell clients;
+    `tell_clients` is the Cache-Control that clients get instead of the app's.
+    `private_by` names request fields (`authorization`, `cookie`, `cookie:session`) whose values
+    become part of the key, or is a callable: what the answer depends on is then told apart, and a
+    request with credentials may be answered from the store.  `shared` says that the answer is the
+    same for everybody, whatever credentials a request carries.
+    """
+
+    name: str
+    ttl_s: int | None = None
+    negative_ttl_s: int | None = None
+    stale_while_revalidate_s: int | None = None
+    stale_if_error_s: int | None = None
+    vary: tuple[bytes, ...] = ()
+    query: tuple[str, ...] | None = None
+    tags: tuple[str, ...] = ()
+    key: KeyOf | None = None
+    private_by: tuple[str, ...] | KeyOf = ()
+    shared: bool = False
+    bypass: bool = False
+    tell_clients: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if self.shared and self.private_by:
+            raise ValueError(f"{self.name}: `shared` and `private_by` contradict each other")
+        for name in (*self.vary, *_field_names(self.private_by)):
+            if not is_token(name) or name != name.lower():
+                raise ValueError(f"{self.name}: {name!r} is no header name in lower case")
+
+    @property
+    def needs_request(self) -> bool:
+        """Whether a request must be looked at before its URL is looked up."""
+        return self.bypass or self.has_own_key
+
+    @property
+    def has_own_key(self) -> bool:
+        """Whether the key needs more than the URL."""
+        return self.query is not None or self.key is not None or bool(self.private_by)
+
+    def covers(self, credentials: frozenset[bytes]) -> bool:
+        """Whether this rule makes it safe to share an answer to a request that carries these."""
+        if self.shared or callable(self.private_by):
+            return True
+        return bool(self.private_by) and credentials <= set(_field_names(self.private_by))
+
+    def key_suffix(
+        self, scope: Mapping[str, Any], fields: Mapping[bytes, Sequence[bytes]]
+    ) -> bytes | None:
+        """What this rule adds to the key; None where the request is not to be cached.
+
+        An identity is kept as a digest: no key holds a secret.
+        """
+        parts = [b"" if self.query is None else _chosen(scope, self.query)]
+        if self.key is not None:
+            part = self.key(scope)
+            if part is None:
+                return None
+            parts.append(_as_bytes(part))
+        if callable(self.private_by):
+            identity = self.private_by(scope)
+            if identity is None:
+                return None
+            parts.append(_digest([_as_bytes(identity)]))
+        elif self.private_by:
+            parts.append(_digest([_value_of(name, fields) for name in self.private_by]))
+        if sum(map(len, parts)) > KEY_PART_BYTES_MAX:
+            parts = [_digest(parts)]
+        return b"".join(b"\0%d:%b" % (len(part), part) for part in parts)
+
+    def tags_for(self, path_params: Mapping[str, Any]) -> tuple[str, ...]:
+        """The tags, with the route's parameters in them; one that lacks some is left out."""
+        tags = []
+        for tag in self.tags:
+            if "{" in tag:
+                try:
+                    tags.append(tag.format_map(path_params))
+                except (KeyError, ValueError, IndexError, AttributeError):
+                    continue
+            else:
+                tags.append(tag)
+        return tuple(tags)
+
+
+@dataclass(frozen=True, slots=True)
+class PathPattern:
+    """A pattern over decoded paths: `/items/{id}`, `/files/{path:path}`, `/static/*`.
+
+    `{name}` is one segment, `{name:path}` and `*` are anything.
+    """
+
+    text: str
+    literal: str | None
+    regex: re.Pattern[str]
+
+    @classmethod
+    def of(cls, text: str) -> PathPattern:
+        """Raises ValueError for what cannot match any path."""
+        if not text.startswith(("/", "*")):
+            raise ValueError(f"{text!r} does not start with /")
+        literal = None if "{" in text or "*" in text else text
+        pattern = _PARAMETER.sub(
+            lambda found: ".*" if found[2] == "path" else "[^/]+", re.escape(text)
+        ).replace(r"\*", ".*")
+        if r"\{" in pattern or r"\}" in pattern:
+            raise ValueError(f"{text!r} has a brace that is no {{name}}")
+        return cls(text, literal, re.compile(pattern, re.DOTALL))
+
+    def matches(self, path: str) -> bool:
+        if self.literal is not None:
+            return path == self.literal
+        return self.regex.fullmatch(path) is not None
+
+
+class RuleBook:
+    """Which rule holds for a path: the first of the configured ones that matches it."""
+
+    def __init__(self, rules: Sequence[tuple[PathPattern, CachePolicy]] = ()) -> None:
+        self._rules = tuple(rules)
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def rule_for(self, path: str) -> CachePolicy | None:
+        for pattern, policy in self._rules:
+            if pattern.matches(path):
+                return policy
+        return None
+
+
+def _field_names(private_by: tuple[str, ...] | KeyOf) -> tuple[bytes, ...]:
+    if callable(private_by):
+        return ()
+    return tuple(name.partition(":")[0].encode() for name in private_by)
+
+
+def _value_of(name: str, fields: Mapping[bytes, Sequence[bytes]]) -> bytes:
+    """The value of `authorization` or, of one cookie, `cookie:session`; absent is told apart."""
+    field, _, cookie = name.partition(":")
+    lines = fields.get(field.encode())
+    if lines is None:
+        return b"-"
+    value = b"; ".join(lines)
+    if not cookie:
+        return b"+" + value
+    wanted = cookie.encode()
+    for pair in value.split(b";"):
+        key, _, text = pair.strip().partition(b"=")
+        if key == wanted:
+            return b"+" + text
+    return b"-"
+
+
+def _chosen(scope: Mapping[str, Any], names: tuple[str, ...]) -> bytes:
+    query: bytes = scope.get("query_string", b"")
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    return urlencode([pair for pair in pairs if pair[0] in names]).encode()
+
+
+def _as_bytes(part: str | bytes) -> bytes:
+    return part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
+
+
+def _digest(parts: Sequence[bytes]) -> bytes:
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        digest.update(b"%d:" % len(part) + part)
+    return digest.hexdigest().encode()

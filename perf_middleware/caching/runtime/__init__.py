@@ -1,0 +1,328 @@
+"""`ResponseCache`: what one app has stored, and everything that may be done with it.
+
+The middleware looks up and stores; the app's own code purges and asks for explanations.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from math import log
+from random import random
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from perf_middleware.caching.cache_status import CacheStatus
+from perf_middleware.caching.fields import collect
+from perf_middleware.caching.figures import CacheFigures
+from perf_middleware.caching.invalidation import (
+    TEXT,
+    path_of,
+    pointed_targets,
+    target_of,
+    target_of_url,
+)
+from perf_middleware.caching.judgement import Asked, Judge, Keep
+from perf_middleware.caching.options import CacheOptions
+from perf_middleware.caching.purges import PurgeLog
+from perf_middleware.caching.rules import CachePolicy, PathPattern, RuleBook
+from perf_middleware.caching.runtime.flights import Flights
+from perf_middleware.caching.stores.memory import MemoryStore
+from perf_middleware.caching.syntax.structured import parse_string_list
+from perf_middleware.caching.validation import OF_THE_BODY, updated_headers
+from perf_middleware.clock import monotonic_us
+from perf_middleware.route_templates import UNMATCHED, RouteTemplates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from perf_middleware.asgi import Scope
+    from perf_middleware.caching.cache_status import Forward
+    from perf_middleware.caching.fields import Headers, Lines
+    from perf_middleware.caching.middleware.request import CacheRequest
+    from perf_middleware.caching.stored import StoredResponse
+    from perf_middleware.clock import Clock
+    from perf_middleware.families import Family
+
+logger = logging.getLogger("perf_middleware.caching")
+
+Happening = Literal["store", "hit", "invalidate"]
+_POINTERS: Final = frozenset({b"location", b"content-location", b"cache-group-invalidation"})
+EARLY_WINDOW: Final = 7  # times what it takes to make; a draw beyond has a chance below 1 in 1,000
+PATHS_MAX: Final = 10_000  # whose rule, or whose answers' being not storable, is remembered
+NAME: Final = "perf_middleware"
+
+
+class ResponseCache:
+    """A shared HTTP cache (RFC 9111) in front of one app, in this process's memory.
+
+    `rules` are looked at in their order, the first that matches a path holds.  `wall_s` gives Unix
+    seconds (dates in header fields), `clock` monotonic microseconds (ages).
+    """
+
+    def __init__(
+        self,
+        *,
+        bytes_max: int = 64 << 20,
+        entries_max: int = 50_000,
+        rules: Sequence[tuple[PathPattern, CachePolicy]] = (),
+        options: CacheOptions | None = None,
+        name: str = NAME,
+        clock: Clock = monotonic_us,
+        wall_s: Callable[[], float] = time.time,
+    ) -> None:
+        self.options = options or CacheOptions()
+        self.clock = clock
+        self.wall_s = wall_s
+        self.store = MemoryStore(bytes_max=bytes_max, entries_max=entries_max)
+        self.rules = RuleBook(rules)
+        self.judge = Judge(self.options)
+        self.status_field = CacheStatus(name)
+        self.figures = CacheFigures()
+        self.flights = Flights(waiting_max=self.options.waiting_max)
+        self.purges = PurgeLog()
+        self.refreshing: set[bytes] = set()
+        self.storing_bytes = 0
+        self.storing_bytes_max = int(bytes_max * self.options.storing_share_max)
+        self.rule_of_path: dict[str, CachePolicy | None] = {}
+        self.unstorable: set[bytes] = set()
+        self.name_route: Callable[[str], None] | None = None
+        self._templates = RouteTemplates()
+        self._hooks: dict[Happening, list[Callable[[StoredResponse], object]]] = {
+            "store": [], "hit": [], "invalidate": [],
+        }  # fmt: skip
+        self.hit_hooks = self._hooks["hit"]
+
+    # --- what the app's code may do -------------------------------------------------------------
+
+    async def purge(
+        self,
+        *,
+        url: str | None = None,
+        pattern: str | None = None,
+        tags: Iterable[str] | str = (),
+        everything: bool = False,
+        soft: bool = False,
+    ) -> int:
+        """Invalidate stored responses; how many there were.
+
+        By `url` (`/items/5?page=2`, of any host; with scheme and host, of that origin), by
+        `pattern` over paths (`/items/*`, `/items/{id}`), by `tags` (any of them), or `everything`.
+        `soft` makes them stale instead: they may still be served while the app is asked anew.
+        Raises ValueError without exactly one of the four, and for a pattern that is none.
+        """
+        tags = (tags,) if isinstance(tags, str) else tuple(tags)
+        if sum((url is not None, pattern is not None, bool(tags), everything)) != 1:
+            raise ValueError("purge needs exactly one of url, pattern, tags and everything")
+        if url is not None:
+            return self.invalidate_targets([url], soft=soft)
+        if pattern is not None:
+            return self._invalidate_matching(PathPattern.of(pattern), soft=soft)
+        if tags:
+            return self.invalidate_tags(tags, soft=soft)
+        self.purges.note(lambda _target, _tags: True)
+        return self._invalidate(self.store.all(), soft=soft)
+
+    def on(self, happening: Happening, tell: Callable[[StoredResponse], object]) -> None:
+        """Call `tell` with the stored response at each `store`, `hit` or `invalidate`.
+
+        It runs on the event loop and must be quick; what it raises is logged, nothing else.
+        Raises KeyError for any other happening.
+        """
+        self._hooks[happening].append(tell)
+
+    # --- what the middleware does ---------------------------------------------------------------
+
+    def rule_for(self, path: str) -> CachePolicy | None:
+        """The rule of a decoded path: configured, or learnt from its endpoint."""
+        try:
+            return self.rule_of_path[path]
+        except KeyError:
+            rule = self.rules.rule_for(path)
+            if rule is not None or self.rules:
+                self.learn_rule(path, rule)
+            return rule
+
+    def learn_rule(self, path: str, rule: CachePolicy | None) -> None:
+        if len(self.rule_of_path) >= PATHS_MAX:
+            self.rule_of_path.clear()  # learnt again at the price of one miss each
+        self.rule_of_path[path] = rule
+
+    def note_unstorable(self, key: bytes) -> None:
+        """Remember that nothing came of `key`: its requests need not wait for each other."""
+        if len(self.unstorable) >= PATHS_MAX:
+            self.unstorable.clear()
+        self.unstorable.add(key)
+
+    def keep(self, stored: StoredResponse) -> bool:
+        """Put `stored` into the store; False where it has no room."""
+        if not self.store.put(stored, now_us=self.clock()):
+            return False
+        counts = stored.counts = self.figures.of(stored.route)
+        self._set_early(stored)
+        counts.stored += 1
+        counts.stored_bytes += len(stored.body)
+        self.unstorable.discard(stored.primary)
+        self.tell("store", stored)
+        return True
+
+    def freshen(
+        self,
+        stored: StoredResponse,
+        sent: Iterable[tuple[bytes, bytes]],
+        lines: Lines,
+        request: CacheRequest,
+    ) -> bool:
+        """Give `stored` the fields of an answer that confirms it (RFC 9111 §4.3.4).
+
+        False where it may not be stored any longer: it is gone from the store then.
+        """
+        now_us = self.clock()
+        rule = request.rule
+        # Its own age and date began with the old answer.
+        own = {name: at for name, at in stored.lines.items() if name not in {b"age", b"date"}}
+        own |= {name: at for name, at in lines.items() if name not in OF_THE_BODY}
+        verdict = self.judge.judge(
+            stored.status,
+            own,
+            Asked(credentials=request.credentials, sent_us=request.sent_us),
+            rule=rule,
+            now_us=now_us,
+            wall_s=int(self.wall_s()),
+        )
+        if not isinstance(verdict, Keep):
+            self.store.drop(stored.key)
+            return False
+        merged = updated_headers(stored.headers, list(sent), without=verdict.without)
+        headers = verdict.headers(merged, None if rule is None else rule.tell_clients)
+        stored.freshen(
+            headers, own, verdict.lifetimes, initial_age_us=verdict.initial_age_us, now_us=now_us
+        )
+        self._set_early(stored)
+        return self.store.put(stored, now_us=now_us)
+
+    def forward_fields(
+        self,
+        stored: StoredResponse,
+        reason: Forward,
+        *,
+        status: int | None = None,
+        collapsed: bool = False,
+        detail: str | None = None,
+    ) -> Headers:
+        """Age and Cache-Status of an answer for which the app was asked."""
+        age = (b"age", b"%d" % stored.age_s(self.clock()))
+        if not self.options.status_header:
+            return [age]
+        value = self.status_field.forward(reason, status=status, collapsed=collapsed, detail=detail)
+        return [age, (b"cache-status", value)]
+
+    def is_due_early(self, stored: StoredResponse, now_us: int) -> bool:
+        """Whether this hit is the one that refreshes `stored` before it is stale.
+
+        The nearer its end and the dearer its making, the likelier: of many requests about one comes
+        early enough, and never all at once.
+        Source: Vattani, Chierichetti, Lowenstein, Optimal Probabilistic Cache Stampede Prevention,
+        VLDB 2015 (XFetch).
+        """
+        left_us = stored.fresh_until_us - now_us
+        gap_us = stored.produced_us * self.options.early_refresh * -log(1.0 - random())  # noqa: S311
+        return gap_us >= left_us
+
+    def route_of(self, scope: Scope, root_path: str) -> str:
+        """The template of the route that the router took, as the metrics call it."""
+        try:
+            return self._templates.template_of(scope, root_path)
+        except Exception:  # noqa: BLE001 - what the router left cannot be read
+            return UNMATCHED
+
+    def written(self, scope: Scope, host: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """A request that may have changed something has succeeded (RFC 9111 §4.4, RFC 9875 §3)."""
+        lines = collect(headers, _POINTERS)
+        scheme = scope.get("scheme", "http")
+        path = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
+        targets = [target_of(scheme, host, path, scope.get("query_string", b""))]
+        targets += pointed_targets(targets[0].decode(*TEXT), lines)
+        self.invalidate_targets(targets)
+        groups = lines.get(b"cache-group-invalidation")
+        if groups:
+            self.invalidate_tags(parse_string_list(groups) or ())
+
+    def _set_early(self, stored: StoredResponse) -> None:
+        window_us = int(stored.produced_us * self.options.early_refresh * EARLY_WINDOW)
+        lifetime_us = stored.fresh_until_us - stored.born_us
+        stored.early_from_us = stored.fresh_until_us - min(window_us, lifetime_us // 2)
+
+    def invalidate_targets(self, targets: Iterable[bytes | str], *, soft: bool = False) -> int:
+        """Invalidate what is stored of these URLs, in each of its variants."""
+        count = 0
+        for target in targets:
+            wanted, any_host = (
+                (target, False) if isinstance(target, bytes) else target_of_url(target)
+            )
+            self.purges.note(_concerns(wanted, any_host=any_host))
+            found = self.store.of_path(wanted) if any_host else self.store.of_target(wanted)
+            count += self._invalidate(found, soft=soft)
+        return count
+
+    def invalidate_tags(self, tags: Sequence[str], *, soft: bool = False) -> int:
+        wanted = frozenset(tags)
+        self.purges.note(lambda _target, own: not wanted.isdisjoint(own))
+        found = {entry.key: entry for tag in tags for entry in self.store.of_tag(tag)}
+        return self._invalidate(found.values(), soft=soft)
+
+    def tell(self, happening: Happening, stored: StoredResponse) -> None:
+        for hook in self._hooks[happening]:
+            try:
+                hook(stored)
+            except Exception:
+                logger.exception("a hook of the response cache failed at %r", happening)
+
+    def _invalidate_matching(self, pattern: PathPattern, *, soft: bool) -> int:
+        def concerns(target: bytes, _tags: tuple[str, ...]) -> bool:
+            path = path_of(target).partition(b"?")[0]
+            return pattern.matches(path.decode("utf-8", "replace"))
+
+        self.purges.note(concerns)
+        return self._invalidate(
+            [entry for entry in self.store.all() if concerns(entry.target, ())], soft=soft
+        )
+
+    def _invalidate(self, found: Iterable[StoredResponse], *, soft: bool) -> int:
+        count = 0
+        now_us = self.clock()
+        for entry in found:
+            if soft:
+                entry.make_stale(now_us)
+            else:
+                self.store.drop(entry.key)
+            count += 1
+            self.tell("invalidate", entry)
+        self.figures.invalidated += count
+        return count
+
+    # --- what operators see ---------------------------------------------------------------------
+
+    def families(self) -> Iterator[Family]:
+        store = self.store
+        return self.figures.families(
+            entries=len(store),
+            size_bytes=store.size_bytes,
+            bytes_max=store.bytes_max,
+            evictions=store.evictions,
+            waiting=self.flights.waiting,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """The totals and the size of the store, JSON-able."""
+        return self.figures.totals() | {
+            "entries": len(self.store),
+            "bytes": self.store.size_bytes,
+            "bytes_max": self.store.bytes_max,
+            "evictions": self.store.evictions,
+        }
+
+
+def _concerns(wanted: bytes, *, any_host: bool) -> Callable[[bytes, tuple[str, ...]], bool]:
+    if any_host:
+        return lambda target, _tags: path_of(target) == wanted
+    return lambda target, _tags: target == wanted

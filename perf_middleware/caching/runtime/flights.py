@@ -1,0 +1,80 @@
+"""One call of the app for many requests of one key: who leads, who waits, how they are released.
+
+A flight is open from the leader's look-up until its answer is stored or known not to be storable.
+Nobody waits longer than a bound, and nobody but the leader depends on the leader's client.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+import anyio
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+Outcome: TypeAlias = "Literal['stored', 'unstorable', 'failed', 'late', 'full']"
+
+ATTEMPTS_MAX: Final = 2  # leaders that a request waits for before it goes alone
+
+
+class Flight:
+    """The open call of the app for one key."""
+
+    __slots__ = ("_landed", "key", "outcome", "waiting")
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self.outcome: Outcome | None = None
+        self.waiting = 0
+        self._landed: anyio.Event | None = None
+
+    def land(self, outcome: Outcome) -> None:
+        """Release everybody who waits; the first outcome counts."""
+        if self.outcome is None:
+            self.outcome = outcome
+            if self._landed is not None:
+                self._landed.set()
+
+    async def landed(self) -> None:
+        if self.outcome is not None:
+            return
+        if self._landed is None:
+            self._landed = anyio.Event()
+        await self._landed.wait()
+
+
+class Flights:
+    """The open flights of one cache, at most `waiting_max` requests waiting for all of them."""
+
+    def __init__(self, *, waiting_max: int) -> None:
+        self._waiting_max = waiting_max
+        self.open: dict[bytes, Flight] = {}
+        self.waiting = 0
+
+    def lead(self, key: bytes) -> Flight | None:
+        """A new flight, or None where one is open."""
+        if key in self.open:
+            return None
+        flight = self.open[key] = Flight(key)
+        return flight
+
+    def land(self, flight: Flight, outcome: Outcome) -> None:
+        """Close `flight`; closing twice does nothing."""
+        if self.open.get(flight.key) is flight:
+            del self.open[flight.key]
+        flight.land(outcome)
+
+    async def follow(self, flight: Flight, *, until_s: float) -> Outcome:
+        """Wait for the outcome, at most until `until_s` on anyio's clock."""
+        if self.waiting >= self._waiting_max:
+            return "full"
+        self.waiting += 1
+        flight.waiting += 1
+        try:
+            with anyio.CancelScope(deadline=until_s):
+                await flight.landed()
+        finally:
+            self.waiting -= 1
+            flight.waiting -= 1
+        return flight.outcome or "late"

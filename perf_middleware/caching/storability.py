@@ -1,0 +1,68 @@
+"""May this response be stored, and for whom?  (RFC 9111 §3, §3.5, §5.2.2)
+
+Answers with a reason for every "no": Cache-Status shows it.  Ours is stricter than the RFC in one
+place: credentials.  An answer to a request that carries any is not shared, whatever its
+Cache-Control says, unless the response's Vary names each of them or a rule vouches for the key;
+the RFC's own leave for Authorization (§3.5) holds only where `authorization_by_rfc` is set.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from perf_middleware.caching.freshness import HEURISTIC_STATUSES
+
+if TYPE_CHECKING:
+    from perf_middleware.caching.syntax.directives import ResponseDirectives
+
+STATUSES_UNDERSTOOD: Final = HEURISTIC_STATUSES | frozenset(
+    {302, 303, 307, 400, 401, 402, 403, 406, 407, 408, 409, 411, 412, 413, 415, 416, 417, 421, 422,
+     426, 429, 500, 502, 503, 504, 505}
+)  # fmt: skip
+"""Statuses whose caching requirements this cache knows, for must-understand (§5.2.2.3)."""
+
+
+def refusal(
+    status: int, directives: ResponseDirectives, *, request_no_store: bool = False
+) -> str | None:
+    """Why a response with these must not be stored by a shared cache at all; None where it may.
+
+    Source: RFC 9111 §3.
+    """
+    if status < 200 or status == 304:
+        return "not-final"
+    if status == 206:
+        return "partial"  # a cache need not combine parts (§3.3)
+    if directives.must_understand:
+        if status not in STATUSES_UNDERSTOOD:
+            return "must-understand"
+        # §5.2.2.3: no-store is there for caches that do not know the directive.
+    elif directives.no_store:
+        return "no-store"
+    if directives.private:
+        return "private"
+    if request_no_store:
+        return "request-no-store"
+    return None
+
+
+def uncovered_credentials(
+    credentials: frozenset[bytes],
+    directives: ResponseDirectives,
+    *,
+    vary: frozenset[bytes],
+    authorization_by_rfc: bool,
+) -> frozenset[bytes]:
+    """The credential fields of the request that nothing makes safe to share.
+
+    Safe is what Vary makes part of the key; and, where the RFC's rule is wanted, an Authorization
+    beside public, s-maxage or must-revalidate (§3.5).
+    """
+    left = credentials - vary
+    if (
+        left == {b"authorization"}
+        and authorization_by_rfc
+        and (directives.public or directives.s_maxage is not None or directives.must_revalidate)
+    ):
+        return frozenset()
+    return left

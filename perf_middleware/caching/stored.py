@@ -1,0 +1,207 @@
+"""A stored response: what was kept of one answer of the app, ready to be sent again.
+
+Everything that a hit needs is worked out when it is stored.  Times are whole microseconds of the
+monotonic clock:
+
+    born_us          fresh_until_us          usable_until_us   usable_if_error_us
+       |---- fresh ----------|                      |                  |
+       |                     |- app asked behind it |                  |
+       |                     |- stands in for a failure of the app ----|
+    now - born_us is the current age
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from perf_middleware.caching.figures import RouteCounts
+from perf_middleware.caching.syntax.etags import parse_etag
+
+if TYPE_CHECKING:
+    from perf_middleware.caching.cache_status import CacheStatus
+    from perf_middleware.caching.fields import Headers, Lines
+    from perf_middleware.caching.syntax.directives import ResponseDirectives
+    from perf_middleware.caching.syntax.etags import EntityTag
+
+US_PER_S: Final = 1_000_000
+_UNCOUNTED: Final = RouteCounts()  # until it is in a store
+ENTRY_BYTES: Final = 1_600  # objects around one entry, measured: slots, lists, keys, index
+HEADER_BYTES: Final = 160  # two bytes objects and their tuple
+NOT_MODIFIED_FIELDS: Final = frozenset(
+    {b"cache-control", b"cdn-cache-control", b"content-location", b"date", b"etag", b"expires",
+     b"last-modified", b"vary", b"cache-groups"}
+)  # fmt: skip
+"""What a 304 repeats of the 200 (RFC 9110 §15.4.5)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetimes:
+    """How long a response may be used; all in seconds, counted from each other.
+
+    `stale_while_revalidate_s` and `stale_if_error_s` are 0 where stale use is forbidden.
+    """
+
+    fresh_s: int
+    stale_while_revalidate_s: int = 0
+    stale_if_error_s: int = 0
+    may_be_stale: bool = True
+    """Whether a client's max-stale counts (not with must-revalidate and its likes)."""
+    must_validate: bool = False
+    """no-cache: never used without asking the app."""
+
+
+class StoredResponse:
+    """One complete response of the app, as hits send it.
+
+    `headers` are the stored fields, `lines` the app's own words about caching.
+    """
+
+    __slots__ = (
+        "body", "born_us", "counts", "early_from_us", "etag", "fresh_until_us", "headers", "hits",
+        "initial_age_us", "key", "last_modified", "lifetimes", "lines", "not_modified_headers",
+        "primary", "produced_us", "route", "rule", "shown_age_s", "size_bytes", "status",
+        "stored_us", "tags", "tail", "target", "usable_if_error_us", "usable_until_us", "vary",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        primary: bytes,
+        key: bytes,
+        target: bytes,
+        status: int,
+        headers: Headers,
+        lines: Lines,
+        body: bytes,
+        lifetimes: Lifetimes,
+        initial_age_us: int,
+        produced_us: int,
+        now_us: int,
+        vary: tuple[bytes, ...],
+        tags: tuple[str, ...],
+        route: str,
+        rule: str | None,
+    ) -> None:
+        self.primary = primary
+        self.key = key
+        self.target = target
+        self.status = status
+        self.body = body
+        self.lines = lines
+        self.vary = vary
+        self.tags = tags
+        self.route = route
+        self.rule = rule
+        self.hits = 0
+        self.counts = _UNCOUNTED
+        self.produced_us = produced_us
+        self._set_headers(headers)
+        self._set_times(lifetimes, initial_age_us, now_us)
+        self.size_bytes = (
+            ENTRY_BYTES
+            + len(body)
+            + 2 * len(key)
+            + sum(HEADER_BYTES + len(name) + len(value) for name, value in self.headers)
+        )
+
+    def _set_headers(self, headers: Headers) -> None:
+        self.headers = headers
+        self.not_modified_headers = [pair for pair in headers if pair[0] in NOT_MODIFIED_FIELDS]
+        fields = dict(reversed(headers))  # of several lines the first counts
+        etag = fields.get(b"etag")
+        self.etag: EntityTag | None = parse_etag(etag) if etag is not None else None
+        self.last_modified: bytes | None = fields.get(b"last-modified")
+
+    def _set_times(self, lifetimes: Lifetimes, initial_age_us: int, now_us: int) -> None:
+        self.lifetimes = lifetimes
+        self.initial_age_us = initial_age_us
+        self.stored_us = now_us
+        self.born_us = now_us - initial_age_us
+        fresh_until_us = self.born_us + lifetimes.fresh_s * US_PER_S
+        self.fresh_until_us = self.born_us if lifetimes.must_validate else fresh_until_us
+        self.usable_until_us = fresh_until_us + lifetimes.stale_while_revalidate_s * US_PER_S
+        self.usable_if_error_us = fresh_until_us + lifetimes.stale_if_error_s * US_PER_S
+        # From here on a hit may be the one that refreshes it early; without it, when it is stale.
+        self.early_from_us = self.fresh_until_us
+        self.shown_age_s = -1
+        self.tail: Headers = []
+
+    @property
+    def validators(self) -> Headers:
+        """The request fields that ask the app whether this is still it (RFC 9111 §4.3.1)."""
+        fields = []
+        if self.etag is not None:
+            fields.append((b"if-none-match", b"W/" * self.etag.weak + self.etag.opaque))
+        if self.last_modified is not None:
+            fields.append((b"if-modified-since", self.last_modified))
+        return fields
+
+    def show(self, now_us: int, status: CacheStatus) -> Headers:
+        """Age and Cache-Status of a hit at `now_us`, written once a second."""
+        age_s = max(0, now_us - self.born_us) // US_PER_S
+        if age_s != self.shown_age_s:
+            ttl_s = (self.fresh_until_us - self.born_us) // US_PER_S - age_s
+            self.tail = [
+                (b"age", b"%d" % age_s),
+                (b"cache-status", status.hit(ttl_s=ttl_s, detail=self.rule)),
+            ]
+            self.shown_age_s = age_s
+        return self.tail
+
+    def age_s(self, now_us: int) -> int:
+        """The current age, whole seconds (RFC 9111 §4.2.3)."""
+        return max(0, now_us - self.born_us) // US_PER_S
+
+    def make_stale(self, now_us: int) -> None:
+        """A soft purge: from now on only for those who may have it stale."""
+        self.fresh_until_us = self.early_from_us = min(self.fresh_until_us, now_us)
+        if not self.lifetimes.may_be_stale:
+            self.usable_until_us = self.usable_if_error_us = self.fresh_until_us
+        self.shown_age_s = -1
+
+    def freshen(
+        self,
+        headers: Headers,
+        lines: Lines,
+        lifetimes: Lifetimes,
+        *,
+        initial_age_us: int,
+        now_us: int,
+    ) -> None:
+        """Take the fields and times of a successful validation (RFC 9111 §4.3.4)."""
+        self.lines = lines
+        self._set_headers(headers)
+        self._set_times(lifetimes, initial_age_us, now_us)
+
+
+def lifetimes_of(
+    directives: ResponseDirectives,
+    *,
+    fresh_s: int,
+    stale_while_revalidate_s: int | None = None,
+    stale_if_error_s: int | None = None,
+) -> Lifetimes:
+    """How long a response with these directives may be used.
+
+    The two stale ones are a rule's; without them the response's own count.  must-revalidate,
+    proxy-revalidate, no-cache and, for a shared cache, s-maxage forbid every stale use.
+    Source: RFC 9111 §4.2.4, §5.2.2; RFC 5861 §3, §4.
+    """
+    forbidden = (
+        directives.must_revalidate
+        or directives.proxy_revalidate
+        or directives.no_cache
+        or (directives.s_maxage is not None and stale_while_revalidate_s is None)
+    )
+    if forbidden:
+        return Lifetimes(fresh_s=fresh_s, may_be_stale=False, must_validate=directives.no_cache)
+    revalidate_s = _first(stale_while_revalidate_s, directives.stale_while_revalidate)
+    if_error_s = _first(stale_if_error_s, directives.stale_if_error)
+    return Lifetimes(
+        fresh_s=fresh_s, stale_while_revalidate_s=revalidate_s, stale_if_error_s=if_error_s
+    )
+
+
+def _first(*values: int | None) -> int:
+    return next((value for value in values if value is not None), 0)

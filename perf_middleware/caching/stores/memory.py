@@ -1,0 +1,169 @@
+"""Stored responses in this process's memory, found by key, by URL and by tag.
+
+Everything here is synchronous and O(1) for each entry that it touches.  Not thread-safe: it
+belongs to the event loop.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from perf_middleware.caching.eviction import BoundedCache
+from perf_middleware.caching.invalidation import path_of
+from perf_middleware.caching.stored import StoredResponse
+from perf_middleware.caching.variants import Variants, united
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+N = TypeVar("N", bytes, str)
+Found: TypeAlias = StoredResponse | Variants
+
+
+class MemoryStore:
+    """At most `bytes_max` bytes and `entries_max` entries; the least asked for go first."""
+
+    def __init__(self, *, bytes_max: int, entries_max: int) -> None:
+        self.bytes_max = bytes_max
+        self._entries: BoundedCache[bytes, Found] = BoundedCache(
+            bytes_max=bytes_max, entries_max=entries_max, on_evict=self._forget
+        )
+        self._by_path: dict[bytes, set[bytes]] = {}
+        self._by_tag: dict[str, set[bytes]] = {}
+        # The hot path: one call less.
+        self.get: Callable[[bytes], Found | None] = self._entries.get
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._entries.size_bytes
+
+    @property
+    def evictions(self) -> int:
+        return self._entries.evictions
+
+    def select(
+        self, primary: bytes, fields: Mapping[bytes, Sequence[bytes]]
+    ) -> StoredResponse | None:
+        """The stored response of `primary` that fits a request with these fields."""
+        found = self.get(primary)
+        if isinstance(found, Variants):
+            key = found.key_for(fields)
+            found = self.get(key) if key is not None else None
+        return found if isinstance(found, StoredResponse) else None
+
+    def key_of(
+        self,
+        primary: bytes,
+        names: tuple[bytes, ...],
+        fields: Mapping[bytes, Sequence[bytes]],
+    ) -> bytes | None:
+        """The key under which a response that varies by `names` is to be put.
+
+        None where it cannot be told apart from others (too many fields, too long values).
+        """
+        record = self._entries.peek(primary)
+        known = record.names if isinstance(record, Variants) else ()
+        both = united(known, names)
+        if both is None:
+            return None
+        if not both:
+            return primary
+        if not isinstance(record, Variants) or both != known:
+            self.drop(primary)
+            record = Variants(primary, both)
+            if not self._entries.put(primary, record, record.size_bytes):
+                return None
+        return record.key_for(fields)
+
+    def put(self, stored: StoredResponse, *, now_us: int) -> bool:
+        """Keep `stored`, in place of what was under its key; False where it finds no room."""
+        self.expire(now_us)
+        key, primary = stored.key, stored.primary
+        old = self._entries.peek(key)
+        if isinstance(old, StoredResponse):
+            self._unlink(old)
+        if not self._entries.put(key, stored, stored.size_bytes):
+            self._entries.pop(key)
+            return False
+        if key not in self._entries:
+            return False
+        self._link(stored)
+        if key != primary:
+            record = self._entries.peek(primary)
+            if not isinstance(record, Variants):
+                self.drop(key)  # making room took the record: nothing leads here any more
+                return False
+            record.keys.add(key)
+            self._entries.put(primary, record, record.size_bytes)
+        return True
+
+    def drop(self, key: bytes) -> bool:
+        """Let go of what is under `key`, a record with all of its variants."""
+        found = self._entries.pop(key)
+        if found is None:
+            return False
+        self._forget(key, found)
+        return True
+
+    def of_target(self, target: bytes) -> list[StoredResponse]:
+        """Every stored response of one URL (`invalidation.target_of`)."""
+        return [entry for entry in self.of_path(path_of(target)) if entry.target == target]
+
+    def of_path(self, path: bytes) -> list[StoredResponse]:
+        """The same of any host; `path` with its query."""
+        return self._stored(self._by_path.get(path, ()))
+
+    def of_tag(self, tag: str) -> list[StoredResponse]:
+        return self._stored(self._by_tag.get(tag, ()))
+
+    def all(self) -> list[StoredResponse]:
+        return self._stored(self._entries.keys())
+
+    def clear(self) -> int:
+        """Let go of everything; how many stored responses there were."""
+        count = len(self.all())
+        self._entries.clear()
+        self._by_path.clear()
+        self._by_tag.clear()
+        return count
+
+    def expire(self, now_us: int) -> None:
+        """Let go of some that nobody may use any more; a bounded number at each call."""
+
+    def _stored(self, keys: Iterable[bytes]) -> list[StoredResponse]:
+        found = (self._entries.peek(key) for key in keys)
+        return [entry for entry in found if isinstance(entry, StoredResponse)]
+
+    def _link(self, stored: StoredResponse) -> None:
+        self._by_path.setdefault(path_of(stored.target), set()).add(stored.key)
+        for tag in stored.tags:
+            self._by_tag.setdefault(tag, set()).add(stored.key)
+
+    def _unlink(self, stored: StoredResponse) -> None:
+        _discard(self._by_path, path_of(stored.target), stored.key)
+        for tag in stored.tags:
+            _discard(self._by_tag, tag, stored.key)
+
+    def _forget(self, key: bytes, found: Found) -> None:
+        """Clean the indexes after an entry that is gone already."""
+        if isinstance(found, StoredResponse):
+            self._unlink(found)
+            record = self._entries.peek(found.primary)
+            if isinstance(record, Variants):
+                record.keys.discard(key)
+            return
+        for variant in list(found.keys):
+            self.drop(variant)
+
+
+def _discard(
+    index: dict[bytes, set[bytes]] | dict[str, set[bytes]], name: object, key: bytes
+) -> None:
+    keys = index.get(name)  # type: ignore[call-overload]
+    if keys is not None:
+        keys.discard(key)
+        if not keys:
+            del index[name]  # type: ignore[arg-type]

@@ -1,0 +1,123 @@
+"""Conditional requests: the client's against what is stored, ours against the app.
+
+Sources: RFC 9110 §13.1, §13.2; RFC 9111 §3.2, §4.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from perf_middleware.caching.fields import HOP_BY_HOP
+from perf_middleware.caching.syntax.dates import parse_http_date
+from perf_middleware.caching.syntax.etags import (
+    EntityTag,
+    parse_etag,
+    parse_etag_list,
+    strong_match,
+    weak_match,
+)
+from perf_middleware.caching.syntax.lists import members
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from perf_middleware.caching.fields import Headers, Lines
+    from perf_middleware.caching.stored import StoredResponse
+
+OF_THE_BODY: Final = frozenset(
+    {b"content-encoding", b"content-length", b"content-range", b"content-type", b"etag"}
+)
+"""Fields that say how to read the stored body: a 304 has none of its own (RFC 9111 §3.2)."""
+
+
+def is_not_modified(
+    stored: StoredResponse, request: Mapping[bytes, Sequence[bytes]], *, now_s: int
+) -> bool:
+    """Whether the client has what is stored: it is to be answered with 304.
+
+    If-Modified-Since counts only where there is no If-None-Match; a stored response without
+    Last-Modified is compared by its Date.  Only a 200 is conditional.
+    Source: RFC 9110 §13.2.2, RFC 9111 §4.3.2.
+    """
+    if stored.status != 200:
+        return False
+    if b"if-none-match" in request:
+        wanted = parse_etag_list(request[b"if-none-match"])
+        if wanted is None:
+            return False
+        if wanted == "*":
+            return True
+        etag = stored.etag
+        return etag is not None and any(weak_match(etag, tag) for tag in wanted)
+    since = request.get(b"if-modified-since")
+    if not since or len(since) > 1:
+        return False
+    since_s = parse_http_date(since[0], now_s=now_s)
+    own = stored.last_modified or next(
+        (value for name, value in stored.headers if name == b"date"), None
+    )
+    if since_s is None or own is None:
+        return False
+    own_s = parse_http_date(own, now_s=now_s)
+    return own_s is not None and own_s <= since_s
+
+
+def confirms(stored: StoredResponse, lines: Lines, *, now_s: int) -> bool:
+    """Whether a 304 with these lines speaks of `stored` (RFC 9111 §4.3.4).
+
+    A validator that it names must be the stored one: a strong ETag strongly, a weak one weakly,
+    else Last-Modified; one that names none answers our question as we asked it.
+    """
+    etags = lines.get(b"etag")
+    if etags:
+        etag = parse_etag(etags[0])
+        if etag is None or stored.etag is None:
+            return False
+        return (weak_match if etag.weak else strong_match)(etag, stored.etag)
+    modified = lines.get(b"last-modified")
+    if modified and stored.last_modified is not None:
+        return _same_date(modified[0], stored.last_modified, now_s=now_s)
+    return True
+
+
+def head_confirms(stored: StoredResponse, lines: Lines, *, now_s: int) -> bool:
+    """Whether the 200 of a HEAD request describes `stored` (RFC 9111 §4.3.5).
+
+    Every validator that it has must be the stored one, and so must its Content-Length.
+    """
+    length = lines.get(b"content-length")
+    if length and length[0].strip() != b"%d" % len(stored.body):
+        return False
+    etag = lines.get(b"etag")
+    if etag:
+        return etag_is(parse_etag(etag[0]), stored)
+    modified = lines.get(b"last-modified")
+    if modified:
+        own = stored.last_modified
+        return own is not None and _same_date(modified[0], own, now_s=now_s)
+    return stored.etag is None and stored.last_modified is None
+
+
+def etag_is(etag: EntityTag | None, stored: StoredResponse) -> bool:
+    """Whether `etag` is the stored response's, in letter and strength."""
+    return etag is not None and etag == stored.etag
+
+
+def updated_headers(
+    stored: Headers, newer: Sequence[tuple[bytes, bytes]], *, without: frozenset[bytes]
+) -> Headers:
+    """The stored fields, those that `newer` brings replaced by all of its lines (RFC 9111 §3.2).
+
+    Not replaced: what describes the stored body, what belongs to the connection, `without`.
+    """
+    named = members(value for name, value in newer if name.lower() == b"connection")
+    kept = OF_THE_BODY | HOP_BY_HOP | without | {name.lower() for name in named}
+    fresh = [(bytes(name).lower(), bytes(value)) for name, value in newer]
+    fresh = [pair for pair in fresh if pair[0] not in kept]
+    replaced = {name for name, _ in fresh}
+    return [pair for pair in stored if pair[0] not in replaced] + fresh
+
+
+def _same_date(one: bytes, other: bytes, *, now_s: int) -> bool:
+    date_s = parse_http_date(one, now_s=now_s)
+    return date_s is not None and date_s == parse_http_date(other, now_s=now_s)

@@ -14,6 +14,10 @@ __version__ = "0.1.0"
 from perf_middleware.install import install
 
 if TYPE_CHECKING:
+    from perf_middleware.caching.decorators import cache_response
+    from perf_middleware.caching.middleware import ResponseCacheMiddleware
+    from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.settings import CacheRule, CacheSettings
     from perf_middleware.dashboard.settings import DashboardSettings
     from perf_middleware.errors import (
         ConfigurationError,
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Background",
+    "CacheRule",
+    "CacheSettings",
     "ConfigurationError",
     "DashboardSettings",
     "LifespanSettings",
@@ -44,15 +50,20 @@ __all__ = [
     "Resource",
     "ResourceChanged",
     "ResourceStartError",
+    "ResponseCache",
+    "ResponseCacheMiddleware",
     "RuntimeSettings",
     "Settings",
     "SettingsError",
     "__version__",
+    "cache_response",
     "install",
 ]
 
 _HOME_OF = {
     "Background": "perf_middleware.resource",
+    "CacheRule": "perf_middleware.caching.settings",
+    "CacheSettings": "perf_middleware.caching.settings",
     "ConfigurationError": "perf_middleware.errors",
     "DashboardSettings": "perf_middleware.dashboard.settings",
     "LifespanSettings": "perf_middleware.settings",
@@ -65,9 +76,12 @@ _HOME_OF = {
     "Resource": "perf_middleware.resource",
     "ResourceChanged": "perf_middleware.events",
     "ResourceStartError": "perf_middleware.errors",
+    "ResponseCache": "perf_middleware.caching.runtime",
+    "ResponseCacheMiddleware": "perf_middleware.caching.middleware",
     "RuntimeSettings": "perf_middleware.metrics.settings",
     "Settings": "perf_middleware.settings",
     "SettingsError": "perf_middleware.errors",
+    "cache_response": "perf_middleware.caching.decorators",
 }
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from perf_middleware.caching.middleware import ResponseCacheMiddleware
+from perf_middleware.caching.runtime import ResponseCache
 from perf_middleware.dashboard.access import TokenGate
 from perf_middleware.dashboard.resource import OperatorDoor
 from perf_middleware.dashboard.routes import Endpoint, OperatorEndpoints, json_answer
@@ -16,7 +18,7 @@ from perf_middleware.errors import SettingsError
 from perf_middleware.events import Events
 from perf_middleware.insight.health import HealthInput
 from perf_middleware.metrics.drivers.prometheus_registry import ForeignFigures
-from perf_middleware.metrics.middleware import MetricsMiddleware, RequestRecorder
+from perf_middleware.metrics.middleware import MetricsMiddleware, RequestRecorder, name_route
 from perf_middleware.metrics.overhead import Overhead
 from perf_middleware.metrics.probes.gc import GcProbe
 from perf_middleware.metrics.probes.loop import LoopProbe
@@ -27,6 +29,8 @@ from perf_middleware.metrics.stores.shared import WorkerExchange
 from perf_middleware.perf import RECENT_S, Perf
 from perf_middleware.resource import Resources
 from perf_middleware.stack import (
+    CACHE,
+    FRONT_CACHE,
     METRICS,
     OPERATORS,
     REQUEST_SCOPE,
@@ -73,6 +77,9 @@ class Bundle:
             self.metrics.add_collector("prometheus_client", registered.families)
         if settings.metrics.enabled and settings.metrics.workers:
             self._join_workers(settings)
+        self.cache = _cache(settings)
+        if settings.cache.enabled:
+            self.metrics.add_collector("response cache", self.cache.families)
         self.loop: LoopProbe | None = None
         if settings.runtime.enabled:
             self._watch_process(settings.runtime)
@@ -87,6 +94,7 @@ class Bundle:
             app=app,
             settings=self.settings,
             metrics=self.metrics,
+            cache=self.cache,
             events=self.events,
             resources=self.resources,
             overhead=self.overhead,
@@ -114,6 +122,10 @@ class Bundle:
                     lambda app: OperatorEndpoints(app, endpoints=endpoints, takes=takes),
                 )
             )
+        if settings.cache.enabled:
+            cache = self.cache
+            rank = CACHE if settings.cache.position == "inner" else FRONT_CACHE
+            layers.append(Layer(rank, lambda app: ResponseCacheMiddleware.serving(app, cache)))
         if settings.metrics.overhead and layers:
             ordered = [*in_order(layers, "outer"), *in_order(layers, "inner")]
             self.overhead = Overhead([layer.rank.name for layer in ordered])
@@ -226,6 +238,19 @@ class Bundle:
                 )
             )  # fmt: skip
         return inputs
+
+
+def _cache(settings: Settings) -> ResponseCache:
+    section = settings.cache
+    cache = ResponseCache(
+        bytes_max=section.bytes_max,
+        entries_max=section.entries_max,
+        rules=section.policies(),
+        options=section.options(),
+    )
+    if settings.metrics.enabled:
+        cache.name_route = name_route
+    return cache
 
 
 def _recorder(settings: Settings) -> RequestRecorder:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
+    from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.events import Events
     from perf_middleware.metrics.overhead import Overhead
     from perf_middleware.metrics.runtime import Metrics
@@ -27,8 +28,8 @@ RECENT_S = 300.0  # the health score looks at the last five minutes
 class Perf:
     """The handle of one app's bundle.
 
-    `metrics`, `events`, `settings` are its parts; `describe()` shows the stack, `status()` how
-    it does.
+    `cache`, `metrics`, `events`, `settings` are its parts; `describe()` shows the stack,
+    `status()` how it does.
     For an app that is not Starlette's or FastAPI's, this object is the ASGI app to serve.
     """
 
@@ -38,6 +39,7 @@ class Perf:
         app: ASGIApp,
         settings: Settings,
         metrics: Metrics,
+        cache: ResponseCache,
         events: Events,
         resources: Resources,
         overhead: Overhead | None,
@@ -53,6 +55,7 @@ class Perf:
         self._recent_blocks = recent_blocks
         self.settings = settings
         self.metrics = metrics
+        self.cache = cache
         self.events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
@@ -100,6 +103,7 @@ class Perf:
                 "failed_share": recent.failed_share,
                 "window_s": round(recent.seconds, 1),
             },
+            "cache": self.cache.status() if self.settings.cache.enabled else None,
             "layers": [
                 {"position": layer.position, "name": layer.name, "place": layer.place}
                 for layer in self.describe()

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from perf_middleware.caching.settings import CacheSettings
 from perf_middleware.configuration.problems import invalid_values
 from perf_middleware.configuration.schema import PREFIX, Schema
 from perf_middleware.configuration.sources import gather
@@ -71,6 +72,7 @@ class Settings(BaseSettings):
     )  # fmt: skip
 
     # A new feature adds one line here; a section's name has no underscore.
+    cache: CacheSettings = CacheSettings()
     metrics: MetricsSettings = MetricsSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     dashboard: DashboardSettings = DashboardSettings()

@@ -52,6 +52,18 @@ OPERATORS: Final = Rank(
     sees="only its own paths",
     why="must answer while the app is overloaded",
 )
+FRONT_CACHE: Final = Rank(
+    name="response cache in front",
+    place="outer",
+    sees="GET and HEAD, and unsafe methods for invalidation",
+    why="cache.position = outer: a hit costs none of your middlewares",
+)
+CACHE: Final = Rank(
+    name="response cache",
+    place="inner",
+    sees="GET and HEAD, and unsafe methods for invalidation",
+    why="a hit costs nothing below, and has passed your authentication",
+)
 REQUEST_SCOPE: Final = Rank(
     name="request scope",
     place="inner",
@@ -59,7 +71,7 @@ REQUEST_SCOPE: Final = Rank(
     why="the router's view of the request feeds telemetry",
 )
 
-ORDER: Final = (METRICS, OPERATORS, REQUEST_SCOPE)
+ORDER: Final = (METRICS, OPERATORS, FRONT_CACHE, CACHE, REQUEST_SCOPE)
 """Outermost first; this table decides, not the order of any call."""
 
 

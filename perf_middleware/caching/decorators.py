@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from perf_middleware.caching.rules import CachePolicy, KeyOf
+from perf_middleware.caching.rules import CachePolicy, KeyOf, field_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -95,10 +95,3 @@ def seconds(name: str, value: int | None) -> int | None:
     if value is not None and (type(value) is not int or value < 0):
         raise ValueError(f"{name} must be a number of whole seconds, at least 0, not {value!r}")
     return value
-
-
-def field_value(text: str) -> bytes:
-    """`text` as a header value; raises ValueError for what none may contain (RFC 9110 §5.5)."""
-    if not text.isascii() or not text.isprintable():
-        raise ValueError(f"{text!r} cannot be a header value")
-    return text.encode()

@@ -162,6 +162,13 @@ class RuleBook:
         return None
 
 
+def field_value(text: str) -> bytes:
+    """`text` as a header value; raises ValueError for what none may contain (RFC 9110 §5.5)."""
+    if not text.isascii() or not text.isprintable():
+        raise ValueError(f"{text!r} cannot be a header value")
+    return text.encode()
+
+
 def _field_names(private_by: tuple[str, ...] | KeyOf) -> tuple[bytes, ...]:
     if callable(private_by):
         return ()

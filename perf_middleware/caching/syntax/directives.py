@@ -31,18 +31,12 @@ _WORD = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]++")
 _NO_FIELDS: frozenset[bytes] = frozenset()
 _UNREADABLE = b'"'  # an argument that no directive accepts
 
-# What a directive in a broken element still forbids.  must-revalidate would also permit to store
-# answers to credentials (RFC 9111 §3.5), proxy-revalidate forbids a shared cache the same.
+# What counts in a broken element too, and as what: the one lifetime that gives no permission.
 _RESPONSE_RESTRICTIONS = {
-    b"no-store": b"no-store",
-    b"no-cache": b"no-cache",
-    b"private": b"private",
-    b"must-revalidate": b"proxy-revalidate",
-    b"proxy-revalidate": b"proxy-revalidate",
-    b"no-transform": b"no-transform",
-    b"max-age": b"max-age",
-    b"s-maxage": b"max-age",
-}
+    name: name
+    for name in (b"no-store", b"no-cache", b"private", b"must-revalidate", b"proxy-revalidate",
+                 b"no-transform", b"max-age")
+} | {b"s-maxage": b"max-age"}  # fmt: skip
 _SECONDS = frozenset({b"max-age", b"s-maxage", b"stale-while-revalidate", b"stale-if-error"})
 _REQUEST_RESTRICTIONS = {
     name: name
@@ -183,6 +177,8 @@ def _response_directives(said: _Arguments) -> ResponseDirectives:
         s_maxage = 0  # a broken element named a lifetime: which one it was is not known
     no_cache, no_cache_fields = _qualified(said.get(b"no-cache"))
     private, private_fields = _qualified(said.get(b"private"))
+    # It also permits to store answers to credentials (RFC 9111 §3.5): what is written in another
+    # way than defined only forbids, as proxy-revalidate does for a shared cache.
     must_revalidate = None in said.get(b"must-revalidate", ())
     return ResponseDirectives(
         max_age=max_age,

@@ -1,7 +1,7 @@
 """Any bytes in: a value or nothing, never an error, and never more than linear work."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perf_middleware.caching.syntax.dates import parse_http_date
@@ -47,6 +47,7 @@ NEARLY_VALID = st.lists(PIECES, max_size=12).map(b"".join)
 ANY = st.binary(max_size=60) | NEARLY_VALID
 
 
+@settings(deadline=None)
 @given(st.lists(ANY, max_size=3))
 def test_no_bytes_make_a_parser_raise(lines):
     for parse in OF_LINES:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 DELTA_SECONDS_MAX = 2**31  # the cap RFC 9111 §1.2.2 names for larger values
 DIRECTIVES_MAX = 256  # a field with more is not read: nothing of it is stored or taken from store
+FIELDS_MAX = 256  # a qualified form that names more means the whole response
 _DIGITS_MAX = len(str(DELTA_SECONDS_MAX))
 
 _WORD = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]++")
@@ -260,7 +261,7 @@ def _qualified(arguments: list[bytes | None] | None) -> tuple[bool, frozenset[by
     names: set[bytes] = set()
     for argument in arguments:
         named = [] if argument is None else members([argument])
-        if named and all(is_token(name) and name != b"*" for name in named):
+        if 0 < len(named) <= FIELDS_MAX and all(is_token(name) and name != b"*" for name in named):
             names.update(name.lower() for name in named)
         else:
             whole = True

@@ -66,6 +66,8 @@ LONG = {
     "empty strings": b'"",',
     "escaped quotes": b'"\\",',
     "backslashes": b"\\",
+    "quotes that escape the next one": b'"\\',
+    "escaped quotes in a row": b'\\"',
     "white space": b" ",
     "white space between": b'"a" ',
     "digits": b"9",

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from perf_middleware.caching.syntax.directives import (
     DELTA_SECONDS_MAX,
     DIRECTIVES_MAX,
+    FIELDS_MAX,
     NO_DIRECTIVES,
     NO_REQUEST_DIRECTIVES,
     RequestDirectives,
@@ -186,6 +187,12 @@ def test_the_qualified_form_names_fields_or_means_all(argument, whole, fields):
     private = parse_response_directives([b"private" + argument])
     assert (private.private, private.private_fields) == (whole, fields)
     assert not private.no_cache
+
+
+def test_a_qualified_form_of_more_fields_than_anyone_names_means_all():
+    named = b",".join(b"f%d" % number for number in range(FIELDS_MAX))
+    assert len(parse_response_directives([b'private="%b"' % named]).private_fields) == FIELDS_MAX
+    assert parse_response_directives([b'private="%b,x"' % named]) == said(private=True)
 
 
 def test_qualified_forms_add_up_beside_the_unqualified_one():

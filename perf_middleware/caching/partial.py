@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from perf_middleware.caching.syntax.ranges import RangeSpec
 
-PART_OVERHEAD_BYTES = 128  # about what a boundary and the two header lines of a part take
+PART_OVERHEAD_BYTES = 192  # a boundary, the two header lines of a part, its share of the end
 DATE_STRONG_AFTER_S = 1  # §8.8.2.2: a second later than Last-Modified, nothing else was sent then
 
 # About the bytes of the whole content, which a 206 does not send (RFC 9530 §2; RFC 9110 §14.4).

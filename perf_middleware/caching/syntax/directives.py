@@ -25,24 +25,19 @@ if TYPE_CHECKING:
 
 DELTA_SECONDS_MAX = 2**31  # the cap RFC 9111 §1.2.2 names for larger values
 DIRECTIVES_MAX = 256  # a field with more is not read: nothing of it is stored or taken from store
+FIELDS_MAX = 256  # a qualified form that names more means the whole response
 _DIGITS_MAX = len(str(DELTA_SECONDS_MAX))
 
 _WORD = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]++")
 _NO_FIELDS: frozenset[bytes] = frozenset()
 _UNREADABLE = b'"'  # an argument that no directive accepts
 
-# What a directive in a broken element still forbids.  must-revalidate would also permit to store
-# answers to credentials (RFC 9111 §3.5), proxy-revalidate forbids a shared cache the same.
+# What counts in a broken element too, and as what: the one lifetime that gives no permission.
 _RESPONSE_RESTRICTIONS = {
-    b"no-store": b"no-store",
-    b"no-cache": b"no-cache",
-    b"private": b"private",
-    b"must-revalidate": b"proxy-revalidate",
-    b"proxy-revalidate": b"proxy-revalidate",
-    b"no-transform": b"no-transform",
-    b"max-age": b"max-age",
-    b"s-maxage": b"max-age",
-}
+    name: name
+    for name in (b"no-store", b"no-cache", b"private", b"must-revalidate", b"proxy-revalidate",
+                 b"no-transform", b"max-age")
+} | {b"s-maxage": b"max-age"}  # fmt: skip
 _SECONDS = frozenset({b"max-age", b"s-maxage", b"stale-while-revalidate", b"stale-if-error"})
 _REQUEST_RESTRICTIONS = {
     name: name
@@ -183,6 +178,8 @@ def _response_directives(said: _Arguments) -> ResponseDirectives:
         s_maxage = 0  # a broken element named a lifetime: which one it was is not known
     no_cache, no_cache_fields = _qualified(said.get(b"no-cache"))
     private, private_fields = _qualified(said.get(b"private"))
+    # It also permits to store answers to credentials (RFC 9111 §3.5): what is written in another
+    # way than defined only forbids, as proxy-revalidate does for a shared cache.
     must_revalidate = None in said.get(b"must-revalidate", ())
     return ResponseDirectives(
         max_age=max_age,
@@ -264,7 +261,7 @@ def _qualified(arguments: list[bytes | None] | None) -> tuple[bool, frozenset[by
     names: set[bytes] = set()
     for argument in arguments:
         named = [] if argument is None else members([argument])
-        if named and all(is_token(name) and name != b"*" for name in named):
+        if 0 < len(named) <= FIELDS_MAX and all(is_token(name) and name != b"*" for name in named):
             names.update(name.lower() for name in named)
         else:
             whole = True

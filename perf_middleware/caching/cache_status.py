@@ -31,12 +31,25 @@ class CacheStatus:
 
     def __init__(self, cache: str) -> None:
         self._cache = cache.encode("ascii")
+        self._fields: dict[tuple[str, bool, str | None], tuple[bytes, bytes]] = {}
         self._kept: dict[tuple[str, int | None, bool, bool, str | None], bytes] = {}
 
     def hit(self, *, ttl_s: int, detail: str | None = None) -> bytes:
         """An answer from the store; `ttl_s` is negative where it is stale (§2.1, §2.4)."""
         value = b"%b; hit; ttl=%d" % (self._cache, ttl_s)
         return value if detail is None else value + _detail(detail)
+
+    def forwarded(
+        self, reason: Forward, *, stored: bool, detail: str | None
+    ) -> tuple[bytes, bytes]:
+        """The whole field of an answer that came straight from the app."""
+        key = (reason, stored, detail)
+        field = self._fields.get(key)
+        if field is None:
+            field = (NAME, self.forward(reason, stored=stored, detail=detail))
+            if len(self._fields) < self.KEPT_MAX:
+                self._fields[key] = field
+        return field
 
     def forward(
         self,

@@ -37,16 +37,6 @@ EVENT_STREAM: Final = b"text/event-stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What of the request has a say in whether its answer is stored."""
-
-    credentials: frozenset[bytes] = frozenset()
-    no_store: bool = False
-    sent_us: int
-    """When the app was called, monotonic."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Keep:
     """Store it: for how long, told apart by `vary`, without the fields in `without`."""
 
@@ -77,27 +67,37 @@ class Judge:
         if options.heuristic:
             freshness.add(b"last-modified")
         self._freshness = frozenset(freshness)
+        self._needs_a_word = options.default_ttl_s is None
 
     def collect(self, headers: Iterable[tuple[bytes, bytes]]) -> Lines:
         """The lines of the fields that a judgement needs."""
         return collect(headers, self._fields)
 
+    def is_silent(self, names: Iterable[bytes]) -> bool:
+        """Whether an answer with these fields, without a rule, says nothing of being stored."""
+        return self._needs_a_word and self._freshness.isdisjoint(names)
+
     def judge(
         self,
         status: int,
         lines: Lines,
-        asked: Asked,
         *,
+        credentials: frozenset[bytes],
+        no_store: bool,
+        sent_us: int,
         rule: CachePolicy | None,
         now_us: int,
         wall_s: int,
     ) -> Keep | str:
-        """Keep, or why not."""
+        """Keep, or why not; `credentials` and `no_store` are the request's.
+
+        `sent_us` is when the app was called, on the clock of `now_us`.
+        """
         options = self._options
-        if rule is None and options.default_ttl_s is None and self._freshness.isdisjoint(lines):
+        if rule is None and self.is_silent(lines):
             return NO_FRESHNESS
         directives, targeted = directives_of(lines, options.targeted)
-        refused = refusal(status, directives, request_no_store=asked.no_store)
+        refused = refusal(status, directives, request_no_store=no_store)
         if refused is not None:
             return refused
         names = vary_names(lines.get(b"vary", ()))
@@ -107,11 +107,11 @@ class Judge:
             return "vary"
         if lines.get(b"content-type", (b"",))[0].lower().startswith(EVENT_STREAM):
             return "event-stream"
-        refused = self._unsafe_to_share(lines, asked, directives, rule, frozenset(names))
+        refused = self._unsafe_to_share(lines, credentials, directives, rule, frozenset(names))
         if refused is not None:
             return refused
         date_s = date_s_of(lines, now_s=wall_s)
-        delay_s = max(0, now_us - asked.sent_us) // US_PER_S
+        delay_s = max(0, now_us - sent_us) // US_PER_S
         age_s = initial_age_s(lines, date_s=date_s, response_s=wall_s, delay_s=delay_s)
         fresh_s = self._fresh_s(status, lines, directives, rule, targeted, date_s, age_s)
         if fresh_s is None:
@@ -138,16 +138,16 @@ class Judge:
     def _unsafe_to_share(
         self,
         lines: Lines,
-        asked: Asked,
+        credentials: frozenset[bytes],
         directives: ResponseDirectives,
         rule: CachePolicy | None,
         vary: frozenset[bytes],
     ) -> str | None:
         if b"set-cookie" in lines and not (rule is not None and rule.covers(COOKIE)):
             return "set-cookie"
-        if asked.credentials and not (rule is not None and rule.covers(asked.credentials)):
+        if credentials and not (rule is not None and rule.covers(credentials)):
             left = uncovered_credentials(
-                asked.credentials,
+                credentials,
                 directives,
                 vary=vary,
                 authorization_by_rfc=self._options.authorization_by_rfc,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 US_PER_S: Final = 1_000_000
 _UNCOUNTED: Final = RouteCounts()  # until it is in a store
+VALIDATED_FOR_S: Final = 600  # a stale response with a validator is worth keeping for a while
 ENTRY_BYTES: Final = 1_600  # objects around one entry, measured: slots, lists, keys, index
 HEADER_BYTES: Final = 160  # two bytes objects and their tuple
 NOT_MODIFIED_FIELDS: Final = frozenset(
@@ -152,6 +153,18 @@ class StoredResponse:
     def age_s(self, now_us: int) -> int:
         """The current age, whole seconds (RFC 9111 §4.2.3)."""
         return max(0, now_us - self.born_us) // US_PER_S
+
+    @property
+    def useless_from_us(self) -> int:
+        """From when on it can answer nothing, not even after the app has confirmed it."""
+        until_us = max(
+            self.born_us + self.lifetimes.fresh_s * US_PER_S,
+            self.usable_until_us,
+            self.usable_if_error_us,
+        )
+        if self.etag is not None or self.last_modified is not None:
+            until_us += VALIDATED_FOR_S * US_PER_S
+        return until_us
 
     def make_stale(self, now_us: int) -> None:
         """A soft purge: from now on only for those who may have it stale."""

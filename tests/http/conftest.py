@@ -62,6 +62,18 @@ def _serving(kind: Kind, files: Path) -> Iterator[Twins]:
         yield twins
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _without_cache_status() -> Iterator[None]:
+    """Every answer is compared to the byte: without the one field that default settings add.
+
+    test_cache_status.py looks at that field alone.
+    """
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PERFORMANCE_CACHE_STATUS_HEADER", "false")
+    yield
+    patch.undo()
+
+
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to serve; fixed times, so that validators are the same at every server."""

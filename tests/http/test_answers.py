@@ -114,9 +114,6 @@ SHARED = [
         status=200, part="größe".encode(), id="an encoding that the app does not offer",
     ),
     answer_to(
-        "GET", "/text", ("Cache-Control", "only-if-cached"), status=200, id="only-if-cached",
-    ),
-    answer_to(
         "GET", "/text", ("traceparent", "00-" + "a" * 32 + "-" + "b" * 16 + "-01"),
         status=200, id="a trace context",
     ),
@@ -169,10 +166,23 @@ def test_the_body_of_a_known_etag_is_not_sent_again(twins: Twins):
     assert answer.endswith(b"\r\n\r\n")
 
 
-def test_an_answer_is_produced_anew_for_every_request(twins: Twins, key):
-    """`Cache-Control: public` is the app's word to caches outside; by default none is in here."""
-    request = http_request("GET", f"/counted/{key}")
+def test_an_answer_that_says_nothing_of_caches_is_produced_anew(twins: Twins, key):
+    request = http_request("GET", f"/untold/{key}")
     first, second = twins.both(lambda server: [server.exchange(request) for _ in range(2)])
     assert first.endswith(b"call 1")
     assert second.endswith(b"call 2")
     assert b"\r\nage:" not in second
+
+
+def test_an_answer_that_the_app_gives_to_shared_caches_is_kept_by_ours(twins: Twins, key):
+    """`Cache-Control: public, max-age=60` is the app's own word (RFC 9111 §3)."""
+    request = http_request("GET", f"/counted/{key}")
+    first, second = [twins.installed.exchange(request) for _ in range(2)]
+    assert first.endswith(b"call 1")
+    assert second.endswith(b"call 1")
+    assert b"\r\nage: 0\r\n" in second
+
+
+def test_a_client_that_wants_only_what_is_stored_is_told_that_nothing_is(twins: Twins):
+    request = http_request("GET", "/text", ("Cache-Control", "only-if-cached"))
+    assert twins.installed.exchange(request).startswith(b"HTTP/1.1 504 ")

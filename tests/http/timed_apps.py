@@ -25,6 +25,11 @@ def timed_routes(ground: Ground) -> list[BaseRoute]:
         headers = {"Cache-Control": "public, max-age=60", "ETag": '"always the same"'}
         return PlainTextResponse(f"call {len(journal.about(key))}", headers=headers)
 
+    async def untold(request: Request) -> Response:
+        key = request.path_params["key"]
+        journal.note(key, "called")
+        return PlainTextResponse(f"call {len(journal.about(key))}", headers={"ETag": '"same"'})
+
     async def noting_its_end(key: str, parts: tuple[bytes, ...]) -> AsyncIterator[bytes]:
         try:
             for part in parts:
@@ -124,6 +129,7 @@ def timed_routes(ground: Ground) -> list[BaseRoute]:
     return [
         Route("/release/{key}", release, methods=["POST"]),
         Route("/counted/{key}", counted),
+        Route("/untold/{key}", untold),
         Route("/gated/{key}", gated, name="gated"),
         Route("/events/{key}", events),
         Route("/wait/{key}", wait, methods=["GET", "POST"]),

@@ -16,11 +16,9 @@ from perf_middleware.caching.judgement import credentials_reason
 from perf_middleware.caching.middleware.answers import answer, send_gateway_timeout, send_whole
 from perf_middleware.caching.middleware.forwarding import Forwarding
 from perf_middleware.caching.middleware.request import (
-    CONDITIONAL,
-    PARTIAL,
-    PRECONDITIONS,
     SPECIAL,
     CacheRequest,
+    SpecialRequests,
     primary_key,
 )
 from perf_middleware.caching.middleware.revalidation import refresh, validation_of
@@ -37,8 +35,6 @@ if TYPE_CHECKING:
     from perf_middleware.caching.cache_status import Forward
 
 LOOKED_UP: Final = frozenset({"GET", "HEAD"})
-OF_ONE_CLIENT: Final = CONDITIONAL | PARTIAL
-"""What asks for an answer that is of no use to others: such requests lead nobody."""
 
 
 class ResponseCacheMiddleware:
@@ -64,6 +60,8 @@ class ResponseCacheMiddleware:
         self._clock = cache.clock
         self._rules = cache.rule_of_path
         self._has_rules = bool(cache.rules)
+        self._special = SpecialRequests()
+        self._obeys_directives = cache.options.request_directives
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] != "http":
@@ -80,8 +78,9 @@ class ResponseCacheMiddleware:
             rule = self.cache.rule_for(scope["path"])
         else:
             rule = None
-        if SPECIAL.isdisjoint(fields) and (rule is None or not rule.needs_request):
-            stored = self._get(key)
+        special = None if SPECIAL.isdisjoint(fields) else self._special.of(fields)
+        stored = self._get(key)
+        if special is None and (rule is None or not rule.needs_request):
             if type(stored) is StoredResponse:
                 now_us = self._clock()
                 if now_us < stored.early_from_us:
@@ -96,16 +95,24 @@ class ResponseCacheMiddleware:
                         cache.tell("hit", stored)
                     tail = stored.show(now_us, cache.status_field)
                     return await send_whole(send, stored, tail, head=method == "HEAD")
+            elif stored is None:
+                request = CacheRequest(scope, receive, send, host=host, primary=key, rule=rule)
+                if key in self.cache.unstorable:
+                    return await Forwarding(self.cache, request, "uri-miss").run(self.app)
+                return await self._miss(request, "uri-miss")
         request = CacheRequest(scope, receive, send, host=host, primary=key, rule=rule)
+        if special is not None:
+            if special.is_out:
+                return await self._bypass(request, "precondition", may_keep=False)
+            request.take_special(special, with_directives=self._obeys_directives)
+            if special.credentials and rule is None and type(stored) is not Variants:
+                return await self._bypass(request, special.reason)
         return await self._considered(request)
 
     async def _considered(self, request: CacheRequest) -> Any:
         """Every case, in the order in which they rule each other out."""
         cache = self.cache
-        request.read_special(with_directives=cache.options.request_directives)
         directives = request.directives
-        if request.lines.keys() & PRECONDITIONS or request.has_body:
-            return await self._bypass(request, "precondition", may_keep=False)
         rule = request.rule
         if rule is not None and (rule.bypass or not request.take_rule(rule)):
             return await self._bypass(request, "rule", may_keep=False)
@@ -165,13 +172,15 @@ class ResponseCacheMiddleware:
         await answer(request, stored, tail, wall_s=int(cache.wall_s()))
 
     async def _bypass(self, request: CacheRequest, why: str, *, may_keep: bool = True) -> Any:
-        forwarding = Forwarding(self.cache, request, "bypass", detail=why, may_keep=may_keep)
-        try:
-            return await forwarding.run(self.app)
-        finally:
-            bypassed = self.cache.figures.of(forwarding.route).bypassed
-            short = why.partition(":")[0]
-            bypassed[short] = bypassed.get(short, 0) + 1
+        forwarding = Forwarding(
+            self.cache,
+            request,
+            "bypass",
+            detail=why,
+            may_keep=may_keep,
+            counted_as="credentials" if request.credentials else why,
+        )
+        return await forwarding.run(self.app)
 
     async def _only_if_cached(self, request: CacheRequest, reason: Forward) -> None:
         cache = self.cache
@@ -207,11 +216,7 @@ class ResponseCacheMiddleware:
             flight=flight,
             validating=stored,
         )
-        try:
-            return await forwarding.run(self.app)
-        finally:
-            misses = cache.figures.of(forwarding.route).misses
-            misses[reason] = misses.get(reason, 0) + 1
+        return await forwarding.run(self.app)
 
     def _collapses(self, request: CacheRequest) -> bool:
         cache = self.cache
@@ -221,7 +226,7 @@ class ResponseCacheMiddleware:
             return False
         if request.primary in cache.unstorable:
             return False
-        return OF_ONE_CLIENT.isdisjoint(request.lines)
+        return not request.is_for_one_client
 
     async def _answered_by_another(self, request: CacheRequest, failed: bool) -> bool:
         """Whether the answer that another request brought is good for this one."""

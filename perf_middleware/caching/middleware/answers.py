@@ -26,7 +26,7 @@ async def answer(
     request: CacheRequest, stored: StoredResponse, tail: Headers, *, wall_s: int
 ) -> None:
     """The stored response as the client asked for it: its conditions, its ranges, its method."""
-    asked = request.asked
+    asked = request.rewritten_from or request
     if is_not_modified(stored, asked.lines, now_s=wall_s):
         await send_not_modified(request.send, stored, tail)
         return
@@ -42,7 +42,7 @@ async def _sent_in_parts(
 ) -> bool:
     """Whether the client was sent what it wanted of the body, or 416 (RFC 9110 §14.2)."""
     fields = dict(stored.headers)
-    if_range = request.asked.lines.get(b"if-range", (None,))
+    if_range = (request.rewritten_from or request).lines.get(b"if-range", (None,))
     modified = stored.last_modified
     date = fields.get(b"date")
     verdict = decide_range(

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from perf_middleware.caching.decorators import policy_of
-from perf_middleware.caching.judgement import Asked, Keep
+from perf_middleware.caching.judgement import NO_FRESHNESS, Keep
 from perf_middleware.caching.middleware.answers import answer
 from perf_middleware.caching.middleware.keeping import Keeping, no_room_for
 from perf_middleware.caching.middleware.request import CONDITIONAL, Silence
 from perf_middleware.caching.reuse import may_serve_on_error
 from perf_middleware.caching.validation import confirms, head_confirms
+from perf_middleware.route_templates import UNMATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp, Message
     from perf_middleware.caching.cache_status import Forward
     from perf_middleware.caching.fields import Lines
+    from perf_middleware.caching.figures import RouteCounts
     from perf_middleware.caching.middleware.request import CacheRequest
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.flights import Flight, Outcome
@@ -48,9 +50,9 @@ class Forwarding:
     """
 
     __slots__ = (
-        "_cache", "_client_gone", "_detail", "_finished", "_flight", "_hushed", "_keeping",
-        "_may_keep", "_purges_seen", "_reason", "_request", "_root_path", "_started",
-        "_unconfirmed", "_validating", "failed",
+        "_cache", "_client_gone", "_counted_as", "_counts", "_detail", "_finished", "_flight",
+        "_hushed", "_keeping", "_may_keep", "_purges_seen", "_reason", "_request", "_root_path",
+        "_route", "_started", "_unconfirmed", "_validating", "failed",
     )  # fmt: skip
 
     def __init__(
@@ -63,15 +65,19 @@ class Forwarding:
         validating: StoredResponse | None = None,
         detail: str | None = None,
         may_keep: bool = True,
+        counted_as: str | None = None,
     ) -> None:
         self._cache = cache
         self._request = request
         self._reason: Forward = reason
         self._detail = detail
         self._may_keep = may_keep
+        self._counted_as: str = counted_as or reason
         self._flight = flight
         self._validating = validating
         self._started = False
+        self._counts: RouteCounts | None = None
+        self._route = UNMATCHED
         self._hushed = False  # the client has its answer from elsewhere
         self._unconfirmed = False
         self._keeping: Keeping | None = None
@@ -108,11 +114,6 @@ class Forwarding:
         again.receive = Silence().receive
         return await Forwarding(self._cache, again, "stale").run(app)
 
-    @property
-    def route(self) -> str:
-        """The template of the route that the app took for it."""
-        return self._cache.route_of(self._request.scope, self._root_path)
-
     async def receive(self) -> Message:
         message = await self._request.receive()
         if message["type"] == "http.disconnect" and self._is_awaited():
@@ -144,18 +145,23 @@ class Forwarding:
     def _start(self, message: Message) -> Awaitable[None]:
         cache, request = self._cache, self._request
         status = message["status"]
-        sent = message.get("headers") or ()
+        if status < 200:  # noqa: PLR2004 - interim: the answer is still to come (RFC 9110 §15.2)
+            self._started = False
+            return request.send(message)
+        sent = message.get("headers", ())
         if not isinstance(sent, (list, tuple)):
-            sent = list(sent)
-        lines = cache.judge.collect(sent)
+            sent = list(sent)  # an iterator can be read once
+            message = {**message, "headers": sent}
+        self._count()
         if self._validating is not None:
+            lines = cache.judge.collect(sent)
             if status == 304:
                 return self._confirmed(sent, lines)
             if status in FAILURES and self._may_hide_failure():
                 self.failed = True
                 return self._answer_instead("stale-if-error", status)
-        if request.asked is not request and cache.name_route is not None:
-            cache.name_route(self.route)  # the router wrote it into a scope of ours
+        if request.rewritten_from is not None and cache.name_route is not None:
+            cache.name_route(self._route)  # the router wrote it into a scope of ours
         rule = request.rule
         if rule is None:
             rule = policy_of(request.scope)
@@ -166,17 +172,18 @@ class Forwarding:
         tell_clients = None if rule is None else rule.tell_clients
         if not self._may_keep:
             return self._refused(message, sent, None, tell_clients)
+        if rule is None and cache.judge.is_silent(dict(sent)) and not request.is_head:
+            return self._refused(message, sent, NO_FRESHNESS, None)
+        lines = cache.judge.collect(sent)
         if request.is_head:
             self._head_seen(status, sent, lines)
             return self._refused(message, sent, "head", tell_clients)
         verdict: Keep | str = cache.judge.judge(
             status,
             lines,
-            Asked(
-                credentials=request.credentials,
-                no_store=request.directives is not None and request.directives.no_store,
-                sent_us=request.sent_us,
-            ),
+            credentials=request.credentials,
+            no_store=request.directives is not None and request.directives.no_store,
+            sent_us=request.sent_us,
             rule=rule,
             now_us=cache.clock(),
             wall_s=int(cache.wall_s()),
@@ -210,13 +217,15 @@ class Forwarding:
             detail = self._detail or why
             if request.rule is not None:
                 detail = request.rule.name if detail is None else f"{request.rule.name}; {detail}"
-            value = cache.status_field.forward(
+            field = cache.status_field.forwarded(
                 self._reason, stored=self._keeping is not None, detail=detail
             )
-            headers = [*headers, (b"cache-status", value)]
+            headers = [*headers, field]
         elif headers is sent:
             return message
-        return {**message, "headers": headers}
+        told = dict(message)
+        told["headers"] = headers
+        return told
 
     # --- the body -------------------------------------------------------------------------------
 
@@ -226,7 +235,7 @@ class Forwarding:
         if why is not None:
             self._let_go(why)
         elif not message.get("more_body"):
-            why = keeping.store(self.route, purges_seen=self._purges_seen)
+            why = keeping.store(self._route, purges_seen=self._purges_seen)
             if why is not None:
                 self._let_go(why)
             else:
@@ -311,9 +320,18 @@ class Forwarding:
             self._count_refusal(why)
         self._release("unstorable")
 
-    def _count_refusal(self, why: str) -> None:
+    def _count(self) -> RouteCounts:
+        """Count the request, under the route that the app took for it."""
         cache = self._cache
-        refused = cache.figures.of(self.route).refused
+        self._route = cache.route_of(self._request.scope, self._root_path)
+        counts = self._counts = cache.figures.of(self._route)
+        reason = self._counted_as
+        reasons = counts.bypassed if self._reason == "bypass" else counts.misses
+        reasons[reason] = reasons.get(reason, 0) + 1
+        return counts
+
+    def _count_refusal(self, why: str) -> None:
+        refused = (self._counts or self._count()).refused
         refused[why] = refused.get(why, 0) + 1
 
     def _release(self, outcome: Outcome) -> None:
@@ -330,6 +348,8 @@ class Forwarding:
             self._finished.set()
 
     def _end(self) -> None:
+        if self._counts is None:
+            self._count()
         if self._keeping is not None:
             self._let_go("incomplete")
         else:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from perf_middleware.caching.fields import CREDENTIALS
 from perf_middleware.caching.invalidation import target_of
+from perf_middleware.caching.judgement import credentials_reason
 from perf_middleware.caching.syntax.directives import RequestDirectives, parse_request_directives
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
 SPECIAL: Final = CREDENTIALS | CONDITIONAL | PRECONDITIONS | PARTIAL | DIRECTIVES | BODY
 """Request fields that take more than a look-up; a request without any is the fast case."""
 
+_OF_ONE_CLIENT: Final = CONDITIONAL | PARTIAL
+NO_CREDENTIALS: Final[frozenset[bytes]] = frozenset()
+
 _ORIGINS: Final = {"http": b"http://", "https": b"https://"}
 
 
@@ -36,12 +41,56 @@ def primary_key(scope: Scope, host: bytes) -> bytes:
     return origin + host + path  # type: ignore[no-any-return]
 
 
+@dataclass(frozen=True, slots=True)
+class Special:
+    """What it means that a request has these fields: worked out once for each set of them."""
+
+    credentials: frozenset[bytes]
+    reason: str
+    is_for_one_client: bool
+    """Conditions and ranges ask for an answer that is of no use to others."""
+    has_directives: bool
+    is_out: bool
+    """Preconditions are the app's alone to judge (RFC 9111 §4.3.2).  A body has no meaning here,
+    but an app may read it: its answer is for that body alone."""
+
+    @classmethod
+    def of(cls, names: frozenset[bytes], *, has_body: bool) -> Special:
+        credentials = names & CREDENTIALS
+        return cls(
+            credentials=credentials,
+            reason=credentials_reason(credentials) if credentials else "",
+            is_for_one_client=bool(names & _OF_ONE_CLIENT),
+            has_directives=bool(names & DIRECTIVES),
+            is_out=has_body or bool(names & PRECONDITIONS),
+        )
+
+
+class SpecialRequests:
+    """The meaning of each set of special fields that was seen, at most KEPT_MAX."""
+
+    KEPT_MAX: Final = 1_000
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[frozenset[bytes], bool], Special] = {}
+
+    def of(self, fields: dict[bytes, bytes]) -> Special:
+        names = SPECIAL.intersection(fields)
+        has_body = b"transfer-encoding" in fields or fields.get(b"content-length", b"0") != b"0"
+        known = self._kept.get((names, has_body))
+        if known is None:
+            known = Special.of(names, has_body=has_body)
+            if len(self._kept) < self.KEPT_MAX:
+                self._kept[names, has_body] = known
+        return known
+
+
 class CacheRequest:
     """What of the request decides about storing and reusing; the rest is worked out when asked."""
 
     __slots__ = (
-        "_lines", "asked", "credentials", "directives", "host", "key", "primary", "receive", "rule",
-        "scope", "send", "sent_us", "url",
+        "_lines", "credentials", "directives", "host", "is_for_one_client", "key",
+        "primary", "receive", "rewritten_from", "rule", "scope", "send", "sent_us", "url",
     )  # fmt: skip
 
     def __init__(
@@ -62,11 +111,12 @@ class CacheRequest:
         self.primary = primary
         self.key = primary
         self.rule = rule
-        self.credentials: frozenset[bytes] = frozenset()
+        self.credentials = NO_CREDENTIALS
+        self.is_for_one_client = False
         self.directives: RequestDirectives | None = None
         self.sent_us = 0
         self._lines: Lines | None = None
-        self.asked: CacheRequest = self  # by the client, where this one was rewritten
+        self.rewritten_from: CacheRequest | None = None
 
     @property
     def lines(self) -> Lines:
@@ -90,14 +140,6 @@ class CacheRequest:
     def rule_name(self) -> str | None:
         return None if self.rule is None else self.rule.name
 
-    @property
-    def has_body(self) -> bool:
-        """A body has no meaning here, but an app may read it: its answer is for that body alone."""
-        lines = self.lines
-        return b"transfer-encoding" in lines or any(
-            value.strip() != b"0" for value in lines.get(b"content-length", ())
-        )
-
     def rewritten(
         self, headers: list[tuple[bytes, bytes]], *, method: str | None = None
     ) -> CacheRequest:
@@ -108,7 +150,7 @@ class CacheRequest:
         )
         other.primary, other.key = self.primary, self.key
         other.credentials, other.directives = self.credentials, self.directives
-        other.asked = self
+        other.rewritten_from = self
         return other
 
     @property
@@ -119,11 +161,12 @@ class CacheRequest:
             scope.get("scheme", "http"), self.host, path, scope.get("query_string", b"")
         )
 
-    def read_special(self, *, with_directives: bool) -> None:
-        """Take in credentials and directives."""
-        lines = self.lines
-        self.credentials = CREDENTIALS & lines.keys()
-        if with_directives and not DIRECTIVES.isdisjoint(lines):
+    def take_special(self, special: Special, *, with_directives: bool) -> None:
+        """Take in what the fields in SPECIAL say."""
+        self.credentials = special.credentials
+        self.is_for_one_client = special.is_for_one_client
+        if with_directives and special.has_directives:
+            lines = self.lines
             self.directives = parse_request_directives(
                 lines.get(b"cache-control", ()), lines.get(b"pragma", ())
             )

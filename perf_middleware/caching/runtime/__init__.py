@@ -21,7 +21,7 @@ from perf_middleware.caching.invalidation import (
     target_of,
     target_of_url,
 )
-from perf_middleware.caching.judgement import Asked, Judge, Keep
+from perf_middleware.caching.judgement import Judge, Keep
 from perf_middleware.caching.options import CacheOptions
 from perf_middleware.caching.purges import PurgeLog
 from perf_middleware.caching.rules import CachePolicy, PathPattern, RuleBook
@@ -73,7 +73,7 @@ class ResponseCache:
         self.options = options or CacheOptions()
         self.clock = clock
         self.wall_s = wall_s
-        self.store = MemoryStore(bytes_max=bytes_max, entries_max=entries_max)
+        self.store = MemoryStore(bytes_max=bytes_max, entries_max=entries_max, now_us=clock())
         self.rules = RuleBook(rules)
         self.judge = Judge(self.options)
         self.status_field = CacheStatus(name)
@@ -184,7 +184,9 @@ class ResponseCache:
         verdict = self.judge.judge(
             stored.status,
             own,
-            Asked(credentials=request.credentials, sent_us=request.sent_us),
+            credentials=request.credentials,
+            no_store=False,
+            sent_us=request.sent_us,
             rule=rule,
             now_us=now_us,
             wall_s=int(self.wall_s()),
@@ -304,6 +306,7 @@ class ResponseCache:
 
     def families(self) -> Iterator[Family]:
         store = self.store
+        store.expire(self.clock())
         return self.figures.families(
             entries=len(store),
             size_bytes=store.size_bytes,

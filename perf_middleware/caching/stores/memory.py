@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from perf_middleware.caching.eviction import BoundedCache
+from perf_middleware.caching.expiry import Expiry
 from perf_middleware.caching.invalidation import path_of
 from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.variants import Variants, united
@@ -17,19 +18,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 N = TypeVar("N", bytes, str)
+EXPIRED_AT_ONCE_MAX = 32  # at each store: more than come in, and no stall
 Found: TypeAlias = StoredResponse | Variants
 
 
 class MemoryStore:
     """At most `bytes_max` bytes and `entries_max` entries; the least asked for go first."""
 
-    def __init__(self, *, bytes_max: int, entries_max: int) -> None:
+    def __init__(self, *, bytes_max: int, entries_max: int, now_us: int) -> None:
         self.bytes_max = bytes_max
+        self._expiry: Expiry[bytes] = Expiry(now_us=now_us)
         self._entries: BoundedCache[bytes, Found] = BoundedCache(
             bytes_max=bytes_max, entries_max=entries_max, on_evict=self._forget
         )
         self._by_path: dict[bytes, set[bytes]] = {}
         self._by_tag: dict[str, set[bytes]] = {}
+        self.expired = 0
         # The hot path: one call less.
         self.get: Callable[[bytes], Found | None] = self._entries.get
 
@@ -128,21 +132,27 @@ class MemoryStore:
         self._entries.clear()
         self._by_path.clear()
         self._by_tag.clear()
+        self._expiry.clear()
         return count
 
     def expire(self, now_us: int) -> None:
         """Let go of some that nobody may use any more; a bounded number at each call."""
+        for key in self._expiry.due(now_us, EXPIRED_AT_ONCE_MAX):
+            if self.drop(key):
+                self.expired += 1
 
     def _stored(self, keys: Iterable[bytes]) -> list[StoredResponse]:
         found = (self._entries.peek(key) for key in keys)
         return [entry for entry in found if isinstance(entry, StoredResponse)]
 
     def _link(self, stored: StoredResponse) -> None:
+        self._expiry.schedule(stored.key, stored.useless_from_us)
         self._by_path.setdefault(path_of(stored.target), set()).add(stored.key)
         for tag in stored.tags:
             self._by_tag.setdefault(tag, set()).add(stored.key)
 
     def _unlink(self, stored: StoredResponse) -> None:
+        self._expiry.cancel(stored.key)
         _discard(self._by_path, path_of(stored.target), stored.key)
         for tag in stored.tags:
             _discard(self._by_tag, tag, stored.key)

@@ -148,26 +148,50 @@ def hand_written(route: Route, calls: Calls) -> ASGIApp:
     return app
 
 
+def hand_written_around(route: Route, calls: Calls) -> ASGIApp:
+    """The minimum around the whole app: no layer of FastAPI's stands before it."""
+    return HandWritten(app_of(route, calls))
+
+
+def fastapi_layers(route: Route, calls: Calls) -> ASGIApp:
+    """FastAPI's own outer layers with a ready answer inside: no cache in there can be faster."""
+    app = app_of(route, calls)
+    app.add_middleware(lambda _: Replay(hand_written(route, calls)))
+    return app
+
+
 def ours_is_there() -> bool:
     """Whether this checkout has the middleware: the tables go without it until then."""
     caching = find_spec("perf_middleware.caching")
     return caching is not None and find_spec("perf_middleware.caching.middleware") is not None
 
 
+CACHE_ALONE: dict[str, Any] = {
+    "cache": {},
+    "metrics": {**OFF, "overhead": False},
+    "runtime": OFF,
+    "dashboard": OFF,
+    "lifespan": OFF,  # none is run in process, so none is missed
+}
+
+
 def ours(route: Route, calls: Calls, *, rule: bool = True) -> ASGIApp:
     """The app with our cache alone, and with a rule that stores its answers or without."""
-    from perf_middleware import cache_response  # type: ignore[attr-defined]
+    from perf_middleware import cache_response
 
     app = app_of(route, calls, decorate=cache_response(ttl=TTL_S) if rule else None)
-    sections: dict[str, Any] = {
-        "cache": {},
-        "metrics": {**OFF, "overhead": False},
-        "runtime": OFF,
-        "dashboard": OFF,
-        "lifespan": OFF,  # none is run here, so none is missed
-    }
-    install(app, Settings(**sections))
+    install(app, Settings(**CACHE_ALONE))
     return app
+
+
+def ours_around(route: Route, calls: Calls) -> ASGIApp:
+    """Our cache around the whole app, as around one that is not Starlette's."""
+    app = app_of(route, calls, cache_control=STORE_FOR_AN_HOUR)
+
+    async def any_app(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send)
+
+    return install(any_app, Settings(**CACHE_ALONE))
 
 
 class Replay:

@@ -1,7 +1,8 @@
 """Other caches around the same route, each as its own documentation shows it, in memory.
 
-What a peer takes to be the same request differs (cashews: the arguments that its key names; hishel:
-the URL), and so does what it checks.  Where there is a choice it is the faster one, or both are rows.
+What a peer takes to be the same request differs (cashews: the arguments that its key names;
+hishel: the URL), and so does what it checks.  Where there is a choice it is the faster one, or both
+are rows.
 
 Not here, because they do not run beside the FastAPI that we support (0.165 when they were tried):
 fast-cache-middleware 0.0.7 (its CacheConfig assigns to a dependency, which is frozen now),

@@ -10,7 +10,7 @@ once; after a run it may still have run only once.  A miss must have called it e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from benchmarks.cache_apps import (
     ROUTES,
     Calls,
     app_of,
+    fastapi_layers,
     hand_written,
     ours,
     ours_is_there,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp, Scope
 
 BARE = "bare app"
+LAYERS = "FastAPI's own layers alone"
 MINIMUM = "hand-written minimum: hit"
 OURS = "perf_middleware: hit"
 
@@ -61,7 +63,7 @@ RAW_SHARE_TARGET = 0.85  # a hit over uvicorn: of the requests/s of a raw callab
 
 CHECKS = 4  # requests to each row before anything is timed
 QUICK = Plan(rounds=60, requests=40, seconds_max=13.0)
-QUICK_LOAD = served.Load(rounds=6, requests=1500)
+QUICK_LOAD = served.Load(rounds=8, requests=1500)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,7 @@ def rows(route: Route, peers: Sequence[Peer] = PEERS) -> list[Row]:
     age = frozenset({b"age"})
     result = [
         Row(name=BARE, build=partial(app_of, route), hit=False),
+        Row(name=LAYERS, build=partial(fastapi_layers, route), header_names=age),
         Row(name=MINIMUM, build=partial(hand_written, route), header_names=age),
         Row(
             name="hand-written minimum: miss, stored",
@@ -149,7 +152,9 @@ def our_rows(route: Route) -> list[Row]:
             build=partial(ours, route, rule=False),
             hit=False,
         ),
-        Row(name="perf_middleware: bypass, a cookie", build=with_rule, scope=with_cookie, hit=False),
+        Row(
+            name="perf_middleware: bypass, a cookie", build=with_rule, scope=with_cookie, hit=False
+        ),
     ]
 
 
@@ -267,7 +272,8 @@ def targets(table: Table) -> list[str]:
     )
     told = [
         _told("hit, x hand-written minimum", hit.of_minimum, HIT_OF_MINIMUM_TARGET, most=True),
-        _told("hit, throughput x uncached", 1 / hit.of_bare, HIT_SPEEDUP_TARGET, most=False),
+        _told("hit, throughput x uncached", 1 / hit.of_bare, HIT_SPEEDUP_TARGET, most=False)
+        + f" ({LAYERS}: {1 / table[LAYERS].of_bare:.2f})",
     ]
     if fastest is not None and fastest.of_ours is not None:
         what = f"hit, as fast x {fastest.name}"
@@ -284,9 +290,9 @@ def targets(table: Table) -> list[str]:
 def served_targets(lines: Sequence[served.Served]) -> list[str]:
     """The same over uvicorn."""
     return [
-        _told("hit over uvicorn, x raw callable", line.of_raw, RAW_SHARE_TARGET, most=False)
+        _told(f"{line.name} over uvicorn, x raw", line.of_raw, RAW_SHARE_TARGET, most=False)
         for line in lines
-        if line.name == served.OURS
+        if line.key in served.OURS
     ]
 
 
@@ -303,20 +309,14 @@ def main() -> None:
     options = parser.parse_args()
     plan, load = plan_of(options), served.Load(loop=options.loop, seed=options.seed)
     if options.quick:
-        seed, loop = plan.seed, plan.loop
-        plan = Plan(
-            rounds=QUICK.rounds, requests=QUICK.requests, seconds_max=QUICK.seconds_max,
-            seed=seed, loop=loop,
-        )  # fmt: skip
-        load = served.Load(
-            rounds=QUICK_LOAD.rounds, requests=QUICK_LOAD.requests, seed=seed, loop=loop
-        )
+        plan = replace(QUICK, loop=plan.loop, seed=plan.seed)
+        load = replace(QUICK_LOAD, loop=load.loop, seed=load.seed)
     reports: list[Any] = []
     for route in ROUTES:
         table = measured(route, plan)
         reports.append(table)
         print("\n".join([markdown(table), "", *targets(table), ""]), flush=True)
-    over_uvicorn = served.measured(served.served_apps(), load)
+    over_uvicorn = served.measured(served.served_here(), load)
     reports += over_uvicorn
     print("\n".join([served.table(over_uvicorn, load), "", *served_targets(over_uvicorn)]))
     write_json(options.json, reports)

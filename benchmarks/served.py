@@ -34,8 +34,11 @@ from benchmarks.cache_apps import (
     Calls,
     Replay,
     app_of,
+    fastapi_layers,
     hand_written,
+    hand_written_around,
     ours,
+    ours_around,
     ours_is_there,
 )
 from benchmarks.figures import Spread, spread
@@ -45,42 +48,44 @@ from benchmarks.runner import CheckError, on_loop
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from benchmarks.cache_apps import Route
     from benchmarks.runner import LoopName
     from perf_middleware.asgi import ASGIApp
 
 RAW = "raw"
-BARE = "bare"
-MINIMUM = "minimum"
-OURS = "ours"
 CONNECTIONS = 8  # enough that the server never waits for the client
 SETTLE_SHARE = 10  # of each round's requests one in so many runs untimed first
 START_S = 30.0
 ROOT: Final = Path(__file__).parents[1]
+READ_BYTES_MAX = 1 << 18
 HEAD_END: Final = b"\r\n\r\n"
 
 
-def _raw() -> ASGIApp:
-    return Replay(_ours() if ours_is_there() else _minimum())
+def _raw(route: Route, calls: Calls) -> ASGIApp:
+    return Replay((ours if ours_is_there() else hand_written)(route, calls))
 
 
-def _bare() -> ASGIApp:
-    return app_of(PREBUILT, Calls())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """One app to serve; a `hit` names the age of its answer, and nothing else does."""
+
+    name: str
+    build: Callable[[Route, Calls], ASGIApp]
+    hit: bool = True
 
 
-def _minimum() -> ASGIApp:
-    return hand_written(PREBUILT, Calls())
-
-
-def _ours() -> ASGIApp:
-    return ours(PREBUILT, Calls())
-
-
-APPS: Final[Mapping[str, Callable[[], ASGIApp]]] = {
-    RAW: _raw,
-    MINIMUM: _minimum,
-    OURS: _ours,
-    BARE: _bare,
+SERVERS: Final[Mapping[str, Server]] = {
+    RAW: Server(name="raw ASGI callable, same bytes", build=_raw),
+    "layers": Server(name="FastAPI's own layers around it", build=fastapi_layers),
+    "minimum": Server(name="hand-written minimum: hit", build=hand_written),
+    "minimum-around": Server(
+        name="hand-written minimum around FastAPI: hit", build=hand_written_around
+    ),
+    "ours": Server(name="perf_middleware: hit", build=ours),
+    "ours-around": Server(name="perf_middleware around FastAPI: hit", build=ours_around),
+    "bare": Server(name="bare app", build=app_of, hit=False),
 }
+OURS = ("ours", "ours-around")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,44 +110,49 @@ class Served:
     `server_us` is the CPU time of its process per request, over all rounds.
     """
 
+    key: str
     name: str
     requests_per_s: Spread
     of_raw: float
     server_us: float
 
 
-def served_apps() -> list[str]:
-    """Those that this checkout can serve."""
-    return [name for name in APPS if name != OURS or ours_is_there()]
+def served_here() -> list[str]:
+    """The keys of those that this checkout can serve."""
+    return [key for key in SERVERS if key not in OURS or ours_is_there()]
 
 
-def measured(names: Sequence[str], load: Load) -> list[Served]:
-    """Load each app in turns.  Raises CheckError for one that answers wrongly or is no hit."""
+def measured(keys: Sequence[str], load: Load) -> list[Served]:
+    """Load these servers in turns, `raw` among them.
+
+    Raises CheckError for one that answers wrongly or is no hit.
+    """
     with ExitStack() as running:
-        started = [running.enter_context(_starting(name, load.loop)) for name in names]
-        ports = {name: _port_of(server) for name, server in zip(names, started, strict=True)}
-        for name, port in ports.items():
-            _check(name, port)
+        started = [running.enter_context(_starting(key, load.loop)) for key in keys]
+        ports = {key: _port_of(server) for key, server in zip(keys, started, strict=True)}
+        for key, port in ports.items():
+            check(SERVERS[key], port)
         before = [_cpu_s(server) for server in started]
         rates = on_loop(load.loop, _rates(ports, load))
         spent = [_cpu_s(server) - s for server, s in zip(started, before, strict=True)]
     sent = load.rounds * (load.requests + _settle(load))
     return [
         Served(
-            name=name,
-            requests_per_s=spread(rates[name]),
-            of_raw=median(rate / raw for rate, raw in zip(rates[name], rates[RAW], strict=True)),
+            key=key,
+            name=SERVERS[key].name,
+            requests_per_s=spread(rates[key]),
+            of_raw=median(rate / raw for rate, raw in zip(rates[key], rates[RAW], strict=True)),
             server_us=cpu_s / sent * 1_000_000,
         )
-        for name, cpu_s in zip(names, spent, strict=True)
+        for key, cpu_s in zip(keys, spent, strict=True)
     ]
 
 
 def table(served: Sequence[Served], load: Load) -> str:
     """The figures as Markdown."""
+    asked = f"{load.rounds} rounds x {load.requests} requests, {load.connections} connections"
     lines = [
-        f"### Over uvicorn ({load.loop}, httptools, one worker): {load.rounds} rounds x "
-        f"{load.requests} requests, {load.connections} connections",
+        f"### Over uvicorn ({load.loop}, httptools, one worker): {asked}",
         "",
         "| | requests/s | quartiles | x raw | server us/request |",
         "|---|--:|--:|--:|--:|",
@@ -164,18 +174,21 @@ def _request() -> bytes:
     return b"GET %s HTTP/1.1\r\n%s\r\n" % (PATH.replace("{item}", "17").encode(), fields)
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(asyncio.BufferedProtocol):
     """One keep-alive connection that asks again when the answer is whole.
 
-    Every answer must be a 200; the length of its body is that of the route's, which was checked.
+    It reads into one buffer, over and over: the client must cost less than the server.  Every
+    answer must be a 200; the length of its body is that of the route's, which was checked.
     """
 
     def __init__(self) -> None:
         self._request = _request()
         self._transport: Any = None
         self._take: Callable[[], bool] = lambda: False
-        self._head = b""  # of an answer whose head came in parts
-        self._missing = -1  # bytes of the body; -1 while the head is not whole
+        self._buffer = bytearray(READ_BYTES_MAX)
+        self._view = memoryview(self._buffer)
+        self._read = 0  # bytes of the answer, until its head is whole
+        self._missing = -1  # bytes of the answer; -1 while the head is not whole
         self._done: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -189,30 +202,32 @@ class _Connection(asyncio.Protocol):
         return self._done
 
     def _next(self) -> None:
+        self._read, self._missing = 0, -1
         if self._take():
             self._transport.write(self._request)
         elif self._done is not None:
             self._done.set_result(None)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._view[self._read :]
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._missing < 0:
-            if self._head:
-                data = self._head + data
-            end = data.find(HEAD_END)
+            self._read += nbytes
+            end = self._buffer.find(HEAD_END, 0, self._read)
             if end < 0:
-                self._head = data
                 return
-            self._head = b""
-            if not data.startswith(b"HTTP/1.1 200 "):
-                self._fail(f"answered {data[:100]!r}")
+            if not self._buffer.startswith(b"HTTP/1.1 200 "):
+                self._fail(f"answered {bytes(self._view[:100])!r}")
                 return
-            self._missing = len(LARGE_BYTES) + end + len(HEAD_END)
-        self._missing -= len(data)
+            self._missing = end + len(HEAD_END) + len(LARGE_BYTES) - self._read
+            self._read = 0
+        else:
+            self._missing -= nbytes
         if self._missing == 0:
-            self._missing = -1
             self._next()
         elif self._missing < 0:
-            self._fail("answered more than was asked for")
+            self._fail("sent more than the answer")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(f"closed the connection ({exc})")
@@ -269,8 +284,9 @@ async def _ask(connections: Sequence[_Connection], requests: int) -> float:
     return perf_counter() - began_s
 
 
-def _check(name: str, port: int) -> None:
+def check(server: Server, port: int) -> None:
     """Two answers: the body must be the route's, and the second of a cache must have an age."""
+    name = server.name
     head = b""
     with socket.create_connection(("127.0.0.1", port), timeout=START_S) as connection:
         for _ in range(2):
@@ -284,16 +300,16 @@ def _check(name: str, port: int) -> None:
             head, _, body = answer.partition(HEAD_END)
             if not head.startswith(b"HTTP/1.1 200 ") or body != LARGE_BYTES:
                 raise CheckError(f"{name}: answered {answer[:200]!r}")
-    if (b"\r\nage: " in head.lower()) == (name == BARE):
-        raise CheckError(f"{name}: is {'a' if name == BARE else 'no'} hit: {head!r}")
+    if (b"\r\nage: " in head.lower()) != server.hit:
+        raise CheckError(f"{name}: is {'no' if server.hit else 'a'} hit: {head!r}")
 
 
 # --- the servers --------------------------------------------------------------------------------
 
 
 @contextmanager
-def _starting(name: str, loop: LoopName) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "benchmarks.served", name, "--loop", loop]
+def _starting(key: str, loop: LoopName) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "benchmarks.served", key, "--loop", loop]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         try:
             yield server
@@ -316,12 +332,12 @@ def _cpu_s(server: subprocess.Popen[str]) -> float:
 def main() -> None:
     """Serve one app on a free port of loopback, and tell that."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("app", choices=list(APPS))
+    parser.add_argument("app", choices=list(SERVERS))
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
     options = parser.parse_args()
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        APPS[options.app](),
+        SERVERS[options.app].build(PREBUILT, Calls()),
         loop=options.loop,
         http="httptools",
         access_log=False,

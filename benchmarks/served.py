@@ -174,7 +174,7 @@ def _request() -> bytes:
     return b"GET %s HTTP/1.1\r\n%s\r\n" % (PATH.replace("{item}", "17").encode(), fields)
 
 
-class _Connection(asyncio.BufferedProtocol):
+class Connection(asyncio.BufferedProtocol):
     """One keep-alive connection that asks again when the answer is whole.
 
     It reads into one buffer, over and over: the client must cost less than the server.  Every
@@ -244,7 +244,7 @@ async def _rates(ports: Mapping[str, int], load: Load) -> dict[str, list[float]]
     loop = asyncio.get_running_loop()
     connections = {
         name: [
-            (await loop.create_connection(_Connection, "127.0.0.1", port))[1]
+            (await loop.create_connection(Connection, "127.0.0.1", port))[1]
             for _ in range(load.connections)
         ]
         for name, port in ports.items()
@@ -270,7 +270,7 @@ def _settle(load: Load) -> int:
     return max(1, load.requests // SETTLE_SHARE)
 
 
-async def _ask(connections: Sequence[_Connection], requests: int) -> float:
+async def _ask(connections: Sequence[Connection], requests: int) -> float:
     """Seconds for so many requests over these connections."""
     left = requests
 

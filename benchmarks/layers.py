@@ -184,7 +184,8 @@ def _instrumented() -> ASGIApp:
     return app
 
 
-def _scopes(path: str, headers: Sequence[tuple[bytes, bytes]]) -> Callable[[], Scope]:
+def scopes(path: str, headers: Sequence[tuple[bytes, bytes]]) -> Callable[[], Scope]:
+    """What makes the scope of each GET of `path`, as a server behind TLS does."""
     path = path.replace("{item}", "17")
     template = {
         "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1",
@@ -201,8 +202,8 @@ def _scopes(path: str, headers: Sequence[tuple[bytes, bytes]]) -> Callable[[], S
 
 def cases(route: Route) -> list[Case]:
     """Every row of the table, in its order."""
-    plain = _scopes(route.path, HEADERS)
-    traced = _scopes(route.path, (*HEADERS, SAMPLED_TRACE))
+    plain = scopes(route.path, HEADERS)
+    traced = scopes(route.path, (*HEADERS, SAMPLED_TRACE))
 
     def case(name: str, build: Callable[[], ASGIApp], *headers: bytes, scope: Any = plain) -> Case:
         expected = Answer(status=200, body=route.body, header_names=frozenset(headers))

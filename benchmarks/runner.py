@@ -112,7 +112,7 @@ def measure(
     title: str, cases: Sequence[Case], plan: Plan, *, baseline: str, peer: str | None = None
 ) -> Report:
     """Run the cases against each other.  Raises CheckError for one that answers wrongly."""
-    rounds = on_loop(plan.loop, _measured(cases, plan))
+    rounds = rounds_of(cases, plan)
     return Report(
         title=title,
         baseline=baseline,
@@ -123,6 +123,14 @@ def measure(
         python=platform.python_version(),
         costs=costs(rounds, baseline=baseline, peer=peer),
     )
+
+
+def rounds_of(cases: Sequence[Case], plan: Plan) -> dict[str, list[float]]:
+    """Microseconds per request of each case in each round, for what compares in its own way.
+
+    Raises CheckError for a case that answers wrongly.
+    """
+    return on_loop(plan.loop, _measured(cases, plan))
 
 
 def on_loop(name: LoopName, run: Coroutine[Any, Any, T]) -> T:

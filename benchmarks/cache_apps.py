@@ -11,7 +11,6 @@ An app counts the calls of its endpoint: a hit that calls it is none.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -158,12 +157,6 @@ def fastapi_layers(route: Route, calls: Calls) -> ASGIApp:
     app = app_of(route, calls)
     app.add_middleware(lambda _: Replay(hand_written(route, calls)))
     return app
-
-
-def ours_is_there() -> bool:
-    """Whether this checkout has the middleware: the tables go without it until then."""
-    caching = find_spec("perf_middleware.caching")
-    return caching is not None and find_spec("perf_middleware.caching.middleware") is not None
 
 
 CACHE_ALONE: dict[str, Any] = {

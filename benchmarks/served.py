@@ -39,7 +39,6 @@ from benchmarks.cache_apps import (
     hand_written_around,
     ours,
     ours_around,
-    ours_is_there,
 )
 from benchmarks.figures import Spread, spread
 from benchmarks.layers import HEADERS, LARGE_BYTES
@@ -62,7 +61,7 @@ HEAD_END: Final = b"\r\n\r\n"
 
 
 def _raw(route: Route, calls: Calls) -> ASGIApp:
-    return Replay((ours if ours_is_there() else hand_written)(route, calls))
+    return Replay(ours(route, calls))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +114,6 @@ class Served:
     requests_per_s: Spread
     of_raw: float
     server_us: float
-
-
-def served_here() -> list[str]:
-    """The keys of those that this checkout can serve."""
-    return [key for key in SERVERS if key not in OURS or ours_is_there()]
 
 
 def measured(keys: Sequence[str], load: Load) -> list[Served]:

@@ -145,7 +145,7 @@ class Forwarding:
     def _start(self, message: Message) -> Awaitable[None]:
         cache, request = self._cache, self._request
         status = message["status"]
-        if status < 200:  # noqa: PLR2004 - interim: the answer is still to come (RFC 9110 §15.2)
+        if status < 200:
             self._started = False
             return request.send(message)
         sent = message.get("headers", ())

@@ -49,11 +49,17 @@ class Forwarding:
     wait for the outcome.
     """
 
-    __slots__ = (
-        "_cache", "_client_gone", "_counted_as", "_counts", "_detail", "_finished", "_flight",
-        "_hushed", "_keeping", "_may_keep", "_purges_seen", "_reason", "_request", "_root_path",
-        "_route", "_started", "_unconfirmed", "_validating", "failed",
-    )  # fmt: skip
+    # Defaults of the class, set on few: a request that is only passed on pays for none of them.
+    _counts: RouteCounts | None = None
+    _route = UNMATCHED
+    _keeping: Keeping | None = None
+    _finished: anyio.Event | None = None
+    _started = False
+    _hushed = False
+    """The client has its answer from elsewhere."""
+    _unconfirmed = False
+    _client_gone = False
+    failed = False
 
     def __init__(
         self,
@@ -70,22 +76,13 @@ class Forwarding:
         self._cache = cache
         self._request = request
         self._reason: Forward = reason
+        self._counted_as = counted_as or reason
         self._detail = detail
         self._may_keep = may_keep
-        self._counted_as: str = counted_as or reason
         self._flight = flight
         self._validating = validating
-        self._started = False
-        self._counts: RouteCounts | None = None
-        self._route = UNMATCHED
-        self._hushed = False  # the client has its answer from elsewhere
-        self._unconfirmed = False
-        self._keeping: Keeping | None = None
-        self._client_gone = False
-        self._finished: anyio.Event | None = None
         self._purges_seen = cache.purges.newest
         self._root_path: str = request.scope.get("root_path") or ""
-        self.failed = False
 
     async def run(self, app: ASGIApp) -> Any:
         """Call the app; whoever waits is released whatever happens."""

@@ -88,10 +88,12 @@ class SpecialRequests:
 class CacheRequest:
     """What of the request decides about storing and reusing; the rest is worked out when asked."""
 
-    __slots__ = (
-        "_lines", "credentials", "directives", "host", "is_for_one_client", "key",
-        "primary", "receive", "rewritten_from", "rule", "scope", "send", "sent_us", "url",
-    )  # fmt: skip
+    credentials = NO_CREDENTIALS
+    is_for_one_client = False
+    directives: RequestDirectives | None = None
+    rewritten_from: CacheRequest | None = None
+    sent_us = 0
+    _lines: Lines | None = None
 
     def __init__(
         self,
@@ -107,16 +109,8 @@ class CacheRequest:
         self.receive = receive
         self.send = send
         self.host = host
-        self.url = primary
-        self.primary = primary
-        self.key = primary
+        self.url = self.primary = self.key = primary
         self.rule = rule
-        self.credentials = NO_CREDENTIALS
-        self.is_for_one_client = False
-        self.directives: RequestDirectives | None = None
-        self.sent_us = 0
-        self._lines: Lines | None = None
-        self.rewritten_from: CacheRequest | None = None
 
     @property
     def lines(self) -> Lines:

@@ -19,7 +19,9 @@ from perf_middleware.caching.two_queues import ALL, LARGE_PART, TwoQueues
 WINDOWS_PERCENT = (1, ALL)
 MINIATURE_LENGTH = 64
 PERIOD = 64  # sampled requests between two verdicts; half of a score is forgotten after each
-LEAD_MIN = 2  # hits: below, neither leads
+LEAD_MIN = 2  # hits that a period must end with, for the other to take the lead
+LEAD_MAX = 4  # hits of a lead that the next period begins with
+LEAD_SOON = 8  # hits with which it takes it at once
 
 
 class Miniatures:
@@ -61,7 +63,7 @@ class Miniatures:
         return WINDOWS_PERCENT[self.leader]
 
     def ask(self, hashed: int, size_bytes: int) -> bool:
-        """Try a request of the sample; True where a period is over and `judge` is due."""
+        """Try a request of the sample; True where `judge` is due."""
         # Where one stands for many, a large one would stand for more than there are: left out.
         if not self._shift or size_bytes * LARGE_PART <= self._caches[0].bytes_max:
             hits = self.hits
@@ -73,15 +75,19 @@ class Miniatures:
                     cache.read(entry)
                     hits[at] += 1
         self._asked += 1
-        return self._asked >= PERIOD
+        return self._asked >= PERIOD or max(self.hits) - self.hits[self.leader] >= LEAD_SOON
 
     def judge(self, length: int) -> None:
-        """End a period: choose the leader, and the sample for a cache of `length` entries."""
-        self._asked = 0
+        """Choose the leader, and at a period's end the sample for a cache of `length` entries."""
         best = max(range(len(self.hits)), key=self.hits.__getitem__)
         if self.hits[best] - self.hits[self.leader] > LEAD_MIN:
             self.leader = best
-        self.hits = [hits // 2 for hits in self.hits]
+        if self._asked < PERIOD:
+            return
+        self._asked = 0
+        # Former merits must not hide for long that the requests have changed.
+        least = self.hits[best] // 2 - LEAD_MAX
+        self.hits = [max(hits // 2, least) for hits in self.hits]
         shift = self._shift
         while length >> shift > 2 * MINIATURE_LENGTH:
             shift += 1

@@ -53,6 +53,7 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(VENV)/bin/python -m benchmarks.layers
 	$(VENV)/bin/python -m benchmarks.exposition
+	$(VENV)/bin/python -m benchmarks.eviction --quick
 
 clean:
 	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .hypothesis build dist

@@ -325,7 +325,7 @@ def test_the_miniatures_are_small_beside_a_large_cache():
     for key in range(60_000):
         cache.put(key, key, 1)
 
-    for miniature in cache._miniatures._caches:
+    for miniature in (cache._miniatures.small, cache._miniatures.whole):
         assert len(miniature.entries) <= 2 * MINIATURE_LENGTH + PERIOD
         assert len(miniature.ghosts) <= 2 * MINIATURE_LENGTH + PERIOD
 

@@ -71,7 +71,7 @@ def test_the_sample_is_the_smaller_the_larger_the_cache(length, sampled):
 
     assert miniatures.mask + 1 == 1 / sampled
     drive(miniatures, range(100 * PERIOD), length=length)
-    for cache in miniatures._caches:
+    for cache in (miniatures.small, miniatures.whole):
         assert len(cache.entries) <= 2 * MINIATURE_LENGTH
         assert all(entry.hashed & miniatures.mask == 0 for entry in cache.entries.values())
 
@@ -82,7 +82,7 @@ def test_a_cache_that_has_become_small_is_sampled_whole_again():
     drive(miniatures, range(200 * PERIOD), length=20)
 
     assert miniatures.mask == 0
-    assert miniatures._caches[0].entries_max == 10_000
+    assert miniatures.small.entries_max == 10_000
 
 
 def test_an_entry_larger_than_a_part_of_a_miniature_is_not_tried():
@@ -90,5 +90,5 @@ def test_an_entry_larger_than_a_part_of_a_miniature_is_not_tried():
     drive(miniatures, range(PERIOD), length=10_000)
     drive(miniatures, range(20_000, 30_000), size_bytes=20_000, length=10_000)
 
-    sizes = [entry.size_bytes for c in miniatures._caches for entry in c.entries.values()]
-    assert 20_000 not in sizes
+    for cache in (miniatures.small, miniatures.whole):
+        assert all(entry.size_bytes == 1 for entry in cache.entries.values())

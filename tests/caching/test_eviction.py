@@ -12,7 +12,7 @@ from benchmarks.eviction import LruCache, simulate
 from benchmarks.traces import suite
 from perf_middleware.caching.eviction import READS_MAX, BoundedCache
 from perf_middleware.caching.miniatures import MINIATURE_LENGTH, PERIOD
-from perf_middleware.caching.two_queues import GHOSTS_MIN, SPARED_MAX
+from perf_middleware.caching.two_queues import GHOSTS_MIN, SPARED_MAX, TwoQueues
 
 ROOMY = 1 << 40
 
@@ -330,19 +330,25 @@ def test_the_miniatures_are_small_beside_a_large_cache():
         assert len(miniature.ghosts) <= 2 * MINIATURE_LENGTH + PERIOD
 
 
-def test_a_put_into_a_cache_of_favourites_does_not_walk_through_them():
-    cache = cache_of(entries_max=5000)
-    for _ in range(4):
-        for key in range(5000):
-            ask(cache, key)
-            if key % READS_MAX == 0:
-                cache.put(0, 0, 1)  # so that no hit is forgotten
-    queues = cache._queues
-    assert sum(entry.hits for entry in queues.entries.values()) > 2 * 5000
-    for key in range(10_000, 10_200):
-        before = queues.spared
-        cache.put(key, key, 1)
-        assert queues.spared - before <= SPARED_MAX
+def test_to_insert_among_favourites_does_not_walk_through_them():
+    queues = TwoQueues(bytes_max=ROOMY, entries_max=1000, window_percent=1)
+
+    def insert(keys):
+        for key in keys:
+            before = queues.spared
+            queues.insert(key, key, None, 1)
+            yield queues.spared - before
+
+    def read_all(times):
+        for entry in [*queues.entries.values()] * times:
+            queues.read(entry)
+
+    list(insert(range(1000)))
+    read_all(times=1)
+    assert max(insert(range(10_000, 11_000))) == SPARED_MAX  # the window is full of favourites
+    read_all(times=3)
+    assert max(insert(range(10_500, 10_700))) == SPARED_MAX  # known, so main has to let one go
+    assert len(queues.entries) == 1000
 
 
 def test_hits_without_end_cost_the_next_put_no_more_than_a_few():

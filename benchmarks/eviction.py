@@ -304,12 +304,12 @@ def overhead(entries: int) -> Overhead:
 def ratio_head() -> str:
     """The line above those of `ratio_line`."""
     names = "".join(f"{name:>14}" for name in POLICIES)
-    return f"{'hit ratio (of bytes)':54}{names}{'Belady':>9}{'ours - LRU':>12}"
+    return f"{'hit ratio (of bytes)':58}{names}{'Belady':>9}{'ours - LRU':>12}"
 
 
 def ratio_line(comparison: Comparison) -> str:
     """One trace for a terminal."""
-    line = f"{comparison.trace:54}"
+    line = f"{comparison.trace:58}"
     for ratios in comparison.ratios.values():
         shown = f"{ratios.hits:.3f}"
         if comparison.weighed:
@@ -321,11 +321,11 @@ def ratio_line(comparison: Comparison) -> str:
 
 def speed_table(all_speeds: Sequence[Speeds]) -> str:
     """The operations for a terminal."""
-    lines = [f"{'us (medians)':54}{'entries':>10}{OURS:>14}{LRU:>9}{'x LRU':>9}"]
+    lines = [f"{'us (medians)':58}{'entries':>10}{OURS:>14}{LRU:>9}{'x LRU':>9}"]
     for row in all_speeds:
         lru, ours = row.costs
         lines.append(
-            f"{row.operation:54}{row.entries:10,}{ours.request_us.median:14.3f}"
+            f"{row.operation:58}{row.entries:10,}{ours.request_us.median:14.3f}"
             f"{lru.request_us.median:9.3f}{ours.ratio:9.2f}"
         )
     return "\n".join(lines)

@@ -223,14 +223,15 @@ def _changing(keys: int, requests: int) -> Iterator[Trace]:
         yield Trace(name=name, requests=drifted, entries_max=room)
     drawn = zipf(keys, 1.0, requests // 2, Random("by day"))
     again = twice(requests // 2, Random("by night"), apart=room // 2)
-    phase = 20 * room
-    phases = [
-        part
-        for at in range(0, requests // 2, phase)
-        for part in (drawn[at : at + phase], [keys + key for key in again[at : at + phase]])
-    ]
-    name = "phases of Zipf 1.0 and of keys asked for twice"
-    yield Trace(name=name, requests=list(chain(*phases)), entries_max=room)
+    for length in (2, 20):
+        phase = length * room
+        phases = [
+            part
+            for at in range(0, requests // 2, phase)
+            for part in (drawn[at : at + phase], [keys + key for key in again[at : at + phase]])
+        ]
+        name = f"Zipf 1.0 and keys asked for twice, every {length} times the room"
+        yield Trace(name=name, requests=list(chain(*phases)), entries_max=room)
 
 
 def _recent(keys: int, requests: int) -> Iterator[Trace]:

@@ -42,7 +42,7 @@ class RouteTemplates:
 
     def __init__(self) -> None:
         # The matched object is kept beside its template: its id cannot be reused while it is here.
-        self._known: dict[int | tuple[int, str], tuple[Any, str]] = {}
+        self._known: dict[Any, tuple[Any, str]] = {}
 
     def template_of(self, scope: Scope, base: str) -> str:
         """The template, or UNMATCHED; `base` is the scope's root_path from before the routing."""
@@ -61,16 +61,20 @@ class RouteTemplates:
                 return UNMATCHED
         root: str = scope.get("root_path") or ""
         # The growth alone: a proxy's clients may choose the root_path that was there before.
-        key = id(matched) if root == base else (id(matched), _growth(root, base))
+        key: Any = id(matched) if root == base else (id(matched), _growth(root, base))
+        kept = matched
+        if matched is scope.get("endpoint"):
+            kept = (matched, scope.get("app"))  # one function may serve routes of several apps
+            key = (key, id(kept[1]))
         known = self._known.get(key)
         if known is not None:
             return known[1]
-        if matched is scope.get("endpoint"):
+        if kept is not matched:
             template, stable = _of_endpoint(scope, base)
         else:
             template, stable = _composed(matched, scope, base)
         if stable and len(self._known) < REMEMBERED_MAX:
-            self._known[key] = (matched, template)
+            self._known[key] = (kept, template)
         return template
 
 
@@ -146,8 +150,6 @@ def _prefix(scope: Scope, base: str) -> str:
     mounted: str | None = scope.get("app_root_path")  # left by the outermost mount
     if mounted is None:
         return HIDDEN  # no mount: something that dispatches by a rule of its own
-    if not scope.get("path_params"):
-        return growth  # of mounts without parameters
     path: str = scope["path"]
     path = path.removeprefix(mounted)
     template = ""

@@ -225,6 +225,13 @@ STARLETTE = [
         "/dispatched/acme/users/5", "/dispatched/{prefix}/users/{id}", 200,
         id="a dispatcher that is no router",
     ),
+    pytest.param(
+        "/dispatched/acme/", "/dispatched/{prefix}/", 200,
+        id="that, to a route without a parameter",
+    ),
+    pytest.param(
+        "/dispatched/acme/none", "/dispatched/{prefix}/{path}", 404, id="that, to nothing"
+    ),
     pytest.param("/router/users/5", "/router/users/{id}", 200, id="a mounted Router"),
     pytest.param("/router/none", UNMATCHED, 404, id="nothing in the Router"),
 ]  # fmt: skip
@@ -427,6 +434,18 @@ def test_a_middleware_that_copies_the_scope_hides_no_route(make):
     app = make()
     app.add_middleware(CopiesScope)
     assert told(app, "/v1/users/5") == ("/v1/users/{id}", 200)
+
+
+def test_one_function_in_two_apps_has_the_template_of_each():
+    outer, inner = FastAPI(), FastAPI()
+    outer.add_route("/y/{q}", page)
+    inner.add_route("/x/{p}", page)
+    outer.mount("/", inner)
+    perf = install(outer, Settings(**QUIET))
+    client = TestClient(outer)
+    client.get("/y/1")
+    client.get("/x/1")
+    assert routes_seen(perf) == ["/y/{q}", "/x/{p}"]
 
 
 @pytest.mark.parametrize("app", [hello, Instance()], ids=["a function", "an object"])

@@ -8,8 +8,9 @@ A hit is one look-up and one append.  What it means for the order is worked out 
 nothing has to leave before.  Where more than READS_MAX hits come between two puts, the older
 are forgotten: nothing is scarce then.
 
-Measured (CPython 3.11, 100,000 entries with keys of their own): 430 bytes an entry and its ghost
-beside key and value, and 60 kB for the miniatures.
+Beside key and value an entry and its ghost take about 450 bytes (an OrderedDict's LRU: 180), the
+miniatures of a cache 40 kB.  A hit takes 0.07 us, a put that evicts 1.5 us (0.3), twice that below
+some hundred entries, where the miniatures see every request; `python -m benchmarks.eviction`.
 """
 
 from __future__ import annotations
@@ -172,12 +173,12 @@ class BoundedCache(Generic[K, V]):
         miniatures = self._miniatures
         if miniatures.ask(hashed, size_bytes):
             miniatures.judge(len(self._entries))
-            if miniatures.window_percent != self._queues.window_percent:
-                self._queues.resize(
-                    bytes_max=self.bytes_max,
-                    entries_max=self.entries_max,
-                    window_percent=miniatures.window_percent,
-                )
+        if miniatures.window_percent != self._queues.window_percent:
+            self._queues.resize(
+                bytes_max=self.bytes_max,
+                entries_max=self.entries_max,
+                window_percent=miniatures.window_percent,
+            )
 
     def _tell(self, lost: list[Entry[K, V]]) -> None:
         on_evict = self._on_evict

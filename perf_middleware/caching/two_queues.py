@@ -102,7 +102,7 @@ class TwoQueues(Generic[K, V]):
     """At most `entries_max` entries of at most `bytes_max` bytes in all."""
 
     __slots__ = (
-        "bytes_max", "entries", "entries_max", "ghosts", "main", "spared", "window",
+        "bytes_max", "entries", "entries_max", "ghosts", "ghosts_max", "main", "spared", "window",
         "window_bytes_max", "window_length_max", "window_percent",
     )  # fmt: skip
 
@@ -111,6 +111,7 @@ class TwoQueues(Generic[K, V]):
         self.window: Queue[K, V] = Queue()
         self.main: Queue[K, V] = Queue()
         self.ghosts: OrderedDict[int, None] = OrderedDict()
+        self.ghosts_max = GHOSTS_MIN  # as many as entries when one was last evicted
         self.spared = 0  # entries looked at and kept, ever: what searching for victims costs
         self.resize(bytes_max=bytes_max, entries_max=entries_max, window_percent=window_percent)
 
@@ -204,10 +205,10 @@ class TwoQueues(Generic[K, V]):
         """Keep a hash among the ghosts."""
         ghosts = self.ghosts
         ghosts[hashed] = None
-        # Never more than two at once: where `pop` has emptied the cache, they go step by step.
-        if len(ghosts) > GHOSTS_MIN and len(ghosts) > len(self.entries):
+        # Never more than two at once: where there are fewer entries now, they go step by step.
+        if len(ghosts) > self.ghosts_max:
             ghosts.popitem(last=False)
-            if len(ghosts) > GHOSTS_MIN and len(ghosts) > len(self.entries):
+            if len(ghosts) > self.ghosts_max:
                 ghosts.popitem(last=False)
 
     def clear(self) -> None:
@@ -219,12 +220,14 @@ class TwoQueues(Generic[K, V]):
         self.window.empty()
         self.main.empty()
         self.ghosts.clear()
+        self.ghosts_max = GHOSTS_MIN
 
     def _evicted(self) -> Entry[K, V]:
         """Take the entry out that is worth least; there is one at least."""
         window, main = self.window, self.main
         is_lru = self.window_percent == ALL
         left = SPARED_MAX
+        self.ghosts_max = max(GHOSTS_MIN, len(self.entries))
         while True:
             if main.length and (
                 is_lru  # what was proven under a smaller window leaves first

@@ -16,7 +16,7 @@ import time
 from fastapi import FastAPI
 from perf_middleware import install
 
-BIG = [{"a": i, "b": str(i), "c": [i, i]} for i in range(60_000)]
+BIG = [{"a": i, "b": str(i), "c": [i, i]} for i in range(150_000)]
 app = FastAPI()
 install(app)
 
@@ -112,7 +112,7 @@ def test_each_start_blames_the_framework_for_a_large_answer_and_the_app_for_its_
     for line in big:
         assert "; no line of the app's own was at work: " in line
         assert re.search(r"fastapi/encoders\.py:\d+ in jsonable_encoder", line)
-        assert re.search(r"called from \S+fastapi/routing\.py:\d+ in serialize_response", line)
-    assert re.search(r"blocked for \S+ s by \S+/app\.py:\d+ in sleep: `time\.sleep", own[0])
+        assert re.search(r"called from .+fastapi/routing\.py:\d+ in serialize_response", line)
+    assert re.search(r"blocked for \S+ s by .+/app\.py:\d+ in sleep: `time\.sleep", own[0])
     innocent = ("bin/uvicorn", "click/", "uvicorn.run", "perf_middleware/metrics", "dataclasses.py")
     assert not [line for line in big + own if any(name in line for name in innocent)]

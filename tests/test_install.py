@@ -300,7 +300,7 @@ def test_settings_that_do_not_go_together_stop_install(values, problem):
 
 # --- what is off is absent ----------------------------------------------------------------------
 
-EVERYTHING = ["metrics", "operator endpoints", "Starlette"]
+EVERYTHING = ["metrics", "operator endpoints", "response cache", "Starlette"]
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ EVERYTHING = ["metrics", "operator endpoints", "Starlette"]
         pytest.param({}, EVERYTHING, [], set(), id="all on"),
         pytest.param(
             {"metrics": {"enabled": False}},
-            ["operator endpoints", "Starlette"],
+            ["operator endpoints", "response cache", "Starlette"],
             ["/metrics"],
             {"sampler", "worker exchange"},
             id="metrics off",
@@ -323,10 +323,24 @@ EVERYTHING = ["metrics", "operator endpoints", "Starlette"]
         ),
         pytest.param(
             {"metrics": {"enabled": False}, "dashboard": {"enabled": False}},
-            ["Starlette"],
+            ["response cache", "Starlette"],
             ["/metrics", "/_perf/status", "/_perf/summary", "/_perf/reset"],
             {"sampler", "worker exchange", "operator endpoints"},
             id="both off",
+        ),
+        pytest.param(
+            {"cache": {"enabled": False}},
+            ["metrics", "operator endpoints", "Starlette"],
+            [],
+            set(),
+            id="cache off",
+        ),
+        pytest.param(
+            {name: {"enabled": False} for name in ("metrics", "dashboard", "cache")},
+            ["Starlette"],
+            ["/metrics", "/_perf/status", "/_perf/summary", "/_perf/reset"],
+            {"sampler", "worker exchange", "operator endpoints"},
+            id="all three off",
         ),
         pytest.param(
             {"runtime": {"enabled": False}},
@@ -351,7 +365,13 @@ def test_what_is_off_is_absent(values, layers, not_ours, resources_gone):
         assert (get(perf, path).status == 404) == (path in not_ours), path
     everything = install(starlette_app(), Settings()).status()["resources"]
     assert set(everything) - set(perf.status()["resources"]) == resources_gone
-    assert get(perf).body == b"hello"
+    answer = get(perf)
+    assert answer.body == b"hello"
+    has_cache = "response cache" in layers
+    assert (perf.status()["cache"] is not None) == has_cache
+    assert any(f.name.startswith("perf_cache_") for f in perf.metrics.families()) == has_cache
+    no_lifetime = 'perf_middleware; fwd=uri-miss; detail="no-freshness"'
+    assert answer.header("cache-status") == (no_lifetime if has_cache else None)
 
 
 def test_runtime_off_leaves_its_families_out():
@@ -449,7 +469,7 @@ def test_an_installed_app_may_be_mounted_in_an_installed_app(outer_every, inner_
         assert get(parent, "/child/items/7").body == b"hello"
     counted = 0 if inner else 2
     assert child_perf.metrics.recorder.figures.totals() == (counted, 0)
-    assert set(parent_perf.status()["overhead_us"]) <= {"operator endpoints"}
+    assert set(parent_perf.status()["overhead_us"]) <= {"operator endpoints", "response cache"}
 
 
 def test_a_mounted_app_has_its_own_handle():

@@ -21,10 +21,12 @@ from starlette.routing import Route
 from perf_middleware import Perf, Settings, install, stack
 from perf_middleware.metrics.overhead import OUTSIDE, LayerMeter, Overhead
 from perf_middleware.stack import (
+    FRONT_CACHE,
     METER,
     METRICS,
     OPERATORS,
     ORDER,
+    REQUEST_SCOPE,
     Layer,
     Rank,
     composed_measured,
@@ -36,7 +38,9 @@ pytestmark = pytest.mark.usefixtures("nothing_set")
 
 EVERY_REQUEST = {"overhead_sample_every": 1}
 NO_REQUEST = {"overhead": False}
-OURS = ["metrics", "operator endpoints", "request scope"]
+OURS = ["metrics", "operator endpoints", "response cache", "request scope"]
+# Cache-Status is the one field that default settings add: without it every message is the app's.
+NO_FIELD_ADDED = {"status_header": False}
 
 
 class Auth:
@@ -162,8 +166,8 @@ def test_outer_layers_stand_outside_the_users_middlewares_and_inner_ones_inside(
     built = chain(app.middleware_stack)
     outer = ["Entrance", "MetricsMiddleware", "OperatorEndpoints", "ServerErrorMiddleware"]
     assert built[:4] == outer
-    assert built[built.index(users[0]) :][: len(users) + 3] == [
-        *users, "Inner", "RequestScope", "ExceptionMiddleware",
+    assert built[built.index(users[0]) :][: len(users) + 4] == [
+        *users, "Inner", "ResponseCacheMiddleware", "RequestScope", "ExceptionMiddleware",
     ]  # fmt: skip
 
 
@@ -173,8 +177,8 @@ def test_describe_shows_the_users_middlewares_in_their_places(framework, install
     perf = build(framework, ALL, installed_after=installed_after).state.perf
     users = [middleware.__name__ for middleware, _ in reversed(ALL)]
     rows = perf.describe()
-    assert [row.name for row in rows] == [*OURS[:2], *users, OURS[2], framework.__name__]
-    places = ["outer"] * 2 + ["yours"] * len(users) + ["inner", "app"]
+    assert [row.name for row in rows] == [*OURS[:2], *users, *OURS[2:], framework.__name__]
+    places = ["outer"] * 2 + ["yours"] * len(users) + ["inner"] * 2 + ["app"]
     assert [row.place for row in rows] == places
     assert [row.position for row in rows] == list(range(1, len(rows) + 1))
     assert all(row.sees and row.why for row in rows)
@@ -182,16 +186,40 @@ def test_describe_shows_the_users_middlewares_in_their_places(framework, install
 
 def test_describe_around_any_other_app_has_all_layers_in_the_order_of_the_table():
     rows = install(by_hand("answers")).describe()
-    assert [row.name for row in rows] == [*OURS[:2], "function"]
-    assert [row.name for row in rows[:-1]] == [rank.name for rank in ORDER][:2]
+    assert [row.name for row in rows] == [*OURS[:3], "function"]
+    not_there = (FRONT_CACHE, REQUEST_SCOPE)  # another place for the cache; nothing in between
+    assert [row.name for row in rows[:-1]] == [
+        rank.name for rank in ORDER if rank not in not_there
+    ]  # fmt: skip
+
+
+@FRAMEWORKS
+def test_the_cache_stands_before_the_users_middlewares_where_a_setting_says_so(framework):
+    app = framework(routes=[Route("/items/{id}", item)], middleware=[Middleware(Auth)])
+    perf = install(app, Settings(cache={"position": "outer"}, metrics=EVERY_REQUEST))
+    assert [(row.name, row.place) for row in perf.describe()] == [
+        ("metrics", "outer"),
+        ("operator endpoints", "outer"),
+        ("response cache in front", "outer"),
+        ("Auth", "yours"),
+        ("request scope", "inner"),
+        (framework.__name__, "app"),
+    ]
+    assert get(app, "/items/7", headers=[AUTHORIZED]).status == 200
+    assert list(perf.status()["overhead_us"]) == [
+        "metrics", "operator endpoints", "response cache in front", "request scope",
+    ]  # fmt: skip
+    built = chain(app.middleware_stack)
+    assert built.index("ResponseCacheMiddleware") < built.index("Auth") < built.index("Inner")
+    assert built.count("ResponseCacheMiddleware") == 1
 
 
 def test_the_request_scope_is_there_where_a_middleware_stands_between():
     app = Starlette()
     perf = install(app, Settings())
-    assert [row.name for row in perf.describe()] == [*OURS[:2], "Starlette"]
+    assert [row.name for row in perf.describe()] == [*OURS[:3], "Starlette"]
     app.add_middleware(Auth)
-    assert [row.name for row in perf.describe()] == [*OURS[:2], "Auth", OURS[2], "Starlette"]
+    assert [row.name for row in perf.describe()] == [*OURS[:2], "Auth", *OURS[2:], "Starlette"]
 
 
 def test_describe_follows_what_is_added_later():
@@ -480,10 +508,10 @@ def test_a_measured_request_is_like_any_other(behaviour, place):
             served = Starlette(middleware=[Middleware(CopiesScope)])
             served.router.default = core
         if metrics is not None:
-            served = install(served, Settings(metrics=metrics))
+            served = install(served, Settings(metrics=metrics, cache=NO_FIELD_ADDED))
         seen = [played(served) for _ in range(2)], core.notes
         if metrics is EVERY_REQUEST:
-            in_stack = OURS if place == "inside" else OURS[:2]
+            in_stack = OURS if place == "inside" else OURS[:3]
             assert list(served.status()["overhead_us"]) == in_stack
         return seen
 
@@ -565,14 +593,14 @@ def test_the_first_request_is_not_measured():
     get(perf)
     assert perf.status()["overhead_us"] == {}
     get(perf)
-    assert list(perf.status()["overhead_us"]) == OURS[:2]
+    assert list(perf.status()["overhead_us"]) == OURS[:3]
 
 
 def test_a_measured_request_that_fails_is_settled_too():
     perf = install(by_hand("raises"), Settings(metrics=EVERY_REQUEST))
     with suppress(AppError):
         get(perf)
-    assert list(perf.status()["overhead_us"]) == OURS[:2]
+    assert list(perf.status()["overhead_us"]) == OURS[:3]
 
 
 def test_what_the_app_and_the_server_take_is_not_charged_to_our_layers():

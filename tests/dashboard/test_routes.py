@@ -231,8 +231,13 @@ def test_status_is_one_picture_of_the_process():
     assert said["requests"]["total"] == 3
     assert said["requests"]["in_progress"] == 1, "the one that asks"
     assert [layer["name"] for layer in said["layers"]] == [
-        "metrics", "operator endpoints", "Starlette",
+        "metrics", "operator endpoints", "response cache", "Starlette",
     ]  # fmt: skip
+    assert said["cache"] == {
+        "hits": 0, "stale_hits": 0, "misses": 3, "bypassed": 0, "collapsed": 0, "revalidated": 0,
+        "stored": 0, "invalidated": 0, "hit_ratio": 0.0,
+        "entries": 0, "bytes": 0, "bytes_max": 64 << 20, "evictions": 0,
+    }  # fmt: skip
     assert set(said["resources"]["event loop probe"]) >= {"state", "required"}
     assert said["health"] == {"score": None, "inputs": []}
 

@@ -1,4 +1,4 @@
-"""The one field that default settings add: Cache-Status (RFC 9211), and nothing else."""
+"""The one field that default settings add to an answer: Cache-Status (RFC 9211), nothing else."""
 
 from collections.abc import Iterator
 from pathlib import Path

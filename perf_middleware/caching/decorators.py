@@ -65,6 +65,7 @@ def cache_response(
         shared=shared,
         bypass=bypass,
         tell_clients=None if tell_clients is None else field_value(tell_clients),
+        on_endpoint=True,
     )
 
     def decorate(endpoint: F) -> F:

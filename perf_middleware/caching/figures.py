@@ -16,8 +16,8 @@ class RouteCounts:
     """Plain counters of one route; a hit touches two of them."""
 
     __slots__ = (
-        "bypassed", "collapsed", "errors_hidden", "hit_bytes", "hits", "misses", "refused",
-        "revalidated", "stale_hits", "stored", "stored_bytes",
+        "bypassed", "collapsed", "errors_hidden", "hit_bytes", "hits", "misses", "refreshed",
+        "refused", "revalidated", "stale_hits", "stored", "stored_bytes",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -25,6 +25,7 @@ class RouteCounts:
         self.stale_hits = 0
         self.hit_bytes = 0
         self.collapsed = 0
+        self.refreshed = 0
         self.revalidated = 0
         self.errors_hidden = 0
         self.stored = 0
@@ -89,6 +90,9 @@ class CacheFigures:
         )
         yield per_route(
             "perf_cache_revalidated", "Stored responses that the app confirmed.", "revalidated"
+        )
+        yield per_route(
+            "perf_cache_refreshed", "Calls of the app that no client waited for.", "refreshed"
         )
         yield per_route(
             "perf_cache_errors_hidden", "Failures answered with a stale response.", "errors_hidden"

@@ -21,6 +21,8 @@ class CacheOptions:
     waiting_max: int = 20_000
     refresh_max: int = 16
     refresh_timeout_s: float = 30.0
+    outlive_s: float = 30.0
+    """How long the app may go on with an answer whose client has left, while it is kept."""
     early_refresh: float = 1.0
     """XFetch's beta: 0 never, larger earlier."""
     storing_share_max: float = 0.25

@@ -54,6 +54,8 @@ class CachePolicy:
     shared: bool = False
     bypass: bool = False
     tell_clients: bytes | None = None
+    on_endpoint: bool = False
+    """Found on the endpoint that the router took, and checked there at every answer."""
 
     def __post_init__(self) -> None:
         if self.shared and self.private_by:
@@ -71,6 +73,11 @@ class CachePolicy:
     def has_own_key(self) -> bool:
         """Whether the key needs more than the URL."""
         return self.query is not None or self.key is not None or bool(self.private_by)
+
+    @property
+    def is_for_all_or_one(self) -> bool:
+        """Whether it says whose the answer is: everybody's, or the one's in the key."""
+        return self.shared or bool(self.private_by)
 
     def covers(self, credentials: frozenset[bytes]) -> bool:
         """Whether this rule makes it safe to share an answer to a request that carries these."""

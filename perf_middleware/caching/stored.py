@@ -21,6 +21,7 @@ from perf_middleware.caching.syntax.etags import parse_etag
 if TYPE_CHECKING:
     from perf_middleware.caching.cache_status import CacheStatus
     from perf_middleware.caching.fields import Headers, Lines
+    from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.syntax.directives import ResponseDirectives
     from perf_middleware.caching.syntax.etags import EntityTag
 
@@ -61,8 +62,8 @@ class StoredResponse:
     __slots__ = (
         "body", "born_us", "counts", "early_from_us", "etag", "fresh_until_us", "headers", "hits",
         "initial_age_us", "key", "last_modified", "lifetimes", "lines", "not_modified_headers",
-        "primary", "produced_us", "route", "rule", "shown_age_s", "size_bytes", "status",
-        "stored_us", "tags", "tail", "target", "usable_if_error_us", "usable_until_us", "vary",
+        "primary", "produced_us", "route", "rule", "rule_name", "shown_age_s", "size_bytes",
+        "status", "stored_us", "tags", "tail", "target", "usable_if_error_us", "usable_until_us", "vary",
     )  # fmt: skip
 
     def __init__(
@@ -82,7 +83,7 @@ class StoredResponse:
         vary: tuple[bytes, ...],
         tags: tuple[str, ...],
         route: str,
-        rule: str | None,
+        rule: CachePolicy | None,
     ) -> None:
         self.primary = primary
         self.key = key
@@ -94,6 +95,7 @@ class StoredResponse:
         self.tags = tags
         self.route = route
         self.rule = rule
+        self.rule_name = None if rule is None else rule.name
         self.hits = 0
         self.counts = _UNCOUNTED
         self.produced_us = produced_us
@@ -138,15 +140,15 @@ class StoredResponse:
             fields.append((b"if-modified-since", self.last_modified))
         return fields
 
-    def show(self, now_us: int, status: CacheStatus) -> Headers:
+    def show(self, now_us: int, status: CacheStatus | None) -> Headers:
         """Age and Cache-Status of a hit at `now_us`, written once a second."""
         age_s = max(0, now_us - self.born_us) // US_PER_S
         if age_s != self.shown_age_s:
             ttl_s = (self.fresh_until_us - self.born_us) // US_PER_S - age_s
-            self.tail = [
-                (b"age", b"%d" % age_s),
-                (b"cache-status", status.hit(ttl_s=ttl_s, detail=self.rule)),
-            ]
+            self.tail = [(b"age", b"%d" % age_s)]
+            if status is not None:
+                value = status.hit(ttl_s=ttl_s, detail=self.rule_name)
+                self.tail.append((b"cache-status", value))
             self.shown_age_s = age_s
         return self.tail
 
@@ -165,6 +167,12 @@ class StoredResponse:
         if self.etag is not None or self.last_modified is not None:
             until_us += VALIDATED_FOR_S * US_PER_S
         return until_us
+
+    def is_safe_for(self, credentials: frozenset[bytes]) -> bool:
+        """Whether a request that carries these may have it: by its own rule, or by its Vary."""
+        if not credentials or (self.rule is not None and self.rule.covers(credentials)):
+            return True
+        return credentials.issubset(self.vary)
 
     def make_stale(self, now_us: int) -> None:
         """A soft purge: from now on only for those who may have it stale."""

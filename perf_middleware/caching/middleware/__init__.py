@@ -14,7 +14,7 @@ import anyio
 from perf_middleware.caching.invalidation import SAFE_METHODS, invalidates
 from perf_middleware.caching.judgement import credentials_reason
 from perf_middleware.caching.middleware.answers import answer, send_gateway_timeout, send_whole
-from perf_middleware.caching.middleware.forwarding import Forwarding
+from perf_middleware.caching.middleware.forwarding import Forwarding, personal
 from perf_middleware.caching.middleware.request import (
     SPECIAL,
     CacheRequest,
@@ -71,7 +71,10 @@ class ResponseCacheMiddleware:
             if method not in SAFE_METHODS:
                 send = self._invalidating(scope, send)
             return await self.app(scope, receive, send)
-        fields = dict(scope["headers"])
+        headers = scope["headers"]
+        if type(headers) is not list:
+            headers = scope["headers"] = list(headers)  # an iterator can be read once
+        fields = dict(headers)
         host = fields.get(b"host", b"")
         key = primary_key(scope, host)
         if self._has_rules or scope["path"] in self._rules:
@@ -80,7 +83,8 @@ class ResponseCacheMiddleware:
             rule = None
         special = None if SPECIAL.isdisjoint(fields) else self._special.of(fields)
         stored = self._get(key)
-        if special is None and (rule is None or not rule.needs_request):
+        is_plain = special is None and not ("session" in scope or "user" in scope)
+        if is_plain and (rule is None or not rule.needs_request):
             if type(stored) is StoredResponse:
                 now_us = self._clock()
                 if now_us < stored.early_from_us:
@@ -88,12 +92,13 @@ class ResponseCacheMiddleware:
                     stored.hits += 1
                     counts = stored.counts
                     counts.hits += 1
-                    counts.hit_bytes += len(stored.body)
+                    if method == "GET":
+                        counts.hit_bytes += len(stored.body)
                     if cache.name_route is not None:
                         cache.name_route(stored.route)
                     if cache.hit_hooks:
                         cache.tell("hit", stored)
-                    tail = stored.show(now_us, cache.status_field)
+                    tail = stored.show(now_us, cache.shown_status)
                     return await send_whole(send, stored, tail, head=method == "HEAD")
             elif stored is None:
                 request = CacheRequest(scope, receive, send, host=host, primary=key, rule=rule)
@@ -116,12 +121,17 @@ class ResponseCacheMiddleware:
         rule = request.rule
         if rule is not None and (rule.bypass or not request.take_rule(rule)):
             return await self._bypass(request, "rule", may_keep=False)
+        whose = personal(request.scope)
+        if whose is not None and not (rule is not None and rule.is_for_all_or_one):
+            return await self._bypass(request, whose)
         stored, reason = self._select(request)
         credentials = request.credentials
-        if credentials and not (rule is not None and rule.covers(credentials)):
-            names = stored.vary if stored is not None else ()
-            if not credentials.issubset(names):
-                return await self._bypass(request, credentials_reason(credentials))
+        if stored is not None:
+            is_safe = stored.is_safe_for(credentials)
+        else:
+            is_safe = not credentials or (rule is not None and rule.covers(credentials))
+        if not is_safe:
+            return await self._bypass(request, credentials_reason(credentials))
         if stored is None:
             if directives is not None and directives.only_if_cached:
                 return await self._only_if_cached(request, reason)
@@ -163,13 +173,12 @@ class ResponseCacheMiddleware:
         counts = stored.counts
         counts.hits += 1
         counts.stale_hits += stale
-        counts.hit_bytes += len(stored.body)
         if cache.name_route is not None:
             cache.name_route(stored.route)
         if cache.hit_hooks:
             cache.tell("hit", stored)
-        tail = stored.show(now_us, cache.status_field)
-        await answer(request, stored, tail, wall_s=int(cache.wall_s()))
+        tail = stored.show(now_us, cache.shown_status)
+        counts.hit_bytes += await answer(request, stored, tail, wall_s=int(cache.wall_s()))
 
     async def _bypass(self, request: CacheRequest, why: str, *, may_keep: bool = True) -> Any:
         forwarding = Forwarding(
@@ -178,7 +187,7 @@ class ResponseCacheMiddleware:
             "bypass",
             detail=why,
             may_keep=may_keep,
-            counted_as="credentials" if request.credentials else why,
+            counted_as=why.partition(":")[0],
         )
         return await forwarding.run(self.app)
 
@@ -186,8 +195,11 @@ class ResponseCacheMiddleware:
         cache = self.cache
         misses = cache.figures.of("unmatched").misses
         misses["only-if-cached"] = misses.get("only-if-cached", 0) + 1
-        value = cache.status_field.forward(reason, detail="only-if-cached")
-        await send_gateway_timeout(request.send, [(b"cache-status", value)])
+        tail = []
+        if cache.shown_status is not None:
+            value = cache.shown_status.forward(reason, detail="only-if-cached")
+            tail.append((b"cache-status", value))
+        await send_gateway_timeout(request.send, tail)
 
     async def _miss(
         self, request: CacheRequest, reason: Forward, stored: StoredResponse | None = None
@@ -235,7 +247,7 @@ class ResponseCacheMiddleware:
         if rule is not request.rule and not request.take_rule(rule):
             return False
         stored, _ = self._select(request)
-        if stored is None:
+        if stored is None or not stored.is_safe_for(request.credentials):
             return False
         now_us = self._clock()
         if failed:

@@ -24,23 +24,32 @@ if TYPE_CHECKING:
 
 async def answer(
     request: CacheRequest, stored: StoredResponse, tail: Headers, *, wall_s: int
-) -> None:
-    """The stored response as the client asked for it: its conditions, its ranges, its method."""
+) -> int:
+    """The stored response as the client asked for it: its conditions, its ranges, its method.
+
+    How many bytes of a body were sent.
+    """
     asked = request.rewritten_from or request
     if is_not_modified(stored, asked.lines, now_s=wall_s):
         await send_not_modified(request.send, stored, tail)
-        return
+        return 0
     wanted = asked.lines.get(b"range", [])
     may_be_part = len(wanted) == 1 and stored.status == 200 and not asked.is_head
-    if may_be_part and await _sent_in_parts(request, stored, tail, wanted[0], wall_s=wall_s):
-        return
+    if may_be_part:
+        sent_bytes = await _sent_in_parts(request, stored, tail, wanted[0], wall_s=wall_s)
+        if sent_bytes is not None:
+            return sent_bytes
     await send_whole(request.send, stored, tail, head=asked.is_head)
+    return 0 if asked.is_head else len(stored.body)
 
 
 async def _sent_in_parts(
     request: CacheRequest, stored: StoredResponse, tail: Headers, wanted: bytes, *, wall_s: int
-) -> bool:
-    """Whether the client was sent what it wanted of the body, or 416 (RFC 9110 §14.2)."""
+) -> int | None:
+    """Send what the client wants of the body, or 416; None where it is to have the whole.
+
+    How many bytes of bodies were sent.  Source: RFC 9110 §14.2.
+    """
     fields = dict(stored.headers)
     if_range = (request.rewritten_from or request).lines.get(b"if-range", (None,))
     modified = stored.last_modified
@@ -57,7 +66,7 @@ async def _sent_in_parts(
     )
     match verdict:
         case Whole():
-            return False
+            return None
         case Parts(parts):
             status = 206
             headers, pieces = partial_content(stored.headers, stored.body, parts)
@@ -73,7 +82,7 @@ async def _sent_in_parts(
     for piece in pieces:
         await request.send({"type": "http.response.body", "body": piece, "more_body": True})
     await request.send({"type": "http.response.body", "body": b""})
-    return True
+    return sum(map(len, pieces))
 
 
 async def send_whole(send: Send, stored: StoredResponse, tail: Headers, *, head: bool) -> None:

@@ -25,7 +25,7 @@ from perf_middleware.route_templates import UNMATCHED
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    from perf_middleware.asgi import ASGIApp, Message
+    from perf_middleware.asgi import ASGIApp, Message, Scope
     from perf_middleware.caching.cache_status import Forward
     from perf_middleware.caching.fields import Lines
     from perf_middleware.caching.figures import RouteCounts
@@ -46,7 +46,8 @@ class Forwarding:
     """Passes one answer of the app on, and keeps it where that is allowed.
 
     `validating` is the stored response that the app is asked about; `flight` is open for others who
-    wait for the outcome.
+    wait for the outcome.  `counted_as` is the reason in the figures where it is not `reason`; None
+    for a refresh that no client waits for.
     """
 
     # Defaults of the class, set on few: a request that is only passed on pays for none of them.
@@ -71,12 +72,12 @@ class Forwarding:
         validating: StoredResponse | None = None,
         detail: str | None = None,
         may_keep: bool = True,
-        counted_as: str | None = None,
+        counted_as: str | None = "",
     ) -> None:
         self._cache = cache
         self._request = request
         self._reason: Forward = reason
-        self._counted_as = counted_as or reason
+        self._counted_as = reason if counted_as == "" else counted_as
         self._detail = detail
         self._may_keep = may_keep
         self._flight = flight
@@ -109,7 +110,7 @@ class Forwarding:
             [pair for pair in request.scope["headers"] if pair[0] not in CONDITIONAL]
         )
         again.receive = Silence().receive
-        return await Forwarding(self._cache, again, "stale").run(app)
+        return await Forwarding(self._cache, again, "stale", counted_as=None).run(app)
 
     async def receive(self) -> Message:
         message = await self._request.receive()
@@ -117,7 +118,9 @@ class Forwarding:
             # Others wait for this answer, or it is nearly stored: the app is not told to stop yet.
             self._client_gone = True
             self._finished = self._finished or anyio.Event()
-            await self._finished.wait()
+            with anyio.move_on_after(self._cache.options.outlive_s):
+                await self._finished.wait()
+            self._let_go("abandoned")
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -160,15 +163,23 @@ class Forwarding:
         if request.rewritten_from is not None and cache.name_route is not None:
             cache.name_route(self._route)  # the router wrote it into a scope of ours
         rule = request.rule
-        if rule is None:
-            rule = policy_of(request.scope)
-            if rule is not None:
-                cache.learn_rule(request.scope["path"], rule)
-                if rule.bypass or not request.take_rule(rule):
-                    return self._refused(message, sent, "rule", rule.tell_clients)
+        if rule is None or rule.on_endpoint:
+            own = policy_of(request.scope)
+            if own is not rule:
+                # Learnt from here on.  Another endpoint may have answered this path before: by
+                # host, by method, or because the app changed its routes.
+                cache.learn_rule(request.scope["path"], own)
+                rule = own
+                if not request.take_rule(rule) or (rule is not None and rule.bypass):
+                    return self._refused(
+                        message, sent, "rule", None if rule is None else rule.tell_clients
+                    )
         tell_clients = None if rule is None else rule.tell_clients
         if not self._may_keep:
             return self._refused(message, sent, None, tell_clients)
+        whose = personal(request.scope)
+        if whose is not None and not (rule is not None and rule.is_for_all_or_one):
+            return self._refused(message, sent, whose, tell_clients)
         if rule is None and cache.judge.is_silent(dict(sent)) and not request.is_head:
             return self._refused(message, sent, NO_FRESHNESS, None)
         lines = cache.judge.collect(sent)
@@ -258,6 +269,8 @@ class Forwarding:
             self._unconfirmed = True
             cache.store.drop(stored.key)
             return
+        if cache.name_route is not None:
+            cache.name_route(stored.route)
         kept = cache.freshen(stored, sent, lines, request)
         cache.figures.of(stored.route).revalidated += 1
         self._release("stored" if kept else "unstorable")
@@ -278,9 +291,12 @@ class Forwarding:
         cache, request, stored = self._cache, self._request, self._validating
         assert stored is not None  # noqa: S101 - what may hide the failure
         self._hushed = self._started = True
+        if cache.name_route is not None:
+            cache.name_route(stored.route)
         counts = cache.figures.of(stored.route)
-        counts.errors_hidden += 1
-        counts.stale_hits += 1
+        if self._counted_as is not None:  # a client has this answer
+            counts.errors_hidden += 1
+            counts.stale_hits += 1
         self._release("failed")
         await answer(
             request,
@@ -323,11 +339,15 @@ class Forwarding:
         self._route = cache.route_of(self._request.scope, self._root_path)
         counts = self._counts = cache.figures.of(self._route)
         reason = self._counted_as
+        if reason is None:
+            counts.refreshed += 1
+            return counts
         reasons = counts.bypassed if self._reason == "bypass" else counts.misses
         reasons[reason] = reasons.get(reason, 0) + 1
         return counts
 
     def _count_refusal(self, why: str) -> None:
+        why = why.partition(":")[0]  # of credentials a client may send any set
         refused = (self._counts or self._count()).refused
         refused[why] = refused.get(why, 0) + 1
 
@@ -351,6 +371,18 @@ class Forwarding:
             self._let_go("incomplete")
         else:
             self._release("failed")
+
+
+def personal(scope: Scope) -> str | None:
+    """What a middleware outside made of the request that makes its answer one client's own.
+
+    A session's cookie and Vary are added further out, after this cache has seen the answer.
+    """
+    if scope.get("session"):
+        return "session"
+    if getattr(scope.get("user"), "is_authenticated", False):
+        return "user"
+    return None
 
 
 async def _nothing() -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from perf_middleware.asgi import Message
-    from perf_middleware.caching.fields import Headers, Lines
+    from perf_middleware.caching.fields import Lines
     from perf_middleware.caching.judgement import Keep
     from perf_middleware.caching.middleware.request import CacheRequest
     from perf_middleware.caching.runtime import ResponseCache
@@ -26,7 +26,7 @@ LENGTH_DIGITS_MAX = 15
 class Keeping:
     """Collects one body; every refusal is a word for Cache-Status and the counters."""
 
-    __slots__ = ("_cache", "_held_bytes", "_keep", "_parts", "_request", "_sent", "_status")
+    __slots__ = ("_cache", "_headers", "_held_bytes", "_keep", "_parts", "_request", "_status")
 
     def __init__(
         self,
@@ -41,7 +41,9 @@ class Keeping:
         self._request = request
         self._keep = keep
         self._status = status
-        self._sent = sent
+        # A copy now: a layer outside, or the app itself, may edit the list that goes out.
+        rule = request.rule
+        self._headers = keep.headers(sent, rule.tell_clients if rule is not None else None)
         self._parts: list[bytes] = []
         self._held_bytes = 0
 
@@ -71,6 +73,8 @@ class Keeping:
         length = keep.lines.get(b"content-length")
         if length is not None and int(length[0]) != len(body):
             return "incomplete"
+        if length is None and self._status != 204:
+            self._headers.append((b"content-length", b"%d" % len(body)))
         rule = request.rule
         tags = rule.tags_for(request.scope.get("path_params") or {}) if rule is not None else ()
         groups = keep.lines.get(b"cache-groups")
@@ -88,7 +92,7 @@ class Keeping:
             key=key,
             target=target,
             status=self._status,
-            headers=self._headers(len(body)),
+            headers=self._headers,
             lines=keep.lines,
             body=body,
             lifetimes=keep.lifetimes,
@@ -98,16 +102,9 @@ class Keeping:
             vary=keep.vary,
             tags=tags,
             route=route,
-            rule=request.rule_name,
+            rule=rule,
         )
         return None if cache.keep(stored) else "no-room"
-
-    def _headers(self, body_bytes: int) -> Headers:
-        keep, rule = self._keep, self._request.rule
-        headers = keep.headers(self._sent, rule.tell_clients if rule is not None else None)
-        if b"content-length" not in keep.lines and self._status != 204:
-            headers.append((b"content-length", b"%d" % body_bytes))
-        return headers
 
 
 def no_room_for(cache: ResponseCache, message: Message, lines: Lines) -> str | None:

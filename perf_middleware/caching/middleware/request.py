@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import Message, Receive, Scope, Send
     from perf_middleware.caching.fields import Lines
     from perf_middleware.caching.rules import CachePolicy
+
+logger = logging.getLogger("perf_middleware.caching")
 
 CONDITIONAL: Final = frozenset({b"if-none-match", b"if-modified-since"})
 PRECONDITIONS: Final = frozenset({b"if-match", b"if-unmodified-since"})
@@ -170,7 +173,11 @@ class CacheRequest:
         self.rule = rule
         self.primary = self.url
         if rule is not None and rule.has_own_key:
-            suffix = rule.key_suffix(self.scope, self.lines)
+            try:
+                suffix = rule.key_suffix(self.scope, self.lines)
+            except Exception:
+                logger.exception("the key of the cache rule %s failed: not cached", rule.name)
+                return False
             if suffix is None:
                 return False
             own_query = rule.query is not None

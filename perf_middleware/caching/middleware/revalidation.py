@@ -61,7 +61,7 @@ async def refresh(
     asking.send = _unheard
     asking.receive = Silence().receive
     asking.directives = None
-    forwarding = Forwarding(cache, asking, "stale", validating=stored)
+    forwarding = Forwarding(cache, asking, "stale", validating=stored, counted_as=None)
     try:
         with anyio.move_on_after(cache.options.refresh_timeout_s) as deadline:
             await forwarding.run(app)

@@ -77,12 +77,15 @@ class ResponseCache:
         self.rules = RuleBook(rules)
         self.judge = Judge(self.options)
         self.status_field = CacheStatus(name)
+        self.shown_status = self.status_field if self.options.status_header else None
         self.figures = CacheFigures()
         self.flights = Flights(waiting_max=self.options.waiting_max)
         self.purges = PurgeLog()
         self.refreshing: set[bytes] = set()
         self.storing_bytes = 0
-        self.storing_bytes_max = int(bytes_max * self.options.storing_share_max)
+        self.storing_bytes_max = max(
+            int(bytes_max * self.options.storing_share_max), self.options.entry_bytes_max
+        )
         self.rule_of_path: dict[str, CachePolicy | None] = {}
         self.unstorable: set[bytes] = set()
         self.name_route: Callable[[str], None] | None = None
@@ -145,7 +148,10 @@ class ResponseCache:
     def learn_rule(self, path: str, rule: CachePolicy | None) -> None:
         if len(self.rule_of_path) >= PATHS_MAX:
             self.rule_of_path.clear()  # learnt again at the price of one miss each
-        self.rule_of_path[path] = rule
+        if rule is None and not self.rules:
+            self.rule_of_path.pop(path, None)
+        else:
+            self.rule_of_path[path] = rule
 
     def note_unstorable(self, key: bytes) -> None:
         """Remember that nothing came of `key`: its requests need not wait for each other."""
@@ -308,7 +314,7 @@ class ResponseCache:
         store = self.store
         store.expire(self.clock())
         return self.figures.families(
-            entries=len(store),
+            entries=store.responses,
             size_bytes=store.size_bytes,
             bytes_max=store.bytes_max,
             evictions=store.evictions,
@@ -318,7 +324,7 @@ class ResponseCache:
     def status(self) -> dict[str, Any]:
         """The totals and the size of the store, JSON-able."""
         return self.figures.totals() | {
-            "entries": len(self.store),
+            "entries": self.store.responses,
             "bytes": self.store.size_bytes,
             "bytes_max": self.store.bytes_max,
             "evictions": self.store.evictions,

@@ -34,6 +34,7 @@ class MemoryStore:
         self._by_path: dict[bytes, set[bytes]] = {}
         self._by_tag: dict[str, set[bytes]] = {}
         self.expired = 0
+        self.responses = 0
         # The hot path: one call less.
         self.get: Callable[[bytes], Found | None] = self._entries.get
 
@@ -128,7 +129,7 @@ class MemoryStore:
 
     def clear(self) -> int:
         """Let go of everything; how many stored responses there were."""
-        count = len(self.all())
+        count, self.responses = self.responses, 0
         self._entries.clear()
         self._by_path.clear()
         self._by_tag.clear()
@@ -146,12 +147,14 @@ class MemoryStore:
         return [entry for entry in found if isinstance(entry, StoredResponse)]
 
     def _link(self, stored: StoredResponse) -> None:
+        self.responses += 1
         self._expiry.schedule(stored.key, stored.useless_from_us)
         self._by_path.setdefault(path_of(stored.target), set()).add(stored.key)
         for tag in stored.tags:
             self._by_tag.setdefault(tag, set()).add(stored.key)
 
     def _unlink(self, stored: StoredResponse) -> None:
+        self.responses -= 1
         self._expiry.cancel(stored.key)
         _discard(self._by_path, path_of(stored.target), stored.key)
         for tag in stored.tags:

@@ -1,0 +1,445 @@
+"""Lets a cache live through many requests and asks the oracle about each answer.
+
+`make_cache(app, clock, wall_s)` wraps an ASGI app: `clock` gives whole microseconds of a monotonic
+clock, `wall_s` Unix seconds; both move only when the driver moves them.  A life is a fresh cache, a
+fresh app and some hundred requests in order, or in handfuls at once; lives follow each other until
+enough pairs are made.  The same seed makes the same run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, TypeAlias
+
+from tests.caching.oracle.exchanges import Exchanged, Served, Target, traced
+from tests.caching.oracle.fields import members
+from tests.caching.oracle.generate import Asked, Nature, Reply
+from tests.caching.oracle.rules import OUR_HOUSE, House, unsafe
+
+MakeCache: TypeAlias = Callable[[Any, Callable[[], int], Callable[[], int]], Any]
+
+START_S = 1_800_000_000.0
+LIFE_REQUESTS = 250
+AT_ONCE_MAX = 6
+FAULTS_MAX = 25
+SETTLE_STEPS_MAX = 200
+BY_WHOM = b"x-request"
+"""Request field that tells the app for which request it is called."""
+
+
+class AppError(Exception):
+    """The app broke off."""
+
+
+@dataclass(slots=True)
+class Fault:
+    """What the oracle said about one answer."""
+
+    seed: int
+    sentences: list[str]
+    served: Served
+    sources: list[Exchanged]
+
+    def __str__(self) -> str:
+        served = self.served
+        rows = [
+            f"seed {self.seed}, request {served.number} at {served.at_s:.2f}:",
+            *(f"  ! {sentence}" for sentence in self.sentences),
+            _request_row("asked", served.method, served.target, served.request_headers),
+            _head_row("  got", served.status, served.headers, served.body),
+            f"      raised {served.raised!r}, complete {served.complete}, cut {served.cut}",
+        ]
+        for each in self.sources:
+            mine = " (its own call)" if each.number in served.app_calls else ""
+            rows.append(
+                f"  answer {each.number} to request {each.request}{mine}, {each.at_s:.2f} to "
+                f"{each.finished_s}, complete {each.complete}:"
+            )
+            rows.append(_request_row("saw", each.method, each.target, each.request_headers))
+            rows.append(_head_row("  said", each.status, each.headers, each.body))
+        return "\n".join(rows)
+
+
+def _request_row(verb: str, method: str, target: Target, headers: object) -> str:
+    uri = (target.host + target.path).decode("latin-1")
+    return f"  {verb} {method} {target.scheme}://{uri} {headers!r:.600}"
+
+
+def _head_row(verb: str, status: int | None, headers: object, body: bytes) -> str:
+    return f"{verb} {status} {headers!r:.600} {len(body)} bytes {body[:40]!r}"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Of a run."""
+
+    pairs: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    answers: Counter[str] = field(default_factory=Counter)
+    """How many were passed on, reused, validated, ..."""
+
+    def sentences(self) -> Counter[str]:
+        return Counter(sentence for fault in self.faults for sentence in fault.sentences)
+
+
+class World:
+    """The clock, the app and all that it ever answered, in one life of a cache."""
+
+    def __init__(self, nature: Any, *, yields: Random | None = None) -> None:
+        self.now_s = START_S
+        self.tick = 0
+        self.history: list[Exchanged] = []
+        self.asked_s: list[float] = []
+        self.open_calls = 0
+        self._nature = nature
+        self._yields = yields
+
+    def clock(self) -> int:
+        return 5_000_000 + int((self.now_s - START_S) * 1_000_000)
+
+    def wall_s(self) -> int:
+        return int(self.now_s)
+
+    def next_tick(self) -> int:
+        self.tick += 1
+        return self.tick
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        """Records the call, then gives the next answer."""
+        headers = list(scope["headers"])
+        request = next(int(value) for name, value in headers if name == BY_WHOM)
+        exchanged = Exchanged(
+            number=len(self.history),
+            request=request,
+            began=self.next_tick(),
+            at_s=self.now_s,
+            asked_s=self.asked_s[request],
+            method=scope["method"],
+            target=target_of(scope),
+            request_headers=headers,
+        )
+        self.history.append(exchanged)
+        self.open_calls += 1
+        try:
+            exchanged.request_body = await _body(receive)
+            reply = self._nature.answer(
+                scope["method"],
+                headers,
+                scope.get("extensions"),
+                exchanged.number,
+                self.now_s,
+            )
+            await self._others_turn()
+            self.now_s += reply.delay_s
+            await self._say(reply, exchanged, scope, send)
+        except AppError:
+            exchanged.raised = True
+            raise
+        finally:
+            self.open_calls -= 1
+            exchanged.finished_s = self.now_s
+            exchanged.ended = self.next_tick()
+
+    async def _others_turn(self) -> None:
+        if self._yields is not None:
+            for _ in range(self._yields.randrange(4)):
+                await asyncio.sleep(0)
+
+    async def _say(self, reply: Reply, exchanged: Exchanged, scope: Any, send: Any) -> None:
+        extensions = scope.get("extensions") or {}
+        if "http.response.early_hint" in extensions:
+            for message in reply.interim:
+                exchanged.others.append(message)
+                await send(message)
+        trailers = reply.trailers if "http.response.trailers" in extensions else None
+        for count, message in enumerate(self._messages(reply, trailers, extensions)):
+            if count == reply.raises_after:
+                raise AppError(exchanged.number)
+            kind = message["type"]
+            if kind == "http.response.start":
+                exchanged.status = reply.status
+                exchanged.headers = list(reply.headers)
+                message["headers"] = list(reply.headers)
+            elif kind == "http.response.body":
+                exchanged.body += message["body"]
+                await self._others_turn()
+            elif kind == "http.response.trailers":
+                exchanged.trailers = list(message["headers"])
+            else:
+                exchanged.others.append(message)
+            if _is_last(message, trailers) and kind != "http.response.pathsend":
+                # Before it is sent: who gets the last message may ask again at once.
+                exchanged.complete = _length_is_right(exchanged)
+            await send(message)
+
+    def _messages(self, reply: Reply, trailers: Any, extensions: Any) -> list[dict[str, Any]]:
+        start: dict[str, Any] = {"type": "http.response.start", "status": reply.status}
+        if trailers is not None:
+            start["trailers"] = True
+        if reply.sends_path and "http.response.pathsend" in extensions and not trailers:
+            return [start, {"type": "http.response.pathsend", "path": "/nowhere/file"}]
+        bodies: list[dict[str, Any]] = [
+            {"type": "http.response.body", "body": chunk, "more_body": True}
+            for chunk in reply.chunks
+        ]
+        bodies[-1]["more_body"] = False
+        if trailers is None:
+            return [start, *bodies]
+        end = {"type": "http.response.trailers", "headers": trailers, "more_trailers": False}
+        return [start, *bodies, end]
+
+    # --- the client ------------------------------------------------------------------------------
+
+    async def ask(self, cache: Any, asked: Asked) -> Served:
+        """One request, until the cache returns or raises."""
+        number = len(self.asked_s)
+        self.asked_s.append(self.now_s)
+        headers = [*asked.headers, (BY_WHOM, b"%d" % number)]
+        served = Served(
+            number=number,
+            began=self.next_tick(),
+            at_s=self.now_s,
+            method=asked.method,
+            target=asked.target,
+            request_headers=headers,
+            request_body=asked.body,
+        )
+        client = Client(self, served, asked)
+        try:
+            await cache(scope_of(asked, list(headers)), client.receive, client.send)
+        except Exception as exc:  # noqa: BLE001 - the oracle judges it
+            served.raised = None if served.cut and isinstance(exc, OSError) else exc
+        served.answered_s = self.now_s if served.answered_s is None else served.answered_s
+        return served
+
+    async def settle(self) -> None:
+        """Let background calls of the app come to their end."""
+        for step in range(SETTLE_STEPS_MAX):
+            if step > 4 and not self.open_calls:
+                return
+            await asyncio.sleep(0)
+
+    def judge(self, served: Served, house: House = OUR_HOUSE) -> list[str]:
+        served.app_calls = tuple(
+            each.number for each in self.history if each.request == served.number
+        )
+        return unsafe(served, self.history, served.answered_s or served.at_s, house)
+
+
+class Client:
+    """The server's side of one request; keeps what it is sent."""
+
+    def __init__(self, world: World, served: Served, asked: Asked) -> None:
+        self._world = world
+        self._served = served
+        self._asked = asked
+        self._said = False
+        self._count = 0
+        self._promised_trailers = False
+
+    async def receive(self) -> dict[str, Any]:
+        if not self._said:
+            self._said = True
+            return {"type": "http.request", "body": self._asked.body, "more_body": False}
+        while not self._served.cut and not self._served.complete:
+            await asyncio.sleep(0)
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        served = self._served
+        if self._count == self._asked.breaks_after:
+            served.cut = True
+            raise OSError("the client is gone")
+        self._count += 1
+        kind = message["type"]
+        if kind == "http.response.start":
+            if served.status is not None:
+                served.disorder.append("two heads")
+            served.status = message["status"]
+            served.headers = [
+                (bytes(name).lower(), bytes(value)) for name, value in message["headers"]
+            ]
+            served.answered_s = self._world.now_s
+            self._promised_trailers = bool(message.get("trailers"))
+            return
+        if kind == "http.response.early_hint":
+            served.others.append(dict(message))
+            return
+        if served.status is None or served.complete:
+            served.disorder.append(f"{kind} before the head or after the end")
+        if kind == "http.response.body":
+            served.body += message.get("body", b"")
+            served.complete = not message.get("more_body", False) and not self._promised_trailers
+        elif kind == "http.response.trailers":
+            served.trailers = list(message["headers"])
+            served.complete = not message.get("more_trailers", False)
+        elif kind == "http.response.pathsend":
+            served.others.append(dict(message))
+            served.complete = True
+        else:
+            served.disorder.append(f"unknown message {kind}")
+
+
+# --- scopes --------------------------------------------------------------------------------------
+
+
+def scope_of(asked: Asked, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+    raw_path, _, query = asked.target.path.partition(b"?")
+    host, _, port = asked.target.host.partition(b":")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": asked.method,
+        "scheme": asked.target.scheme,
+        "path": _decoded(raw_path),
+        "raw_path": raw_path,
+        "query_string": query,
+        "root_path": "",
+        "headers": headers,
+        "client": ("192.0.2.1", 50_000),
+        "server": (host.decode(), int(port or 80)),
+        "state": {},
+        "extensions": dict(asked.extensions),
+    }
+
+
+def _decoded(raw_path: bytes) -> str:
+    text = bytearray()
+    at = 0
+    while at < len(raw_path):
+        if raw_path[at] == 0x25:
+            text.append(int(raw_path[at + 1 : at + 3], 16))
+            at += 3
+        else:
+            text.append(raw_path[at])
+            at += 1
+    return text.decode("utf-8", "replace")
+
+
+def target_of(scope: Any) -> Target:
+    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+    query = scope["query_string"]
+    return Target(scope["scheme"], host, scope["raw_path"] + (b"?" + query if query else b""))
+
+
+async def _body(receive: Any) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return body
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return body
+
+
+def _is_last(message: dict[str, Any], trailers: Any) -> bool:
+    kind = message["type"]
+    if trailers is not None:
+        return kind == "http.response.trailers"
+    return kind == "http.response.body" and not message["more_body"]
+
+
+def _length_is_right(exchanged: Exchanged) -> bool:
+    lengths = members(exchanged.headers, b"content-length")
+    named = any(name.lower() == b"content-length" for name, _ in exchanged.headers)
+    if exchanged.method == "HEAD" or exchanged.status == 304 or not named:
+        return True
+    return set(lengths) == {b"%d" % len(exchanged.body)}
+
+
+# --- runs ----------------------------------------------------------------------------------------
+
+
+def fuzz(
+    make_cache: MakeCache,
+    *,
+    seed: int,
+    pairs: int,
+    at_once: bool = False,
+    house: House = OUR_HOUSE,
+    faults_max: int = FAULTS_MAX,
+) -> Outcome:
+    """`pairs` random requests; ends early when there are faults enough."""
+    outcome = Outcome()
+
+    async def run() -> None:
+        strays: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: strays.append(_stray(context)))
+        while outcome.pairs < pairs and len(outcome.faults) < faults_max:
+            life_seed = seed * 1_000_003 + outcome.pairs
+            await _live(make_cache, life_seed, outcome, pairs, at_once, house)
+            if strays:
+                served = Served(0, 0, 0, "", Target("", b"", b""), [])
+                outcome.faults.append(Fault(life_seed, list(strays), served, []))
+                strays.clear()
+
+    asyncio.run(run())
+    return outcome
+
+
+def _stray(context: dict[str, Any]) -> str:
+    return f"an exception that nobody took: {context.get('exception') or context['message']!r}"
+
+
+async def _live(
+    make_cache: MakeCache, seed: int, outcome: Outcome, pairs: int, at_once: bool, house: House
+) -> None:
+    nature, chance = Nature(seed), Random(seed + 1)
+    world = World(nature, yields=chance if at_once else None)
+    cache = make_cache(world.app, world.clock, world.wall_s)
+    for _ in range(LIFE_REQUESTS):
+        if outcome.pairs >= pairs:
+            break
+        world.now_s += nature.pause_s()
+        if at_once:
+            handful = [
+                nature.request(world.now_s) for _ in range(chance.randrange(AT_ONCE_MAX) + 1)
+            ]
+            if chance.random() < 0.5:
+                handful = [_again(handful[0]) for _ in handful]
+            answers = await asyncio.gather(*(world.ask(cache, asked) for asked in handful))
+        else:
+            answers = [await world.ask(cache, nature.request(world.now_s))]
+        await world.settle()
+        for served in answers:
+            outcome.pairs += 1
+            sentences = world.judge(served, house)
+            outcome.answers[_kind(served, world)] += 1
+            if sentences:
+                sources = traced(served, world.history)
+                outcome.faults.append(Fault(seed, sentences, served, sources))
+    await _end_strays()
+
+
+def _again(asked: Asked) -> Asked:
+    return Asked(
+        asked.method, asked.target, list(asked.headers), asked.body, None, asked.extensions
+    )
+
+
+async def _end_strays() -> None:
+    """Tasks that a cache left running end with its life."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _kind(served: Served, world: World) -> str:
+    """For the count of what a run has seen."""
+    sources = traced(served, world.history)
+    if served.status is None:
+        return "raised" if served.raised else "cut"
+    if not sources:
+        return f"the cache's own {served.status}"
+    mine = [each for each in sources if each.number in served.app_calls]
+    whose = "passed on" if len(mine) == len(sources) else "validated" if mine else "reused"
+    form = "" if served.status == sources[0].status else f" as {served.status}"
+    return whose + form

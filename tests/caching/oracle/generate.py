@@ -1,0 +1,491 @@
+"""Nasty requests and answers, the same for the same seed.
+
+A good share of the answers may be stored and of the requests may be answered from them: few
+targets, few variants.  The rest is what a cache must survive: heads that are broken, that
+contradict themselves or that look like something else.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tests.caching.oracle.exchanges import TRACE, Headers, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+T = TypeVar("T")
+
+HOSTS = (b"example.test", b"example.test", b"example.test", b"other.test:8080")
+PATHS = (
+    b"/a", b"/a", b"/a", b"/a", b"/a?x=1", b"/a?x=1", b"/a?x=2", b"/b", b"/b", b"/a%2Fb",
+    b"/a/b", b"//a", b"/%C3%A9?q=%26&r=a+b",
+)  # fmt: skip
+METHODS = ("GET",) * 82 + ("HEAD",) * 8 + (
+    "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PURGE", "PROPFIND", "get", "M-SEARCH", "TRACE",
+)  # fmt: skip
+STATUSES = (200,) * 70 + (
+    201, 202, 203, 204, 205, 206, 226, 299, 300, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404,
+    404, 405, 410, 412, 414, 416, 421, 429, 451, 499, 500, 500, 501, 502, 503, 503, 504, 504, 511,
+    599,
+)  # fmt: skip
+UNSAFE_STATUSES = (200, 200, 201, 201, 204, 204, 299, 302, 303, 304, 400, 404, 409, 500, 503, 599)
+
+GOOD_RULES = (
+    b"max-age=5", b"max-age=10", b"max-age=60", b"max-age=60", b"public, max-age=30",
+    b"public, max-age=60", b"s-maxage=20", b"s-maxage=60, max-age=1", b"max-age=3600",
+    b"max-age=10, stale-while-revalidate=10", b"max-age=2, stale-while-revalidate=20",
+    b"max-age=3, stale-if-error=30", b"max-age=1, stale-while-revalidate=5, stale-if-error=60",
+    b"max-age=5, must-revalidate", b"max-age=60, must-revalidate", b"max-age=5, immutable",
+    b"max-age=5, proxy-revalidate, stale-while-revalidate=100", b"Max-Age=30", b'max-age="20"',
+    b"s-maxage=2, stale-while-revalidate=50", b"max-age=0, stale-while-revalidate=5",
+)  # fmt: skip
+BAD_RULES = (
+    b"no-store", b"no-store, max-age=60", b"max-age=60, no-store", b"NO-STORE, max-age=60",
+    b"private, max-age=60", b"max-age=60,private", b"no-cache, max-age=60", b"no-cache",
+    b'private="x-note", max-age=60', b'no-cache="x-note", max-age=60',
+    b'private="x-note, x-other", max-age=60', b'no-cache="set-cookie", max-age=60',
+    b'private="set-cookie", max-age=60', b'private="", max-age=60', b'no-cache="", max-age=60',
+    b"private=x-note, max-age=60", b"no-cache=x-note, max-age=60", b'private="@", max-age=60',
+    b'x="no-store", max-age=60', b'x="no-store, max-age=60', b'x="a\\", no-store, y=", max-age=60',
+    b'x="\\"", no-store, max-age=60', b'"no-store", max-age=60', b'max-age=60, x="y, no-store',
+    b'x="max-age=60"', b'x="max-age=60', b'"max-age=60"', b"'max-age=60'", b"max-age='60'",
+    b"max-age", b"max-age=", b'max-age=""', b"max-age=-1", b"max-age=-60", b"max-age=+60",
+    b"max-age=60.5", b"max-age=1e3", b"max-age=0x10", b"max-age=abc", b"max-age = 60",
+    b"max-age= 60", b"max-age =60", b"max-age=6 0", b"max-age=60;no-store", b"max-age=60 no-store",
+    b"max-age=99999999999999999999", b"max-age=" + b"9" * 5000, b"max-age=2147483648",
+    b"max-age=0", b"max-age=00060", b"max-age=5, max-age=60", b"max-age=60, max-age=5",
+    b"max-age=x, max-age=60", b"max-age=60, max-age=x", b"s-maxage=x, max-age=60",
+    b"s-maxage=0, max-age=60", b"s-maxage=60, max-age=0", b"s-maxage=, max-age=60",
+    b"max-age=60, must-understand", b"must-understand, no-store, max-age=60",
+    b"max-age=2, stale-while-revalidate=x", b"max-age=2, stale-while-revalidate",
+    b"max-age=2, stale-if-error=-1", b"max-age=2, stale-while-revalidate=10, must-revalidate",
+    b"max-age=2, stale-if-error=100, must-revalidate", b"stale-while-revalidate=60",
+    b"max-age=2, stale-if-error=100, proxy-revalidate", b"stale-if-error=60, max-age=1, no-cache",
+    b"", b",", b",,,", b"=", b"=60", b"max-age=60,", b",max-age=60", b" max-age=60 ",
+    b"max-age=60,\r\n no-store", b"max-age=60\r\n\tno-store", b"max-age=60\0, no-store",
+    b"\xff\xfe", b"max-age=\xb2", b"max-age=\xd9\xa6", b"m\xe4x-age=60", b"no-st\xf6re, max-age=60",
+    b"no-store=1, max-age=60", b'no-store="0", max-age=60', b"private=?0, max-age=60",
+    b"no_store, max-age=60", b"nostore, max-age=60", b"no-store-not, max-age=60", b"public",
+    b"public=1, max-age=60", b"immutable", b"min-fresh=5", b"only-if-cached, max-age=60",
+    b"max-age=60, " + b"x, " * 1000 + b"no-store", b'max-age=60, x="' + b"a" * 9000,
+    b"max-age=60" + b" " * 2000, b"max-age=60, no-\tstore", b"\tmax-age=60", b"max-age=60\x0b",
+)  # fmt: skip
+TARGETED = (
+    b"max-age=60", b"max-age=20", b"max-age=0", b"no-store", b"private", b"no-cache",
+    b"max-age=60, private", b"max-age=60, no-store", b"max-age=60;x=1", b"max-age=60.5",
+    b'max-age="60"', b"Max-Age=60", b"max-age=60,", b"", b" ", b"max-age=60, no-store;a=?0",
+    b"max-age=10, max-age=60", b"s-maxage=60", b"max-age=3, stale-while-revalidate=10",
+    b"no-store, max-age=60 foo", b'private="x-note", max-age=60', b"@", b"max-age=60, \xff",
+    b"must-revalidate", b"max-age=-5", b"foo",
+)  # fmt: skip
+GOOD_VARY = (
+    b"accept-language", b"Accept-Language", b"x-tenant", b"accept-encoding",
+    b"accept-language, x-tenant", b"cookie", b"authorization", b"Cookie, Authorization",
+    b"x-api-key, cookie", b"origin",
+)  # fmt: skip
+BAD_VARY = (
+    b"*", b"accept-language, *", b"*, *", b"", b",", b"accept language", b'"x-tenant"',
+    b"x-tenant;", b"\xff", b"x-tenant,,accept-language", b" x-tenant ", b"x-tenant\taccept-language",
+    b"**", b"x-tenant, " * 300 + b"x-tenant", b"x-absent", b"X-TENANT", b"host", b"x-auth-token",
+    b"x-tenant\r\n", b"accept-language,x-tenant,cookie,authorization,x-api-key,x-auth-token",
+)  # fmt: skip
+TAGS = (b'"v1"', b'"v1"', b'"v2"', b'W/"v1"', b'W/"v2"', b'""', b'"a,b"', b'"v\xe41"')
+BAD_TAGS = (
+    b"v1",
+    b'"v1',
+    b'w/"v1"',
+    b"W/v1",
+    b"*",
+    b"",
+    b'"v 1"',
+    b'"v1", "v2"',
+    b"'v1'",
+    b'"\\""',
+)
+AGES = (
+    b"0", b"1", b"3", b"30", b"100", b"-1", b"abc", b"", b"3.5", b"2, 50", b"50, 2", b"x, 50",
+    b"+3", b"99999999999999999999999", b" 4 ", b"2147483648", b"\xb2", b'"5"', b"1e2",
+)  # fmt: skip
+BAD_DATES = (
+    b"0", b"-1", b"", b"now", b"Thu, 01 Jan 1970 00:00:00 GMT", b"Sun, 31 Feb 2027 10:00:00 GMT",
+    b"Sun, 06 Nov 2094 08:49:37", b"Sun, 06 Nov 2094 08:49:37 PST", b"06 Nov 2094 08:49:37 GMT",
+    b"Sun, 06 Nov 2094 25:49:37 GMT", b"Sun, 6 Nov 2094 08:49:37 GMT", b"4000000000",
+    b"2094-11-06T08:49:37Z", b"Sun, 06 Nov 2094 08:49:37 +0000", b"\xff" * 20, b"Sun, 06 Nov",
+    b"Sun, 06-Nov-94 08:49:37 GMT", b"Sun Nov  6 08:49:37 94", b"Sun, 06 Nov 99999 08:49:37 GMT",
+)  # fmt: skip
+COOKIES = (b"session=alice", b"session=bob", b"theme=dark", b"", b"\xff=\xfe")
+SECRETS = (b"Bearer alice", b"Basic Ym9iOmJvYg==", b"")
+LANGUAGES = (b"en", b"de", b"en, de", b"de, en", b"EN", b"en;q=1", b"")
+CODINGS = (b"gzip", b"gzip, br", b"br,gzip", b"br;q=0", b"*")
+HOPS = (
+    (b"connection", b"close"), (b"connection", b"x-note"), (b"connection", b"X-Note, x-other"),
+    (b"keep-alive", b"timeout=5"), (b"proxy-connection", b"keep-alive"), (b"te", b"trailers"),
+    (b"transfer-encoding", b"chunked"), (b"upgrade", b"h2c"), (b"connection", b"etag"),
+    (b"proxy-authenticate", b"Basic"), (b"proxy-authentication-info", b"x"), (b"connection", b""),
+    (b"connection", b"close, \xff, x-note"),
+)  # fmt: skip
+ASKED_RULES = (
+    b"no-cache", b"no-cache", b"no-store", b"max-age=0", b"max-age=3", b"max-age=1000",
+    b"max-stale", b"max-stale=3", b"max-stale=100", b"min-fresh=3", b"min-fresh=1000",
+    b"only-if-cached", b"only-if-cached", b"only-if-cached", b"only-if-cached, max-stale",
+    b"stale-if-error=100", b"no-transform", b"max-stale=x", b"max-age=x", b'max-age="3"',
+    b'x="no-cache"', b'x="no-cache', b"max-age=-1", b"max-age=3, max-age=1000", b"", b"\xff",
+    b",,=", b"no-cache, max-stale", b"only-if-cached, no-cache", b"max-stale=" + b"9" * 5000,
+    b"NO-CACHE", b"min-fresh", b"max-age=" + b"9" * 100, b"no-cache\r\n", b"only-if-cached=1",
+)  # fmt: skip
+RANGES = (
+    b"bytes=0-4", b"bytes=5-9", b"bytes=0-", b"bytes=3-", b"bytes=-5", b"bytes=-0", b"bytes=-9999",
+    b"bytes=0-0", b"bytes=99999-", b"bytes=5-2", b"bytes=", b"bytes", b"bytes=a-b", b"bytes=--1",
+    b"bytes=0-1,4-5", b"bytes=0-1, 4-5 ,7-", b"bytes=0-0,-1", b"items=0-4", b"BYTES=0-4",
+    b"bytes=0-4,", b"bytes=,0-4", b"bytes=0-4,99999-", b"bytes=99999-,99998-", b"bytes 0-4",
+    b"bytes=0-" + b"9" * 5000, b"bytes=" + b"0-0," * 2000 + b"0-0", b"bytes=1-2,1-2,1-3", b"\xff",
+    b"bytes= 0-4", b"bytes=0 -4", b"bytes=+0-4", b"bytes=0-4;x", b"bytes=0x0-4",
+)  # fmt: skip
+LOCATIONS = (
+    b"/a", b"/b", b"/a?x=1", b"a", b"?x=2", b"http://example.test/a", b"http://example.test/b",
+    b"https://example.test/a", b"http://other.test:8080/a", b"//other.test:8080/b", b"//",
+    b"http://example.test.evil.test/a", b"http://example.test@evil.test/a", b"", b"\xff", b"http://",
+    b"http://[::1", b"/a#fragment", b"../b", b"http://example.test:80/a", b"/b\r\n", b"/ b",
+)  # fmt: skip
+SET_COOKIES = (b"session=fresh", b"a=1; Path=/", b"b=2; Expires=Wed, 21 Oct 2037 07:28:00 GMT", b"")
+ODD_FIELDS = (
+    (b"x-note", b"one"), (b"x-note", b"two"), (b"x-other", b"three"), (b"pragma", b"no-cache"),
+    (b"warning", b'110 - "stale"'), (b"content-language", b"en"), (b"x-empty", b""),
+    (b"x-odd", b"\xff\xfe\x80"), (b"content-encoding", b"gzip"), (b"accept-ranges", b"bytes"),
+    (b"x-long", b"l" * 5000), (b"content-location", b"/a"), (b"location", b"/b"),
+    (b"x-comma", b"a, b,c"), (b"link", b"</s.css>; rel=preload"), (b"trailer", b"x-sum"),
+    (b"retry-after", b"5"), (b"accept-ranges", b"none"), (b"surrogate-control", b"max-age=99"),
+    (b"content-range", b"bytes 0-4/5"), (b"cache-groups", b'"g"'), (b"content-disposition", b"x"),
+)  # fmt: skip
+TYPES = (b"text/plain", b"application/json", b"text/html; charset=utf-8")
+SIZES = (0, 1, 10, 40, 40, 100, 100, 200, 1000)
+DELAYS_S = (0,) * 30 + (1, 2, 0.5)
+
+IMF = "%a, %d %b %Y %H:%M:%S GMT"
+RFC_850 = "%A, %d-%b-%y %H:%M:%S GMT"
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request to make."""
+
+    method: str
+    target: Target
+    headers: Headers
+    body: bytes = b""
+    breaks_after: int | None = None
+    """The client is gone after so many messages."""
+    extensions: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer to give."""
+
+    status: int
+    headers: Headers
+    chunks: list[bytes]
+    interim: list[dict[str, Any]] = field(default_factory=list)
+    trailers: Headers | None = None
+    raises_after: int | None = None
+    """Messages after which the app raises; 0: before its head."""
+    delay_s: float = 0
+    sends_path: bool = False
+
+
+def dated(unix_s: float, form: int = 0) -> bytes:
+    """An HTTP date in one of the three formats."""
+    moment = time.gmtime(unix_s)
+    if form == 2:
+        text = time.strftime("%a %b ", moment) + f"{moment.tm_mday:2d}"
+        return (text + time.strftime(" %H:%M:%S %Y", moment)).encode()
+    return time.strftime(RFC_850 if form == 1 else IMF, moment).encode()
+
+
+class Nature:
+    """Makes requests and answers out of one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = Random(seed)
+        self._chance = self._random.random
+
+    def _of(self, pool: Sequence[T]) -> T:
+        return pool[int(self._chance() * len(pool))]
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def pause_s(self) -> float:
+        """Until the next request."""
+        chance = self._chance()
+        if chance < 0.55:
+            return 0
+        if chance < 0.85:
+            return 1
+        if chance < 0.9:
+            return self._of((0.25, 0.5, 1.5))
+        return self._of((2, 3, 5, 8)) if chance < 0.985 else self._of((20, 61, 120, 4000))
+
+    def _date(self, now_s: float) -> bytes:
+        chance = self._chance()
+        if chance < 0.15:
+            return self._of(BAD_DATES)
+        shift_s = self._of((0, 0, -1, -10, -100, 5, 30, 60, 1000, -(10**8), 10**8))
+        return dated(int(now_s) + shift_s, int(chance * 9) % 3)
+
+    # --- requests --------------------------------------------------------------------------------
+
+    def request(self, now_s: float) -> Asked:
+        chance, of = self._chance, self._of
+        method = of(METHODS)
+        host = of(HOSTS)
+        target = Target("https" if chance() < 0.05 else "http", host, of(PATHS))
+        headers: Headers = [(b"host", host)]
+        add = headers.append
+        if chance() < 0.5:
+            add((b"accept-language", of(LANGUAGES[:2])))
+        elif chance() < 0.1:
+            add((b"accept-language", of(LANGUAGES)))
+        if chance() < 0.3:
+            add((b"accept-encoding", of(CODINGS)))
+        if chance() < 0.2:
+            add((b"x-tenant", of((b"one", b"two"))))
+        if chance() < 0.15:
+            self._credentials(headers)
+        if chance() < 0.12:
+            for _ in range(1 if chance() < 0.9 else 2):
+                add((b"cache-control", of(ASKED_RULES)))
+        if chance() < 0.02:
+            add((b"pragma", b"no-cache"))
+        if chance() < 0.15:
+            self._conditions(headers, now_s)
+        if chance() < 0.08:
+            self._range(headers, now_s)
+        if chance() < 0.02:
+            add(of(((b"x-odd", b"\xff"), (b"te", b"trailers"), (b"connection", b"x-tenant"),
+                    (b"origin", b"http://o.test"), (b"x-long", b"l" * 9000))))  # fmt: skip
+        asked = Asked(method, target, headers)
+        if method not in {"GET", "HEAD"} or chance() < 0.01:
+            asked.body = of((b"", b"field=1", b"x" * 300))
+            add((b"content-length", b"%d" % len(asked.body)))
+        if chance() < 0.01:
+            asked.breaks_after = of((0, 1, 1, 2))
+        if chance() < 0.1:
+            asked.extensions = {
+                "http.response.early_hint": {},
+                "http.response.trailers": {},
+                "http.response.pathsend": {},
+            }
+        return asked
+
+    def _credentials(self, headers: Headers) -> None:
+        kinds = (b"cookie", b"cookie", b"authorization", b"x-api-key", b"x-auth-token",
+                 b"proxy-authorization")  # fmt: skip
+        for _ in range(1 if self._chance() < 0.85 else 2):
+            kind = self._of(kinds)
+            headers.append((kind, self._of(COOKIES if kind == b"cookie" else SECRETS)))
+
+    def _conditions(self, headers: Headers, now_s: float) -> None:
+        chance = self._chance()
+        if chance < 0.65:
+            some = [self._of(TAGS) for _ in range(1 if chance < 0.4 else 3)]
+            if chance < 0.1:
+                some = [self._of(BAD_TAGS)]
+            elif chance < 0.12:
+                some = [b'"x%d"' % number for number in range(500)]
+            if self._chance() < 0.8:
+                headers.append((b"if-none-match", b", ".join(some)))
+            else:
+                headers.extend((b"if-none-match", tag) for tag in some)
+        if chance > 0.5:
+            headers.append((b"if-modified-since", self._date(now_s)))
+        if chance > 0.97:
+            headers.append((b"if-match", self._of(TAGS)))
+        elif chance > 0.94:
+            headers.append((b"if-unmodified-since", self._date(now_s)))
+
+    def _range(self, headers: Headers, now_s: float) -> None:
+        headers.append((b"range", self._of(RANGES)))
+        chance = self._chance()
+        if chance < 0.03:
+            headers.append((b"range", self._of(RANGES)))
+        if chance > 0.6:
+            validator = self._of(TAGS) if chance < 0.85 else self._date(now_s)
+            headers.append((b"if-range", self._of(BAD_TAGS) if chance > 0.95 else validator))
+
+    # --- answers ---------------------------------------------------------------------------------
+
+    def answer(self, method: str, headers: Headers, extensions: object, number: int, now_s: float):
+        """The app's answer `number` to a request as the app sees it."""
+        chance = self._chance
+        asked = {name for name, _ in headers}
+        if method not in {"GET", "HEAD"}:
+            reply = self._written(number, now_s)
+        elif (b"if-none-match" in asked or b"if-modified-since" in asked) and chance() < 0.5:
+            reply = self._not_modified(headers, number, now_s)
+        elif chance() < 0.65:
+            reply = self._well_behaved(number, now_s)
+        else:
+            reply = self._anything(number, now_s)
+        if b"range" in asked and reply.status == 200 and chance() < 0.4:
+            self._make_partial(reply)
+        if method == "HEAD" and chance() < 0.9:
+            reply.chunks = [b""]
+        self._oddities(reply, extensions)
+        return reply
+
+    def _traced(self, number: int) -> Headers:
+        return [(TRACE + b"%d" % number, b"1"), (b"content-type", self._of(TYPES))]
+
+    def _body(self, number: int) -> bytes:
+        size = self._of(SIZES)
+        return (b"answer %d " % number * (size // 8 + 1))[:size] if size else b""
+
+    def _well_behaved(self, number: int, now_s: float) -> Reply:
+        chance, of = self._chance, self._of
+        head = self._traced(number)
+        head.append((b"cache-control", of(GOOD_RULES)))
+        if chance() < 0.6:
+            head.append((b"etag", of(TAGS)))
+        if chance() < 0.3:
+            head.append((b"last-modified", dated(now_s - of((0, 1, 10, 100)))))
+        if chance() < 0.2:
+            head.append((b"vary", of(GOOD_VARY)))
+        if chance() < 0.3:
+            head.append((b"date", dated(now_s - of((0, 0, 0, 1, 3)))))
+        if chance() < 0.1:
+            head.append((b"age", of(AGES[:4])))
+        body = self._body(number) or b"answer %d " % number
+        if chance() < 0.6:
+            head.append((b"content-length", b"%d" % len(body)))
+        status = 200 if chance() < 0.85 else of(STATUSES)
+        return self._reply(status, head, body)
+
+    def _reply(self, status: int, head: Headers, body: bytes) -> Reply:
+        if status in {204, 304}:
+            body = b""
+            head = [each for each in head if each[0] != b"content-length"]
+        if len(body) > 20 and self._chance() < 0.3:
+            return Reply(status, head, [body[:7], body[7:20], body[20:]])
+        return Reply(status, head, [body])
+
+    def _anything(self, number: int, now_s: float) -> Reply:
+        chance, of = self._chance, self._of
+        head = self._traced(number)
+        for _ in range(of((0, 1, 1, 1, 1, 2, 3))):
+            head.append((b"cache-control", of(BAD_RULES if chance() < 0.7 else GOOD_RULES)))
+        if chance() < 0.15:
+            for _ in range(of((1, 1, 2))):
+                head.append((b"cdn-cache-control", of(TARGETED)))
+        if chance() < 0.25:
+            for _ in range(of((1, 1, 1, 2))):
+                head.append((b"expires", self._date(now_s)))
+        if chance() < 0.3:
+            for _ in range(of((1, 1, 1, 2))):
+                head.append((b"date", self._date(now_s)))
+        if chance() < 0.15:
+            for _ in range(of((1, 1, 1, 2))):
+                head.append((b"age", of(AGES)))
+        if chance() < 0.2:
+            for _ in range(of((1, 1, 2))):
+                head.append((b"vary", of(BAD_VARY if chance() < 0.6 else GOOD_VARY)))
+        if chance() < 0.5:
+            head.append((b"etag", of(TAGS if chance() < 0.7 else BAD_TAGS)))
+        if chance() < 0.2:
+            head.append((b"last-modified", self._date(now_s)))
+        if chance() < 0.12:
+            head.extend((b"set-cookie", of(SET_COOKIES)) for _ in range(of((1, 2, 3))))
+        for _ in range(of((0, 0, 0, 1, 2))):
+            head.append(of(ODD_FIELDS))
+        if chance() < 0.1:
+            head.append((b"connection", b"x-note"))
+            head.append((b"x-note", b"hop"))
+        if chance() < 0.1:
+            head.append(of(HOPS))
+        if chance() < 0.05:
+            head.append(of(HOPS))
+        body = self._body(number)
+        if chance() < 0.4:
+            length = b"%d" % len(body)
+            if chance() < 0.25:
+                twice = length + b", " + length
+                length = of((b"%d" % (len(body) + 3), b"1", b"x", b"-1", twice, b""))
+            head.append((b"content-length", length))
+        if chance() < 0.2:
+            self._random.shuffle(head)
+        if chance() < 0.1:
+            head = [(name.title() if chance() < 0.5 else name, value) for name, value in head]
+        return self._reply(of(STATUSES), head, body)
+
+    def _not_modified(self, asked: Headers, number: int, now_s: float) -> Reply:
+        chance, of = self._chance, self._of
+        head = self._traced(number)[:1]
+        given = [value for name, value in asked if name == b"if-none-match"]
+        since = [value for name, value in asked if name == b"if-modified-since"]
+        if chance() < 0.7:
+            tag = given[0].split(b",")[0].strip() if given else of(TAGS)
+            head.append((b"etag", tag if chance() < 0.85 else of(TAGS)))
+        if chance() < 0.2:
+            head.append((b"last-modified", since[0] if since else self._date(now_s)))
+        if chance() < 0.5:
+            head.append((b"cache-control", of(GOOD_RULES if chance() < 0.7 else BAD_RULES)))
+        if chance() < 0.4:
+            head.append((b"date", dated(now_s) if chance() < 0.7 else self._date(now_s)))
+        if chance() < 0.1:
+            head.append((b"age", of(AGES)))
+        if chance() < 0.1:
+            head.append((b"vary", of(GOOD_VARY)))
+        if chance() < 0.1:
+            head.append((b"set-cookie", of(SET_COOKIES)))
+        if chance() < 0.1:
+            head.append(of(HOPS))
+        if chance() < 0.1:
+            head.append(of(ODD_FIELDS[:5]))
+        if chance() < 0.1:
+            head.append((b"content-length", of((b"0", b"5", b"100"))))
+        if chance() < 0.1:
+            head.append((b"content-type", b"text/renewed"))
+        return Reply(304, head, [b""])
+
+    def _written(self, number: int, now_s: float) -> Reply:
+        """The answer to any other method than GET and HEAD."""
+        chance, of = self._chance, self._of
+        head = self._traced(number)
+        if chance() < 0.4:
+            head.append((b"cache-control", of(GOOD_RULES)))
+        for name in (b"location", b"content-location"):
+            if chance() < 0.25:
+                head.extend((name, of(LOCATIONS)) for _ in range(of((1, 1, 1, 1, 2))))
+        if chance() < 0.1:
+            head.append((b"etag", of(TAGS)))
+        if chance() < 0.1:
+            head.append((b"set-cookie", of(SET_COOKIES)))
+        return self._reply(of(UNSAFE_STATUSES), head, self._body(number))
+
+    def _make_partial(self, reply: Reply) -> None:
+        body = b"".join(reply.chunks)
+        part = body[:5]
+        reply.status = 206 if self._chance() < 0.9 else 416
+        reply.headers = [each for each in reply.headers if each[0].lower() != b"content-length"]
+        reply.headers.append((b"content-range", b"bytes 0-4/%d" % max(5, len(body))))
+        reply.chunks = [part]
+
+    def _oddities(self, reply: Reply, extensions: object) -> None:
+        chance, of = self._chance, self._of
+        if chance() < 0.03:
+            reply.delay_s = of(DELAYS_S[30:])
+        if chance() < 0.03:
+            reply.raises_after = of((0, 0, 1, 2))
+        elif chance() < 0.02:
+            reply.chunks = [b"", *reply.chunks, b""]
+        if extensions:
+            if chance() < 0.3:
+                link = b"</%d.css>; rel=preload" % int(chance() * 1e6)
+                reply.interim = [{"type": "http.response.early_hint", "links": [link]}]
+            if chance() < 0.3:
+                reply.trailers = [(b"x-sum", b"%d" % int(chance() * 1e6))]
+            elif chance() < 0.1:
+                reply.sends_path = True

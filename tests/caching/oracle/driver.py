@@ -27,6 +27,8 @@ LIFE_REQUESTS = 250
 AT_ONCE_MAX = 6
 FAULTS_MAX = 25
 SETTLE_STEPS_MAX = 200
+WAITING_STEPS_MAX = 5_000
+LIFE_S_MAX = 60.0  # only a hang reaches it
 BY_WHOM = b"x-request"
 """Request field that tells the app for which request it is called."""
 
@@ -245,8 +247,12 @@ class Client:
         if not self._said:
             self._said = True
             return {"type": "http.request", "body": self._asked.body, "more_body": False}
-        while not self._served.cut and not self._served.complete:
+        for _ in range(WAITING_STEPS_MAX):
+            if self._served.cut or self._served.complete:
+                break
             await asyncio.sleep(0)
+        else:
+            self._served.disorder.append("waits for the client, who waits for the answer")
         return {"type": "http.disconnect"}
 
     async def send(self, message: Any) -> None:
@@ -374,7 +380,11 @@ def fuzz(
         loop.set_exception_handler(lambda _, context: strays.append(_stray(context)))
         while outcome.pairs < pairs and len(outcome.faults) < faults_max:
             life_seed = seed * 1_000_003 + outcome.pairs
-            await _live(make_cache, life_seed, outcome, pairs, at_once, house)
+            try:
+                async with asyncio.timeout(LIFE_S_MAX):
+                    await _live(make_cache, life_seed, outcome, pairs, at_once, house)
+            except TimeoutError:
+                strays.append("a request never came to its end")
             if strays:
                 served = Served(0, 0, 0, "", Target("", b"", b""), [])
                 outcome.faults.append(Fault(life_seed, list(strays), served, []))

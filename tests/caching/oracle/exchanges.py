@@ -10,6 +10,7 @@ answers that it is made of, also after a 304 renewed the head of a stored respon
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -64,6 +65,16 @@ class Exchanged:
         """What RFC 5861 §4 calls an error."""
         return self.status in {500, 502, 503, 504} or (self.status is None and self.raised)
 
+    @property
+    def renews(self) -> bool:
+        """It may only update the head of another answer."""
+        return self.method == "HEAD" or self.status == 304
+
+    def overlaps(self, other: Exchanged) -> bool:
+        """Both calls were under way at the same time."""
+        ends = [math.inf if each.ended is None else each.ended for each in (self, other)]
+        return self.began < ends[1] and other.began < ends[0]
+
 
 @dataclass(slots=True)
 class Served:
@@ -103,4 +114,11 @@ def traced(served: Served, history: list[Exchanged]) -> list[Exchanged]:
     if not numbers:
         said = _SAYS_ITS_NUMBER.search(served.body)
         numbers = {int(said[1])} if said else set()
-    return [history[number] for number in sorted(numbers) if number < len(history)]
+    sources = [history[number] for number in numbers if number < len(history)]
+    return sorted(sources, key=_place)
+
+
+def _place(exchanged: Exchanged) -> tuple[bool, float, int]:
+    """What renews comes behind what is renewed, and in the order of arrival."""
+    ended = math.inf if exchanged.ended is None else exchanged.ended
+    return exchanged.renews, ended, exchanged.number

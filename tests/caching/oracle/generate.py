@@ -74,6 +74,10 @@ BAD_RULES = (
     b"max-age=60, " + b"x, " * 1000 + b"no-store", b'max-age=60, x="' + b"a" * 9000,
     b"max-age=60" + b" " * 2000, b"max-age=60, no-\tstore", b"\tmax-age=60", b"max-age=60\x0b",
 )  # fmt: skip
+QUALIFIED = (
+    b'private="x-note", max-age=60', b'no-cache="x-note", max-age=60',
+    b'max-age=60, private="x-other, X-Note"', b'no-cache="X-Note,set-cookie", max-age=60',
+)  # fmt: skip
 TARGETED = (
     b"max-age=60", b"max-age=20", b"max-age=0", b"no-store", b"private", b"no-cache",
     b"max-age=60, private", b"max-age=60, no-store", b"max-age=60;x=1", b"max-age=60.5",
@@ -89,8 +93,8 @@ GOOD_VARY = (
 )  # fmt: skip
 BAD_VARY = (
     b"*", b"accept-language, *", b"*, *", b"", b",", b"accept language", b'"x-tenant"',
-    b"x-tenant;", b"\xff", b"x-tenant,,accept-language", b" x-tenant ", b"x-tenant\taccept-language",
-    b"**", b"x-tenant, " * 300 + b"x-tenant", b"x-absent", b"X-TENANT", b"host", b"x-auth-token",
+    b"x-tenant;", b"\xff", b"x-tenant,,accept-language", b" x-tenant ", b"**",
+    b"x-tenant\taccept-language", b"x-tenant, " * 300 + b"x-tenant", b"x-absent", b"X-TENANT", b"host", b"x-auth-token",
     b"x-tenant\r\n", b"accept-language,x-tenant,cookie,authorization,x-api-key,x-auth-token",
 )  # fmt: skip
 TAGS = (b'"v1"', b'"v1"', b'"v2"', b'W/"v1"', b'W/"v2"', b'""', b'"a,b"', b'"v\xe41"')
@@ -160,6 +164,14 @@ ODD_FIELDS = (
     (b"x-comma", b"a, b,c"), (b"link", b"</s.css>; rel=preload"), (b"trailer", b"x-sum"),
     (b"retry-after", b"5"), (b"accept-ranges", b"none"), (b"surrogate-control", b"max-age=99"),
     (b"content-range", b"bytes 0-4/5"), (b"cache-groups", b'"g"'), (b"content-disposition", b"x"),
+)  # fmt: skip
+# What alone forbids to share an answer that is well-behaved in all else, or a part of it.
+SPOILERS = (
+    [(b"set-cookie", b"session=fresh"), (b"set-cookie", b"b=2")], [(b"vary", b"*")],
+    [(b"vary", b"accept-language"), (b"vary", b"*")], [(b"cache-control", b"no-store")],
+    [(b"cache-control", b"private")], [(b"connection", b"x-note"), (b"x-note", b"hop")],
+    [(b"keep-alive", b"timeout=5")], [(b"cdn-cache-control", b"no-store")],
+    [(b"cdn-cache-control", b"max-age=1")], [(b"cache-control", b"no-cache")],
 )  # fmt: skip
 TYPES = (b"text/plain", b"application/json", b"text/html; charset=utf-8")
 SIZES = (0, 1, 10, 40, 40, 100, 100, 200, 1000)
@@ -262,7 +274,7 @@ class Nature:
             add((b"pragma", b"no-cache"))
         if chance() < 0.15:
             self._conditions(headers, now_s)
-        if chance() < 0.08:
+        if chance() < 0.12:
             self._range(headers, now_s)
         if chance() < 0.02:
             add(of(((b"x-odd", b"\xff"), (b"te", b"trailers"), (b"connection", b"x-tenant"),
@@ -347,7 +359,13 @@ class Nature:
     def _well_behaved(self, number: int, now_s: float) -> Reply:
         chance, of = self._chance, self._of
         head = self._traced(number)
-        head.append((b"cache-control", of(GOOD_RULES)))
+        if chance() < 0.04:
+            head.append((b"cache-control", of(QUALIFIED)))
+            head.append((b"x-note", b"%d" % number))
+        else:
+            head.append((b"cache-control", of(GOOD_RULES)))
+        if chance() < 0.1:
+            head.extend(of(SPOILERS))
         if chance() < 0.6:
             head.append((b"etag", of(TAGS)))
         if chance() < 0.3:

@@ -11,6 +11,7 @@ every reading has.  Sources: RFC 9110, 9111, 5861, 9213 and, for the house rules
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from urllib.parse import urljoin
@@ -77,7 +78,7 @@ def unsafe(
     if not strangers:
         return faults + shapes.first_hand(served, sources, now_s)
     base = sources[0]
-    if any(each.method != "HEAD" and each.status != 304 for each in sources[1:]):
+    if not all(each.renews for each in sources[1:]):
         return [*faults, "made of two answers of which none renews the other"]
     faults += _not_storable(strangers, served, house)
     faults += _not_for_this_request(strangers, sources, served)
@@ -195,7 +196,8 @@ def _not_for_this_request(
         faults.append("served the answer of another target")
     if not _method_fits(base, served):
         faults.append(f"answered {served.method} with what {base.method} got")
-    if any(not vary_matches(merged(strangers), each, served) for each in strangers):
+    # The base was selected for this request, or a 304 said that it serves one like it.
+    if not any(vary_matches(merged(strangers), each, served) for each in strangers):
         chosen_by_the_app = len(sources) > len(strangers) and _names_the_tag_of(sources[-1], base)
         if not chosen_by_the_app:
             named = b", ".join(lines(merged(strangers), b"vary")).decode("latin-1")[:80]
@@ -236,11 +238,13 @@ def _normal(headers: Headers, name: bytes) -> object:
 def _credentials_shared(strangers: list[Exchanged], served: Served) -> list[str]:
     """House: only where Vary names every credential of both requests, and the values are equal."""
     named = set(members(merged(strangers), b"vary"))
+    asked = served.request_headers
     for each in strangers:
-        for request in (each.request_headers, served.request_headers):
-            carried = {name.lower() for name, _ in request} & CREDENTIALS
-            if unnamed := carried - named:
-                return [f"credentials shared: {b', '.join(sorted(unnamed)).decode()}"]
+        made_for = each.request_headers
+        carried = {name.lower() for name, _ in [*asked, *made_for]} & CREDENTIALS
+        for name in sorted(carried):
+            if name not in named or lines(asked, name) != lines(made_for, name):
+                return [f"credentials shared: {name.decode()}"]
     return []
 
 
@@ -309,6 +313,7 @@ def _not_reusable_as_it_is(
         faults.append("reused a response that names no freshness")
     readings = freshness_readings(stored, served.at_s)
     asked = request_directives(served.request_headers)
+    readings = [(lifetime_s, math.floor(age_s)) for lifetime_s, age_s in readings]
     stale_s = min(age_s - lifetime_s for lifetime_s, age_s in readings)
     if stale_s >= 0:  # fresh is: freshness lifetime > current age
         faults += _stale(stale_s, rules, asked, stored, served, history)
@@ -327,7 +332,7 @@ def _says_its_freshness(head: Headers, rules: Directives, targeted: bool) -> boo
 
 
 def _stale(
-    stale_s: float,
+    stale_s: int,
     rules: Directives,
     asked: Directives,
     stored: list[Exchanged],
@@ -354,7 +359,7 @@ def _stale(
         if on_error_s >= stale_s
         else "served a stale response"
     )
-    return [f"{reason} ({stale_s:g} s)"]
+    return [f"{reason} ({stale_s} s)"]
 
 
 def _app_failed(stored: list[Exchanged], served: Served, history: list[Exchanged]) -> bool:
@@ -365,7 +370,7 @@ def _app_failed(stored: list[Exchanged], served: Served, history: list[Exchanged
 
 
 def _against_the_client(
-    readings: list[tuple[float, float]], asked: Directives, served: Served
+    readings: list[tuple[int, int]], asked: Directives, served: Served
 ) -> list[str]:
     """The request directives of RFC 9111 §5.2.1, where they are said clearly."""
     faults = []

@@ -32,31 +32,38 @@ def merged(sources: list[Exchanged]) -> Headers:
     return head
 
 
-def freshness_readings(stored: list[Exchanged], now_s: float) -> list[tuple[float, float]]:
+def freshness_readings(stored: list[Exchanged], now_s: float) -> list[tuple[int, float]]:
     """(freshness lifetime, current age) for each way to read Date and Age (RFC 9111 §4.2).
 
     With the response's own Age `a`, asked for at `t` and dated `d`, the sections 4.2.1 to 4.2.3
     come to: current age = max(a + now - t, now - d, 0).
+    Without a Date the time of receipt stands for it, in the whole seconds that a cache can write.
     """
     last, head = stored[-1], merged(stored)
-    return [
-        (_lifetime_s(head, date_s, now_s), max(age_s + now_s - last.at_s, now_s - date_s, 0))
-        for date_s in _dates(stored)
-        for age_s in _ages(stored)
-    ]
-
-
-def _dates(stored: list[Exchanged]) -> set[float]:
-    last = stored[-1]
     finished_s = last.at_s if last.finished_s is None else last.finished_s
-    received = {float(int(last.at_s)), float(int(finished_s))}
+    named, other = _dates(stored)
+    readings = []
+    for age_s in _ages(stored):
+        resident_s = age_s + now_s - last.at_s
+        for date_s in named:
+            lifetime_s = _lifetime_s(head, date_s, now_s)
+            readings.append((lifetime_s, max(resident_s, now_s - date_s, 0)))
+        if other:
+            for date_s in (int(last.at_s), int(finished_s)):
+                readings.append((_lifetime_s(head, date_s, now_s), max(resident_s, 0)))
+    return readings
+
+
+def _dates(stored: list[Exchanged]) -> tuple[set[int], bool]:
+    """The dates that it may be said to name; may the time of receipt be taken instead?"""
+    last = stored[-1]
     named = [http_date(value, last.at_s) for value in lines(last.headers, b"date")]
-    if len(named) == 1 and named[0] is not None:
-        return {float(named[0])}
-    dates = received | {float(date) for date in named if date is not None}
+    dates = {date for date in named if date is not None}
+    if len(named) == len(dates) == 1:
+        return dates, False
     if not named and len(stored) > 1:
-        dates |= _dates(stored[:-1])
-    return dates
+        dates |= _dates(stored[:-1])[0]
+    return dates, True
 
 
 def _ages(stored: list[Exchanged]) -> set[int]:
@@ -69,7 +76,7 @@ def _ages(stored: list[Exchanged]) -> set[int]:
     return {0} | (_ages(stored[:-1]) if len(stored) > 1 else set())
 
 
-def _lifetime_s(head: Headers, date_s: float, now_s: float) -> float:
+def _lifetime_s(head: Headers, date_s: int, now_s: float) -> int:
     """RFC 9111 §4.2.1, for a shared cache; what is invalid or absent makes it 0."""
     rules, targeted = response_directives(head)
     for name in (b"s-maxage", b"max-age"):

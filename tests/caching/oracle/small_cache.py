@@ -272,12 +272,12 @@ class SmallCache:
             if kind == "http.response.trailers" and self._errs("swallows trailers"):
                 continue
             if kind == "http.response.start" and self._errs("drops one of two Set-Cookie"):
-                message = {**message, "headers": list(dict(message["headers"]).items())}
+                message["headers"] = list(dict(message["headers"]).items())
             if kind == "http.response.start" and self._errs("joins fields of all answers"):
                 fields: dict[bytes, bytes] = {}
                 for name, value in message["headers"]:
                     fields[name] = fields[name] + b", " + value if name in fields else value
-                message = {**message, "headers": list(fields.items())}
+                message["headers"] = list(fields.items())
             await send(message)
         if got.raised is None:
             return
@@ -402,19 +402,18 @@ class SmallCache:
             return None
         names = [name for name, _ in headers]
         broken = self._errs("stores everything")
-        if not broken and not self._errs("ignores the request's no-store"):
-            if any(b"no-store" in v for n, v in scope["headers"] if n == b"cache-control"):
-                return None
+        asked = b",".join(value for name, value in scope["headers"] if name == b"cache-control")
+        if self._errs("ignores the request's no-store"):
+            asked = b""
+        if not broken and b"no-store" in asked:
+            return None
         if not broken and not self._user_may_share(scope):
             return None
         lengths = [value for name, value in headers if name == b"content-length"]
-        if (
-            got.status != 304
-            and scope["method"] == "GET"
-            and not self._errs("believes a wrong Content-Length")
-        ):
-            if lengths not in ([], [b"%d" % len(got.body)]):
-                return None
+        checked = got.status != 304 and scope["method"] == "GET"
+        right = lengths in ([], [b"%d" % len(got.body)])
+        if checked and not right and not self._errs("believes a wrong Content-Length"):
+            return None
         cookies = self._errs("keeps Set-Cookie") or self._errs("strips Set-Cookie")
         if b"set-cookie" in names and not cookies and not broken:
             return None

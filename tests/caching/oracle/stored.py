@@ -44,13 +44,15 @@ def freshness_readings(stored: list[Exchanged], now_s: float) -> list[tuple[int,
     named, other = _dates(stored)
     readings = []
     for age_s in _ages(stored):
-        resident_s = age_s + now_s - last.at_s
-        for date_s in named:
-            lifetime_s = _lifetime_s(head, date_s, now_s)
-            readings.append((lifetime_s, max(resident_s, now_s - date_s, 0)))
+        resident_s = max(age_s + now_s - last.at_s, 0)
+        readings += [
+            (_lifetime_s(head, date_s, now_s), max(resident_s, now_s - date_s)) for date_s in named
+        ]
         if other:
-            for date_s in (int(last.at_s), int(finished_s)):
-                readings.append((_lifetime_s(head, date_s, now_s), max(resident_s, 0)))
+            readings += [
+                (_lifetime_s(head, int(received_s), now_s), resident_s)
+                for received_s in (last.at_s, finished_s)
+            ]
     return readings
 
 

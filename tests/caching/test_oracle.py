@@ -15,6 +15,7 @@ from tests.caching.oracle.fields import (
 from tests.caching.oracle.generate import Nature, dated
 from tests.caching.oracle.rules import House, unsafe
 from tests.caching.oracle.small_cache import MISTAKES, SmallCache
+from tests.caching.oracle.users import crowd
 
 SEED = 7
 PAIRS_TO_BE_CAUGHT_IN = 6_000
@@ -135,8 +136,8 @@ def test_the_same_seed_makes_the_same_run():
     first, second = Nature(5), Nature(5)
     for number in range(200):
         assert first.request(START_S) == second.request(START_S)
-        asked = first.answer("GET", [], None, number, START_S)
-        assert asked == second.answer("GET", [], None, number, START_S)
+        call = exchanged(number)
+        assert first.answer(call, None) == second.answer(call, None)
 
 
 def test_a_cache_that_hangs_is_told():
@@ -437,3 +438,21 @@ def test_directives(value, names):
 )
 def test_the_targeted_field_counts_only_where_it_parses(value, wins):
     assert response_directives([(b"cdn-cache-control", value)])[1] is wins
+
+
+@pytest.mark.parametrize("at_once_max", [1, 12], ids=["in order", "at once"])
+def test_users_of_a_right_cache_see_only_their_own(at_once_max):
+    faults, reused = crowd(SmallCache, seed=SEED, requests=3_000, at_once_max=at_once_max)
+    assert not faults, faults[:5]
+    assert reused > 30
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    ["shares cookies", "shares Authorization", "answers users from the shared entry",
+     "keeps Set-Cookie"],
+)  # fmt: skip
+def test_users_of_a_wrong_cache_see_what_is_not_theirs(mistake):
+    wrong = partial(SmallCache, mistake=mistake)
+    seen, _ = crowd(wrong, seed=SEED, requests=1_500, at_once_max=6)
+    assert any("seen by" in each or "a cookie set for" in each for each in seen)

@@ -128,13 +128,7 @@ class World:
         self.open_calls += 1
         try:
             exchanged.request_body = await _body(receive)
-            reply = self._nature.answer(
-                scope["method"],
-                headers,
-                scope.get("extensions"),
-                exchanged.number,
-                self.now_s,
-            )
+            reply = self._nature.answer(exchanged, scope.get("extensions"))
             await self._others_turn()
             self.now_s += reply.delay_s
             await self._say(reply, exchanged, scope, send)
@@ -425,7 +419,7 @@ async def _live(
             if sentences:
                 sources = traced(served, world.history)
                 outcome.faults.append(Fault(seed, sentences, served, sources))
-    await _end_strays()
+    await end_strays()
 
 
 def _again(asked: Asked) -> Asked:
@@ -434,7 +428,7 @@ def _again(asked: Asked) -> Asked:
     )
 
 
-async def _end_strays() -> None:
+async def end_strays() -> None:
     """Tasks that a cache left running end with its life."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:

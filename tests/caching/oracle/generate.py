@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tests.caching.oracle.exchanges import TRACE, Headers, Target
+from tests.caching.oracle.exchanges import TRACE, Exchanged, Headers, Target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +95,8 @@ BAD_VARY = (
     b"*", b"accept-language, *", b"*, *", b"", b",", b"accept language", b'"x-tenant"',
     b"x-tenant;", b"\xff", b"x-tenant,,accept-language", b" x-tenant ", b"**",
     b"x-tenant\taccept-language", b"x-tenant, " * 300 + b"x-tenant", b"x-absent", b"X-TENANT",
-    b"host", b"x-auth-token", b"x-tenant\r\n", b"accept-language,x-tenant,cookie,authorization,x-api-key,x-auth-token",
+    b"host", b"x-auth-token", b"x-tenant\r\n",
+    b"accept-language,x-tenant,cookie,authorization,x-api-key,x-auth-token",
 )  # fmt: skip
 TAGS = (b'"v1"', b'"v1"', b'"v2"', b'W/"v1"', b'W/"v2"', b'""', b'"a,b"', b'"v\xe41"')
 BAD_TAGS = (
@@ -330,9 +331,12 @@ class Nature:
 
     # --- answers ---------------------------------------------------------------------------------
 
-    def answer(self, method: str, headers: Headers, extensions: object, number: int, now_s: float):
-        """The app's answer `number` to a request as the app sees it."""
+    def answer(self, call: Exchanged, extensions: object) -> Reply:
+        """The app's answer to a request as the app sees it."""
         chance = self._chance
+        method, headers, number, now_s = (
+            call.method, call.request_headers, call.number, call.at_s,
+        )  # fmt: skip
         asked = {name for name, _ in headers}
         if method not in {"GET", "HEAD"}:
             reply = self._written(number, now_s)

@@ -11,17 +11,13 @@ every reading has.  Sources: RFC 9110, 9111, 5861, 9213 and, for the house rules
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass
-from urllib.parse import urljoin
 
 from tests.caching.oracle import shapes
+from tests.caching.oracle.derived import unsatisfiable
 from tests.caching.oracle.exchanges import Exchanged, Headers, Served, traced
 from tests.caching.oracle.fields import (
     TOKEN,
-    Directives,
-    delta_seconds,
     lines,
     members,
     request_directives,
@@ -30,34 +26,24 @@ from tests.caching.oracle.fields import (
     tags,
     weak,
 )
-from tests.caching.oracle.stored import freshness_readings, merged
+from tests.caching.oracle.reuse import (
+    OUR_HOUSE,
+    House,
+    not_reusable_as_it_is,
+    same_target,
+    says_clearly,
+)
+from tests.caching.oracle.stored import merged
 
 CREDENTIALS = frozenset(
     {b"cookie", b"authorization", b"proxy-authorization", b"x-api-key", b"x-auth-token"}
 )
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 # What a cache that knows RFC 9110 may say it understands (must-understand, RFC 9111 §5.2.2.3).
 UNDERSTOOD = frozenset(
     {200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 413, 414, 421, 451, 500, 501, 502,
      503, 504, 400, 401, 402, 403, 406, 407, 408, 409, 411, 415, 417, 418, 422, 426, 201, 202, 205,
      505, 305}
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class House:
-    """What we promise on top of the RFCs."""
-
-    guards_credentials: bool = True
-    keeps_set_cookie_private: bool = True
-    honours_the_client: bool = True
-    """Request directives are advisory (RFC 9111 §5.2.1); a client may count on ours."""
-    invalidates_locations: bool = True
-    """Location and Content-Location of the same origin: MAY in RFC 9111 §4.4, MUST here."""
-    needs_explicit_freshness: bool = True
-
-
-OUR_HOUSE = House()
 
 
 def unsafe(
@@ -84,7 +70,7 @@ def unsafe(
     faults += _not_for_this_request(strangers, sources, served)
     faults += _not_rightly_renewed(sources)
     if len(strangers) == len(sources):
-        faults += _not_reusable_as_it_is(strangers, served, history, house)
+        faults += not_reusable_as_it_is(strangers, served, history, house)
     if house.guards_credentials:
         faults += _credentials_shared(strangers, served)
     if house.keeps_set_cookie_private and lines(base.headers, b"set-cookie"):
@@ -103,7 +89,7 @@ def _of_the_cache_alone(
     if served.status == 416:
         if any(
             not _why_not_from(stored, served, history, now_s, house)
-            and shapes.unsatisfiable(served, stored)
+            and unsatisfiable(served, stored)
             for stored in history
         ):
             return shapes.protocol(served)
@@ -120,7 +106,7 @@ def _why_not_from(
         return faults
     if stored.number not in served.app_calls:
         faults += _not_storable([stored], served, house)
-        faults += _not_reusable_as_it_is([stored], served, history, house)
+        faults += not_reusable_as_it_is([stored], served, history, house)
         if house.guards_credentials:
             faults += _credentials_shared([stored], served)
     return faults
@@ -165,23 +151,13 @@ def _not_storable(strangers: list[Exchanged], served: Served, house: House) -> l
     if base.status in {206, 304, 412, 416}:
         faults.append(f"reused a {base.status}, the answer to one request's conditions or ranges")
     for each in strangers:
-        if house.honours_the_client and _clear(each.request_headers, b"no-store"):
+        if house.honours_the_client and says_clearly(each.request_headers, b"no-store"):
             faults.append("stored the answer to a request with no-store")
         if lines(each.request_headers, b"authorization") and not (
             rules.grants(b"public") or rules.grants(b"s-maxage") or rules.grants(b"must-revalidate")
         ):
             faults.append("stored the answer to a request with Authorization")
     return faults
-
-
-def _clear(headers: Headers, name: bytes) -> bool:
-    """The request says `name` in a way that cannot be misread."""
-    return any(
-        part.strip(b" \t").lower() == name
-        for line in lines(headers, b"cache-control")
-        if b'"' not in line
-        for part in line.split(b",")
-    )
 
 
 # --- selecting (RFC 9111 §4, §4.1) ---------------------------------------------------------------
@@ -208,7 +184,7 @@ def _not_for_this_request(
 def _method_fits(base: Exchanged, served: Served) -> bool:
     if base.method == "POST" and served.method in {"GET", "HEAD"}:  # RFC 9110 §9.3.3
         return any(
-            _same_target(base, location) for location in lines(base.headers, b"content-location")
+            same_target(base, location) for location in lines(base.headers, b"content-location")
         )
     return (base.method, served.method) in {("GET", "GET"), ("GET", "HEAD"), ("HEAD", "HEAD")}
 
@@ -296,139 +272,3 @@ def _head_agrees(update: Exchanged, base: Exchanged, head: Headers) -> bool:
 def _names_the_tag_of(update: Exchanged, base: Exchanged) -> bool:
     new = lines(update.headers, b"etag")
     return update.status == 304 and bool(new) and new == lines(base.headers, b"etag")
-
-
-# --- reusing without asking (RFC 9111 §4.2) ------------------------------------------------------
-
-
-def _not_reusable_as_it_is(
-    stored: list[Exchanged], served: Served, history: list[Exchanged], house: House
-) -> list[str]:
-    head = merged(stored)
-    rules, targeted = response_directives(head)
-    faults = []
-    if rules.restricts(b"no-cache") and rules.whole(b"no-cache"):
-        faults.append("served a response marked no-cache without asking the app")
-    if house.needs_explicit_freshness and not _says_its_freshness(head, rules, targeted):
-        faults.append("reused a response that names no freshness")
-    readings = freshness_readings(stored, served.at_s)
-    asked = request_directives(served.request_headers)
-    readings = [(lifetime_s, math.floor(age_s)) for lifetime_s, age_s in readings]
-    stale_s = min(age_s - lifetime_s for lifetime_s, age_s in readings)
-    if stale_s >= 0:  # fresh is: freshness lifetime > current age
-        faults += _stale(stale_s, rules, asked, stored, served, history)
-    if house.honours_the_client:
-        faults += _against_the_client(readings, asked, served)
-    faults += _invalidated(stored, served, history, house)
-    return faults
-
-
-def _says_its_freshness(head: Headers, rules: Directives, targeted: bool) -> bool:
-    return (
-        rules.grants(b"max-age")
-        or rules.grants(b"s-maxage")
-        or (not targeted and bool(lines(head, b"expires")))
-    )
-
-
-def _stale(
-    stale_s: int,
-    rules: Directives,
-    asked: Directives,
-    stored: list[Exchanged],
-    served: Served,
-    history: list[Exchanged],
-) -> list[str]:
-    """RFC 9111 §4.2.4 and RFC 5861."""
-    for name in (b"must-revalidate", b"proxy-revalidate", b"s-maxage"):
-        if rules.restricts(name):
-            return [f"served a stale response marked {name.decode()}"]
-    if asked.grants(b"max-stale"):
-        arguments = asked.named[b"max-stale"]
-        if None in arguments or stale_s <= max(delta_seconds(each) or 0 for each in arguments):
-            return []
-    if stale_s <= (rules.seconds(b"stale-while-revalidate") or -1):
-        return []
-    on_error_s = max(rules.seconds(b"stale-if-error") or -1, asked.seconds(b"stale-if-error") or -1)
-    if stale_s <= on_error_s and _app_failed(stored, served, history):
-        return []
-    reason = (
-        "served a stale response beyond stale-while-revalidate"
-        if rules.grants(b"stale-while-revalidate")
-        else "served a stale response without an error of the app"
-        if on_error_s >= stale_s
-        else "served a stale response"
-    )
-    return [f"{reason} ({stale_s} s)"]
-
-
-def _app_failed(stored: list[Exchanged], served: Served, history: list[Exchanged]) -> bool:
-    return any(
-        each.failed and each.target == served.target and each.began > stored[-1].began
-        for each in history[stored[-1].number + 1 :]
-    )
-
-
-def _against_the_client(
-    readings: list[tuple[int, int]], asked: Directives, served: Served
-) -> list[str]:
-    """The request directives of RFC 9111 §5.2.1, where they are said clearly."""
-    faults = []
-    if _clear(served.request_headers, b"no-cache"):
-        faults.append("answered no-cache without asking the app")
-    if not asked.grants(b"max-stale"):
-        ages = [delta_seconds(each) for each in asked.named.get(b"max-age", ())]
-        if ages and None not in ages and min(age for _, age in readings) > max(ages):
-            faults.append("served a response older than the client's max-age")
-        left = [delta_seconds(each) for each in asked.named.get(b"min-fresh", ())]
-        best = max(lifetime - age for lifetime, age in readings)
-        if left and None not in left and best < min(left):
-            faults.append("served a response that is not fresh for the client's min-fresh")
-    return faults
-
-
-def _invalidated(
-    stored: list[Exchanged], served: Served, history: list[Exchanged], house: House
-) -> list[str]:
-    """RFC 9111 §4.4: after a non-error answer to an unsafe method nothing older may be used."""
-    newest = max(each.ended or served.began for each in stored)
-    for write in reversed(history):
-        if (
-            write.method not in SAFE_METHODS
-            and write.status is not None
-            and 200 <= write.status < 400
-            and write.ended is not None
-            and newest < write.began
-            and write.ended < served.began
-        ):
-            if write.target == served.target:
-                return [f"served an entry that a {write.method} invalidated"]
-            if house.invalidates_locations and any(
-                _same_target(write, location, served)
-                for name in (b"location", b"content-location")
-                for location in _one(lines(write.headers, name))
-            ):
-                return [f"served an entry that a {write.method} invalidated by its location"]
-    return []
-
-
-def _one(values: list[bytes]) -> list[bytes]:
-    """Only a single, plain reference is one that every cache must read."""
-    return [value for value in values if len(values) == 1 and re.fullmatch(rb"[!-~]+", value)]
-
-
-def _same_target(write: Exchanged, location: bytes, served: Served | None = None) -> bool:
-    """Does `location`, relative to what was written to, name the target of `served`?"""
-    wanted = write.target if served is None else served.target
-    home = _uri(write.target)
-    try:
-        there = urljoin(home, location.decode("latin-1"))
-    except ValueError:
-        return False
-    same_origin = there.startswith(home[: home.index("/", 8) + 1])
-    return same_origin and there.partition("#")[0] == _uri(wanted)
-
-
-def _uri(target) -> str:
-    scheme, host, path = target
-    return f"{scheme}://{host.decode('latin-1').lower()}{path.decode('latin-1')}"

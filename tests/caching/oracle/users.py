@@ -11,10 +11,11 @@ import asyncio
 from random import Random
 from typing import Any
 
-from tests.caching.oracle.driver import LIFE_S_MAX, MakeCache, World, end_strays
+from tests.caching.oracle.driver import LIFE_S_MAX, MakeCache, end_strays
 from tests.caching.oracle.exchanges import TRACE, Exchanged, Headers, Served, Target, traced
 from tests.caching.oracle.generate import Asked, Reply
 from tests.caching.oracle.rules import CREDENTIALS
+from tests.caching.oracle.world import World
 
 HOST = b"example.test"
 USERS = 25

@@ -97,7 +97,7 @@ def date_s_of(lines: Lines, *, now_s: int) -> int:
     return now_s if date_s is None else date_s
 
 
-def initial_age_s(lines: Lines, *, date_s: int, response_s: int, delay_s: int) -> int:
+def initial_age_us(lines: Lines, *, date_s: int, response_us: int, delay_us: int) -> int:
     """The corrected initial age: the larger of apparent age, and Age plus the time of the request.
 
     Of several Age values the first counts; one that is no number is ignored.
@@ -106,5 +106,5 @@ def initial_age_s(lines: Lines, *, date_s: int, response_s: int, delay_s: int) -
     age_s = 0
     values = members(lines.get(b"age", ()))
     if values:
-        age_s = parse_delta_seconds(values[0]) or 0
-    return max(0, response_s - date_s, age_s + delay_s)
+        age_s = (parse_delta_seconds(values[0]) or 0) if values[0].isdigit() else 0
+    return max(0, response_us - date_s * 1_000_000, age_s * 1_000_000 + delay_us)

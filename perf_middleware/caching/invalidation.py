@@ -8,9 +8,10 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 if TYPE_CHECKING:
     from perf_middleware.caching.fields import Lines
 
-SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY", "PROPFIND", "REPORT"})
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """All others, unknown ones too, may have changed something (RFC 9110 §9.2.1)."""
 
+POINTERS_MAX: Final = 8  # lines of one field; one is the rule
 URL_BYTES_MAX: Final = 8_192
 TEXT: Final = ("utf-8", "surrogateescape")  # header bytes of any kind come back as they were
 
@@ -55,7 +56,7 @@ def pointed_targets(target_url: str, lines: Lines) -> list[bytes]:
     found = []
     own = _split(target_url)
     for name in (b"location", b"content-location"):
-        for value in lines.get(name, ())[:1]:
+        for value in lines.get(name, ())[:POINTERS_MAX]:
             if len(value) > URL_BYTES_MAX or own is None:
                 continue
             try:

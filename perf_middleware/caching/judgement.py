@@ -16,7 +16,7 @@ from perf_middleware.caching.freshness import (
     directives_of,
     freshness_lifetime_s,
     heuristic_lifetime_s,
-    initial_age_s,
+    initial_age_us,
 )
 from perf_middleware.caching.rules import NEGATIVE_STATUSES, STATUSES, CachePolicy
 from perf_middleware.caching.selection import vary_names
@@ -87,11 +87,11 @@ class Judge:
         sent_us: int,
         rule: CachePolicy | None,
         now_us: int,
-        wall_s: int,
+        wall_us: int,
     ) -> Keep | str:
         """Keep, or why not; `credentials` and `no_store` are the request's.
 
-        `sent_us` is when the app was called, on the clock of `now_us`.
+        `sent_us` is when the app was called, on the clock of `now_us`; `wall_us` is Unix time.
         """
         options = self._options
         if rule is None and self.is_silent(lines):
@@ -110,9 +110,11 @@ class Judge:
         refused = self._unsafe_to_share(lines, credentials, directives, rule, frozenset(names))
         if refused is not None:
             return refused
-        date_s = date_s_of(lines, now_s=wall_s)
-        delay_s = max(0, now_us - sent_us) // US_PER_S
-        age_s = initial_age_s(lines, date_s=date_s, response_s=wall_s, delay_s=delay_s)
+        date_s = date_s_of(lines, now_s=wall_us // US_PER_S)
+        age_us = initial_age_us(
+            lines, date_s=date_s, response_us=wall_us, delay_us=max(0, now_us - sent_us)
+        )
+        age_s = -(-age_us // US_PER_S)
         fresh_s = self._fresh_s(status, lines, directives, rule, targeted, date_s, age_s)
         if fresh_s is None:
             return NO_FRESHNESS
@@ -127,7 +129,7 @@ class Judge:
             return "already-stale"
         return Keep(
             lifetimes=lifetimes,
-            initial_age_us=age_s * US_PER_S,
+            initial_age_us=age_us,
             vary=names,
             without=directives.no_cache_fields | directives.private_fields
             | (frozenset({b"set-cookie"}) if b"set-cookie" in lines else frozenset())

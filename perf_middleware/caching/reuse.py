@@ -60,6 +60,12 @@ def may_serve_on_error(
     """Whether `stored` may stand in for a failed answer of the app (RFC 5861 §4)."""
     if not stored.lifetimes.may_be_stale:
         return False
+    if request is not None and (
+        request.no_cache
+        or request.min_fresh is not None
+        or (request.max_age is not None and stored.age_s(now_us) > request.max_age)
+    ):
+        return False  # the client has asked for something fresher than this
     if now_us < stored.usable_if_error_us:
         return True
     if request is None or request.stale_if_error is None:

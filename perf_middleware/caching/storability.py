@@ -15,9 +15,12 @@ from perf_middleware.caching.freshness import HEURISTIC_STATUSES
 if TYPE_CHECKING:
     from perf_middleware.caching.syntax.directives import ResponseDirectives
 
+NEVER_STORED: Final = frozenset({428, 429, 431, 511})
+"""About the client and not the resource: MUST NOT be stored (RFC 6585 §3 to §6)."""
+
 STATUSES_UNDERSTOOD: Final = HEURISTIC_STATUSES | frozenset(
     {302, 303, 307, 400, 401, 402, 403, 406, 407, 408, 409, 411, 412, 413, 415, 416, 417, 421, 422,
-     426, 429, 500, 502, 503, 504, 505}
+     426, 500, 502, 503, 504, 505}
 )  # fmt: skip
 """Statuses whose caching requirements this cache knows, for must-understand (§5.2.2.3)."""
 
@@ -33,6 +36,10 @@ def refusal(
         return "not-final"
     if status == 206:
         return "partial"  # a cache need not combine parts (§3.3)
+    if status in {412, 416}:
+        return "conditional"  # the answer to one request's conditions or ranges
+    if status in NEVER_STORED:
+        return "status"
     if directives.must_understand:
         if status not in STATUSES_UNDERSTOOD:
             return "must-understand"

@@ -12,6 +12,7 @@ monotonic clock:
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -30,11 +31,11 @@ _UNCOUNTED: Final = RouteCounts()  # until it is in a store
 VALIDATED_FOR_S: Final = 600  # a stale response with a validator is worth keeping for a while
 ENTRY_BYTES: Final = 1_600  # objects around one entry, measured: slots, lists, keys, index
 HEADER_BYTES: Final = 160  # two bytes objects and their tuple
-NOT_MODIFIED_FIELDS: Final = frozenset(
-    {b"cache-control", b"cdn-cache-control", b"content-location", b"date", b"etag", b"expires",
-     b"last-modified", b"vary", b"cache-groups"}
+OF_CONTENT: Final = frozenset(
+    {b"content-digest", b"content-encoding", b"content-language", b"content-length",
+     b"content-md5", b"content-range", b"content-type", b"repr-digest"}
 )  # fmt: skip
-"""What a 304 repeats of the 200 (RFC 9110 §15.4.5)."""
+"""What a 304 leaves out of the stored fields: the client has it (RFC 9110 §15.4.5)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,8 @@ class StoredResponse:
         "body", "born_us", "counts", "early_from_us", "etag", "fresh_until_us", "headers", "hits",
         "initial_age_us", "key", "last_modified", "lifetimes", "lines", "not_modified_headers",
         "primary", "produced_us", "route", "rule", "rule_name", "shown_age_s", "size_bytes",
-        "status", "stored_us", "tags", "tail", "target", "usable_if_error_us", "usable_until_us", "vary",
+        "status", "stored_us", "tags", "tail", "target", "usable_if_error_us", "usable_until_us",
+        "vary",
     )  # fmt: skip
 
     def __init__(
@@ -110,7 +112,7 @@ class StoredResponse:
 
     def _set_headers(self, headers: Headers) -> None:
         self.headers = headers
-        self.not_modified_headers = [pair for pair in headers if pair[0] in NOT_MODIFIED_FIELDS]
+        self.not_modified_headers = [pair for pair in headers if pair[0] not in OF_CONTENT]
         fields = dict(reversed(headers))  # of several lines the first counts
         etag = fields.get(b"etag")
         self.etag: EntityTag | None = parse_etag(etag) if etag is not None else None
@@ -181,7 +183,7 @@ class StoredResponse:
             self.usable_until_us = self.usable_if_error_us = self.fresh_until_us
         self.shown_age_s = -1
 
-    def freshen(
+    def confirmed(
         self,
         headers: Headers,
         lines: Lines,
@@ -189,11 +191,16 @@ class StoredResponse:
         *,
         initial_age_us: int,
         now_us: int,
-    ) -> None:
-        """Take the fields and times of a successful validation (RFC 9111 §4.3.4)."""
-        self.lines = lines
-        self._set_headers(headers)
-        self._set_times(lifetimes, initial_age_us, now_us)
+    ) -> StoredResponse:
+        """This response with the fields and times of a successful validation (RFC 9111 §4.3.4).
+
+        A new one: others may be sending this one right now.
+        """
+        other = copy(self)
+        other.lines = lines
+        other._set_headers(headers)  # noqa: SLF001
+        other._set_times(lifetimes, initial_age_us, now_us)  # noqa: SLF001
+        return other
 
 
 def lifetimes_of(

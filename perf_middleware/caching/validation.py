@@ -13,7 +13,6 @@ from perf_middleware.caching.syntax.etags import (
     EntityTag,
     parse_etag,
     parse_etag_list,
-    strong_match,
     weak_match,
 )
 from perf_middleware.caching.syntax.lists import members
@@ -65,18 +64,18 @@ def is_not_modified(
 def confirms(stored: StoredResponse, lines: Lines, *, now_s: int) -> bool:
     """Whether a 304 with these lines speaks of `stored` (RFC 9111 §4.3.4).
 
-    A validator that it names must be the stored one: a strong ETag strongly, a weak one weakly,
-    else Last-Modified; one that names none answers our question as we asked it.
+    Every validator that it names must be the stored one; one that names none answers our question
+    as we asked it.
     """
     etags = lines.get(b"etag")
     if etags:
         etag = parse_etag(etags[0])
-        if etag is None or stored.etag is None:
+        if not etag_is(etag, stored):
             return False
-        return (weak_match if etag.weak else strong_match)(etag, stored.etag)
     modified = lines.get(b"last-modified")
-    if modified and stored.last_modified is not None:
-        return _same_date(modified[0], stored.last_modified, now_s=now_s)
+    if modified:
+        own = stored.last_modified
+        return own is not None and _same_date(modified[0], own, now_s=now_s)
     return True
 
 
@@ -88,14 +87,9 @@ def head_confirms(stored: StoredResponse, lines: Lines, *, now_s: int) -> bool:
     length = lines.get(b"content-length")
     if length and length[0].strip() != b"%d" % len(stored.body):
         return False
-    etag = lines.get(b"etag")
-    if etag:
-        return etag_is(parse_etag(etag[0]), stored)
-    modified = lines.get(b"last-modified")
-    if modified:
-        own = stored.last_modified
-        return own is not None and _same_date(modified[0], own, now_s=now_s)
-    return stored.etag is None and stored.last_modified is None
+    if not lines.get(b"etag") and not lines.get(b"last-modified"):
+        return stored.etag is None and stored.last_modified is None
+    return confirms(stored, lines, now_s=now_s)
 
 
 def etag_is(etag: EntityTag | None, stored: StoredResponse) -> bool:

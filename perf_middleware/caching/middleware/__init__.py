@@ -14,11 +14,12 @@ import anyio
 from perf_middleware.caching.invalidation import SAFE_METHODS, invalidates
 from perf_middleware.caching.judgement import credentials_reason
 from perf_middleware.caching.middleware.answers import answer, send_gateway_timeout, send_whole
-from perf_middleware.caching.middleware.forwarding import Forwarding, personal
+from perf_middleware.caching.middleware.forwarding import Forwarding
 from perf_middleware.caching.middleware.request import (
     SPECIAL,
     CacheRequest,
     SpecialRequests,
+    personal,
     primary_key,
 )
 from perf_middleware.caching.middleware.revalidation import refresh, validation_of
@@ -107,9 +108,9 @@ class ResponseCacheMiddleware:
                 return await self._miss(request, "uri-miss")
         request = CacheRequest(scope, receive, send, host=host, primary=key, rule=rule)
         if special is not None:
+            request.take_special(special, with_directives=self._obeys_directives)
             if special.is_out:
                 return await self._bypass(request, "precondition", may_keep=False)
-            request.take_special(special, with_directives=self._obeys_directives)
             if special.credentials and rule is None and type(stored) is not Variants:
                 return await self._bypass(request, special.reason)
         return await self._considered(request)
@@ -133,7 +134,7 @@ class ResponseCacheMiddleware:
         if not is_safe:
             return await self._bypass(request, credentials_reason(credentials))
         if stored is None:
-            if directives is not None and directives.only_if_cached:
+            if request.wants_only_stored:
                 return await self._only_if_cached(request, reason)
             return await self._miss(request, reason)
         now_us = self._clock()
@@ -145,9 +146,12 @@ class ResponseCacheMiddleware:
             ):
                 await refresh(cache, self.app, request, stored)
             return None
-        if directives is not None and directives.only_if_cached:
+        if request.wants_only_stored:
             return await self._only_if_cached(request, "stale")
         asked = directives is not None and now_us < stored.fresh_until_us
+        if directives is not None and directives.no_store:
+            # What confirms the stored response would be kept beyond this request.
+            return await self._miss(request, "request" if asked else "stale")
         return await self._miss(request, "request" if asked else "stale", stored)
 
     def _select(self, request: CacheRequest) -> tuple[StoredResponse | None, Forward]:
@@ -181,6 +185,8 @@ class ResponseCacheMiddleware:
         counts.hit_bytes += await answer(request, stored, tail, wall_s=int(cache.wall_s()))
 
     async def _bypass(self, request: CacheRequest, why: str, *, may_keep: bool = True) -> Any:
+        if request.wants_only_stored:
+            return await self._only_if_cached(request, "bypass")
         forwarding = Forwarding(
             self.cache,
             request,
@@ -270,7 +276,11 @@ class ResponseCacheMiddleware:
         def sending(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start" and invalidates(method, message["status"]):
                 host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-                cache.written(scope, host, message.get("headers") or ())
+                sent = message.get("headers", ())
+                if not isinstance(sent, (list, tuple)):
+                    sent = list(sent)  # an iterator can be read once
+                    message = {**message, "headers": sent}
+                cache.written(scope, host, sent)
             return send(message)
 
         return sending

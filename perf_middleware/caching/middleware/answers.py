@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from perf_middleware.caching.partial import (
     Parts,
@@ -16,10 +16,15 @@ from perf_middleware.caching.syntax.dates import parse_http_date
 from perf_middleware.caching.validation import is_not_modified
 
 if TYPE_CHECKING:
-    from perf_middleware.asgi import Send
+    from collections.abc import Sequence
+
+    from perf_middleware.asgi import Message, Send
     from perf_middleware.caching.fields import Headers
     from perf_middleware.caching.middleware.request import CacheRequest
     from perf_middleware.caching.stored import StoredResponse
+
+FOR_CLIENTS: Final = frozenset({b"cache-control", b"expires", b"pragma"})
+"""What a rule's `tell_clients` takes the place of."""
 
 
 async def answer(
@@ -83,6 +88,27 @@ async def _sent_in_parts(
         await request.send({"type": "http.response.body", "body": piece, "more_body": True})
     await request.send({"type": "http.response.body", "body": b""})
     return sum(map(len, pieces))
+
+
+def told(
+    message: Message,
+    sent: Sequence[tuple[bytes, bytes]],
+    *,
+    tell_clients: bytes | None,
+    status: tuple[bytes, bytes] | None,
+) -> Message:
+    """The head of the app's answer as the client gets it: with a rule's Cache-Control, and ours."""
+    headers = sent
+    if tell_clients is not None:
+        headers = [pair for pair in sent if pair[0].lower() not in FOR_CLIENTS]
+        headers.append((b"cache-control", tell_clients))
+    if status is not None:
+        headers = [*headers, status]
+    elif headers is sent:
+        return message
+    changed = dict(message)
+    changed["headers"] = headers
+    return changed
 
 
 async def send_whole(send: Send, stored: StoredResponse, tail: Headers, *, head: bool) -> None:

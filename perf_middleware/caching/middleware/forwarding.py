@@ -15,9 +15,9 @@ import anyio
 
 from perf_middleware.caching.decorators import policy_of
 from perf_middleware.caching.judgement import NO_FRESHNESS, Keep
-from perf_middleware.caching.middleware.answers import answer
+from perf_middleware.caching.middleware.answers import answer, told
 from perf_middleware.caching.middleware.keeping import Keeping, no_room_for
-from perf_middleware.caching.middleware.request import CONDITIONAL, Silence
+from perf_middleware.caching.middleware.request import CONDITIONAL, Silence, personal
 from perf_middleware.caching.reuse import may_serve_on_error
 from perf_middleware.caching.validation import confirms, head_confirms
 from perf_middleware.route_templates import UNMATCHED
@@ -25,7 +25,7 @@ from perf_middleware.route_templates import UNMATCHED
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    from perf_middleware.asgi import ASGIApp, Message, Scope
+    from perf_middleware.asgi import ASGIApp, Message
     from perf_middleware.caching.cache_status import Forward
     from perf_middleware.caching.fields import Lines
     from perf_middleware.caching.figures import RouteCounts
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perf_middleware.caching")
 
 _UNSEEN_BODIES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
-_TOLD: Final = frozenset({b"cache-control", b"expires", b"pragma"})
+INTERIM_MAX: Final = 16
 FAILURES: Final = frozenset({500, 502, 503, 504})
 """Answers that a stale response may stand in for (RFC 5861 §4)."""
 
@@ -54,6 +54,7 @@ class Forwarding:
     _counts: RouteCounts | None = None
     _route = UNMATCHED
     _keeping: Keeping | None = None
+    _interim: list[Message] | None = None
     _finished: anyio.Event | None = None
     _started = False
     _hushed = False
@@ -138,6 +139,8 @@ class Forwarding:
             self._let_go("unseen-body")
         if self._hushed:
             return _nothing()
+        if self._validating is not None and not self._started:
+            return self._hold(message)
         return self._request.send(message)
 
     # --- the head -------------------------------------------------------------------------------
@@ -147,7 +150,7 @@ class Forwarding:
         status = message["status"]
         if status < 200:
             self._started = False
-            return request.send(message)
+            return self._hold(message)
         sent = message.get("headers", ())
         if not isinstance(sent, (list, tuple)):
             sent = list(sent)  # an iterator can be read once
@@ -186,6 +189,7 @@ class Forwarding:
         if request.is_head:
             self._head_seen(status, sent, lines)
             return self._refused(message, sent, "head", tell_clients)
+        now_us = cache.clock()
         verdict: Keep | str = cache.judge.judge(
             status,
             lines,
@@ -193,16 +197,39 @@ class Forwarding:
             no_store=request.directives is not None and request.directives.no_store,
             sent_us=request.sent_us,
             rule=rule,
-            now_us=cache.clock(),
-            wall_s=int(cache.wall_s()),
+            now_us=now_us,
+            wall_us=int(cache.wall_s() * 1_000_000),
         )
         if type(verdict) is Keep:
             refused = no_room_for(cache, message, lines)
             if refused is None:
-                self._keeping = Keeping(cache, request, verdict, status=status, sent=sent)
-                return request.send(self._told(message, sent, None, tell_clients))
+                self._keeping = Keeping(
+                    cache, request, verdict, status=status, sent=sent, received_us=now_us
+                )
+                return self._send_head(self._told(message, sent, None, tell_clients))
             verdict = refused
         return self._refused(message, sent, str(verdict), tell_clients)
+
+    def _hold(self, message: Message) -> Awaitable[None]:
+        """Keep an interim answer back until it is known whose answer follows it."""
+        if self._validating is None:
+            return self._request.send(message)
+        if self._interim is None:
+            self._interim = []
+        if len(self._interim) < INTERIM_MAX:
+            self._interim.append(message)
+        return _nothing()
+
+    async def _send_held(self, message: Message) -> None:
+        held, self._interim = self._interim, None
+        for interim in held or ():
+            await self._request.send(interim)
+        await self._request.send(message)
+
+    def _send_head(self, message: Message) -> Awaitable[None]:
+        if self._interim is not None:
+            return self._send_held(message)
+        return self._request.send(message)
 
     def _refused(
         self, message: Message, sent: Any, why: str | None, tell_clients: bytes | None
@@ -210,30 +237,20 @@ class Forwarding:
         if why is not None:
             self._count_refusal(why)
         self._release("unstorable")
-        return self._request.send(self._told(message, sent, why, tell_clients))
+        return self._send_head(self._told(message, sent, why, tell_clients))
 
     def _told(
         self, message: Message, sent: Any, why: str | None, tell_clients: bytes | None
     ) -> Message:
-        """The head as the client gets it: with Cache-Status, and the rule's Cache-Control."""
-        cache, request = self._cache, self._request
-        headers = sent
-        if tell_clients is not None:
-            headers = [pair for pair in sent if pair[0].lower() not in _TOLD]
-            headers.append((b"cache-control", tell_clients))
-        if cache.options.status_header:
+        status = self._cache.shown_status
+        field = None
+        if status is not None:
             detail = self._detail or why
-            if request.rule is not None:
-                detail = request.rule.name if detail is None else f"{request.rule.name}; {detail}"
-            field = cache.status_field.forwarded(
-                self._reason, stored=self._keeping is not None, detail=detail
-            )
-            headers = [*headers, field]
-        elif headers is sent:
-            return message
-        told = dict(message)
-        told["headers"] = headers
-        return told
+            rule = self._request.rule
+            if rule is not None:
+                detail = rule.name if detail is None else f"{rule.name}; {detail}"
+            field = status.forwarded(self._reason, stored=self._keeping is not None, detail=detail)
+        return told(message, sent, tell_clients=tell_clients, status=field)
 
     # --- the body -------------------------------------------------------------------------------
 
@@ -271,7 +288,7 @@ class Forwarding:
             return
         if cache.name_route is not None:
             cache.name_route(stored.route)
-        kept = cache.freshen(stored, sent, lines, request)
+        stored, kept = cache.confirmed(stored, sent, lines, request)
         cache.figures.of(stored.route).revalidated += 1
         self._release("stored" if kept else "unstorable")
         await answer(
@@ -308,13 +325,13 @@ class Forwarding:
     def _head_seen(self, status: int, sent: Sequence[tuple[bytes, bytes]], lines: Lines) -> None:
         """A HEAD's 200 renews the stored GET response, or shows it to be stale (§4.3.5)."""
         cache, request = self._cache, self._request
-        if status != 200:
+        if status != 200 or request.credentials:  # one client's own says nothing of others'
             return
         stored = cache.store.select(request.primary, request.lines)
         if stored is None or stored.status != 200:
             return
         if head_confirms(stored, lines, now_s=int(cache.wall_s())):
-            cache.freshen(stored, sent, lines, request)
+            cache.confirmed(stored, sent, lines, request)
         else:
             stored.make_stale(cache.clock())
 
@@ -371,18 +388,6 @@ class Forwarding:
             self._let_go("incomplete")
         else:
             self._release("failed")
-
-
-def personal(scope: Scope) -> str | None:
-    """What a middleware outside made of the request that makes its answer one client's own.
-
-    A session's cookie and Vary are added further out, after this cache has seen the answer.
-    """
-    if scope.get("session"):
-        return "session"
-    if getattr(scope.get("user"), "is_authenticated", False):
-        return "user"
-    return None
 
 
 async def _nothing() -> None:

@@ -26,7 +26,10 @@ LENGTH_DIGITS_MAX = 15
 class Keeping:
     """Collects one body; every refusal is a word for Cache-Status and the counters."""
 
-    __slots__ = ("_cache", "_headers", "_held_bytes", "_keep", "_parts", "_request", "_status")
+    __slots__ = (
+        "_cache", "_headers", "_held_bytes", "_keep", "_parts", "_received_us", "_request",
+        "_status",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -36,11 +39,13 @@ class Keeping:
         *,
         status: int,
         sent: Sequence[tuple[bytes, bytes]],
+        received_us: int,
     ) -> None:
         self._cache = cache
         self._request = request
         self._keep = keep
         self._status = status
+        self._received_us = received_us  # the head's time: its age counts from there
         # A copy now: a layer outside, or the app itself, may edit the list that goes out.
         rule = request.rule
         self._headers = keep.headers(sent, rule.tell_clients if rule is not None else None)
@@ -86,7 +91,6 @@ class Keeping:
             return "vary"
         if cache.purges.since(purges_seen, target, tags):
             return "invalidated"
-        now_us = cache.clock()
         stored = StoredResponse(
             primary=request.primary,
             key=key,
@@ -97,8 +101,8 @@ class Keeping:
             body=body,
             lifetimes=keep.lifetimes,
             initial_age_us=keep.initial_age_us,
-            produced_us=now_us - request.sent_us,
-            now_us=now_us,
+            produced_us=cache.clock() - request.sent_us,
+            now_us=self._received_us,
             vary=keep.vary,
             tags=tags,
             route=route,

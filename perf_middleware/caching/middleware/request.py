@@ -134,6 +134,11 @@ class CacheRequest:
         return bool(self.scope["method"] == "HEAD")
 
     @property
+    def wants_only_stored(self) -> bool:
+        """only-if-cached: rather nothing than to ask the app (RFC 9111 §5.2.1.7)."""
+        return self.directives is not None and self.directives.only_if_cached
+
+    @property
     def rule_name(self) -> str | None:
         return None if self.rule is None else self.rule.name
 
@@ -185,6 +190,18 @@ class CacheRequest:
             self.primary = url + suffix
         self.key = self.primary
         return True
+
+
+def personal(scope: Scope) -> str | None:
+    """What a middleware outside made of the request that makes its answer one client's own.
+
+    A session's cookie and Vary are added further out, after this cache has seen the answer.
+    """
+    if scope.get("session"):
+        return "session"
+    if getattr(scope.get("user"), "is_authenticated", False):
+        return "user"
+    return None
 
 
 class Silence:

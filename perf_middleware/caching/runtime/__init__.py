@@ -26,7 +26,9 @@ from perf_middleware.caching.options import CacheOptions
 from perf_middleware.caching.purges import PurgeLog
 from perf_middleware.caching.rules import CachePolicy, PathPattern, RuleBook
 from perf_middleware.caching.runtime.flights import Flights
+from perf_middleware.caching.stored import US_PER_S, Lifetimes
 from perf_middleware.caching.stores.memory import MemoryStore
+from perf_middleware.caching.syntax.dates import format_http_date
 from perf_middleware.caching.syntax.structured import parse_string_list
 from perf_middleware.caching.validation import OF_THE_BODY, updated_headers
 from perf_middleware.clock import monotonic_us
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perf_middleware.caching")
 
 Happening = Literal["store", "hit", "invalidate"]
+NEVER_STORED: Final = frozenset({b"age", b"cache-status", b"set-cookie"})
 _POINTERS: Final = frozenset({b"location", b"content-location", b"cache-group-invalidation"})
 EARLY_WINDOW: Final = 7  # times what it takes to make; a draw beyond has a chance below 1 in 1,000
 PATHS_MAX: Final = 10_000  # whose rule, or whose answers' being not storable, is remembered
@@ -171,22 +174,25 @@ class ResponseCache:
         self.tell("store", stored)
         return True
 
-    def freshen(
+    def confirmed(
         self,
         stored: StoredResponse,
         sent: Iterable[tuple[bytes, bytes]],
         lines: Lines,
         request: CacheRequest,
-    ) -> bool:
-        """Give `stored` the fields of an answer that confirms it (RFC 9111 §4.3.4).
+    ) -> tuple[StoredResponse, bool]:
+        """`stored` with the fields of an answer that confirms it (RFC 9111 §4.3.4).
 
-        False where it may not be stored any longer: it is gone from the store then.
+        And whether it is in the store: not where the answer says that it may not be kept, or where
+        another took its place meanwhile; it is good for the one request then.
         """
         now_us = self.clock()
+        wall_us = int(self.wall_s() * US_PER_S)
         rule = request.rule
         # Its own age and date began with the old answer.
         own = {name: at for name, at in stored.lines.items() if name not in {b"age", b"date"}}
         own |= {name: at for name, at in lines.items() if name not in OF_THE_BODY}
+        own.pop(b"connection", None)  # the confirming answer's: of that one's fields alone
         verdict = self.judge.judge(
             stored.status,
             own,
@@ -195,18 +201,29 @@ class ResponseCache:
             sent_us=request.sent_us,
             rule=rule,
             now_us=now_us,
-            wall_s=int(self.wall_s()),
+            wall_us=wall_us,
         )
-        if not isinstance(verdict, Keep):
-            self.store.drop(stored.key)
-            return False
-        merged = updated_headers(stored.headers, list(sent), without=verdict.without)
-        headers = verdict.headers(merged, None if rule is None else rule.tell_clients)
-        stored.freshen(
-            headers, own, verdict.lifetimes, initial_age_us=verdict.initial_age_us, now_us=now_us
+        newer = list(sent)
+        if b"date" not in lines and any(name == b"date" for name, _ in stored.headers):
+            newer.append((b"date", format_http_date(wall_us // US_PER_S)))
+        is_newest = self.store.holds(stored)
+        if not isinstance(verdict, Keep) or not set(verdict.vary).issubset(stored.vary):
+            # Good for this one answer: the app has said so, and that it is the last.
+            if is_newest:
+                self.store.drop(stored.key)
+            headers = updated_headers(stored.headers, newer, without=NEVER_STORED)
+            lifetimes = Lifetimes(fresh_s=0, may_be_stale=False, must_validate=True)
+            return stored.confirmed(headers, own, lifetimes, initial_age_us=0, now_us=now_us), False
+        merged = updated_headers(stored.headers, newer, without=verdict.without)
+        confirmed = stored.confirmed(
+            verdict.headers(merged, None if rule is None else rule.tell_clients),
+            own,
+            verdict.lifetimes,
+            initial_age_us=verdict.initial_age_us,
+            now_us=now_us,
         )
-        self._set_early(stored)
-        return self.store.put(stored, now_us=now_us)
+        self._set_early(confirmed)
+        return confirmed, is_newest and self.store.put(confirmed, now_us=now_us)
 
     def forward_fields(
         self,
@@ -248,8 +265,11 @@ class ResponseCache:
         lines = collect(headers, _POINTERS)
         scheme = scope.get("scheme", "http")
         path = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
-        targets = [target_of(scheme, host, path, scope.get("query_string", b""))]
-        targets += pointed_targets(targets[0].decode(*TEXT), lines)
+        query = scope.get("query_string", b"")
+        targets = [target_of(scheme, host, path, query)]
+        # As it was sent: `a%2Fb` is one segment for what is relative to it.
+        url = b"%b://%b%b?%b" % (scheme.encode(), host, path, query)
+        targets += pointed_targets(url.decode(*TEXT), lines)
         self.invalidate_targets(targets)
         groups = lines.get(b"cache-group-invalidation")
         if groups:

@@ -105,6 +105,10 @@ class MemoryStore:
             self._entries.put(primary, record, record.size_bytes)
         return True
 
+    def holds(self, stored: StoredResponse) -> bool:
+        """Whether `stored` is what is kept under its key, and not a newer one."""
+        return self._entries.peek(stored.key) is stored
+
     def drop(self, key: bytes) -> bool:
         """Let go of what is under `key`, a record with all of its variants."""
         found = self._entries.pop(key)

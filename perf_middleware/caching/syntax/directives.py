@@ -176,6 +176,11 @@ def _response_directives(said: _Arguments) -> ResponseDirectives:
     max_age, s_maxage = _lifetime_s(said.get(b"max-age")), _lifetime_s(said.get(b"s-maxage"))
     if s_maxage is not None and _UNREADABLE in said.get(b"max-age", ()):
         s_maxage = 0  # a broken element named a lifetime: which one it was is not known
+    # Nobody knows for how long it was meant: at least it is not used beyond that.
+    unreadable = any(
+        said.get(name) is not None and _seconds(said[name], choose=min) is None
+        for name in (b"max-age", b"s-maxage")
+    )
     no_cache, no_cache_fields = _qualified(said.get(b"no-cache"))
     private, private_fields = _qualified(said.get(b"private"))
     # It also permits to store answers to credentials (RFC 9111 §3.5): what is written in another
@@ -190,7 +195,8 @@ def _response_directives(said: _Arguments) -> ResponseDirectives:
         # What permits something is taken only as it is defined: without an argument.
         public=None in said.get(b"public", ()),
         must_revalidate=must_revalidate,
-        proxy_revalidate=b"proxy-revalidate" in said
+        proxy_revalidate=unreadable
+        or b"proxy-revalidate" in said
         or (b"must-revalidate" in said and not must_revalidate),
         must_understand=None in said.get(b"must-understand", ()),
         no_transform=b"no-transform" in said,

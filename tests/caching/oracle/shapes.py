@@ -135,7 +135,7 @@ def of_stored(
     validated = len(strangers) < len(sources)
     faults = _cache_status(served, reused=not validated)
     faults += _age(served, sources, now_s, needed=not validated)
-    if served.others:
+    if served.others and not validated:  # a call of its own may have sent some
         faults.append("gave another request's interim message")
     if served.status == base.status:
         faults += head_faults(served, sources, stored=True)

@@ -79,7 +79,7 @@ class SmallCache:
         assert mistake is None or mistake in MISTAKES
         self._app = app
         self._clock = clock
-        self._wall_s = wall_s
+        self._wall_s = lambda: int(wall_s())
         self._mistake = mistake
         self._entries: dict[Any, list[Entry]] = {}
         self._tasks: set[Any] = set()

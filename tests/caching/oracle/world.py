@@ -40,8 +40,8 @@ class World:
     def clock(self) -> int:
         return 5_000_000 + int((self.now_s - START_S) * 1_000_000)
 
-    def wall_s(self) -> int:
-        return int(self.now_s)
+    def wall_s(self) -> float:
+        return self.now_s
 
     def next_tick(self) -> int:
         self.tick += 1

@@ -62,14 +62,12 @@ def uncovered_credentials(
 ) -> frozenset[bytes]:
     """The credential fields of the request that nothing makes safe to share.
 
-    Safe is what Vary makes part of the key; and, where the RFC's rule is wanted, an Authorization
-    beside public, s-maxage or must-revalidate (§3.5).
+    Safe is what Vary makes part of the key.  For Authorization the app must say so too, by public,
+    s-maxage or must-revalidate (§3.5); where the RFC's rule is wanted that alone is enough.
     """
     left = credentials - vary
-    if (
-        left == {b"authorization"}
-        and authorization_by_rfc
-        and (directives.public or directives.s_maxage is not None or directives.must_revalidate)
-    ):
-        return frozenset()
-    return left
+    if b"authorization" not in credentials:
+        return left
+    if not (directives.public or directives.s_maxage is not None or directives.must_revalidate):
+        return left | {b"authorization"}
+    return left - {b"authorization"} if authorization_by_rfc else left

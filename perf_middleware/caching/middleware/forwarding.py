@@ -387,7 +387,7 @@ class Forwarding:
         if self._keeping is not None:
             self._let_go("incomplete")
         else:
-            self._release("failed")
+            self._release("failed" if self.failed else "gone")
 
 
 async def _nothing() -> None:

@@ -6,9 +6,9 @@ The middleware looks up and stores; the app's own code purges and asks for expla
 from __future__ import annotations
 
 import logging
+import random
 import time
 from math import log
-from random import random
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from perf_middleware.caching.cache_status import CacheStatus
@@ -59,7 +59,8 @@ class ResponseCache:
     """A shared HTTP cache (RFC 9111) in front of one app, in this process's memory.
 
     `rules` are looked at in their order, the first that matches a path holds.  `wall_s` gives Unix
-    seconds (dates in header fields), `clock` monotonic microseconds (ages).
+    seconds (dates in header fields), `clock` monotonic microseconds (ages), `draw` a number from 0
+    to 1 for every hit near the end of its freshness.
     """
 
     def __init__(
@@ -72,10 +73,12 @@ class ResponseCache:
         name: str = NAME,
         clock: Clock = monotonic_us,
         wall_s: Callable[[], float] = time.time,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self.options = options or CacheOptions()
         self.clock = clock
         self.wall_s = wall_s
+        self._draw = draw
         self.store = MemoryStore(bytes_max=bytes_max, entries_max=entries_max, now_us=clock())
         self.rules = RuleBook(rules)
         self.judge = Judge(self.options)
@@ -250,7 +253,7 @@ class ResponseCache:
         VLDB 2015 (XFetch).
         """
         left_us = stored.fresh_until_us - now_us
-        gap_us = stored.produced_us * self.options.early_refresh * -log(1.0 - random())  # noqa: S311
+        gap_us = stored.produced_us * self.options.early_refresh * -log(1.0 - self._draw())
         return gap_us >= left_us
 
     def route_of(self, scope: Scope, root_path: str) -> str:

@@ -13,8 +13,9 @@ import anyio
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-Outcome: TypeAlias = "Literal['stored', 'unstorable', 'failed', 'late', 'full']"
+Outcome: TypeAlias = "Literal['stored', 'unstorable', 'failed', 'gone', 'late', 'full']"
 
+# failed: the app did; gone: the leader is, without an answer that would say anything
 ATTEMPTS_MAX: Final = 2  # leaders that a request waits for before it goes alone
 
 

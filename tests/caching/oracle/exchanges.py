@@ -104,21 +104,19 @@ class Served:
 
 
 def traced(served: Served, history: list[Exchanged]) -> list[Exchanged]:
-    """The app's answers that `served` is made of, oldest first; [] where it names none."""
+    """The app's answers that `served` is made of, oldest first; [] where it names none.
+
+    What renews comes behind what is renewed, in the order in which the answer names them: two that
+    overlap may have been taken in either order, and then all of what they say goes by that one.
+    """
     prefix = len(TRACE)
-    numbers = {
+    numbers = [
         int(name[prefix:])
         for name, _ in served.headers
         if name.startswith(TRACE) and name[prefix:].isdigit()
-    }
+    ]
     if not numbers:
         said = _SAYS_ITS_NUMBER.search(served.body)
-        numbers = {int(said[1])} if said else set()
-    sources = [history[number] for number in numbers if number < len(history)]
-    return sorted(sources, key=_place)
-
-
-def _place(exchanged: Exchanged) -> tuple[bool, float, int]:
-    """What renews comes behind what is renewed, and in the order of arrival."""
-    ended = math.inf if exchanged.ended is None else exchanged.ended
-    return exchanged.renews, ended, exchanged.number
+        numbers = [int(said[1])] if said else []
+    sources = [history[number] for number in dict.fromkeys(numbers) if number < len(history)]
+    return sorted(sources, key=lambda exchanged: exchanged.renews)

@@ -34,7 +34,12 @@ def head_faults(served: Served, sources: list[Exchanged], *, stored: bool) -> li
         faults += _kept_out(served, sources, present, hop)
     for name in present - ITS_OWN:
         given = lines(served.headers, name)
-        having = [source for source in sources if lines(source.headers, name)]
+        having = [
+            source
+            for source in sources
+            if lines(source.headers, name)
+            and (source is sources[0] or name not in connection_fields(source.headers))
+        ]
         if not name.startswith(b"content-"):
             having = [each for each in having if each is having[-1] or each.overlaps(having[-1])]
         by_source = [lines(source.headers, name) for source in having]

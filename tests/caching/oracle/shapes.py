@@ -104,6 +104,8 @@ def _others_condition(served: Served, base: Exchanged) -> list[str]:
     """A 304 to what the cache asked for itself says nothing of the client's copy."""
     name = b"if-none-match"
     asked, seen = tags(served.request_headers, name), tags(base.request_headers, name)
+    if not any(lines(base.request_headers, each) for each in (name, b"if-modified-since")):
+        return []  # the app said it without being asked anything
     told = [weak(tag) for tag in lines(base.headers, b"etag")]
     mine = [weak(tag) for tag in asked]
     if asked and asked != seen and not any(tag in mine for tag in told):

@@ -58,7 +58,8 @@ def freshness_lifetime_s(
 ) -> int | None:
     """Seconds that a shared cache may take the response for fresh, None where it is not said.
 
-    First match wins: s-maxage, max-age, Expires minus Date (0 where either is broken).
+    First match wins: s-maxage, max-age, Expires minus Date: negative where it has expired before
+    it was sent, 0 where Expires is broken.
     `date_s` is the Date field, or the time of receipt without one.  Source: RFC 9111 §4.2.1.
     """
     if directives.s_maxage is not None:
@@ -71,7 +72,7 @@ def freshness_lifetime_s(
     expires_s = parse_http_date(expires[0], now_s=date_s)
     if expires_s is None or any(other != expires[0] for other in expires[1:]):
         return 0  # invalid, as `Expires: 0`: already expired (§5.3)
-    return min(max(0, expires_s - date_s), DELTA_SECONDS_MAX)
+    return max(-DELTA_SECONDS_MAX, min(expires_s - date_s, DELTA_SECONDS_MAX))
 
 
 def heuristic_lifetime_s(status: int, lines: Lines, *, date_s: int) -> int | None:

@@ -59,6 +59,8 @@ class Forwarding:
     _started = False
     _hushed = False
     """The client has its answer from elsewhere."""
+    _why = ""
+    """Why the answer is not kept."""
     _unconfirmed = False
     _client_gone = False
     failed = False
@@ -365,6 +367,7 @@ class Forwarding:
 
     def _count_refusal(self, why: str) -> None:
         why = why.partition(":")[0]  # of credentials a client may send any set
+        self._why = why
         refused = (self._counts or self._count()).refused
         refused[why] = refused.get(why, 0) + 1
 
@@ -376,7 +379,7 @@ class Forwarding:
         flight = self._flight
         if flight is not None and flight.outcome is None:
             if outcome == "unstorable":
-                self._cache.note_unstorable(self._request.primary)
+                self._cache.note_unstorable(self._request.primary, self._why)
             self._cache.flights.land(flight, outcome)
         if self._finished is not None:
             self._finished.set()

@@ -205,7 +205,7 @@ def personal(scope: Scope) -> str | None:
 
 
 class Silence:
-    """The receive side of a request that no client sends: no body, and nobody leaves."""
+    """The client of a request that no client sends: no body, nobody leaves, nobody listens."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -216,3 +216,6 @@ class Silence:
             return {"type": "http.request", "body": b"", "more_body": False}
         await anyio.sleep_forever()
         raise AssertionError  # pragma: no cover - never reached
+
+    async def send(self, message: Message) -> None:
+        """Nobody listens."""

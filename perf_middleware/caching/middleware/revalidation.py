@@ -18,7 +18,7 @@ from perf_middleware.caching.middleware.request import (
 )
 
 if TYPE_CHECKING:
-    from perf_middleware.asgi import ASGIApp, Message
+    from perf_middleware.asgi import ASGIApp
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.stored import StoredResponse
 
@@ -58,8 +58,8 @@ async def refresh(
         + stored.validators,
         method="GET",
     )
-    asking.send = _unheard
-    asking.receive = Silence().receive
+    silence = Silence()
+    asking.send, asking.receive = silence.send, silence.receive
     asking.directives = None
     forwarding = Forwarding(cache, asking, "stale", validating=stored, counted_as=None)
     try:
@@ -74,7 +74,3 @@ async def refresh(
     finally:
         cache.refreshing.discard(key)
         cache.figures.background_failed += forwarding.failed
-
-
-async def _unheard(message: Message) -> None:
-    """The client has its answer already."""

@@ -25,6 +25,7 @@ from perf_middleware.caching.judgement import Judge, Keep
 from perf_middleware.caching.options import CacheOptions
 from perf_middleware.caching.purges import PurgeLog
 from perf_middleware.caching.rules import CachePolicy, PathPattern, RuleBook
+from perf_middleware.caching.runtime.explain import explain, scope_of
 from perf_middleware.caching.runtime.flights import Flights
 from perf_middleware.caching.stored import US_PER_S, Lifetimes
 from perf_middleware.caching.stores.memory import MemoryStore
@@ -35,7 +36,9 @@ from perf_middleware.clock import monotonic_us
 from perf_middleware.route_templates import UNMATCHED, RouteTemplates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from starlette.requests import HTTPConnection
 
     from perf_middleware.asgi import Scope
     from perf_middleware.caching.cache_status import Forward
@@ -93,7 +96,7 @@ class ResponseCache:
             int(bytes_max * self.options.storing_share_max), self.options.entry_bytes_max
         )
         self.rule_of_path: dict[str, CachePolicy | None] = {}
-        self.unstorable: set[bytes] = set()
+        self.unstorable: dict[bytes, str] = {}
         self.name_route: Callable[[str], None] | None = None
         self._templates = RouteTemplates()
         self._hooks: dict[Happening, list[Callable[[StoredResponse], object]]] = {
@@ -131,6 +134,23 @@ class ResponseCache:
         self.purges.note(lambda _target, _tags: True)
         return self._invalidate(self.store.all(), soft=soft)
 
+    async def explain(
+        self,
+        request: str | HTTPConnection,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """What is stored of a URL, and what a request for it would get and why; JSON-able.
+
+        `request` is a URL (`/items/5`, of any host, or with scheme and host), with the `method` and
+        `headers` that it would have, or a Starlette request as it came.  Asks the app nothing.
+        Raises ValueError for what is no URL.
+        """
+        if isinstance(request, str):
+            return explain(self, scope_of(request, method=method, headers=headers or {}))
+        return explain(self, request.scope)
+
     def on(self, happening: Happening, tell: Callable[[StoredResponse], object]) -> None:
         """Call `tell` with the stored response at each `store`, `hit` or `invalidate`.
 
@@ -159,11 +179,11 @@ class ResponseCache:
         else:
             self.rule_of_path[path] = rule
 
-    def note_unstorable(self, key: bytes) -> None:
+    def note_unstorable(self, key: bytes, why: str) -> None:
         """Remember that nothing came of `key`: its requests need not wait for each other."""
         if len(self.unstorable) >= PATHS_MAX:
             self.unstorable.clear()
-        self.unstorable.add(key)
+        self.unstorable[key] = why
 
     def keep(self, stored: StoredResponse) -> bool:
         """Put `stored` into the store; False where it has no room."""
@@ -173,7 +193,7 @@ class ResponseCache:
         self._set_early(stored)
         counts.stored += 1
         counts.stored_bytes += len(stored.body)
-        self.unstorable.discard(stored.primary)
+        self.unstorable.pop(stored.primary, None)
         self.tell("store", stored)
         return True
 

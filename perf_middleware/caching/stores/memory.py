@@ -49,6 +49,10 @@ class MemoryStore:
     def evictions(self) -> int:
         return self._entries.evictions
 
+    def peek(self, key: bytes) -> Found | None:
+        """What is under `key`, without counting that it was asked for."""
+        return self._entries.peek(key)
+
     def select(
         self, primary: bytes, fields: Mapping[bytes, Sequence[bytes]]
     ) -> StoredResponse | None:

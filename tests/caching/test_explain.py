@@ -1,0 +1,151 @@
+"""`perf.cache.explain`: what is stored of a URL, and what a request would get; no effect of asking."""
+
+import asyncio
+
+import orjson
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from perf_middleware import CacheRule, ResponseCacheMiddleware, cache_response
+from perf_middleware.caching.runtime import ResponseCache
+
+
+async def plain(request):
+    return PlainTextResponse("nothing is said")
+
+
+async def kept(request):
+    return PlainTextResponse("kept", headers={"cache-control": "max-age=60", "etag": '"a"'})
+
+
+async def varied(request):
+    headers = {"cache-control": "max-age=60", "vary": "accept-language"}
+    return PlainTextResponse(request.headers.get("accept-language", ""), headers=headers)
+
+
+@cache_response(ttl=30, tags=("items", "item:{id}"), shared=True, name="items")
+async def item(request):
+    return PlainTextResponse("an item")
+
+
+@pytest.fixture
+def client():
+    rule = CacheRule(path="/never/*", bypass=True)
+    app = Starlette(
+        routes=[Route("/plain", plain), Route("/kept", kept), Route("/varied", varied),
+                Route("/items/{id}", item), Route("/never/{x}", kept), Route("/é", kept)],
+    )  # fmt: skip
+    cache = ResponseCache(rules=[(rule.pattern(), rule.policy())])
+    return TestClient(ResponseCacheMiddleware.serving(app, cache)), cache
+
+
+def explained(cache, *args, **kwargs):
+    told = asyncio.run(cache.explain(*args, **kwargs))
+    assert orjson.dumps(told)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("asked", "path", "verdict"),
+    [
+        pytest.param([], "/kept", "miss: nothing is stored", id="nothing yet"),
+        pytest.param(["/kept"], "/kept", "fresh", id="a stored response"),
+        pytest.param(["/kept?a=1"], "/kept?a=1", "fresh", id="with its query"),
+        pytest.param(["/kept?a=1"], "/kept", "miss", id="another query is another URL"),
+        pytest.param(["/é"], "/é", "fresh", id="a path that has to be escaped"),
+        pytest.param(["/plain"], "/plain", "miss", id="an answer that says nothing"),
+        pytest.param(["/never/1"], "/never/1", "bypass: the rule /never/*", id="a rule says never"),
+        pytest.param(["/items/5"], "/items/5", "fresh", id="by a rule on the endpoint"),
+    ],
+)
+def test_the_verdict_is_what_a_request_would_get(client, asked, path, verdict):
+    http, cache = client
+    for url in asked:
+        http.get(url)
+    assert explained(cache, f"http://testserver{path}")["verdict"].startswith(verdict)
+
+
+@pytest.mark.parametrize(
+    ("headers", "verdict"),
+    [
+        pytest.param({"Cookie": "a=b"}, "bypass: credentials: cookie", id="credentials"),
+        pytest.param({"Cache-Control": "no-cache"}, "the app is asked first", id="no-cache"),
+        pytest.param({"Content-Length": "5"}, "bypass: precondition or body", id="a body"),
+    ],
+)
+def test_what_the_request_says_counts(client, headers, verdict):
+    http, cache = client
+    http.get("/kept")
+    assert explained(cache, "http://testserver/kept", headers=headers)["verdict"] == verdict
+
+
+def test_variants_are_told_apart(client):
+    http, cache = client
+    http.get("/varied", headers={"accept-language": "de"})
+    told = [
+        explained(cache, "http://testserver/varied", headers={"accept-language": language})
+        for language in ("de", "en")
+    ]
+    assert told[0]["verdict"].startswith("fresh")
+    assert told[1]["verdict"].startswith("miss")
+    assert [len(each["stored"]) for each in told] == [1, 1]
+
+
+def test_what_is_stored_is_told_with_its_rule_and_tags(client):
+    http, cache = client
+    http.get("/items/5")
+    told = explained(cache, "http://testserver/items/5")
+    assert told["rule"] == {"name": "items", "ttl_s": 30, "shared": True}
+    (entry,) = told["stored"]
+    assert entry["tags"] == ["items", "item:5"]
+    assert entry["route"] == "/items/{id}"
+    assert entry["age_s"] == 0
+    assert 29 <= entry["ttl_s"] <= 30
+
+
+def test_the_reason_of_the_last_refusal_is_remembered(client):
+    http, cache = client
+    http.get("/plain")
+    assert explained(cache, "http://testserver/plain")["last_refusal"] == "no-freshness"
+
+
+def test_a_path_alone_is_one_of_any_host(client):
+    http, cache = client
+    http.get("/kept")
+    told = explained(cache, "/kept")
+    assert len(told["stored"]) == 1
+    assert told["verdict"].startswith("fresh")
+
+
+def test_a_request_can_be_explained_as_it_came(client):
+    http, cache = client
+    http.get("/kept")
+    scope = {
+        "type": "http", "method": "GET", "scheme": "http", "path": "/kept", "query_string": b"",
+        "headers": [(b"host", b"testserver")],
+    }  # fmt: skip
+    assert explained(cache, Request(scope))["verdict"].startswith("fresh")
+
+
+def test_other_methods_are_never_answered_from_the_store(client):
+    _, cache = client
+    assert "never" in explained(cache, "/kept", method="POST")["verdict"]
+
+
+def test_asking_changes_nothing(client):
+    http, cache = client
+    http.get("/kept")
+    before = cache.status()
+    explained(cache, "http://testserver/kept")
+    assert cache.status() == before
+
+
+@pytest.mark.parametrize("url", ["kept", "", "?a=b"])
+def test_what_is_no_url_is_refused(client, url):
+    _, cache = client
+    with pytest.raises(ValueError, match="neither a path"):
+        explained(cache, url)

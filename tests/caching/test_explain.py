@@ -1,4 +1,4 @@
-"""`perf.cache.explain`: what is stored of a URL, and what a request would get; no effect of asking."""
+"""`perf.cache.explain`: what is stored of a URL, what a request would get; nothing changes."""
 
 import asyncio
 

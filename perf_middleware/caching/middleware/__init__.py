@@ -15,6 +15,7 @@ from perf_middleware.caching.invalidation import SAFE_METHODS, invalidates
 from perf_middleware.caching.judgement import credentials_reason
 from perf_middleware.caching.middleware.answers import answer, send_gateway_timeout, send_whole
 from perf_middleware.caching.middleware.forwarding import Forwarding
+from perf_middleware.caching.middleware.passing import pass_on
 from perf_middleware.caching.middleware.request import (
     SPECIAL,
     CacheRequest,
@@ -102,16 +103,33 @@ class ResponseCacheMiddleware:
                     tail = stored.show(now_us, cache.shown_status)
                     return await send_whole(send, stored, tail, head=method == "HEAD")
             elif stored is None:
+                cache = self.cache
+                if rule is None and method == "GET":
+                    if key in cache.unstorable or not cache.options.collapse:
+                        flight = None
+                        leads = True
+                    else:
+                        flight = cache.flights.lead(key)
+                        leads = flight is not None
+                    if leads:
+                        return await pass_on(
+                            self.app, cache, scope, receive, send,
+                            host=host, key=key, reason="uri-miss", flight=flight,
+                        )  # fmt: skip
                 request = CacheRequest(scope, receive, send, host=host, primary=key, rule=rule)
-                if key in self.cache.unstorable:
-                    return await Forwarding(self.cache, request, "uri-miss").run(self.app)
                 return await self._miss(request, "uri-miss")
+        is_unkeyed = rule is None and type(stored) is not Variants
+        if special is not None and special.is_simple and is_unkeyed and method == "GET":
+            return await pass_on(
+                self.app, self.cache, scope, receive, send,
+                host=host, key=key, reason="bypass", special=special,
+            )  # fmt: skip
         request = CacheRequest(scope, receive, send, host=host, primary=key, rule=rule)
         if special is not None:
             request.take_special(special, with_directives=self._obeys_directives)
             if special.is_out:
                 return await self._bypass(request, "precondition", may_keep=False)
-            if special.credentials and rule is None and type(stored) is not Variants:
+            if special.credentials and is_unkeyed:
                 return await self._bypass(request, special.reason)
         return await self._considered(request)
 

@@ -23,8 +23,26 @@ if TYPE_CHECKING:
     from perf_middleware.caching.middleware.request import CacheRequest
     from perf_middleware.caching.stored import StoredResponse
 
+HELD_MAX: Final = 16
 FOR_CLIENTS: Final = frozenset({b"cache-control", b"expires", b"pragma"})
 """What a rule's `tell_clients` takes the place of."""
+
+
+class HeldBack:
+    """Interim answers (1xx) of a call whose own answer may turn out not to be the client's."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+
+    async def hold(self, message: Message) -> None:
+        if len(self._messages) < HELD_MAX:
+            self._messages.append(message)
+
+    async def before(self, message: Message, request: CacheRequest) -> None:
+        """Send them all, then `message`."""
+        for interim in self._messages:
+            await request.send(interim)
+        await request.send(message)
 
 
 async def answer(

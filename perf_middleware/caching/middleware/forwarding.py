@@ -15,7 +15,7 @@ import anyio
 
 from perf_middleware.caching.decorators import policy_of
 from perf_middleware.caching.judgement import NO_FRESHNESS, Keep
-from perf_middleware.caching.middleware.answers import answer, told
+from perf_middleware.caching.middleware.answers import HeldBack, answer, told
 from perf_middleware.caching.middleware.keeping import Keeping, no_room_for
 from perf_middleware.caching.middleware.request import CONDITIONAL, Silence, personal
 from perf_middleware.caching.reuse import may_serve_on_error
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perf_middleware.caching")
 
 _UNSEEN_BODIES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
-INTERIM_MAX: Final = 16
 FAILURES: Final = frozenset({500, 502, 503, 504})
 """Answers that a stale response may stand in for (RFC 5861 §4)."""
 
@@ -54,7 +53,7 @@ class Forwarding:
     _counts: RouteCounts | None = None
     _route = UNMATCHED
     _keeping: Keeping | None = None
-    _interim: list[Message] | None = None
+    _held: HeldBack | None = None
     _finished: anyio.Event | None = None
     _started = False
     _hushed = False
@@ -107,7 +106,7 @@ class Forwarding:
             await self._answer_instead("stale-if-error")
             return None
         finally:
-            self._end()
+            self.end()
         # The app's 304 spoke of something else than what is stored: ask again, for the whole.
         again = request.rewritten(
             [pair for pair in request.scope["headers"] if pair[0] not in CONDITIONAL]
@@ -117,7 +116,13 @@ class Forwarding:
 
     async def receive(self) -> Message:
         message = await self._request.receive()
-        if message["type"] == "http.disconnect" and self._is_awaited():
+        if message["type"] == "http.disconnect":
+            return await self.left_by_client(message)
+        return message
+
+    async def left_by_client(self, message: Message) -> Message:
+        """The client's disconnect, for the app to hear when its answer matters to nobody else."""
+        if self._is_awaited():
             # Others wait for this answer, or it is nearly stored: the app is not told to stop yet.
             self._client_gone = True
             self._finished = self._finished or anyio.Event()
@@ -216,22 +221,12 @@ class Forwarding:
         """Keep an interim answer back until it is known whose answer follows it."""
         if self._validating is None:
             return self._request.send(message)
-        if self._interim is None:
-            self._interim = []
-        if len(self._interim) < INTERIM_MAX:
-            self._interim.append(message)
-        return _nothing()
-
-    async def _send_held(self, message: Message) -> None:
-        held, self._interim = self._interim, None
-        for interim in held or ():
-            await self._request.send(interim)
-        await self._request.send(message)
+        self._held = self._held or HeldBack()
+        return self._held.hold(message)
 
     def _send_head(self, message: Message) -> Awaitable[None]:
-        if self._interim is not None:
-            return self._send_held(message)
-        return self._request.send(message)
+        held, self._held = self._held, None
+        return self._request.send(message) if held is None else held.before(message, self._request)
 
     def _refused(
         self, message: Message, sent: Any, why: str | None, tell_clients: bytes | None
@@ -384,7 +379,8 @@ class Forwarding:
         if self._finished is not None:
             self._finished.set()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """The app has returned, or failed: release what is still held, count what is not."""
         if self._counts is None:
             self._count()
         if self._keeping is not None:

@@ -53,6 +53,8 @@ class Special:
     is_for_one_client: bool
     """Conditions and ranges ask for an answer that is of no use to others."""
     has_directives: bool
+    is_simple: bool
+    """Nothing but credentials."""
     is_out: bool
     """Preconditions are the app's alone to judge (RFC 9111 §4.3.2).  A body has no meaning here,
     but an app may read it: its answer is for that body alone."""
@@ -65,6 +67,7 @@ class Special:
             reason=credentials_reason(credentials) if credentials else "",
             is_for_one_client=bool(names & _OF_ONE_CLIENT),
             has_directives=bool(names & DIRECTIVES),
+            is_simple=names == credentials,
             is_out=has_body or bool(names & PRECONDITIONS),
         )
 
@@ -75,16 +78,18 @@ class SpecialRequests:
     KEPT_MAX: Final = 1_000
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[frozenset[bytes], bool], Special] = {}
+        self._kept: dict[frozenset[bytes], Special] = {}
+        self._kept_with_body: dict[frozenset[bytes], Special] = {}
 
     def of(self, fields: dict[bytes, bytes]) -> Special:
         names = SPECIAL.intersection(fields)
-        has_body = b"transfer-encoding" in fields or fields.get(b"content-length", b"0") != b"0"
-        known = self._kept.get((names, has_body))
+        has_body = fields.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in fields
+        kept = self._kept_with_body if has_body else self._kept
+        known = kept.get(names)
         if known is None:
             known = Special.of(names, has_body=has_body)
-            if len(self._kept) < self.KEPT_MAX:
-                self._kept[names, has_body] = known
+            if len(kept) < self.KEPT_MAX:
+                kept[names] = known
         return known
 
 

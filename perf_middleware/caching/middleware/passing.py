@@ -1,0 +1,111 @@
+"""The shortest way of a miss: an answer that says nothing of being stored is only passed on.
+
+Most answers are like that.  What is not is handed over, with its first message, to a Forwarding,
+which knows every case; so is a request whose client leaves while others wait for its answer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perf_middleware.caching.decorators import policy_of
+from perf_middleware.caching.judgement import NO_FRESHNESS
+from perf_middleware.caching.middleware.forwarding import Forwarding
+from perf_middleware.caching.middleware.request import CacheRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
+    from perf_middleware.caching.cache_status import Forward
+    from perf_middleware.caching.middleware.request import Special
+    from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.runtime.flights import Flight
+
+
+async def pass_on(
+    app: ASGIApp,
+    cache: ResponseCache,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    host: bytes,
+    key: bytes,
+    reason: Forward,
+    special: Special | None = None,
+    flight: Flight | None = None,
+) -> Any:
+    """Call the app for a GET without a rule, of which nothing is stored.
+
+    `special` are its credentials, where it is passed by for them.
+    """
+    # Closures and not an object: what a request that is only passed on pays for is two of them.
+    root_path = scope.get("root_path") or ""
+    sent_us = cache.clock()
+    is_silent = cache.judge.is_silent
+    whole: Forwarding | None = None
+    passed = False
+
+    def hand_over() -> Forwarding:
+        nonlocal whole
+        request = CacheRequest(scope, receive, send, host=host, primary=key, rule=None)
+        request.sent_us = sent_us
+        if special is not None:
+            request.take_special(special, with_directives=False)
+        whole = Forwarding(
+            cache,
+            request,
+            reason,
+            flight=flight,
+            detail=None if special is None else special.reason,
+            counted_as="" if special is None else "credentials",
+        )
+        return whole
+
+    def sending(message: Message) -> Awaitable[None]:
+        nonlocal passed
+        if whole is not None:
+            return whole.send(message)
+        if passed or message["type"] != "http.response.start":
+            return send(message)
+        sent = message.get("headers")
+        if type(sent) is not list or message["status"] < 200:
+            return hand_over().send(message)
+        if policy_of(scope) is not None or not is_silent(dict(sent)):
+            return hand_over().send(message)
+        passed = True
+        counts = cache.figures.of(cache.route_of(scope, root_path))
+        if special is None:
+            counts.misses[reason] = counts.misses.get(reason, 0) + 1
+        else:
+            counts.bypassed["credentials"] = counts.bypassed.get("credentials", 0) + 1
+        counts.refused[NO_FRESHNESS] = counts.refused.get(NO_FRESHNESS, 0) + 1
+        if flight is not None:
+            cache.note_unstorable(key, NO_FRESHNESS)
+            cache.flights.land(flight, "unstorable")
+        status = cache.shown_status
+        if status is None:
+            return send(message)
+        detail = NO_FRESHNESS if special is None else special.reason
+        told = dict(message)
+        told["headers"] = [*sent, status.forwarded(reason, stored=False, detail=detail)]
+        return send(told)
+
+    async def receiving() -> Message:
+        message = await receive()
+        if message["type"] == "http.disconnect" and not passed:
+            return await (whole or hand_over()).left_by_client(message)
+        return message
+
+    failed = False
+    try:
+        return await app(scope, receiving, sending)
+    except Exception:
+        failed = True
+        raise
+    finally:
+        if not passed:
+            whole = whole or hand_over()
+            whole.failed = whole.failed or failed
+            whole.end()

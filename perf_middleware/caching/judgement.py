@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from perf_middleware.caching.syntax.directives import ResponseDirectives
 
 COOKIE: Final = frozenset({b"cookie"})
+READ_MAX: Final = 512
 NO_FRESHNESS: Final = "no-freshness"
 EVENT_STREAM: Final = b"text/event-stream"
 
@@ -67,6 +68,8 @@ class Judge:
         if options.heuristic:
             freshness.add(b"last-modified")
         self._freshness = frozenset(freshness)
+        self._directive_fields = (*options.targeted, b"cache-control")
+        self._read: dict[tuple[tuple[bytes, ...], ...], tuple[ResponseDirectives, bool]] = {}
         self._needs_a_word = options.default_ttl_s is None
 
     def collect(self, headers: Iterable[tuple[bytes, bytes]]) -> Lines:
@@ -96,7 +99,7 @@ class Judge:
         options = self._options
         if rule is None and self.is_silent(lines):
             return NO_FRESHNESS
-        directives, targeted = directives_of(lines, options.targeted)
+        directives, targeted = self._directives_of(lines)
         refused = refusal(status, directives, request_no_store=no_store)
         if refused is not None:
             return refused
@@ -136,6 +139,16 @@ class Judge:
             | {b"age", b"cache-status"},
             lines=lines,
         )  # fmt: skip
+
+    def _directives_of(self, lines: Lines) -> tuple[ResponseDirectives, bool]:
+        """What the lines say; an app says the same few things again and again."""
+        said = tuple([tuple(lines.get(name, ())) for name in self._directive_fields])
+        known = self._read.get(said)
+        if known is None:
+            known = directives_of(lines, self._options.targeted)
+            if len(self._read) < READ_MAX:
+                self._read[said] = known
+        return known
 
     def _unsafe_to_share(
         self,

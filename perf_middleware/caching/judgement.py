@@ -96,7 +96,6 @@ class Judge:
 
         `sent_us` is when the app was called, on the clock of `now_us`; `wall_us` is Unix time.
         """
-        options = self._options
         if rule is None and self.is_silent(lines):
             return NO_FRESHNESS
         directives, targeted = self._directives_of(lines)

@@ -64,7 +64,7 @@ def test_each_variant_adds_to_its_size():
     assert Variants(b"http://h/a" + b"b" * 100, (b"x",)).size_bytes == empty_bytes + 100
 
 
-name_sets = st.lists(st.sampled_from(MANY + (b"y", b"z")), unique=True).map(sorted).map(tuple)
+name_sets = st.lists(st.sampled_from((*MANY, b"y", b"z")), unique=True).map(sorted).map(tuple)
 
 
 @given(name_sets, name_sets)

@@ -171,7 +171,7 @@ wishes = st.builds(
     stale_if_error=spans,
 )  # fmt: skip
 kept = st.builds(
-    lambda **lifetimes: entry(**lifetimes),
+    entry,
     fresh_s=st.integers(0, 100), may_be_stale=st.just(False), must_validate=st.booleans(),
 )  # fmt: skip
 

@@ -92,9 +92,14 @@ class MemoryStore:
     def put(self, stored: StoredResponse, *, now_us: int) -> bool:
         """Keep `stored`, in place of what was under its key; False where it finds no room."""
         key, primary = stored.key, stored.primary
-        record = self._entries.peek(primary) if key != primary else None
+        record: Variants | None = None
+        if key != primary:
+            found = self._entries.peek(primary)
+            if not isinstance(found, Variants) or not found.tells_apart(stored.vary):
+                return False  # it was let go meanwhile: no way leads to this key, or not for this
+            record = found
         self.expire(now_us)
-        if isinstance(record, Variants):
+        if record is not None:
             record.keys.add(key)  # not empty now: it stays, whatever has to make room
             if primary not in self._entries:  # it went with the last of its variants
                 self._entries.put(primary, record, record.size_bytes)
@@ -103,16 +108,11 @@ class MemoryStore:
             self._unlink(old)
         elif old is not None:
             self.drop(key)  # its variants would be out of reach
-        if not self._entries.put(key, stored, stored.size_bytes):
-            self._forget(key, stored)
+        if not self._entries.put(key, stored, stored.size_bytes) or key not in self._entries:
+            self._forget(key, stored)  # making room may have taken its record, and it with that
             return False
         self._link(stored)
-        if key != primary:
-            record = self._entries.peek(primary)
-            if not isinstance(record, Variants) or not record.tells_apart(stored.vary):
-                # Making room took the record, or it is another one since: no way leads here.
-                self.drop(key)
-                return False
+        if record is not None:
             self._entries.put(primary, record, record.size_bytes)
         return key in self._entries
 
@@ -182,7 +182,9 @@ class MemoryStore:
             record = self._entries.peek(found.primary)
             if isinstance(record, Variants):
                 record.keys.discard(key)
-                if not record.keys:
+                if record.keys:
+                    self._entries.put(found.primary, record, record.size_bytes)
+                else:
                     self._entries.pop(found.primary)
             return
         for variant in list(found.keys):

@@ -28,7 +28,7 @@ def judged(*headers, status=200, rule=None, credentials=(), no_store=False, now_
         sent_us=0,
         rule=rule,
         now_us=now_us,
-        wall_s=NOW_S,
+        wall_us=NOW_S * S,
     )
 
 
@@ -166,9 +166,9 @@ def test_no_rule_and_no_default_store_what_the_app_forbids(forbidding):
         assert judged(cc(forbidding), **said) == forbidding.decode()
 
 
-def test_the_initial_age_is_of_whole_seconds():
+def test_the_initial_age_counts_from_what_caches_behind_us_say():
     headers = [cc(b"max-age=60"), (b"age", b"5")]
-    assert judged(*headers, now_us=2 * S + 1).initial_age_us == 7 * S
+    assert judged(*headers, now_us=2 * S + 1).initial_age_us == 7 * S + 1
     assert judged(*headers, now_us=-S).initial_age_us == 5 * S  # a clock that went back
     assert judged(cc(b"max-age=60"), (b"date", b"x")).initial_age_us == 0
 

@@ -38,7 +38,13 @@ def refused(status, *cache_control, request_no_store=False):
         pytest.param(304, "not-final", id="304 speaks of another response"),
         pytest.param(308, None, id="308"),
         pytest.param(404, None, id="404"),
+        pytest.param(412, "conditional", id="412 is about one request's conditions"),
+        pytest.param(416, "conditional", id="416 is about one request's ranges"),
         pytest.param(418, None, id="418"),
+        pytest.param(428, "status", id="428 is about the request (RFC 6585 §3)"),
+        pytest.param(429, "status", id="429 is about the client (RFC 6585 §4)"),
+        pytest.param(431, "status", id="431 is about the request (RFC 6585 §5)"),
+        pytest.param(511, "status", id="511 is about the network (RFC 6585 §6)"),
         pytest.param(499, None, id="499 is final, if unknown"),
         pytest.param(500, None, id="500 with explicit freshness"),
         pytest.param(599, None, id="599 is final, if unknown"),
@@ -161,8 +167,8 @@ def test_by_the_rfc_the_app_may_share_answers_to_authorization(cache_control, sa
     [
         pytest.param({b"cookie"}, (), {b"cookie"}, id="a cookie is no Authorization"),
         pytest.param({b"x-api-key"}, (), {b"x-api-key"}, id="nor is an API key"),
-        pytest.param({b"cookie", b"authorization"}, (), {b"cookie", b"authorization"},
-                     id="both: neither is shared"),
+        pytest.param({b"cookie", b"authorization"}, (), {b"cookie"},
+                     id="both: the RFC lifts the one"),
         pytest.param({b"cookie"}, [b"cookie"], set(), id="Vary tells cookies apart"),
         pytest.param({b"cookie"}, [b"accept"], {b"cookie"}, id="Vary of something else"),
         pytest.param({b"cookie", b"x-api-key"}, [b"cookie"], {b"x-api-key"},
@@ -176,9 +182,10 @@ def test_other_credentials_are_shared_only_where_vary_names_them(credentials, va
     assert uncovered(credentials, b"public, s-maxage=60", vary) == left
 
 
-def test_vary_covers_authorization_in_both_modes():
-    for by_rfc in (True, False):
-        assert uncovered(AUTHORIZATION, b"max-age=60", AUTHORIZATION, by_rfc=by_rfc) == set()
+@pytest.mark.parametrize("by_rfc", [True, False])
+def test_authorization_needs_the_word_of_the_app_beside_vary(by_rfc):
+    for cache_control, left in ((b"public", set()), (b"max-age=60", AUTHORIZATION)):
+        assert uncovered(AUTHORIZATION, cache_control, AUTHORIZATION, by_rfc=by_rfc) == left
 
 
 flags = st.booleans()

@@ -2,8 +2,9 @@
 
 import pytest
 
+from perf_middleware.caching.rules import CachePolicy
 from perf_middleware.caching.stored import (
-    NOT_MODIFIED_FIELDS,
+    OF_CONTENT,
     VALIDATED_FOR_S,
     Lifetimes,
     lifetimes_of,
@@ -147,12 +148,13 @@ def test_its_validators_ask_whether_it_is_still_the_same(headers, validators):
     assert entry(b"/a", *headers).validators == validators
 
 
-def test_a_304_repeats_what_a_200_would_have_told():
+def test_a_304_repeats_all_but_what_describes_the_body():
     by_rfc_9110 = {b"content-location", b"date", b"etag", b"vary", b"cache-control", b"expires"}
-    assert by_rfc_9110 <= NOT_MODIFIED_FIELDS
-    assert NOT_MODIFIED_FIELDS.isdisjoint({b"content-length", b"content-type", b"set-cookie"})
-    stored = entry(b"/a", (b"etag", b'"1"'), (b"content-length", b"4"), (b"vary", b"a"))
-    assert stored.not_modified_headers == [(b"etag", b'"1"'), (b"vary", b"a")]
+    assert OF_CONTENT.isdisjoint(by_rfc_9110)
+    stored = entry(
+        b"/a", (b"etag", b'"1"'), (b"content-length", b"4"), (b"vary", b"a"), (b"x", b"")
+    )
+    assert stored.not_modified_headers == [(b"etag", b'"1"'), (b"vary", b"a"), (b"x", b"")]
 
 
 def shown(stored, now_us):
@@ -160,7 +162,7 @@ def shown(stored, now_us):
 
 
 def test_a_hit_shows_its_age_and_what_is_left():
-    stored = entry(now_us=100 * S, initial_age_us=10 * S, rule="/a")
+    stored = entry(now_us=100 * S, initial_age_us=10 * S, rule=CachePolicy(name="/a"))
     assert shown(stored, 100 * S) == {
         b"age": b"10", b"cache-status": b'ours; hit; ttl=50; detail="/a"',
     }  # fmt: skip
@@ -168,6 +170,26 @@ def test_a_hit_shows_its_age_and_what_is_left():
     assert shown(stored, 101 * S)[b"age"] == b"11"
     assert shown(stored, 170 * S)[b"cache-status"] == b'ours; hit; ttl=-20; detail="/a"'
     assert shown(entry(), -5 * S)[b"age"] == b"0"
+
+
+def test_a_hit_may_show_its_age_alone():
+    assert entry().show(5 * S, None) == [(b"age", b"5")]
+
+
+@pytest.mark.parametrize(
+    ("vary", "rule", "safe"),
+    [
+        pytest.param((), None, False, id="nothing makes it so"),
+        pytest.param((b"accept",), None, False, id="it varies by something else"),
+        pytest.param((b"cookie",), None, True, id="it varies by what is sent"),
+        pytest.param((), CachePolicy(name="/a", shared=True), True, id="its rule shares it"),
+        pytest.param((), CachePolicy(name="/a"), False, id="its rule says nothing of it"),
+    ],
+)
+def test_it_is_safe_for_credentials_by_its_own_rule_or_vary(vary, rule, safe):
+    stored = entry(vary=vary, rule=rule)
+    assert stored.is_safe_for(frozenset({b"cookie"})) is safe
+    assert stored.is_safe_for(frozenset())
 
 
 @pytest.mark.parametrize(
@@ -197,31 +219,39 @@ def test_a_validation_gives_new_fields_and_times_and_keeps_the_rest():
     stored = entry(b"/a", (b"etag", b'W/"1"'), now_us=0)
     stored.make_stale(20 * S)
     stored.show(20 * S, STATUS)
-    newer = [(b"etag", b'W/"2"'), MODIFIED, (b"x", b"y" * 1000)]
-    stored.freshen(
+    newer = [(b"etag", b'W/"2"'), MODIFIED, (b"content-length", b"4"), (b"x", b"y" * 1000)]
+    other = stored.confirmed(
         newer, {b"age": [b"3"]}, Lifetimes(fresh_s=10), initial_age_us=3 * S, now_us=50 * S
     )
-    assert stored.headers == newer
-    assert stored.lines == {b"age": [b"3"]}
-    assert stored.etag == EntityTag(b'"2"', weak=True)
-    assert stored.last_modified == MODIFIED[1]
-    assert stored.not_modified_headers == newer[:2]
-    assert (stored.born_us, stored.fresh_until_us) == (47 * S, 57 * S)
-    assert stored.usable_until_us == stored.usable_if_error_us == 57 * S
-    assert shown(stored, 50 * S)[b"age"] == b"3"
-    assert stored.body == b"body"
+    assert other.headers == newer
+    assert other.lines == {b"age": [b"3"]}
+    assert other.etag == EntityTag(b'"2"', weak=True)
+    assert other.last_modified == MODIFIED[1]
+    assert other.not_modified_headers == [newer[0], newer[1], newer[3]]
+    assert (other.born_us, other.fresh_until_us) == (47 * S, 57 * S)
+    assert other.usable_until_us == other.usable_if_error_us == 57 * S
+    assert shown(other, 50 * S)[b"age"] == b"3"
+    assert (other.body, other.key, other.target) == (stored.body, stored.key, stored.target)
+
+
+def test_a_validation_leaves_the_one_that_others_may_be_sending():
+    stored = entry(b"/a", (b"etag", b'"1"'), now_us=0)
+    shown_before = stored.show(20 * S, STATUS)
+    stored.confirmed([], {}, Lifetimes(fresh_s=1), initial_age_us=0, now_us=50 * S)
+    assert stored.headers == [(b"etag", b'"1"')]
+    assert stored.fresh_until_us == 60 * S
+    assert stored.show(20 * S, STATUS) is shown_before
 
 
 def test_its_size_follows_what_a_validation_adds_or_takes():
     stored = entry(b"/a", (b"etag", b'"1"'))
-    before = stored.size_bytes
 
-    def freshen(headers):
-        stored.freshen(headers, {}, Lifetimes(fresh_s=1), initial_age_us=0, now_us=0)
-        return stored.size_bytes
+    def confirmed(headers):
+        return stored.confirmed(headers, {}, Lifetimes(fresh_s=1), initial_age_us=0, now_us=0)
 
-    assert freshen([(b"etag", b'"1"'), (b"x", b"y" * 10_000)]) > before + 10_000
-    assert freshen([(b"etag", b'"1"')]) == before
+    longer = confirmed([(b"etag", b'"1"'), (b"x", b"y" * 10_000)])
+    assert longer.size_bytes > stored.size_bytes + 10_000
+    assert confirmed([(b"etag", b'"1"')]).size_bytes == stored.size_bytes
 
 
 @pytest.mark.parametrize(

@@ -169,9 +169,12 @@ class MemoryStore:
             self._by_tag.setdefault(tag, set()).add(stored.key)
 
     def _unlink(self, stored: StoredResponse) -> None:
+        path = path_of(stored.target)
+        if stored.key not in self._by_path.get(path, ()):
+            return  # done already, or never linked
         self.responses -= 1
         self._expiry.cancel(stored.key)
-        _discard(self._by_path, path_of(stored.target), stored.key)
+        _discard(self._by_path, path, stored.key)
         for tag in stored.tags:
             _discard(self._by_tag, tag, stored.key)
 

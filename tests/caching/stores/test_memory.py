@@ -33,11 +33,14 @@ def keep(store, path=b"/a", *, vary=(), now_us=0, fields=None, **kept):
     return stored if store.put(stored, now_us=now_us) else None
 
 
+def confirmed(stored, *headers, now_us=0):
+    return stored.confirmed(list(headers), {}, stored.lifetimes, initial_age_us=0, now_us=now_us)
+
+
 def is_bare(store):
     """Whether nothing at all is left, no index and no record among it."""
-    return (len(store), store.size_bytes, store._by_path, store._by_tag, len(store._expiry)) == (
-        0, 0, {}, {}, 0,
-    )  # fmt: skip
+    left = (store._by_path, store._by_tag, len(store._expiry))
+    return (len(store), store.responses, store.size_bytes, *left) == (0, 0, 0, {}, {}, 0)
 
 
 # --- one URL, its variants --------------------------------------------------------------------
@@ -158,6 +161,17 @@ def test_a_response_that_comes_back_in_place_of_variants_leaves_none_behind():
     assert store.of_tag("t") == []
 
 
+def test_it_knows_whether_another_took_a_response_s_place():
+    store = empty()
+    stored = keep(store)
+    assert store.holds(stored)
+    newer = keep(store)
+    assert store.holds(newer)
+    assert not store.holds(stored)
+    store.drop(URL)
+    assert not store.holds(newer)
+
+
 # --- finding and letting go -------------------------------------------------------------------
 
 
@@ -244,9 +258,8 @@ def test_expiry_goes_in_bounded_steps():
 
 def test_a_validated_response_expires_by_its_new_time():
     store = empty()
-    stored = keep(store)
-    stored.freshen([], {}, stored.lifetimes, initial_age_us=0, now_us=50 * S)
-    store.put(stored, now_us=50 * S)
+    stored = confirmed(keep(store), now_us=50 * S)
+    assert store.put(stored, now_us=50 * S)
     store.expire(70 * S)
     assert store.all() == [stored]
     store.expire(113 * S)
@@ -291,8 +304,7 @@ def test_what_is_larger_than_the_room_is_not_stored():
 def test_what_grew_out_of_the_room_is_gone():
     store = empty(bytes_max=20_000)
     stored = keep(store, tags=("t",))
-    stored.freshen([(b"x", b"y" * 20_000)], {}, stored.lifetimes, initial_age_us=0, now_us=0)
-    assert not store.put(stored, now_us=0)
+    assert not store.put(confirmed(stored, (b"x", b"y" * 20_000)), now_us=0)
     assert is_bare(store)
 
 
@@ -327,7 +339,7 @@ def an_answer(store, judge, number, *, fields, body_bytes, path_bytes, tags, var
         asked[LANGUAGE] = [b"x-%d" % (number % variants)]
     lines = judge.collect(sent)
     kept = judge.judge(200, lines, credentials=frozenset(), no_store=False, sent_us=0, rule=None,
-                       now_us=0, wall_s=NOW_S)  # fmt: skip
+                       now_us=0, wall_us=NOW_S * S)  # fmt: skip
     primary = b"http://h" + path
     stored = StoredResponse(
         primary=primary,
@@ -422,9 +434,7 @@ def test_indexes_sizes_and_bounds_hold_whatever_happens(steps, bytes_max, entrie
             if stored is not None:
                 assert store.drop(stored.key)
         elif kind == "again" and said[0] < len(made):
-            stored = made[said[0]]
-            stored.freshen([], {}, stored.lifetimes, initial_age_us=0, now_us=now_us)
-            store.put(stored, now_us=now_us)
+            store.put(confirmed(made[said[0]], now_us=now_us), now_us=now_us)
         elif kind == "wait":
             now_us += said[0] * S
             store.expire(now_us)
@@ -439,7 +449,7 @@ def test_indexes_sizes_and_bounds_hold_whatever_happens(steps, bytes_max, entrie
 def check(store, bytes_max, entries_max):
     found = store.all()
     keys = {stored.key for stored in found}
-    records = [store.get(key) for key in store._entries.keys() if key not in keys]
+    records = [store.get(key) for key in store._entries._entries if key not in keys]
     assert len(store) <= entries_max
     assert store.size_bytes <= bytes_max
     assert store.size_bytes == sum(item.size_bytes for item in [*found, *records])
@@ -449,7 +459,7 @@ def check(store, bytes_max, entries_max):
         tagged = {stored.key for stored in found if tag in stored.tags}
         assert {stored.key for stored in store.of_tag(tag)} == tagged
         assert tagged or tag not in store._by_tag
-    assert len(store._expiry) == len(found)
+    assert len(store._expiry) == store.responses == len(found)
     for record in records:
         assert record.keys
         assert record.keys <= keys

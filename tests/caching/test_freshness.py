@@ -72,6 +72,7 @@ SOON = date(NOW_S + 60)
         pytest.param([SOON + b", " + SOON], 0, id="two dates on one line"),
         pytest.param([SOON, SOON], 60, id="the same on two lines"),
         pytest.param([SOON, date(NOW_S + 90)], 0, id="two lines that differ are stale"),
+        pytest.param([date(NOW_S - 9), SOON], -9, id="two lines, the first in the past"),
         pytest.param([SOON, b"x"], 0, id="two lines, one broken"),
         pytest.param([b"x", SOON], 0, id="two lines, the first broken"),
         pytest.param([b" " + SOON + b"\t"], 60, id="white space around it"),

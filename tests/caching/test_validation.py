@@ -172,6 +172,22 @@ def test_a_head_answer_describes_what_agrees_with_all_that_it_tells(kept, told, 
 
 
 @pytest.mark.parametrize(
+    ("coding", "told", "expected"),
+    [
+        pytest.param(None, None, True, id="none, and none told"),
+        pytest.param(None, [b"gzip"], False, id="a coded form of what is stored as it is"),
+        pytest.param(b"gzip", [b"gzip"], True, id="the same"),
+        pytest.param(b"gzip", [b"br"], False, id="another"),
+        pytest.param(b"gzip", None, True, id="not told"),
+    ],
+)
+def test_a_head_answer_of_another_coding_is_about_another_body(coding, told, expected):
+    stored = entry(b"/a", *([] if coding is None else [(b"content-encoding", coding)]))
+    lines = {} if told is None else {b"content-encoding": told}
+    assert head_confirms(stored, lines, now_s=NOW_S) is expected
+
+
+@pytest.mark.parametrize(
     ("etag", "expected"),
     [
         pytest.param(b'"1"', True, id="the same"),

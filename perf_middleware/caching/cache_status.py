@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias
 
+from perf_middleware.caching.syntax.lists import is_token
 from perf_middleware.caching.syntax.structured import quoted
 
 NAME: Final = b"cache-status"
@@ -24,13 +25,15 @@ DETAIL_CHARS_MAX: Final = 200
 class CacheStatus:
     """Writes the field for one cache; every combination is written once and kept.
 
-    `cache` names it among the caches that an answer may have passed: a token.
+    `cache` names it among the caches that an answer may have passed: a token, else a string (§2).
+    Raises ValueError for what is not printable ASCII.
     """
 
     KEPT_MAX: Final = 1_000
 
     def __init__(self, cache: str) -> None:
-        self._cache = cache.encode("ascii")
+        name = quoted(cache)
+        self._cache = name[1:-1] if cache[:1].isalpha() and is_token(name[1:-1]) else name
         self._fields: dict[tuple[str, bool, str | None], tuple[bytes, bytes]] = {}
         self._kept: dict[tuple[str, int | None, bool, bool, str | None], bytes] = {}
 

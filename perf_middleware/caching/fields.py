@@ -20,8 +20,8 @@ Lines: TypeAlias = "dict[bytes, list[bytes]]"
 RESPONSE_FIELDS: Final = frozenset(
     {
         b"age", b"cache-control", b"cache-groups", b"cache-group-invalidation", b"connection",
-        b"content-length", b"content-location", b"content-range", b"date", b"etag", b"expires",
-        b"last-modified", b"location", b"set-cookie", b"vary",
+        b"content-encoding", b"content-length", b"content-location", b"content-range", b"date",
+        b"etag", b"expires", b"last-modified", b"location", b"set-cookie", b"vary",
     }
 )  # fmt: skip
 

@@ -70,9 +70,12 @@ def freshness_lifetime_s(
     if not expires or targeted:
         return None
     expires_s = parse_http_date(expires[0], now_s=date_s)
-    if expires_s is None or any(other != expires[0] for other in expires[1:]):
+    if expires_s is None:
         return 0  # invalid, as `Expires: 0`: already expired (§5.3)
-    return max(-DELTA_SECONDS_MAX, min(expires_s - date_s, DELTA_SECONDS_MAX))
+    # Of several that differ the first may count, but not make it fresh (§4.2.1).
+    agreed = all(other == expires[0] for other in expires)
+    lifetime_s = min(expires_s - date_s, DELTA_SECONDS_MAX if agreed else 0)
+    return max(-DELTA_SECONDS_MAX, lifetime_s)
 
 
 def heuristic_lifetime_s(status: int, lines: Lines, *, date_s: int) -> int | None:

@@ -33,8 +33,9 @@ def target_of(scheme: str, host: bytes, path: bytes, query: bytes) -> bytes:
 
 
 def path_of(target: bytes) -> bytes:
-    """Path and query of a target."""
-    return target[target.index(b"/", target.index(b"://") + 3) :]
+    """Path and query of a target; nothing where it has no path, as `*` has none."""
+    at = target.find(b"/", target.find(b"://") + 3)
+    return b"" if at < 0 else target[at:]
 
 
 def target_of_url(url: str) -> tuple[bytes, bool]:
@@ -42,13 +43,13 @@ def target_of_url(url: str) -> tuple[bytes, bool]:
 
     Raises ValueError for what is neither `/path` nor `http(s)://host/path`.
     """
-    text = url if "://" in url else "http://any" + url
-    parts = _split(text)
-    if parts is None or not (url.startswith("/") or "://" in url):
+    any_host = url.startswith("/")
+    parts = _split("http://any" + url if any_host else url)
+    if parts is None:
         raise ValueError(f"{url!r} is neither a path that begins with / nor a URL with a host")
     scheme, host, path, query = parts
     target = target_of(scheme, host, path, query)
-    return (target, False) if "://" in url else (path_of(target), True)
+    return (path_of(target), True) if any_host else (target, False)
 
 
 def pointed_targets(target_url: str, lines: Lines) -> list[bytes]:
@@ -83,4 +84,5 @@ def _split(url: str) -> tuple[str, bytes, bytes, bytes] | None:
 
 
 def _host_of(scheme: str, host: bytes) -> bytes:
-    return host.lower().removesuffix(b":443" if scheme == "https" else b":80")
+    """The host in lower case, without a port that says nothing (RFC 9110 §4.2.3)."""
+    return host.lower().removesuffix(b":443" if scheme == "https" else b":80").removesuffix(b":")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import unquote_to_bytes, urlencode
 
 from perf_middleware.caching.syntax.lists import is_token
 
@@ -27,6 +27,7 @@ NEGATIVE_STATUSES: Final = frozenset({404, 405, 410, 414, 501})
 
 KEY_PART_BYTES_MAX: Final = 4_096
 _PARAMETER = re.compile(r"\\\{(\w+)(?::(\w+))?\\\}")
+_ANYTHING = re.compile(r"\\\*|\\\{\w+:path\\\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,10 @@ class CachePolicy:
         for name in (*self.vary, *_field_names(self.private_by)):
             if not is_token(name) or name != name.lower():
                 raise ValueError(f"{self.name}: {name!r} is no header name in lower case")
+        for by in () if callable(self.private_by) else self.private_by:
+            field, colon, cookie = by.partition(":")
+            if colon and not (field == "cookie" and is_token(cookie.encode())):
+                raise ValueError(f"{self.name}: {by!r} names no cookie")  # it would tell none apart
 
     @property
     def needs_request(self) -> bool:
@@ -104,7 +109,7 @@ class CachePolicy:
                 return None
             parts.append(_digest([_as_bytes(identity)]))
         elif self.private_by:
-            parts.append(_digest([_value_of(name, fields) for name in self.private_by]))
+            parts.append(_digest([_digest(_values_of(name, fields)) for name in self.private_by]))
         if sum(map(len, parts)) > KEY_PART_BYTES_MAX:
             parts = [_digest(parts)]
         return b"".join(b"\0%d:%b" % (len(part), part) for part in parts)
@@ -116,7 +121,7 @@ class CachePolicy:
             if "{" in tag:
                 try:
                     tags.append(tag.format_map(path_params))
-                except (KeyError, ValueError, IndexError, AttributeError):
+                except (KeyError, ValueError, IndexError, AttributeError, TypeError):
                     continue
             else:
                 tags.append(tag)
@@ -140,12 +145,16 @@ class PathPattern:
         if not text.startswith(("/", "*")):
             raise ValueError(f"{text!r} does not start with /")
         literal = None if "{" in text or "*" in text else text
-        pattern = _PARAMETER.sub(
-            lambda found: ".*" if found[2] == "path" else "[^/]+", re.escape(text)
-        ).replace(r"\*", ".*")
-        if r"\{" in pattern or r"\}" in pattern:
+        first, *pieces = (
+            _PARAMETER.sub("[^/]+?", piece) for piece in _ANYTHING.split(re.escape(text))
+        )
+        if any(r"\{" in piece or r"\}" in piece for piece in (first, *pieces)):
             raise ValueError(f"{text!r} has a brace that is no {{name}}")
-        return cls(text, literal, re.compile(pattern, re.DOTALL))
+        # Each piece but the last where it comes first, for good: what is anything behind it takes
+        # the rest anyway, and no long path is tried in all the ways to cut it.
+        between = "".join(f"(?>.*?{piece})" for piece in pieces[:-1])
+        last = f".*{pieces[-1]}" if pieces else ""
+        return cls(text, literal, re.compile(first + between + last, re.DOTALL))
 
     def matches(self, path: str) -> bool:
         if self.literal is not None:
@@ -182,27 +191,38 @@ def _field_names(private_by: tuple[str, ...] | KeyOf) -> tuple[bytes, ...]:
     return tuple(name.partition(":")[0].encode() for name in private_by)
 
 
-def _value_of(name: str, fields: Mapping[bytes, Sequence[bytes]]) -> bytes:
-    """The value of `authorization` or, of one cookie, `cookie:session`; absent is told apart."""
+def _values_of(name: str, fields: Mapping[bytes, Sequence[bytes]]) -> Sequence[bytes]:
+    """The lines of `authorization`, or every value of one cookie, `cookie:session`.
+
+    Every one: of several cookies of one name some apps take the first, others the last.
+    """
     field, _, cookie = name.partition(":")
-    lines = fields.get(field.encode())
-    if lines is None:
-        return b"-"
-    value = b"; ".join(lines)
+    lines = fields.get(field.encode(), ())
     if not cookie:
-        return b"+" + value
-    wanted = cookie.encode()
-    for pair in value.split(b";"):
-        key, _, text = pair.strip().partition(b"=")
-        if key == wanted:
-            return b"+" + text
-    return b"-"
+        return lines
+    values = []
+    for pair in ";".join(line.decode("latin-1") for line in lines).split(";"):
+        key, _, text = pair.partition("=")
+        if key.strip() == cookie:  # as apps do: of a text, which takes more for white space
+            values.append(text.strip().encode("latin-1"))
+    return values
 
 
 def _chosen(scope: Mapping[str, Any], names: tuple[str, ...]) -> bytes:
+    """The parameters of these names in their order, `a%20b` and `a+b` in one spelling.
+
+    Bytes that should have been escaped stay as they are: what they mean is the app's to say.
+    """
     query: bytes = scope.get("query_string", b"")
-    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    return urlencode([pair for pair in pairs if pair[0] in names]).encode()
+    chosen = []
+    for pair in query.split(b"&"):
+        name, _, value = pair.replace(b"+", b" ").partition(b"=")
+        # A name in UTF-8, or as what decodes the query from Latin-1 first reads it.
+        read = (unquote_to_bytes(name), unquote_to_bytes(name.decode("latin-1")))
+        if any(text.decode("utf-8", "replace") in names for text in read):
+            spelled = urlencode([(read[0], unquote_to_bytes(value))]).encode()
+            chosen.append(spelled if pair.isascii() else pair)
+    return b"&".join(chosen)
 
 
 def _as_bytes(part: str | bytes) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from perf_middleware.caching.syntax.lists import is_token, members
+from perf_middleware.caching.syntax.lists import OWS, is_token, members
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -68,9 +68,13 @@ def normalised(name: bytes, lines: Sequence[bytes]) -> bytes:
     if name == b"accept":
         return b",".join(members(lines))  # its parameters may be quoted, and case may matter there
     if len(lines) == 1:
-        return lines[0].strip(b" \t")
-    return b", ".join(line.strip(b" \t") for line in lines)
+        return lines[0].strip(OWS)
+    return b", ".join(line.strip(OWS) for line in lines)
 
 
 def _spelled(lines: Sequence[bytes]) -> list[bytes]:
-    return [member.lower().replace(b" ", b"").replace(b"\t", b"") for member in members(lines)]
+    """The elements in lower case, without the white space that their grammar allows (§12.4.2)."""
+    return [
+        b";".join(part.strip(OWS) for part in member.lower().split(b";"))
+        for member in members(lines)
+    ]

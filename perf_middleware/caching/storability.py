@@ -24,6 +24,12 @@ STATUSES_UNDERSTOOD: Final = HEURISTIC_STATUSES | frozenset(
 )  # fmt: skip
 """Statuses whose caching requirements this cache knows, for must-understand (§5.2.2.3)."""
 
+INDISPENSABLE: Final = frozenset(
+    {b"cache-control", b"content-encoding", b"content-range", b"content-type", b"expires",
+     b"location", b"vary"}
+)  # fmt: skip
+"""Fields without which a response says something else: it is stored with them or not at all."""
+
 
 def refusal(
     status: int, directives: ResponseDirectives, *, request_no_store: bool = False
@@ -46,8 +52,10 @@ def refusal(
         # §5.2.2.3: no-store is there for caches that do not know the directive.
     elif directives.no_store:
         return "no-store"
-    if directives.private:
+    if directives.private or not INDISPENSABLE.isdisjoint(directives.private_fields):
         return "private"
+    if not INDISPENSABLE.isdisjoint(directives.no_cache_fields):
+        return "no-cache"
     if request_no_store:
         return "request-no-store"
     return None

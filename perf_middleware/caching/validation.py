@@ -82,8 +82,14 @@ def confirms(stored: StoredResponse, lines: Lines, *, now_s: int) -> bool:
 def head_confirms(stored: StoredResponse, lines: Lines, *, now_s: int) -> bool:
     """Whether the 200 of a HEAD request describes `stored` (RFC 9111 §4.3.5).
 
-    Every validator that it has must be the stored one, and so must its Content-Length.
+    Every validator that it has must be the stored one, and so must its Content-Length.  Ours is
+    stricter where it tells of another Content-Encoding: that is another representation.
     """
+    coding = lines.get(b"content-encoding")
+    if coding and coding != [
+        value for name, value in stored.headers if name == b"content-encoding"
+    ]:
+        return False
     length = lines.get(b"content-length")
     if length and length[0].strip() != b"%d" % len(stored.body):
         return False

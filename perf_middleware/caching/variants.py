@@ -16,8 +16,8 @@ from perf_middleware.caching.selection import VARY_FIELDS_MAX, secondary_key
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-VARIANTS_BYTES: Final = 1_000  # the record itself, measured
-VARIANT_BYTES: Final = 120  # what it holds for each of its variants
+VARIANTS_BYTES: Final = 800  # the record itself, measured
+VARIANT_BYTES: Final = 60  # what it holds for each of its variants
 SEPARATOR: Final = b"\n"  # in no header value and no URL that a server lets in
 
 
@@ -39,6 +39,10 @@ class Variants:
         """The full key of a request with these fields; None where no stored one can match."""
         secondary = secondary_key(self.names, fields)
         return None if secondary is None else self.prefix + secondary
+
+    def tells_apart(self, names: tuple[bytes, ...]) -> bool:
+        """Whether the keys hold the values of all of `names`."""
+        return set(names).issubset(self.names)
 
 
 def united(names: tuple[bytes, ...], more: tuple[bytes, ...]) -> tuple[bytes, ...] | None:

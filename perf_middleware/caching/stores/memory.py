@@ -80,34 +80,41 @@ class MemoryStore:
             return None
         if not both:
             return primary
-        if not isinstance(record, Variants) or both != known:
-            self.drop(primary)
-            record = Variants(primary, both)
-            if not self._entries.put(primary, record, record.size_bytes):
-                return None
-        return record.key_for(fields)
+        if isinstance(record, Variants) and both == known:
+            return record.key_for(fields)
+        record = Variants(primary, both)
+        key = record.key_for(fields)
+        if key is None:
+            return None
+        self.drop(primary)
+        return key if self._entries.put(primary, record, record.size_bytes) else None
 
     def put(self, stored: StoredResponse, *, now_us: int) -> bool:
         """Keep `stored`, in place of what was under its key; False where it finds no room."""
-        self.expire(now_us)
         key, primary = stored.key, stored.primary
+        record: Variants | None = None
+        if key != primary:
+            found = self._entries.peek(primary)
+            if not isinstance(found, Variants) or not found.tells_apart(stored.vary):
+                return False  # it was let go meanwhile: no way leads to this key, or not for this
+            record = found
+        self.expire(now_us)
+        if record is not None:
+            record.keys.add(key)  # not empty now: it stays, whatever has to make room
+            if primary not in self._entries:  # it went with the last of its variants
+                self._entries.put(primary, record, record.size_bytes)
         old = self._entries.peek(key)
         if isinstance(old, StoredResponse):
             self._unlink(old)
-        if not self._entries.put(key, stored, stored.size_bytes):
-            self._entries.pop(key)
-            return False
-        if key not in self._entries:
+        elif old is not None:
+            self.drop(key)  # its variants would be out of reach
+        if not self._entries.put(key, stored, stored.size_bytes) or key not in self._entries:
+            self._forget(key, stored)  # making room may have taken its record, and it with that
             return False
         self._link(stored)
-        if key != primary:
-            record = self._entries.peek(primary)
-            if not isinstance(record, Variants):
-                self.drop(key)  # making room took the record: nothing leads here any more
-                return False
-            record.keys.add(key)
+        if record is not None:
             self._entries.put(primary, record, record.size_bytes)
-        return True
+        return key in self._entries
 
     def holds(self, stored: StoredResponse) -> bool:
         """Whether `stored` is what is kept under its key, and not a newer one."""
@@ -162,9 +169,12 @@ class MemoryStore:
             self._by_tag.setdefault(tag, set()).add(stored.key)
 
     def _unlink(self, stored: StoredResponse) -> None:
+        path = path_of(stored.target)
+        if stored.key not in self._by_path.get(path, ()):
+            return  # done already, or never linked
         self.responses -= 1
         self._expiry.cancel(stored.key)
-        _discard(self._by_path, path_of(stored.target), stored.key)
+        _discard(self._by_path, path, stored.key)
         for tag in stored.tags:
             _discard(self._by_tag, tag, stored.key)
 
@@ -175,6 +185,10 @@ class MemoryStore:
             record = self._entries.peek(found.primary)
             if isinstance(record, Variants):
                 record.keys.discard(key)
+                if record.keys:
+                    self._entries.put(found.primary, record, record.size_bytes)
+                else:
+                    self._entries.pop(found.primary)
             return
         for variant in list(found.keys):
             self.drop(variant)

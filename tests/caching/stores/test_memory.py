@@ -1,0 +1,469 @@
+"""The memory store: variants side by side, indexes without leftovers, honest sizes."""
+
+import gc
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perf_middleware.caching.judgement import Judge
+from perf_middleware.caching.options import CacheOptions
+from perf_middleware.caching.selection import VARY_FIELDS_MAX, VARY_VALUE_BYTES_MAX
+from perf_middleware.caching.stored import VALIDATED_FOR_S, StoredResponse
+from perf_middleware.caching.stores.memory import EXPIRED_AT_ONCE_MAX, MemoryStore
+from tests.caching.entries import NOW_S, STATUS, S, entry
+
+URL = b"http://h/a"
+LANGUAGE, ENCODING = b"accept-language", b"accept-encoding"
+MIB = 1 << 20
+
+
+def empty(bytes_max=MIB, entries_max=1_000):
+    return MemoryStore(bytes_max=bytes_max, entries_max=entries_max, now_us=0)
+
+
+def keep(store, path=b"/a", *, vary=(), now_us=0, fields=None, **kept):
+    """Store a response to a request with these fields, as the middleware does; its entry."""
+    names = tuple(sorted(vary))
+    key = store.key_of(b"http://h" + path, names, fields or {})
+    if key is None:
+        return None
+    stored = entry(path, key=key, vary=names, now_us=now_us, **kept)
+    return stored if store.put(stored, now_us=now_us) else None
+
+
+def confirmed(stored, *headers, now_us=0):
+    return stored.confirmed(list(headers), {}, stored.lifetimes, initial_age_us=0, now_us=now_us)
+
+
+def is_bare(store):
+    """Whether nothing at all is left, no index and no record among it."""
+    left = (store._by_path, store._by_tag, len(store._expiry))
+    return (len(store), store.responses, store.size_bytes, *left) == (0, 0, 0, {}, {}, 0)
+
+
+# --- one URL, its variants --------------------------------------------------------------------
+
+
+def test_a_response_without_vary_answers_every_request():
+    store = empty()
+    stored = keep(store)
+    assert store.get(URL) is stored
+    assert store.select(URL, {}) is stored
+    assert store.select(URL, {LANGUAGE: [b"de"]}) is stored
+    assert store.select(b"http://h/b", {}) is None
+
+
+def test_variants_stand_side_by_side():
+    store = empty()
+    german, english, none = (
+        keep(store, vary=(LANGUAGE,), fields=fields)
+        for fields in ({LANGUAGE: [b"de"]}, {LANGUAGE: [b"en"]}, {})
+    )
+    assert store.select(URL, {LANGUAGE: [b" DE"]}) is german
+    assert store.select(URL, {LANGUAGE: [b"en"], b"x": [b"1"]}) is english
+    assert store.select(URL, {}) is none
+    assert store.select(URL, {LANGUAGE: [b""]}) is None
+    assert store.select(URL, {LANGUAGE: [b"fr"]}) is None
+    assert len(store.all()) == 3
+
+
+def test_a_response_takes_the_place_of_the_one_for_the_same_requests():
+    store = empty()
+    keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"de"]}, body=b"x" * 10_000, tags=("old",))
+    large_bytes = store.size_bytes
+    english = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"en"]})
+    stored = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"de"]}, tags=("new",))
+    assert store.select(URL, {LANGUAGE: [b"de"]}) is stored
+    assert store.select(URL, {LANGUAGE: [b"en"]}) is english
+    assert store.of_tag("old") == []
+    assert store.of_tag("new") == [stored]
+    assert store.size_bytes < large_bytes
+
+
+def test_fields_to_tell_apart_by_only_grow():
+    store = empty()
+    keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"de"]}, tags=("t",))
+    both = {LANGUAGE: [b"de"], ENCODING: [b"br"]}
+    stored = keep(store, vary=(ENCODING,), fields=both)
+    assert store.get(URL).names == (ENCODING, LANGUAGE)
+    assert store.select(URL, both) is stored
+    assert store.select(URL, {ENCODING: [b"br"]}) is None  # it may have been about the language
+    assert store.of_tag("t") == []  # its key could not tell encodings apart
+    again = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"de"]})
+    assert store.select(URL, {LANGUAGE: [b"de"]}) is again
+    assert store.select(URL, both) is stored
+
+
+def test_a_response_with_vary_takes_the_place_of_one_without():
+    store = empty()
+    keep(store, tags=("t",))
+    stored = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"de"]})
+    assert store.select(URL, {LANGUAGE: [b"de"]}) is stored
+    assert store.select(URL, {}) is None
+    assert store.of_tag("t") == []
+
+
+def test_a_response_without_vary_is_told_apart_as_its_url_was():
+    store = empty()
+    german = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"de"]})
+    english = keep(store, fields={LANGUAGE: [b"en"]})
+    assert store.select(URL, {LANGUAGE: [b"de"]}) is german
+    assert store.select(URL, {LANGUAGE: [b"en"]}) is english
+
+
+@pytest.mark.parametrize(
+    ("vary", "fields"),
+    [
+        pytest.param((b"x",), {b"x": [b"a" * (VARY_VALUE_BYTES_MAX + 1)]}, id="too long a value"),
+        pytest.param(tuple(b"f%02d" % number for number in range(VARY_FIELDS_MAX + 1)), {},
+                     id="too many fields"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_told_apart_is_not_stored_and_takes_nothing_away(vary, fields):
+    store = empty()
+    assert keep(store, vary=vary, fields=fields) is None
+    assert is_bare(store)
+    stored = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"de"]})
+    assert keep(store, vary=vary, fields=fields) is None
+    assert store.select(URL, {LANGUAGE: [b"de"]}) is stored
+
+
+def test_a_variant_that_comes_back_under_another_record_is_not_taken_for_one_of_its_own():
+    """Its validation took so long that its URL varies by another field, with a key alike."""
+    store = empty()
+    german = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"de"]})
+    store.drop(URL)
+    keep(store, vary=(b"x-unit",), fields={b"x-unit": [b"km"]})
+    assert not store.put(german, now_us=0)
+    assert store.select(URL, {b"x-unit": [b"de"]}) is None
+    assert store.select(URL, {b"x-unit": [b"km"]}) is not None
+    assert store.of_path(b"/a") == [store.select(URL, {b"x-unit": [b"km"]})]
+
+
+def test_a_variant_that_comes_back_to_no_record_is_out_of_reach_and_not_kept():
+    store = empty()
+    german = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"de"]})
+    store.drop(URL)
+    assert not store.put(german, now_us=0)
+    assert is_bare(store)
+
+
+def test_a_response_that_comes_back_in_place_of_variants_leaves_none_behind():
+    """Its validation took so long that its URL has variants now."""
+    store = empty()
+    old = keep(store)
+    for language in (b"de", b"en"):
+        keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [language]}, tags=("t",))
+    assert store.put(old, now_us=0)
+    assert store.all() == [old]
+    assert store.of_tag("t") == []
+
+
+def test_it_knows_whether_another_took_a_response_s_place():
+    store = empty()
+    stored = keep(store)
+    assert store.holds(stored)
+    newer = keep(store)
+    assert store.holds(newer)
+    assert not store.holds(stored)
+    store.drop(URL)
+    assert not store.holds(newer)
+
+
+# --- finding and letting go -------------------------------------------------------------------
+
+
+def test_responses_are_found_by_url_by_path_and_by_tag():
+    store = empty()
+    page = keep(store, b"/a?p=1", tags=("list",))
+    german = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"de"]}, tags=("list", "a"))
+    english = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"en"]})
+    other = entry(b"/a", key=b"http://h2/a", host=b"h2")
+    assert store.put(other, now_us=0)
+
+    def keys(found):
+        return {stored.key for stored in found}
+
+    assert keys(store.of_target(URL)) == keys([german, english])
+    assert keys(store.of_path(b"/a")) == keys([german, english, other])
+    assert store.of_target(b"http://h/a?p=1") == [page]
+    assert keys(store.of_tag("list")) == keys([page, german])
+    assert store.of_tag("a") == [german]
+    assert store.of_target(b"http://h/none") == store.of_path(b"/none") == store.of_tag("x") == []
+    assert keys(store.all()) == keys([page, german, english, other])
+
+
+def test_dropping_the_url_drops_its_variants():
+    store = empty()
+    for language in (b"de", b"en"):
+        keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [language]}, tags=("t",))
+    assert store.drop(URL)
+    assert is_bare(store)
+    assert not store.drop(URL)
+
+
+def test_dropping_each_variant_leaves_no_record_of_them():
+    store = empty()
+    for path in (b"/a", b"/b", b"/c"):
+        for language in (b"de", b"en"):
+            keep(store, path, vary=(LANGUAGE,), fields={LANGUAGE: [language]}, tags=("t",))
+    keep(store, b"/d")
+    for stored in store.all():
+        assert store.drop(stored.key)
+    assert is_bare(store)
+
+
+def test_clearing_tells_how_many_there_were():
+    store = empty()
+    for language in (b"de", b"en"):
+        keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [language]}, tags=("t",))
+    keep(store, b"/b")
+    assert store.clear() == 3
+    assert is_bare(store)
+
+
+@pytest.mark.parametrize(
+    ("lifetimes", "headers", "end_s"),
+    [
+        pytest.param({}, (), 60, id="a lifetime alone"),
+        pytest.param({"stale_if_error_s": 30}, (), 90, id="it may still hide a failure"),
+        pytest.param({}, ((b"etag", b'"1"'),), 60 + VALIDATED_FOR_S,
+                     id="it may still be confirmed"),
+    ],
+)  # fmt: skip
+def test_what_is_of_no_use_any_more_expires(lifetimes, headers, end_s):
+    store = empty()
+    stored = entry(b"/a", *headers, tags=("t",), **lifetimes)
+    store.put(stored, now_us=0)
+    store.expire(end_s * S)
+    assert store.all() == [stored]
+    store.expire((end_s + 2) * S)
+    assert is_bare(store)
+    assert store.expired == 1
+
+
+def test_expiry_goes_in_bounded_steps():
+    store = empty()
+    for number in range(EXPIRED_AT_ONCE_MAX + 8):
+        keep(store, b"/%d" % number)
+    for _ in range(20):
+        before = len(store)
+        store.expire(1_000 * S)
+        assert before - len(store) <= EXPIRED_AT_ONCE_MAX
+    assert is_bare(store)
+    assert store.expired == EXPIRED_AT_ONCE_MAX + 8
+
+
+def test_a_validated_response_expires_by_its_new_time():
+    store = empty()
+    stored = confirmed(keep(store), now_us=50 * S)
+    assert store.put(stored, now_us=50 * S)
+    store.expire(70 * S)
+    assert store.all() == [stored]
+    store.expire(113 * S)
+    assert is_bare(store)
+
+
+def test_the_only_variant_may_expire_as_the_next_one_comes():
+    store = empty()
+    for language in (b"de", b"en", b"en"):
+        now_us = store.expired * 1_000 * S
+        stored = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [language]}, now_us=now_us)
+        assert store.select(URL, {LANGUAGE: [language]}) is stored
+        later = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [language]},
+                     now_us=now_us + 1_000 * S)  # fmt: skip
+        assert store.all() == [later]
+        assert store.select(URL, {LANGUAGE: [language]}) is later
+
+
+# --- room -------------------------------------------------------------------------------------
+
+
+def test_what_has_to_make_room_leaves_no_trace():
+    store = empty(bytes_max=40_000)
+    for number in range(200):
+        keep(store, b"/%d" % number, body=b"x" * 500, tags=(f"t{number}", "all"),
+             vary=(LANGUAGE,) if number % 2 else ())  # fmt: skip
+    found = store.all()
+    assert store.evictions
+    assert store.size_bytes <= 40_000
+    assert {stored.key for stored in store.of_tag("all")} == {stored.key for stored in found}
+    assert len(store._by_tag) == len(found) + 1
+    assert len(store._by_path) == len(store._expiry) == len(found)
+
+
+def test_what_is_larger_than_the_room_is_not_stored():
+    store = empty(bytes_max=20_000)
+    assert keep(store, body=b"x" * 20_000, tags=("t",)) is None
+    assert keep(store, vary=(LANGUAGE,), body=b"x" * 20_000, tags=("t",)) is None
+    assert is_bare(store)
+
+
+def test_what_grew_out_of_the_room_is_gone():
+    store = empty(bytes_max=20_000)
+    stored = keep(store, tags=("t",))
+    assert not store.put(confirmed(stored, (b"x", b"y" * 20_000)), now_us=0)
+    assert is_bare(store)
+
+
+def test_variants_without_end_stay_in_the_room():
+    store = empty(bytes_max=60_000)
+    for number in range(300):
+        keep(store, vary=(b"x",), fields={b"x": [b"%d" % number]})
+        assert store.size_bytes <= 60_000
+    for stored in store.all():
+        assert store.select(URL, {b"x": [stored.key.rpartition(b"+")[2]]}) is stored
+
+
+# --- sizes ------------------------------------------------------------------------------------
+
+COUNT = 2_000
+
+
+def an_answer(store, judge, number, *, fields, body_bytes, path_bytes, tags, variants):
+    """Store and hit an answer made of bytes of its own, as those of apps are."""
+    url = number // variants if variants else number
+    path = (b"/%d" % url).ljust(path_bytes, b"x")
+    sent = [
+        (b"Content-Type", b"application/json"),
+        (b"Content-Length", b"%d" % body_bytes),
+        (b"Cache-Control", b"max-age=%d" % (600 + number)),
+        (b"ETag", b'"%032d"' % number),
+        *((b"X-Field-%d" % at, b"value %d of %d" % (at, number)) for at in range(fields)),
+    ]
+    asked = {}
+    if variants:
+        sent.append((b"Vary", b"Accept-Language"))
+        asked[LANGUAGE] = [b"x-%d" % (number % variants)]
+    lines = judge.collect(sent)
+    kept = judge.judge(200, lines, credentials=frozenset(), no_store=False, sent_us=0, rule=None,
+                       now_us=0, wall_us=NOW_S * S)  # fmt: skip
+    primary = b"http://h" + path
+    stored = StoredResponse(
+        primary=primary,
+        key=store.key_of(primary, kept.vary, asked),
+        target=b"http://h" + bytearray(path),
+        status=200,
+        headers=kept.headers(sent, None),
+        lines=lines,
+        body=(b"%d" % number).ljust(body_bytes),
+        lifetimes=kept.lifetimes,
+        initial_age_us=0,
+        produced_us=1_000 + number,
+        now_us=number * 1_000,
+        vary=kept.vary,
+        tags=tuple(f"tag {at} of {number}" for at in range(tags)),
+        route="/{number}",
+        rule=None,
+    )
+    assert store.put(stored, now_us=0)
+    assert store.select(primary, asked) is stored
+    stored.show(number * 1_000 + 300 * S, STATUS)
+
+
+@pytest.mark.parametrize(
+    "like",
+    [
+        pytest.param({}, id="small ones"),
+        pytest.param({"body_bytes": 10_000}, id="with bodies"),
+        pytest.param({"fields": 0, "body_bytes": 5}, id="tiny ones"),
+        pytest.param({"fields": 20}, id="with many fields"),
+        pytest.param({"path_bytes": 1_000}, id="with long URLs"),
+        pytest.param({"tags": 1}, id="with a tag"),
+        pytest.param({"tags": 5}, id="with tags"),
+        pytest.param({"variants": 1}, id="one variant each"),
+        pytest.param({"variants": 4}, id="some variants"),
+        pytest.param({"variants": 100}, id="many variants"),
+    ],
+)
+def test_the_size_that_is_told_is_the_memory_that_it_takes(like):
+    like = {"fields": 4, "body_bytes": 500, "path_bytes": 40, "tags": 0, "variants": 0} | like
+    store = empty(bytes_max=1 << 40, entries_max=10**7)
+    judge = Judge(CacheOptions())
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(COUNT):
+            an_answer(store, judge, number, **like)
+        gc.collect()
+        taken_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.9 < taken_bytes / store.size_bytes < 1.1
+
+
+# --- whatever happens -------------------------------------------------------------------------
+
+paths = st.sampled_from([b"/a", b"/b", b"/c"])
+request_fields = st.dictionaries(
+    st.sampled_from([LANGUAGE, b"x"]), st.sampled_from([[b"1"], [b"2"], [b"1", b"2"]])
+)
+vary = st.sets(st.sampled_from([LANGUAGE, b"x"])).map(tuple)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("keep"), paths, vary, request_fields, st.integers(0, 12_000),
+                  st.sets(st.sampled_from(["s", "t"])).map(tuple)),
+        st.tuples(st.just("drop"), paths, request_fields),
+        st.tuples(st.just("again"), st.integers(0, 30)),
+        st.tuples(st.just("wait"), st.integers(0, 100)),
+        st.tuples(st.just("purge"), st.sampled_from(["s", "t"])),
+        st.tuples(st.just("clear")),
+    ),
+    max_size=40,
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps, st.sampled_from([20_000, 60_000]), st.sampled_from([3, 50]))
+def test_indexes_sizes_and_bounds_hold_whatever_happens(steps, bytes_max, entries_max):
+    store = empty(bytes_max=bytes_max, entries_max=entries_max)
+    made = []
+    now_us = 0
+    for kind, *said in steps:
+        if kind == "keep":
+            path, names, fields, body_bytes, tags = said
+            stored = keep(store, path, vary=names, fields=fields, now_us=now_us, tags=tags,
+                          body=b"x" * body_bytes)  # fmt: skip
+            if stored is not None:
+                made.append(stored)
+                assert store.select(b"http://h" + path, fields) is stored
+        elif kind == "drop":
+            stored = store.select(b"http://h" + said[0], said[1])
+            if stored is not None:
+                assert store.drop(stored.key)
+        elif kind == "again" and said[0] < len(made):
+            store.put(confirmed(made[said[0]], now_us=now_us), now_us=now_us)
+        elif kind == "wait":
+            now_us += said[0] * S
+            store.expire(now_us)
+        elif kind == "purge":
+            for stored in store.of_tag(said[0]):
+                store.drop(stored.key)
+        elif kind == "clear":
+            store.clear()
+        check(store, bytes_max, entries_max)
+
+
+def check(store, bytes_max, entries_max):
+    found = store.all()
+    keys = {stored.key for stored in found}
+    records = [store.get(key) for key in store._entries._entries if key not in keys]
+    assert len(store) <= entries_max
+    assert store.size_bytes <= bytes_max
+    assert store.size_bytes == sum(item.size_bytes for item in [*found, *records])
+    assert set(store._by_path) == {b"/" + stored.target.rpartition(b"/")[2] for stored in found}
+    assert {key for named in store._by_path.values() for key in named} == keys
+    for tag in ("s", "t"):
+        tagged = {stored.key for stored in found if tag in stored.tags}
+        assert {stored.key for stored in store.of_tag(tag)} == tagged
+        assert tagged or tag not in store._by_tag
+    assert len(store._expiry) == store.responses == len(found)
+    for record in records:
+        assert record.keys
+        assert record.keys <= keys
+    for stored in found:
+        assert stored.key in store._expiry
+        record = store.get(stored.primary)
+        assert record is stored or stored.key in record.keys

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,6 +16,9 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[Any]]
 """Returns None; a layer passes on whatever else is returned, so that the server can complain."""
 
+SAFE_IN_PATHS: Final = "/:@!$&'()*+,;=~"
+"""What stands in a path as it is (RFC 3986 §3.3)."""
+
 RawHeaders: TypeAlias = "Iterable[tuple[bytes, bytes]]"
 
 
@@ -24,6 +28,15 @@ def find_header(headers: RawHeaders, name: bytes) -> bytes | None:
         if key == name:
             return value
     return None
+
+
+def raw_path(scope: Scope) -> bytes:
+    """The path as it was sent; escaped again for a server that does not tell."""
+    path: bytes | None = scope.get("raw_path")
+    if path is not None:
+        return path
+    text: str = scope["path"]
+    return quote(text.encode("utf-8", "surrogateescape"), safe=SAFE_IN_PATHS).encode()
 
 
 def app_path(scope: Scope) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 VARIANTS_BYTES: Final = 800  # the record itself, measured
 VARIANT_BYTES: Final = 60  # what it holds for each of its variants
-SEPARATOR: Final = b"\n"  # in no header value and no URL that a server lets in
+SEPARATOR: Final = b"\r"  # in no header value and no URL that a server lets in
 
 
 class Variants:

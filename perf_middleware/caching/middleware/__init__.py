@@ -77,6 +77,10 @@ class ResponseCacheMiddleware:
         if type(headers) is not list:
             headers = scope["headers"] = list(headers)  # an iterator can be read once
         fields = dict(headers)
+        if len(fields) != len(headers) and _hosts(headers) > 1:
+            # Who it is for depends on who reads it (RFC 9112 §3.2).
+            request = CacheRequest(scope, receive, send, host=b"", primary=b"", rule=None)
+            return await self._bypass(request, "host", may_keep=False)
         host = fields.get(b"host", b"")
         key = primary_key(scope, host)
         if self._has_rules or scope["path"] in self._rules:
@@ -302,3 +306,7 @@ class ResponseCacheMiddleware:
             return send(message)
 
         return sending
+
+
+def _hosts(headers: list[tuple[bytes, bytes]]) -> int:
+    return sum(name == b"host" for name, _ in headers)

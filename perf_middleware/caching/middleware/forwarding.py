@@ -330,7 +330,7 @@ class Forwarding:
         if head_confirms(stored, lines, now_s=int(cache.wall_s())):
             cache.confirmed(stored, sent, lines, request)
         else:
-            stored.make_stale(cache.clock())
+            cache.store.drop(stored.key)
 
     # --- the end --------------------------------------------------------------------------------
 

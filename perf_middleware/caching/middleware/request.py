@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from perf_middleware.asgi import raw_path
 from perf_middleware.caching.fields import CREDENTIALS
 from perf_middleware.caching.invalidation import target_of
 from perf_middleware.caching.judgement import credentials_reason
@@ -35,13 +36,16 @@ _ORIGINS: Final = {"http": b"http://", "https": b"https://"}
 
 
 def primary_key(scope: Scope, host: bytes) -> bytes:
-    """Origin, path and query as they were sent: two requests share it only for one URL."""
-    path = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
+    """Origin, path and query as they were sent: two requests share it only for one URL.
+
+    A line feed stands between host and path: no field can contain one, while a client may well send
+    a Host that looks like a piece of a path.
+    """
     query = scope.get("query_string")
     origin = _ORIGINS.get(scope.get("scheme", "http"), b"http://")
     if query:
-        return origin + host + path + b"?" + query  # type: ignore[no-any-return]
-    return origin + host + path  # type: ignore[no-any-return]
+        return b"%b%b\n%b?%b" % (origin, host, raw_path(scope), query)
+    return b"%b%b\n%b" % (origin, host, raw_path(scope))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +167,8 @@ class CacheRequest:
     @property
     def target(self) -> bytes:
         scope = self.scope
-        path = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
         return target_of(
-            scope.get("scheme", "http"), self.host, path, scope.get("query_string", b"")
+            scope.get("scheme", "http"), self.host, raw_path(scope), scope.get("query_string", b"")
         )
 
     def take_special(self, special: Special, *, with_directives: bool) -> None:
@@ -190,8 +193,10 @@ class CacheRequest:
                 return False
             if suffix is None:
                 return False
-            own_query = rule.query is not None
-            url = self.url.partition(b"?")[0] if own_query else self.url
+            query = self.scope.get("query_string")
+            url = self.url
+            if rule.query is not None and query:
+                url = url[: -len(query) - 1]  # the rule's own choice of it is in the suffix
             self.primary = url + suffix
         self.key = self.primary
         return True

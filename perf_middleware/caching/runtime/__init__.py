@@ -11,6 +11,7 @@ import time
 from math import log
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from perf_middleware.asgi import raw_path
 from perf_middleware.caching.cache_status import CacheStatus
 from perf_middleware.caching.fields import collect
 from perf_middleware.caching.figures import CacheFigures
@@ -287,7 +288,7 @@ class ResponseCache:
         """A request that may have changed something has succeeded (RFC 9111 §4.4, RFC 9875 §3)."""
         lines = collect(headers, _POINTERS)
         scheme = scope.get("scheme", "http")
-        path = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
+        path = raw_path(scope)
         query = scope.get("query_string", b"")
         targets = [target_of(scheme, host, path, query)]
         # As it was sent: `a%2Fb` is one segment for what is relative to it.

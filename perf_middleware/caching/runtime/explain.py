@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
+from perf_middleware.asgi import SAFE_IN_PATHS
 from perf_middleware.caching.explanation import explained_entry, explained_rule, verdict_on
 from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.variants import Variants
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import Scope
     from perf_middleware.caching.runtime import ResponseCache
 
-SAFE_IN_PATHS = "/%:@!$&'()*+,;=~"
-
 
 def scope_of(url: str, *, method: str, headers: Mapping[str, str]) -> Scope:
     """The ASGI scope of a request for `url`: `/path?query`, or with scheme and host.
@@ -26,7 +25,7 @@ def scope_of(url: str, *, method: str, headers: Mapping[str, str]) -> Scope:
     parts = urlsplit(url)
     if not parts.path.startswith("/") and not parts.netloc:
         raise ValueError(f"{url!r} is neither a path that begins with / nor a URL with a host")
-    path = quote(parts.path or "/", safe=SAFE_IN_PATHS)
+    path = quote(parts.path or "/", safe=SAFE_IN_PATHS + "%")
     sent = {name.lower(): value for name, value in headers.items()}
     if parts.netloc:
         sent["host"] = parts.netloc.rpartition("@")[2]
@@ -36,7 +35,7 @@ def scope_of(url: str, *, method: str, headers: Mapping[str, str]) -> Scope:
         "scheme": parts.scheme or "http",
         "path": unquote(path),
         "raw_path": path.encode(),
-        "query_string": quote(parts.query, safe=SAFE_IN_PATHS + "?").encode(),
+        "query_string": quote(parts.query, safe=SAFE_IN_PATHS + "%?").encode(),
         "root_path": "",
         "headers": [(name.encode(), value.encode("latin-1")) for name, value in sent.items()],
     }
@@ -68,7 +67,7 @@ def explain(cache: ResponseCache, scope: Scope) -> dict[str, Any]:
     if host is not None:
         entries = [entry for entry in entries if entry.target == request.target]
     told = {
-        "url": primary.decode("utf-8", "replace"),
+        "url": request.target.decode("utf-8", "replace"),
         "method": scope["method"],
         "rule": explained_rule(rule),
         "stored": [explained_entry(entry, now_us=now_us) for entry in entries],

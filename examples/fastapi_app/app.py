@@ -14,7 +14,7 @@ from examples.fastapi_app.feed import OrderFeed
 from examples.fastapi_app.figures import Figures
 from examples.fastapi_app.goodbye import on_stop_signal
 from examples.fastapi_app.partner import create_partner_app
-from examples.fastapi_app.routers import catalogue, live, orders, reports, trouble
+from examples.fastapi_app.routers import account, catalogue, live, orders, reports, trouble
 from perf_middleware import Settings, install
 
 HERE = Path(__file__).parent
@@ -24,8 +24,14 @@ HERE = Path(__file__).parent
 async def lifespan(app: FastAPI) -> AsyncIterator[ShopState]:
     async with open_database() as sessions:
         feed = OrderFeed(sessions)
+        perf = app.state.perf
         with on_stop_signal(feed.close):
-            yield {"sessions": sessions, "feed": feed, "figures": Figures(app.state.perf)}
+            yield {
+                "sessions": sessions,
+                "feed": feed,
+                "figures": Figures(perf),
+                "cache": perf.cache,
+            }
 
 
 async def home() -> FileResponse:
@@ -38,7 +44,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install(app, settings or Settings())
 
     app.get("/", include_in_schema=False)(home)
-    for part in (catalogue, orders, reports, live, trouble):
+    for part in (catalogue, orders, account, reports, live, trouble):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.mount("/partner", create_partner_app(), name="partner")

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from examples.fastapi_app.database import Sessions
 from examples.fastapi_app.feed import OrderFeed
 from examples.fastapi_app.figures import Figures
+from perf_middleware import ResponseCache
 
 
 class ShopState(TypedDict):
@@ -21,6 +22,7 @@ class ShopState(TypedDict):
     sessions: Sessions
     feed: OrderFeed
     figures: Figures
+    cache: ResponseCache
 
 
 def _sessions(connection: HTTPConnection) -> Sessions:
@@ -33,6 +35,10 @@ def _feed(connection: HTTPConnection) -> OrderFeed:
 
 def _figures(connection: HTTPConnection) -> Figures:
     return cast("Figures", connection.state.figures)
+
+
+def _cache(connection: HTTPConnection) -> ResponseCache:
+    return cast("ResponseCache", connection.state.cache)
 
 
 SessionsDep = Annotated[Sessions, Depends(_sessions)]
@@ -48,3 +54,4 @@ async def _session(sessions: SessionsDep) -> AsyncIterator[AsyncSession]:
 SessionDep = Annotated[AsyncSession, Depends(_session, scope="function")]
 FeedDep = Annotated[OrderFeed, Depends(_feed)]
 FiguresDep = Annotated[Figures, Depends(_figures)]
+CacheDep = Annotated[ResponseCache, Depends(_cache)]

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
-from perf_middleware import Settings, install
+from perf_middleware import Settings, cache_response, install
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,6 +33,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[State]:
     yield {"notes": ["Open /metrics to see this app from outside."]}
 
 
+@cache_response(ttl=60, shared=True, tags=["notes"])
 async def list_notes(request: Request[State]) -> JSONResponse:
     return JSONResponse(request.state["notes"])
 
@@ -52,6 +53,7 @@ async def add_note(request: Request[State]) -> Response:
     if len(notes) == NOTES_MAX:
         raise HTTPException(507, f"the notepad is full at {NOTES_MAX} notes")
     notes.append(text)
+    await request.app.state.perf.cache.purge(tags="notes")
     location = request.url_for("read_note", number=len(notes)).path
     return Response(status_code=201, headers={"Location": location})
 

@@ -66,3 +66,14 @@ def test_its_command_starts_it_and_ends_cleanly():
         assert httpx2.get(f"{server.url}/notes").status_code == 200
         assert server.stop(signal.SIGINT) == 0
         assert "Traceback" not in server.log()
+
+
+def test_the_list_is_kept_until_a_note_is_added(notepad):
+    notepad.post("/notes", content="the first")
+    asked, kept = notepad.get("/notes"), notepad.get("/notes", headers={"Cookie": "who=me"})
+    assert "fwd=uri-miss; stored" in asked.headers["cache-status"]
+    assert "; hit; " in kept.headers["cache-status"]
+    assert int(kept.headers["age"]) < 60
+    assert kept.json() == asked.json()
+    notepad.post("/notes", content="the second")
+    assert notepad.get("/notes").json() == [*asked.json(), "the second"]

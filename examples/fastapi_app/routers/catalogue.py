@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from examples.fastapi_app.dependencies import SessionDep
 from examples.fastapi_app.routers import products
 from examples.fastapi_app.tables import Category, Product
+from perf_middleware import cache_response
 
 router = APIRouter(prefix="/catalogue", tags=["catalogue"])
 router.include_router(products.router)
@@ -21,6 +22,7 @@ class CategoryOut(BaseModel):
 
 
 @router.get("/categories")
+@cache_response(ttl=300, shared=True, tags=["categories"])
 async def list_categories(session: SessionDep) -> list[CategoryOut]:
     """All categories with the number of their products."""
     rows = await session.execute(

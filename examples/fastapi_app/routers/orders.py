@@ -11,10 +11,18 @@ from sqlalchemy.orm import joinedload, selectinload
 
 from examples.fastapi_app import ordering
 from examples.fastapi_app.database import Sessions
-from examples.fastapi_app.dependencies import FeedDep, FiguresDep, SessionDep, SessionsDep
+from examples.fastapi_app.dependencies import (
+    CacheDep,
+    FeedDep,
+    FiguresDep,
+    SessionDep,
+    SessionsDep,
+)
 from examples.fastapi_app.feed import OrderFeed
-from examples.fastapi_app.routers.products import ID_MAX
+from examples.fastapi_app.routers.account import account_tag
+from examples.fastapi_app.routers.products import ID_MAX, product_tags
 from examples.fastapi_app.tables import Category, Order, OrderStatus, Product
+from perf_middleware import ResponseCache
 
 router = APIRouter(prefix="/orders", tags=["orders"])
 
@@ -103,6 +111,7 @@ async def place_order(
     sessions: SessionsDep,
     feed: FeedDep,
     figures: FiguresDep,
+    cache: CacheDep,
     request: Request,
     response: Response,
     background: BackgroundTasks,
@@ -119,7 +128,9 @@ async def place_order(
     figures.orders_created.inc(category=await _category_of(session, wanted[0].product_id))
     background.add_task(_confirm, order.id, sessions, feed)
     response.headers["Location"] = str(request.url_for("read_order", order_id=order.id).path)
-    return OrderOut.model_validate(await _find(session, order.id))
+    order = await _find(session, order.id)
+    await _forget(cache, order)
+    return OrderOut.model_validate(order)
 
 
 @router.get("/{order_id}")
@@ -129,7 +140,7 @@ async def read_order(session: SessionDep, order_id: OrderId) -> OrderOut:
 
 @router.patch("/{order_id}")
 async def change_order(
-    session: SessionDep, feed: FeedDep, order_id: OrderId, change: OrderChange
+    session: SessionDep, feed: FeedDep, cache: CacheDep, order_id: OrderId, change: OrderChange
 ) -> OrderOut:
     """Ship, deliver or cancel an order."""
     try:
@@ -139,7 +150,19 @@ async def change_order(
     except ordering.ConflictError as conflict:
         raise HTTPException(409, str(conflict)) from None
     feed.announce()
-    return OrderOut.model_validate(await _find(session, order_id))
+    order = await _find(session, order_id)
+    await _forget(cache, order)
+    return OrderOut.model_validate(order)
+
+
+async def _forget(cache: ResponseCache, order: Order) -> None:
+    """Cached answers that this order made untrue: the stock, and what its customer has paid."""
+    await cache.purge(
+        tags=[
+            *product_tags(line.product_id for line in order.lines),
+            account_tag(order.customer_id),
+        ]
+    )
 
 
 async def _confirm(order_id: int, sessions: Sessions, feed: OrderFeed) -> None:

@@ -18,7 +18,12 @@ from perf_middleware.errors import SettingsError
 from perf_middleware.events import Events
 from perf_middleware.insight.health import HealthInput
 from perf_middleware.metrics.drivers.prometheus_registry import ForeignFigures
-from perf_middleware.metrics.middleware import MetricsMiddleware, RequestRecorder, name_route
+from perf_middleware.metrics.middleware import (
+    MetricsMiddleware,
+    RequestRecorder,
+    name_route,
+    note_part,
+)
 from perf_middleware.metrics.overhead import Overhead
 from perf_middleware.metrics.probes.gc import GcProbe
 from perf_middleware.metrics.probes.loop import LoopProbe
@@ -250,6 +255,8 @@ def _cache(settings: Settings) -> ResponseCache:
     )
     if settings.metrics.enabled:
         cache.name_route = name_route
+        if settings.metrics.server_timing:
+            cache.note_part = note_part
     return cache
 
 

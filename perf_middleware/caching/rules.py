@@ -25,6 +25,8 @@ STATUSES: Final = frozenset({200, 203, 204, 300, 301, 308})
 NEGATIVE_STATUSES: Final = frozenset({404, 405, 410, 414, 501})
 """Which answers `negative_ttl_s` is for: final until the app changes (RFC 9110 §15.1)."""
 
+PATHS_MAX: Final = 10_000  # whose rule is remembered
+ROUTES_MAX: Final = 1_000  # with a rule on their endpoint
 KEY_PART_BYTES_MAX: Final = 4_096
 _PARAMETER = re.compile(r"\\\{(\w+)(?::(\w+))?\\\}")
 _ANYTHING = re.compile(r"\\\*|\\\{\w+:path\\\}")
@@ -163,19 +165,48 @@ class PathPattern:
 
 
 class RuleBook:
-    """Which rule holds for a path: the first of the configured ones that matches it."""
+    """Which rule holds for a path: the first of the configured ones that matches it.
+
+    Else one that was learnt from an endpoint, for all paths of its route.  That is a first guess:
+    the endpoint is asked for its rule at every answer.
+    """
 
     def __init__(self, rules: Sequence[tuple[PathPattern, CachePolicy]] = ()) -> None:
         self._rules = tuple(rules)
+        self._learnt: dict[str, tuple[PathPattern, CachePolicy]] = {}
+        self._of_path: dict[str, CachePolicy | None] = {}
+        self.has_any = bool(self._rules)
 
     def __bool__(self) -> bool:
-        return bool(self._rules)
+        return self.has_any
 
     def rule_for(self, path: str) -> CachePolicy | None:
-        for pattern, policy in self._rules:
-            if pattern.matches(path):
-                return policy
-        return None
+        """The rule of a decoded path."""
+        try:
+            return self._of_path[path]
+        except KeyError:
+            for pattern, policy in (*self._rules, *self._learnt.values()):
+                if pattern.matches(path):
+                    return self._remember(path, policy)
+            return self._remember(path, None)
+
+    def learn(self, path: str, rule: CachePolicy | None, route: str) -> None:
+        """The endpoint that answered `path`, on the route with this template, has this rule."""
+        self.has_any = True
+        if rule is not None and route not in self._learnt and len(self._learnt) < ROUTES_MAX:
+            try:
+                self._learnt[route] = (PathPattern.of(route), rule)
+            except ValueError:
+                pass  # no template: nothing more is known than this path
+            else:
+                self._of_path.clear()
+        self._remember(path, rule)
+
+    def _remember(self, path: str, rule: CachePolicy | None) -> CachePolicy | None:
+        if len(self._of_path) >= PATHS_MAX:
+            self._of_path.clear()
+        self._of_path[path] = rule
+        return rule
 
 
 def field_value(text: str) -> bytes:

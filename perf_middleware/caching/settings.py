@@ -117,8 +117,8 @@ class CacheSettings(Section):
     )
     authorization: Literal["rule", "rfc9111"] = Field(
         default="rule",
-        description="Who may make answers to Authorization shared: a rule alone, or also "
-        "`public`, `s-maxage` and `must-revalidate` of the app (RFC 9111 §3.5).",
+        description="What makes an answer to Authorization shared: `rule`: a rule, or Vary beside "
+        "`public`, `s-maxage` or `must-revalidate`; `rfc9111`: those alone (§3.5).",
     )
     status_header: bool = Field(default=True, description="Say it in Cache-Status (RFC 9211).")
     collapse: bool = Field(

@@ -182,6 +182,11 @@ class StoredResponse:
             return True
         return credentials.issubset(self.vary)
 
+    @property
+    def is_of_any_query(self) -> bool:
+        """Whether its target stands for every query: its rule chose the parameters that count."""
+        return self.rule is not None and self.rule.query is not None
+
     def make_stale(self, now_us: int) -> None:
         """A soft purge: from now on only for those who may have it stale."""
         self.fresh_until_us = self.early_from_us = min(self.fresh_until_us, now_us)

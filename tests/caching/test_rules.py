@@ -378,3 +378,41 @@ def test_private_by_takes_names_of_cookies_and_fields_and_nothing_else(field, co
         return
     assert is_token(field.partition(":")[0].encode())
     assert ":" not in name or name.startswith("cookie:")
+
+
+def test_a_rule_learnt_from_an_endpoint_holds_for_all_paths_of_its_route():
+    book, rule = RuleBook(), CachePolicy(name="learnt", ttl_s=1, on_endpoint=True)
+    assert not book.has_any
+    book.learn("/items/5", rule, "/items/{id}")
+    assert book.rule_for("/items/6") is rule
+    assert book.rule_for("/other/6") is None
+
+
+def test_a_path_that_another_endpoint_answered_is_known_as_that():
+    book, rule = RuleBook(), CachePolicy(name="learnt", ttl_s=1, on_endpoint=True)
+    book.learn("/items/5", rule, "/items/{id}")
+    book.learn("/items/special", None, "/items/special")
+    assert book.rule_for("/items/special") is None
+    assert book.rule_for("/items/6") is rule
+
+
+def test_a_configured_rule_comes_before_a_learnt_one():
+    configured = CachePolicy(name="configured", ttl_s=1)
+    book = RuleBook([(PathPattern.of("/items/*"), configured)])
+    book.learn("/items/5", CachePolicy(name="learnt", ttl_s=1, on_endpoint=True), "/items/{id}")
+    assert book.rule_for("/items/6") is configured
+
+
+@pytest.mark.parametrize("route", ["unmatched", "", "other", "/a{b"])
+def test_a_route_without_a_template_teaches_of_one_path_only(route):
+    book, rule = RuleBook(), CachePolicy(name="learnt", ttl_s=1, on_endpoint=True)
+    book.learn("/items/5", rule, route)
+    assert book.rule_for("/items/5") is rule
+    assert book.rule_for("/items/6") is None
+
+
+def test_what_is_remembered_of_paths_is_bounded():
+    book = RuleBook([(PathPattern.of("/a"), CachePolicy(name="a", ttl_s=1))])
+    for number in range(25_000):
+        book.rule_for(f"/{number}")
+    assert len(book._of_path) <= 10_000

@@ -60,8 +60,6 @@ class ResponseCacheMiddleware:
         self.cache = cache
         self._get = cache.store.get
         self._clock = cache.clock
-        self._rules = cache.rule_of_path
-        self._has_rules = bool(cache.rules)
         self._special = SpecialRequests()
         self._obeys_directives = cache.options.request_directives
 
@@ -83,10 +81,8 @@ class ResponseCacheMiddleware:
             return await self._bypass(request, "host", may_keep=False)
         host = fields.get(b"host", b"")
         key = primary_key(scope, host)
-        if self._has_rules or scope["path"] in self._rules:
-            rule = self.cache.rule_for(scope["path"])
-        else:
-            rule = None
+        cache = self.cache
+        rule = cache.rules.rule_for(scope["path"]) if cache.rules.has_any else None
         special = None if SPECIAL.isdisjoint(fields) else self._special.of(fields)
         stored = self._get(key)
         is_plain = special is None and not ("session" in scope or "user" in scope)
@@ -94,7 +90,6 @@ class ResponseCacheMiddleware:
             if type(stored) is StoredResponse:
                 now_us = self._clock()
                 if now_us < stored.early_from_us:
-                    cache = self.cache
                     stored.hits += 1
                     counts = stored.counts
                     counts.hits += 1
@@ -104,10 +99,11 @@ class ResponseCacheMiddleware:
                         cache.name_route(stored.route)
                     if cache.hit_hooks:
                         cache.tell("hit", stored)
+                    if cache.note_part is not None:
+                        cache.note_part("cache", self._clock() - now_us)
                     tail = stored.show(now_us, cache.shown_status)
                     return await send_whole(send, stored, tail, head=method == "HEAD")
             elif stored is None:
-                cache = self.cache
                 if rule is None and method == "GET":
                     if key in cache.unstorable or not cache.options.collapse:
                         flight = None
@@ -203,6 +199,8 @@ class ResponseCacheMiddleware:
             cache.name_route(stored.route)
         if cache.hit_hooks:
             cache.tell("hit", stored)
+        if cache.note_part is not None:
+            cache.note_part("cache", self._clock() - now_us)
         tail = stored.show(now_us, cache.shown_status)
         counts.hit_bytes += await answer(request, stored, tail, wall_s=int(cache.wall_s()))
 
@@ -242,9 +240,12 @@ class ResponseCacheMiddleware:
                 if flight is not None:
                     break
                 until_s = until_s or anyio.current_time() + cache.options.collapse_wait_s
+                began_us = self._clock()
                 outcome = await cache.flights.follow(
                     cache.flights.open[request.key], until_s=until_s
                 )
+                if cache.note_part is not None:
+                    cache.note_part("cache", self._clock() - began_us)
                 if outcome in {"unstorable", "late", "full"}:
                     break
                 if await self._answered_by_another(request, outcome == "failed"):
@@ -271,7 +272,7 @@ class ResponseCacheMiddleware:
     async def _answered_by_another(self, request: CacheRequest, failed: bool) -> bool:
         """Whether the answer that another request brought is good for this one."""
         cache = self.cache
-        rule = cache.rule_for(request.scope["path"])
+        rule = cache.rules.rule_for(request.scope["path"])
         if rule is not request.rule and not request.take_rule(rule):
             return False
         stored, _ = self._select(request)

@@ -178,7 +178,7 @@ class Forwarding:
             if own is not rule:
                 # Learnt from here on.  Another endpoint may have answered this path before: by
                 # host, by method, or because the app changed its routes.
-                cache.learn_rule(request.scope["path"], own)
+                cache.rules.learn(request.scope["path"], own, self._route)
                 rule = own
                 if not request.take_rule(rule) or (rule is not None and rule.bypass):
                     return self._refused(
@@ -279,7 +279,7 @@ class Forwarding:
         cache, request, stored = self._cache, self._request, self._validating
         assert stored is not None  # noqa: S101 - asked for by its validators
         self._hushed = True
-        if not confirms(stored, lines, now_s=int(cache.wall_s())):
+        if not stored.validators or not confirms(stored, lines, now_s=int(cache.wall_s())):
             self._unconfirmed = True
             cache.store.drop(stored.key)
             return

@@ -86,6 +86,8 @@ class Keeping:
         if groups:
             tags += tuple(parse_string_list(groups) or ())
         target = request.target
+        if rule is not None and rule.query is not None:
+            target = target.partition(b"?")[0]  # whatever the query of the request that made it
         key = cache.store.key_of(request.primary, keep.vary, request.lines)
         if key is None:
             return "vary"

@@ -55,7 +55,7 @@ Happening = Literal["store", "hit", "invalidate"]
 NEVER_STORED: Final = frozenset({b"age", b"cache-status", b"set-cookie"})
 _POINTERS: Final = frozenset({b"location", b"content-location", b"cache-group-invalidation"})
 EARLY_WINDOW: Final = 7  # times what it takes to make; a draw beyond has a chance below 1 in 1,000
-PATHS_MAX: Final = 10_000  # whose rule, or whose answers' being not storable, is remembered
+UNSTORABLE_MAX: Final = 10_000
 NAME: Final = "perf_middleware"
 
 
@@ -96,9 +96,9 @@ class ResponseCache:
         self.storing_bytes_max = max(
             int(bytes_max * self.options.storing_share_max), self.options.entry_bytes_max
         )
-        self.rule_of_path: dict[str, CachePolicy | None] = {}
         self.unstorable: dict[bytes, str] = {}
         self.name_route: Callable[[str], None] | None = None
+        self.note_part: Callable[[str, int], None] | None = None
         self._templates = RouteTemplates()
         self._hooks: dict[Happening, list[Callable[[StoredResponse], object]]] = {
             "store": [], "hit": [], "invalidate": [],
@@ -162,27 +162,9 @@ class ResponseCache:
 
     # --- what the middleware does ---------------------------------------------------------------
 
-    def rule_for(self, path: str) -> CachePolicy | None:
-        """The rule of a decoded path: configured, or learnt from its endpoint."""
-        try:
-            return self.rule_of_path[path]
-        except KeyError:
-            rule = self.rules.rule_for(path)
-            if rule is not None or self.rules:
-                self.learn_rule(path, rule)
-            return rule
-
-    def learn_rule(self, path: str, rule: CachePolicy | None) -> None:
-        if len(self.rule_of_path) >= PATHS_MAX:
-            self.rule_of_path.clear()  # learnt again at the price of one miss each
-        if rule is None and not self.rules:
-            self.rule_of_path.pop(path, None)
-        else:
-            self.rule_of_path[path] = rule
-
     def note_unstorable(self, key: bytes, why: str) -> None:
         """Remember that nothing came of `key`: its requests need not wait for each other."""
-        if len(self.unstorable) >= PATHS_MAX:
+        if len(self.unstorable) >= UNSTORABLE_MAX:
             self.unstorable.clear()
         self.unstorable[key] = why
 
@@ -312,7 +294,11 @@ class ResponseCache:
                 (target, False) if isinstance(target, bytes) else target_of_url(target)
             )
             self.purges.note(_concerns(wanted, any_host=any_host))
-            found = self.store.of_path(wanted) if any_host else self.store.of_target(wanted)
+            look_up = self.store.of_path if any_host else self.store.of_target
+            found = look_up(wanted)
+            path, query, _ = wanted.partition(b"?")
+            if query:
+                found += [entry for entry in look_up(path) if entry.is_of_any_query]
             count += self._invalidate(found, soft=soft)
         return count
 
@@ -376,6 +362,7 @@ class ResponseCache:
 
 
 def _concerns(wanted: bytes, *, any_host: bool) -> Callable[[bytes, tuple[str, ...]], bool]:
+    names = {wanted, wanted.partition(b"?")[0]}  # a rule may have chosen of the query
     if any_host:
-        return lambda target, _tags: path_of(target) == wanted
-    return lambda target, _tags: target == wanted
+        return lambda target, _tags: path_of(target) in names
+    return lambda target, _tags: target in names

@@ -54,7 +54,7 @@ def explain(cache: ResponseCache, scope: Scope) -> dict[str, Any]:
     fields = dict(scope["headers"])
     host = fields.get(b"host")
     now_us = cache.clock()
-    rule = cache.rule_for(scope["path"])
+    rule = cache.rules.rule_for(scope["path"])
     primary = primary_key(scope, host or b"")
     silence = Silence()
     request = CacheRequest(

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from perf_middleware.metrics.middleware import name_route
-from perf_middleware.own_routes import has_own_route
+from perf_middleware.own_routes import has_own_route, rules_without_route
 from perf_middleware.resource import LifespanPlugin
 from perf_middleware.stack import (
     REQUEST_SCOPE,
@@ -64,6 +64,7 @@ def assemble_inside(bundle: Bundle, app: Any) -> Perf:
 
     def build_middleware_stack() -> ASGIApp:
         own_paths.leave_to_app(list(bundle.endpoints))
+        _tell_rules_without_route(bundle, app)
         users = app.user_middleware
         inner = _inner(layers, users)
 
@@ -115,6 +116,14 @@ class _OwnPaths:
                     path,
                     key.upper().replace(".", "_"),
                 )
+
+
+def _tell_rules_without_route(bundle: Bundle, app: Any) -> None:
+    section = bundle.settings.cache
+    if not section.enabled:
+        return
+    for text in rules_without_route(app, [rule.pattern() for rule in section.rules]):
+        logger.warning("cache.rules: no route of the app matches %s", text)
 
 
 def _inner(layers: Sequence[Layer], users: Sequence[object]) -> list[Layer]:

@@ -1,15 +1,22 @@
-"""Does the app answer a path of ours itself?  Asked once, when the app builds its stack.
+"""Does the app answer a path of ours itself, and is there a route for each configured rule?
 
-The only place that reads an app's routes, and only for whole literal paths: an app that exposes its
-own `/metrics` keeps it (do no harm).  Which route a request matched is never found this way.
+Asked once, when the app builds its stack: the only place that reads an app's routes.  An app that
+exposes its own `/metrics` keeps it (do no harm); a rule that no route can match is told by name.
+Which route a request matched is never found this way.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from perf_middleware.caching.rules import PathPattern
+
+EXAMPLES = ("1", "a", "1.5", "6f9619ff-8b86-d011-b42d-00c04fc964ff")
+_PARAMETER = re.compile(r"\{[^}]*\}")
 
 
 def has_own_route(app: Any, path: str) -> bool:
@@ -18,6 +25,29 @@ def has_own_route(app: Any, path: str) -> bool:
     A pattern that would also match it (`/{path:path}`, a mount at the root) does not count.
     """
     return any(getattr(route, "path", None) == path for route in _effective(app.router.routes))
+
+
+def rules_without_route(app: Any, patterns: Iterable[PathPattern]) -> list[str]:
+    """Those of `patterns` that no route or mount of the app (Starlette or FastAPI) can match.
+
+    Judged by examples: a parameter is tried as a number, a word and a UUID.
+    """
+    routes = [getattr(route, "starlette_route", None) or route
+              for route in _effective(app.router.routes)]  # fmt: skip
+    return [pattern.text for pattern in patterns if not _has_route(pattern, routes)]
+
+
+def _has_route(pattern: PathPattern, routes: Iterable[Any]) -> bool:
+    for route in routes:
+        regex = getattr(route, "path_regex", None)
+        template = getattr(route, "path_format", None) or getattr(route, "path", None)
+        if regex is None or template is None:
+            return True  # a host, or what we cannot read: it may match anything
+        if any(regex.match(pattern.example(word)) for word in EXAMPLES):
+            return True
+        if pattern.matches(_PARAMETER.sub("1", template)):
+            return True
+    return False
 
 
 def _effective(routes: Iterable[Any]) -> Iterable[Any]:

@@ -158,6 +158,10 @@ class PathPattern:
         last = f".*{pieces[-1]}" if pieces else ""
         return cls(text, literal, re.compile(first + between + last, re.DOTALL))
 
+    def example(self, word: str) -> str:
+        """A path that it matches, with `word` for each parameter and star."""
+        return _PARAMETER.sub(word, re.escape(self.text)).replace(r"\*", word).replace("\\", "")
+
     def matches(self, path: str) -> bool:
         if self.literal is not None:
             return path == self.literal

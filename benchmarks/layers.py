@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 BARE = "bare app"
 PEER = "prometheus-fastapi-instrumentator"
 DEFAULTS = "install: defaults"
-EVERYTHING = "install: everything on"
+EVERYTHING = "install: all telemetry on"
 ADDED_US_TARGET = 8.0  # what everything on may add to a request
 PEER_SHARE_TARGET = 0.25  # of what the instrumentator adds
 
@@ -209,9 +209,11 @@ def cases(route: Route) -> list[Case]:
         expected = Answer(status=200, body=route.body, header_names=frozenset(headers))
         return Case(name=name, build=build, scope=scope, expected=expected)
 
-    timing, trace = b"server-timing", b"traceresponse"
-    everything = _installed(metrics={"server_timing": True, "trace_response": True})
-    alone = {"runtime": OFF, "dashboard": OFF}
+    timing, trace, status = b"server-timing", b"traceresponse", b"cache-status"
+    telemetry = {"server_timing": True, "trace_response": True}
+    everything = _installed(metrics=telemetry, cache=OFF)
+    alone = {"runtime": OFF, "dashboard": OFF, "cache": OFF}
+    off = {**OFF, "overhead": False}
     return [
         case(BARE, bare_app),
         case("pass-through layer", _inside(PassThrough)),
@@ -221,10 +223,10 @@ def cases(route: Route) -> list[Case]:
             _inside(MetricsMiddleware, trace_context=False, exemplars=False, slow_request_s=None),
         ),
         case("MetricsMiddleware, no install", _inside(MetricsMiddleware)),
-        case("install: all off", _installed(metrics={**OFF, "overhead": False}, **alone)),
+        case("install: all off", _installed(metrics=off, **alone)),
         case(
             "install: operator endpoints only",
-            _installed(metrics={**OFF, "overhead": False}, **{**alone, "dashboard": {}}),
+            _installed(metrics=off, **{**alone, "dashboard": {}}),
         ),
         case("install: metrics only, options off", _installed(metrics=METRICS_ALONE, **alone)),
         case(
@@ -246,9 +248,16 @@ def cases(route: Route) -> list[Case]:
             trace,
         ),
         case("  + self-metering", _installed(metrics={**METRICS_ALONE, "overhead": True}, **alone)),
-        case(DEFAULTS, _installed()),
+        case("install: telemetry as by default", _installed(cache=OFF)),
         case(EVERYTHING, everything, timing, trace),
         case(f"{EVERYTHING}, traced client", everything, timing, trace, scope=traced),
+        case(
+            "install: cache only, nothing to store",
+            _installed(metrics=off, **{**alone, "cache": {}}),
+            status,
+        ),
+        case(DEFAULTS, _installed(), status),
+        case(f"{EVERYTHING}, and the cache", _installed(metrics=telemetry), timing, trace, status),
         case(PEER, _instrumented),
         case("BaseHTTPMiddleware, nothing to do", _inside(NothingToDo)),
     ]

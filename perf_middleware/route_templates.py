@@ -56,25 +56,30 @@ class RouteTemplates:
             if context is not None and (matched is None or matched is context.original_route):
                 matched = context
         if matched is None:
-            matched = scope.get("endpoint")
-            if matched is None:
-                return UNMATCHED
+            return self._of_endpoint(scope, base)
         root: str = scope.get("root_path") or ""
         # The growth alone: a proxy's clients may choose the root_path that was there before.
-        key: Any = id(matched) if root == base else (id(matched), _growth(root, base))
-        kept = matched
-        if matched is scope.get("endpoint"):
-            kept = (matched, scope.get("app"))  # one function may serve routes of several apps
-            key = (key, id(kept[1]))
+        key = id(matched) if root == base else (id(matched), _growth(root, base))
         known = self._known.get(key)
         if known is not None:
             return known[1]
-        if kept is not matched:
-            template, stable = _of_endpoint(scope, base)
-        else:
-            template, stable = _composed(matched, scope, base)
+        template, stable = _composed(matched, scope, base)
         if stable and len(self._known) < REMEMBERED_MAX:
-            self._known[key] = (kept, template)
+            self._known[key] = (matched, template)
+        return template
+
+    def _of_endpoint(self, scope: Scope, base: str) -> str:
+        """Where no route was named; one function may serve routes of several apps."""
+        endpoint, app = scope.get("endpoint"), scope.get("app")
+        if endpoint is None:
+            return UNMATCHED
+        key = (id(endpoint), id(app), _growth(scope.get("root_path") or "", base))
+        known = self._known.get(key)
+        if known is not None:
+            return known[1]
+        template, stable = _of_endpoint(scope, base)
+        if stable and len(self._known) < REMEMBERED_MAX:
+            self._known[key] = ((endpoint, app), template)
         return template
 
 

@@ -213,7 +213,7 @@ class Forwarding:
                 self._keeping = Keeping(
                     cache, request, verdict, status=status, sent=sent, received_us=now_us
                 )
-                return self._send_head(self._told(message, sent, None, tell_clients))
+                return self._send_kept_head(self._told(message, sent, None, tell_clients))
             verdict = refused
         return self._refused(message, sent, str(verdict), tell_clients)
 
@@ -227,6 +227,12 @@ class Forwarding:
     def _send_head(self, message: Message) -> Awaitable[None]:
         held, self._held = self._held, None
         return self._request.send(message) if held is None else held.before(message, self._request)
+
+    async def _send_kept_head(self, message: Message) -> None:
+        try:
+            await self._send_head(message)
+        except OSError:
+            self._client_gone = True  # its answer is still kept, as in _body
 
     def _refused(
         self, message: Message, sent: Any, why: str | None, tell_clients: bytes | None
@@ -384,9 +390,9 @@ class Forwarding:
         if self._counts is None:
             self._count()
         if self._keeping is not None:
-            self._let_go("incomplete")
-        else:
-            self._release("failed" if self.failed else "gone")
+            self._count_refusal("incomplete")
+        # Of what has landed already nothing changes.
+        self._release("failed" if self.failed else "gone")
 
 
 async def _nothing() -> None:

@@ -78,7 +78,7 @@ class Judge:
 
     def is_silent(self, names: Iterable[bytes]) -> bool:
         """Whether an answer with these fields, without a rule, says nothing of being stored."""
-        return self._needs_a_word and self._freshness.isdisjoint(names)
+        return self._needs_a_word and self._freshness.isdisjoint(name.lower() for name in names)
 
     def judge(
         self,

@@ -38,7 +38,7 @@ async def burst(layer, clients, *, open_gate=None):
     return clients
 
 
-# --- one call for all --------------------------------------------------------------------------
+# --- one call for all -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ def test_only_so_many_wait_and_the_others_ask_themselves():
     run(act)
 
 
-# --- leaders whose client leaves --------------------------------------------------------------------
+# --- leaders whose client leaves ------------------------------------------------------------------
 
 
 class Listens:
@@ -471,7 +471,7 @@ def test_an_app_that_hangs_after_its_client_left_is_told_after_the_bound(backend
     run(act, backend)
 
 
-# --- answers that are not for others ----------------------------------------------------------------
+# --- answers that are not for others --------------------------------------------------------------
 
 NOT_STORABLE = [
     pytest.param([(b"cache-control", b"no-store")], id="no-store"),

@@ -116,7 +116,7 @@ class Judge:
         age_us = initial_age_us(
             lines, date_s=date_s, response_us=wall_us, delay_us=max(0, now_us - sent_us)
         )
-        age_s = -(-age_us // US_PER_S)
+        age_s = age_us // US_PER_S
         fresh_s = self._fresh_s(status, lines, directives, rule, targeted, date_s, age_s)
         if fresh_s is None:
             return NO_FRESHNESS
@@ -127,7 +127,7 @@ class Judge:
             stale_if_error_s=rule.stale_if_error_s if rule else None,
         )
         usable_s = fresh_s + max(lifetimes.stale_while_revalidate_s, lifetimes.stale_if_error_s)
-        if usable_s <= age_s and not (b"etag" in lines or b"last-modified" in lines):
+        if usable_s * US_PER_S <= age_us and not (b"etag" in lines or b"last-modified" in lines):
             return "already-stale"
         return Keep(
             lifetimes=lifetimes,

@@ -151,6 +151,31 @@ def test_an_age_that_came_with_the_answer_goes_on():
     run(act)
 
 
+@pytest.mark.parametrize("rules", [[], [{"path": "/", "ttl": 1}]], ids=["own word", "a rule"])
+@pytest.mark.parametrize("age", [b"", b"5"], ids=["new", "five seconds old"])
+def test_a_lifetime_of_one_second_is_one_although_the_app_takes_a_moment(rules, age):
+    """Micro-caching: a delay of milliseconds is neither a whole second more nor one less."""
+
+    async def act():
+        clock = Clock()
+        lifetime = b"max-age=%d" % (1 + int(age or b"0"))
+        app = App((b"cache-control", lifetime), *([(b"age", age)] if age else []))
+
+        async def slow(scope, receive, send):
+            clock.pass_s(0.005)
+            await app(scope, receive, send)
+
+        layer = cached(slow, clock, rules=rules, early_refresh=0.0)
+        await ask(layer)
+        clock.pass_s(0.9)
+        assert verdict(await ask(layer)).startswith("hit")
+        clock.pass_s(0.1)
+        assert verdict(await ask(layer)).startswith("fwd=stale")
+        assert app.calls == 2
+
+    run(act)
+
+
 # --- other answers than the whole -----------------------------------------------------------------
 
 

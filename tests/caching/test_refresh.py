@@ -127,7 +127,8 @@ def test_a_refresh_that_fails_leaves_what_is_stored_and_does_not_last(backend, w
 
         async def fails(scope, receive, send):
             if not app.calls:
-                return await app(scope, receive, send)
+                await app(scope, receive, send)
+                return
             app.scopes.append(scope)
             if what == "hangs":
                 await anyio.sleep_forever()
@@ -273,7 +274,8 @@ def test_a_stale_response_stands_in_for_a_failing_app(backend, failure, burst, c
 
         async def failing(scope, receive, send):
             if not app.calls:
-                return await app(scope, receive, send)
+                await app(scope, receive, send)
+                return
             app.scopes.append(scope)
             await settle(5)
             await failure(send)
@@ -454,19 +456,14 @@ def test_interim_answers_before_a_304_are_not_sent_as_the_apps_own_answer_is():
 # --- purges meanwhile -----------------------------------------------------------------------------
 
 
-class Writes:
-    """Purges in every way while an answer is under way."""
-
-    WAYS = {
-        "by path": {"url": "/items/5"},
-        "by url": {"url": "http://example.test/items/5"},
-        "by pattern": {"pattern": "/items/*"},
-        "by tag": {"tags": ["item-5"]},
-        "everything": {"everything": True},
-    }
-
-
-WAYS = pytest.mark.parametrize("way", Writes.WAYS.values(), ids=Writes.WAYS)
+PURGES = {
+    "by path": {"url": "/items/5"},
+    "by url": {"url": "http://example.test/items/5"},
+    "by pattern": {"pattern": "/items/*"},
+    "by tag": {"tags": ["item-5"]},
+    "everything": {"everything": True},
+}
+WAYS = pytest.mark.parametrize("way", PURGES.values(), ids=PURGES)
 RULE = {"path": "/items/*", "ttl": 60, "tags": ("item-5",)}
 
 

@@ -34,7 +34,16 @@ class Clock:
         self.us += int(seconds * US)
 
 
-def cached(app, clock=None, *, rules=(), bytes_max=64 << 20, entries_max=50_000, **options):
+def cached(
+    app,
+    clock=None,
+    *,
+    rules=(),
+    bytes_max=64 << 20,
+    entries_max=50_000,
+    draw=lambda: 0.0,
+    **options,
+):
     """`app` behind a cache; `rules` as rows of settings, `options` as in CacheOptions."""
     clock = clock or Clock()
     rows = [CacheRule(**rule) for rule in rules]
@@ -46,6 +55,7 @@ def cached(app, clock=None, *, rules=(), bytes_max=64 << 20, entries_max=50_000,
         entries_max=entries_max,
         rules=[(PathPattern.of(row.path), row.policy()) for row in rows],
         options=CacheOptions(**options),
+        draw=draw,  # 0: no early refresh by chance
     )
 
 

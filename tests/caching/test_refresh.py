@@ -8,7 +8,6 @@ import pytest
 from starlette.applications import Starlette
 from starlette.staticfiles import StaticFiles
 
-from perf_middleware.caching import runtime
 from tests.caching.stage import (
     BACKENDS,
     MAX_AGE,
@@ -205,9 +204,8 @@ def test_when_the_time_for_stale_answers_is_over_the_client_waits(backend):
 @pytest.mark.parametrize(
     ("draw", "calls"), [(0.9999, 2), (0.0, 1)], ids=["an unlikely draw", "a likely one"]
 )
-def test_a_hit_near_the_end_may_be_the_one_that_refreshes(draw, calls, monkeypatch):
+def test_a_hit_near_the_end_may_be_the_one_that_refreshes(draw, calls):
     """The answer took 2 s to make; 5 s before its end one draw in thirteen is due."""
-    monkeypatch.setattr(runtime, "random", lambda: draw)
 
     async def act():
         clock = Clock()
@@ -218,7 +216,8 @@ def test_a_hit_near_the_end_may_be_the_one_that_refreshes(draw, calls, monkeypat
             clock.pass_s(2)
             await say(send, body=b"%d" % len(seen))
 
-        layer = cached(app, clock, rules=[{"path": "/", "ttl": 60}])
+        rules = [{"path": "/", "ttl": 60}]
+        layer = cached(app, clock, rules=rules, draw=lambda: draw)
         await ask(layer)
         clock.pass_s(53)
         assert (await ask(layer)).body == b"1"
@@ -228,8 +227,7 @@ def test_a_hit_near_the_end_may_be_the_one_that_refreshes(draw, calls, monkeypat
     run(act)
 
 
-def test_early_refresh_can_be_switched_off(monkeypatch):
-    monkeypatch.setattr(runtime, "random", lambda: 1 - 1e-12)
+def test_early_refresh_can_be_switched_off():
 
     async def act():
         clock = Clock()
@@ -239,7 +237,7 @@ def test_early_refresh_can_be_switched_off(monkeypatch):
             clock.pass_s(2)
             await app(scope, receive, send)
 
-        layer = cached(slow, clock, early_refresh=0.0)
+        layer = cached(slow, clock, early_refresh=0.0, draw=lambda: 1 - 1e-12)
         await ask(layer)
         clock.pass_s(57)
         await ask(layer)
@@ -470,17 +468,20 @@ RULE = {"path": "/items/*", "ttl": 60, "tags": ("item-5",)}
 @WAYS
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 @pytest.mark.parametrize("moment", ["before the head", "in the body"])
-def test_an_answer_begun_before_a_purge_is_not_stored(way, soft, moment):
+@pytest.mark.parametrize("by_rule", [True, False], ids=["by a rule", "by its own word"])
+def test_an_answer_begun_before_a_purge_is_not_stored(way, soft, moment, by_rule):
     async def act():
+        own = [] if by_rule else [MAX_AGE, (b"cache-groups", b'"item-5"')]
+
         async def app(scope, receive, send):
             if moment == "before the head":
                 await layer.cache.purge(**way, soft=soft)
-            await send(start())
+            await send(start(*own))
             if moment == "in the body":
                 await layer.cache.purge(**way, soft=soft)
             await send(end(b"old"))
 
-        layer = cached(app, rules=[RULE])
+        layer = cached(app, rules=[RULE] * by_rule)
         assert (await ask(layer, "/items/5")).body == b"old"
         assert layer.cache.store.responses == 0
         assert layer.cache.figures.of("unmatched").refused == {"invalidated": 1}
@@ -559,21 +560,32 @@ def test_a_write_to_another_url_does_not_keep_an_answer_out():
 
 
 @BACKENDS
-def test_those_who_wait_do_not_get_what_was_purged_meanwhile_stored(backend):
-    """They may have it: it was asked for before the purge.  Who comes later may not."""
-
+def test_after_a_purge_meanwhile_one_of_those_who_wait_asks_again(backend):
     async def act():
-        app = App(body=b"old", gate=anyio.Event())
+        gates = [anyio.Event(), anyio.Event()]
+        calls = []
+
+        async def app(scope, receive, send):
+            calls.append(scope)
+            number = len(calls)
+            await gates[number - 1].wait()
+            await say(send, MAX_AGE, body=b"%d" % number)
+
         layer = cached(app)
+        leader, *others = clients = [Client() for _ in range(10)]
         async with anyio.create_task_group() as tasks:
-            for _ in range(10):
-                tasks.start_soon(Client().ask, layer)
+            tasks.start_soon(leader.ask, layer)
+            await settle(3)
+            for client in others:
+                tasks.start_soon(client.ask, layer)
             await settle()
             await layer.cache.purge(everything=True)
-            app.gate.set()
-            app.parts = [b"new"]
-        assert layer.cache.status()["collapsed"] == 0
-        assert (await ask(layer)).body == b"new"
+            gates[0].set()
+            await settle()
+            assert len(calls) == 2
+            gates[1].set()
+        assert [client.body for client in clients] == [b"1"] + [b"2"] * 9
+        assert (await ask(layer)).body == b"2"
         assert_at_rest(layer.cache)
 
     run(act, backend)

@@ -84,8 +84,8 @@ class Forwarding:
         self._may_keep = may_keep
         self._flight = flight
         self._validating = validating
-        self._purges_seen = cache.purges.newest
-        self._root_path: str = request.scope.get("root_path") or ""
+        self.purges_seen = cache.purges.newest
+        self.root_path: str = request.scope.get("root_path") or ""
 
     async def run(self, app: ASGIApp) -> Any:
         """Call the app; whoever waits is released whatever happens."""
@@ -263,7 +263,7 @@ class Forwarding:
         if why is not None:
             self._let_go(why)
         elif not message.get("more_body"):
-            why = keeping.store(self._route, purges_seen=self._purges_seen)
+            why = keeping.store(self._route, purges_seen=self.purges_seen)
             if why is not None:
                 self._let_go(why)
             else:
@@ -351,12 +351,13 @@ class Forwarding:
         """Go on without keeping the answer."""
         if self._keeping is not None:
             self._count_refusal(why)
-        self._release("unstorable")
+        # The next answer is storable where this one only came too late.
+        self._release("gone" if why == "invalidated" else "unstorable")
 
     def _count(self) -> RouteCounts:
         """Count the request, under the route that the app took for it."""
         cache = self._cache
-        self._route = cache.route_of(self._request.scope, self._root_path)
+        self._route = cache.route_of(self._request.scope, self.root_path)
         counts = self._counts = cache.figures.of(self._route)
         reason = self._counted_as
         if reason is None:

@@ -393,7 +393,7 @@ class Forwarding:
         if self._keeping is not None:
             self._count_refusal("incomplete")
         # Of what has landed already nothing changes.
-        self._release("failed" if self.failed else "gone")
+        self._release("failed" if self.failed and not self._started else "gone")
 
 
 async def _nothing() -> None:

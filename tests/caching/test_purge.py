@@ -194,7 +194,7 @@ def test_a_soft_purge_leaves_an_answer_for_those_who_may_have_it_stale():
 
 
 def test_after_a_soft_purge_the_app_is_asked_by_the_validator():
-    """Until its own time is over it is served at once, as the app's word allows, and asked behind."""
+    """Until its own time is over it is served at once, and the app asked behind it."""
 
     async def act():
         clock = Clock()

@@ -82,7 +82,10 @@ def policy_of(scope: Scope) -> CachePolicy | None:
         return None
     policy = getattr(endpoint, ATTRIBUTE, None)
     if policy is None and isinstance(endpoint, type):
-        policy = getattr(getattr(endpoint, scope["method"].lower(), None), ATTRIBUTE, None)
+        method = scope["method"].lower()
+        if method == "head" and not hasattr(endpoint, method):
+            method = "get"  # which answers it, in Starlette's HTTPEndpoint
+        policy = getattr(getattr(endpoint, method, None), ATTRIBUTE, None)
     return policy if isinstance(policy, CachePolicy) else None
 
 

@@ -78,7 +78,7 @@ class Judge:
 
     def is_silent(self, names: Iterable[bytes]) -> bool:
         """Whether an answer with these fields, without a rule, says nothing of being stored."""
-        return self._needs_a_word and self._freshness.isdisjoint(names)
+        return self._needs_a_word and self._freshness.isdisjoint(name.lower() for name in names)
 
     def judge(
         self,
@@ -116,11 +116,9 @@ class Judge:
         age_us = initial_age_us(
             lines, date_s=date_s, response_us=wall_us, delay_us=max(0, now_us - sent_us)
         )
-        age_s = -(-age_us // US_PER_S)
         has_validator = b"etag" in lines or b"last-modified" in lines
-        fresh_s = self._fresh_s(
-            status, lines, directives, rule, targeted, date_s, age_us // US_PER_S
-        )
+        age_s = age_us // US_PER_S
+        fresh_s = self._fresh_s(status, lines, directives, rule, targeted, date_s, age_s)
         if fresh_s is None:
             return NO_FRESHNESS
         lifetimes = lifetimes_of(
@@ -130,7 +128,7 @@ class Judge:
             stale_if_error_s=rule.stale_if_error_s if rule else None,
         )
         usable_s = fresh_s + max(lifetimes.stale_while_revalidate_s, lifetimes.stale_if_error_s)
-        if usable_s <= age_s and not has_validator:
+        if usable_s * US_PER_S <= age_us and not has_validator:
             return "already-stale"
         return Keep(
             lifetimes=lifetimes,

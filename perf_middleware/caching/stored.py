@@ -33,7 +33,7 @@ VALIDATED_FOR_S: Final = 600  # a stale response with a validator is worth keepi
 ENTRY_BYTES: Final = 1_800  # slots, lists, times, the tail of a hit; its places in a store
 HEADER_BYTES: Final = 135  # two bytes objects and their tuple
 LINE_BYTES: Final = 130  # a field among `lines`: its name and list, the value is the header's
-TAG_BYTES: Final = 300  # a tag that no other entry has: the string, and its place in the index
+TAG_BYTES: Final = 310  # a tag that no other entry has: the string, and its place in the index
 OF_CONTENT: Final = frozenset(
     {b"content-digest", b"content-encoding", b"content-language", b"content-length",
      b"content-md5", b"content-range", b"content-type", b"repr-digest"}

@@ -32,7 +32,7 @@ class Value:
     """Something that can be watched leaving memory."""
 
 
-# --- a map --------------------------------------------------------------------------------------
+# --- a map ----------------------------------------------------------------------------------------
 
 KEYS = st.integers(0, 15)
 SIZES = st.one_of(st.integers(0, 12), st.integers(0, 120))
@@ -225,7 +225,7 @@ def test_a_negative_size_is_refused_and_changes_nothing():
     assert (cache.peek("a"), cache.size_bytes) == (1, 10)
 
 
-# --- telling what was lost ----------------------------------------------------------------------
+# --- telling what was lost ------------------------------------------------------------------------
 
 
 def test_the_listener_may_take_others_out_and_put_new_ones_in():
@@ -269,7 +269,7 @@ def test_a_listener_that_fails_is_heard_after_all_were_told_and_harms_nothing():
     assert set(told).isdisjoint(cache.keys())
 
 
-# --- memory and work ----------------------------------------------------------------------------
+# --- memory and work ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_hits_without_end_cost_the_next_put_no_more_than_a_few():
     assert len(cache._reads) == READS_MAX
 
 
-# --- who stays ----------------------------------------------------------------------------------
+# --- who stays ------------------------------------------------------------------------------------
 
 
 def test_favourites_survive_a_scan_of_any_length():

@@ -106,7 +106,10 @@ class Server:
         name = f"server-{next(_numbers)}"  # identities of threads are given out again, names not
         self.log = Log(name)
         self.exit: BaseException | None = None
-        self._socket = socket.create_server(("127.0.0.1", 0))  # ours before anyone is told of it
+        # Ours before anyone is told of it.  asyncio sets TCP_NODELAY only where it is named so.
+        self._socket = socket.socket(proto=socket.IPPROTO_TCP)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen(128)
         self.port: int = self._socket.getsockname()[1]
         options = {"http": "httptools", "loop": "asyncio", "timeout_graceful_shutdown": 5} | options
         self._uvicorn = uvicorn.Server(

@@ -84,8 +84,8 @@ class Forwarding:
         self._may_keep = may_keep
         self._flight = flight
         self._validating = validating
-        self._purges_seen = cache.purges.newest
-        self._root_path: str = request.scope.get("root_path") or ""
+        self.purges_seen = cache.purges.newest
+        self.root_path: str = request.scope.get("root_path") or ""
 
     async def run(self, app: ASGIApp) -> Any:
         """Call the app; whoever waits is released whatever happens."""
@@ -213,7 +213,7 @@ class Forwarding:
                 self._keeping = Keeping(
                     cache, request, verdict, status=status, sent=sent, received_us=now_us
                 )
-                return self._send_head(self._told(message, sent, None, tell_clients))
+                return self._send_kept_head(self._told(message, sent, None, tell_clients))
             verdict = refused
         return self._refused(message, sent, str(verdict), tell_clients)
 
@@ -227,6 +227,12 @@ class Forwarding:
     def _send_head(self, message: Message) -> Awaitable[None]:
         held, self._held = self._held, None
         return self._request.send(message) if held is None else held.before(message, self._request)
+
+    async def _send_kept_head(self, message: Message) -> None:
+        try:
+            await self._send_head(message)
+        except OSError:
+            self._client_gone = True  # its answer is still kept, as in _body
 
     def _refused(
         self, message: Message, sent: Any, why: str | None, tell_clients: bytes | None
@@ -257,7 +263,7 @@ class Forwarding:
         if why is not None:
             self._let_go(why)
         elif not message.get("more_body"):
-            why = keeping.store(self._route, purges_seen=self._purges_seen)
+            why = keeping.store(self._route, purges_seen=self.purges_seen)
             if why is not None:
                 self._let_go(why)
             else:
@@ -345,12 +351,13 @@ class Forwarding:
         """Go on without keeping the answer."""
         if self._keeping is not None:
             self._count_refusal(why)
-        self._release("unstorable")
+        # The next answer is storable where this one only came too late.
+        self._release("gone" if why == "invalidated" else "unstorable")
 
     def _count(self) -> RouteCounts:
         """Count the request, under the route that the app took for it."""
         cache = self._cache
-        self._route = cache.route_of(self._request.scope, self._root_path)
+        self._route = cache.route_of(self._request.scope, self.root_path)
         counts = self._counts = cache.figures.of(self._route)
         reason = self._counted_as
         if reason is None:
@@ -384,9 +391,9 @@ class Forwarding:
         if self._counts is None:
             self._count()
         if self._keeping is not None:
-            self._let_go("incomplete")
-        else:
-            self._release("failed" if self.failed else "gone")
+            self._count_refusal("incomplete")
+        # Of what has landed already nothing changes.
+        self._release("failed" if self.failed and not self._started else "gone")
 
 
 async def _nothing() -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from perf_middleware.caching.runtime import ResponseCache
 
 LENGTH_DIGITS_MAX = 15
+PARTS_MAX = 64  # further ones are joined: an object for each of ten bytes takes five times that
 
 
 class Keeping:
@@ -49,7 +50,7 @@ class Keeping:
         # A copy now: a layer outside, or the app itself, may edit the list that goes out.
         rule = request.rule
         self._headers = keep.headers(sent, rule.tell_clients if rule is not None else None)
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
         self._held_bytes = 0
 
     def add(self, body: bytes) -> str | None:
@@ -62,7 +63,13 @@ class Keeping:
             return "busy"
         self._held_bytes += size
         cache.storing_bytes += size
-        self._parts.append(bytes(body))
+        parts = self._parts
+        if len(parts) < PARTS_MAX:
+            parts.append(bytes(body))
+        else:
+            if len(parts) == PARTS_MAX:
+                parts.append(bytearray())
+            parts[PARTS_MAX] += body
         return None
 
     def drop(self) -> None:

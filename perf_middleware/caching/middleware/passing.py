@@ -43,6 +43,7 @@ async def pass_on(
     # Closures and not an object: what a request that is only passed on pays for is two of them.
     root_path = scope.get("root_path") or ""
     sent_us = cache.clock()
+    purges_seen = cache.purges.newest
     is_silent = cache.judge.is_silent
     whole: Forwarding | None = None
     passed = False
@@ -61,6 +62,8 @@ async def pass_on(
             detail=None if special is None else special.reason,
             counted_as="" if special is None else "credentials",
         )
+        # As they were when the app was called: before it read its data, before it was routed.
+        whole.purges_seen, whole.root_path = purges_seen, root_path
         return whole
 
     def sending(message: Message) -> Awaitable[None]:

@@ -133,7 +133,10 @@ class ResponseCache:
         if tags:
             return self.invalidate_tags(tags, soft=soft)
         self.purges.note(lambda _target, _tags: True)
-        return self._invalidate(self.store.all(), soft=soft)
+        count = self._invalidate(self.store.all(), soft=soft)
+        if not soft:
+            self.store.clear()  # the tables of its indexes too, which removals leave as they are
+        return count
 
     async def explain(
         self,

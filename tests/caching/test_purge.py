@@ -1,0 +1,396 @@
+"""What is invalidated: by the app's own code, by writes, by what their answers name."""
+
+import logging
+
+import pytest
+
+from tests.caching.stage import MAX_AGE, App, Client, Clock, ask, cached, run, verdict
+
+SHOP = "/größe/a b"  # as a browser's address bar shows it
+SHOP_SENT = "/gr%C3%B6%C3%9Fe/a%20b"
+
+
+async def filled(*urls, hosts=("example.test",), headers=(MAX_AGE,), **options):
+    """A cache that has the answers of these URLs."""
+    layer = cached(App(*headers), **options)
+    for url in urls:
+        for host in hosts:
+            await ask(layer, url, host=host)
+    assert layer.cache.store.responses == len(urls) * len(hosts)
+    return layer
+
+
+def left(layer):
+    return sorted(entry.target.decode() for entry in layer.cache.store.all())
+
+
+# --- by URL ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sent", "purged", "count"),
+    [
+        pytest.param("/items/5", "/items/5", 1, id="a path"),
+        pytest.param("/items/5", "/items/6", 0, id="another path"),
+        pytest.param("/items/5", "/items", 0, id="a shorter path"),
+        pytest.param("/items/5?a=1", "/items/5?a=1", 1, id="with its query"),
+        pytest.param("/items/5?a=1", "/items/5", 0, id="a query that is left out"),
+        pytest.param("/items/5", "http://example.test/items/5", 1, id="with its host"),
+        pytest.param("/items/5", "HTTP://EXAMPLE.test:80/items/5", 1, id="its host, spelled out"),
+        pytest.param("/items/5", "http://other.test/items/5", 0, id="with another host"),
+        pytest.param("/items/5", "https://example.test/items/5", 0, id="with another scheme"),
+        pytest.param(SHOP_SENT, SHOP, 1, id="unicode"),
+        pytest.param(SHOP_SENT, SHOP_SENT, 1, id="unicode as it is sent"),
+        pytest.param(SHOP_SENT.lower(), SHOP_SENT, 1, id="percent digits in either case"),
+        pytest.param("/%69tems/5", "/items/5", 1, id="what needs no percent"),
+        pytest.param("/items/5", "/%69tems/%35", 1, id="the same purged"),
+        pytest.param("/items/5", "/items/5#part", 1, id="with a fragment"),
+        pytest.param("/go?to=http://x.test/", "/go?to=http://x.test/", 1, id="a URL in the query"),
+        pytest.param("//items", "//items", 1, id="two slashes"),
+        pytest.param("/", "/", 1, id="the root"),
+        pytest.param("/", "http://example.test", 1, id="the root, host alone"),
+    ],
+)
+def test_a_purge_by_url_finds_each_spelling_of_it(sent, purged, count):
+    async def act():
+        layer = await filled(sent)
+        assert await layer.cache.purge(url=purged) == count
+        assert layer.cache.store.responses == 1 - count
+
+    run(act)
+
+
+def test_a_path_is_purged_of_every_host_and_a_url_of_its_own():
+    async def act():
+        layer = await filled("/a", hosts=("one.test", "two.test"))
+        assert await layer.cache.purge(url="http://one.test/a") == 1
+        assert left(layer) == ["http://two.test/a"]
+        layer = await filled("/a", "/b", hosts=("one.test", "two.test"))
+        assert await layer.cache.purge(url="/a") == 2
+        assert left(layer) == ["http://one.test/b", "http://two.test/b"]
+
+    run(act)
+
+
+def test_all_variants_of_a_url_are_purged_and_all_keys_of_its_rule():
+    async def act():
+        layer = cached(App(MAX_AGE, (b"vary", b"accept")), rules=[{"path": "/k", "query": ["a"]}])
+        for kind in (b"text/html", b"application/json"):
+            for url in ("/a", "/k?a=1&b=2", "/k?a=1&b=3"):
+                await ask(layer, url, (b"accept", kind))
+        assert layer.cache.store.responses == 4
+        assert await layer.cache.purge(url="/a") == 2
+        # One stored answer for several URLs is of the one that was asked for first.
+        assert await layer.cache.purge(url="/k?a=1&b=2") == 2
+        assert len(layer.cache.store) == 0
+
+    run(act)
+
+
+# --- by pattern, by tag, everything ---------------------------------------------------------------
+
+PATHS = ["/items/5", "/items/5/parts", "/items", "/items/5?page=2", "/static/a/b.css", "/größe/5"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kept"),
+    [
+        ("/items/{id}", ["/items", "/items/5/parts", "/static/a/b.css", "/größe/5"]),
+        ("/items/*", ["/items", "/static/a/b.css", "/größe/5"]),
+        ("/items*", ["/static/a/b.css", "/größe/5"]),
+        ("/{name}/5", ["/items", "/items/5/parts", "/static/a/b.css"]),
+        ("/static/{path:path}", ["/items", *PATHS[:2], "/items/5?page=2", "/größe/5"]),
+        ("*", []),
+        (
+            "/items",
+            ["/items/5", "/items/5/parts", "/items/5?page=2", "/static/a/b.css", "/größe/5"],
+        ),
+        ("/größe/{id}", PATHS[:-1]),
+        ("/items.5", PATHS),
+    ],
+)
+def test_a_purge_by_pattern_takes_the_paths_that_match_with_any_query(pattern, kept):
+    async def act():
+        layer = await filled(*PATHS)
+        assert await layer.cache.purge(pattern=pattern) == len(PATHS) - len(kept)
+        assert left(layer) == sorted("http://example.test" + path for path in kept)
+
+    run(act)
+
+
+def test_a_purge_by_tags_takes_what_has_any_of_them():
+    async def act():
+        rules = [
+            {"path": "/a", "tags": ("one", "both")},
+            {"path": "/b", "tags": ("two", "both")},
+            {"path": "/c", "tags": ("three",)},
+        ]
+        layer = await filled("/a", "/b", "/c", rules=rules)
+        assert await layer.cache.purge(tags=["unknown"]) == 0
+        assert await layer.cache.purge(tags=["one", "three"]) == 2
+        assert left(layer) == ["http://example.test/b"]
+        assert await layer.cache.purge(tags="both") == 1
+
+    run(act)
+
+
+def test_everything_is_everything():
+    async def act():
+        layer = await filled(*PATHS, hosts=("one.test", "two.test"))
+        assert await layer.cache.purge(everything=True) == 12
+        assert len(layer.cache.store) == 0
+        assert layer.cache.store.size_bytes == 0
+        assert layer.cache.status()["invalidated"] == 12
+        assert await layer.cache.purge(everything=True) == 0
+
+    run(act)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param({}, id="nothing"),
+        pytest.param({"soft": True}, id="soft alone"),
+        pytest.param({"url": "/a", "everything": True}, id="two"),
+        pytest.param({"url": "/a", "pattern": "/a"}, id="two others"),
+        pytest.param({"tags": []}, id="no tags"),
+        pytest.param({"url": ""}, id="an empty url"),
+        pytest.param({"url": "items/5"}, id="no path"),
+        pytest.param({"url": "ftp://example.test/a"}, id="another scheme"),
+        pytest.param({"url": "http:///a"}, id="no host"),
+        pytest.param({"pattern": "items/*"}, id="a pattern that matches no path"),
+        pytest.param({"pattern": "/items/{id"}, id="half a brace"),
+        pytest.param({"pattern": "/items/{i d}"}, id="no name"),
+        pytest.param({"pattern": ""}, id="an empty pattern"),
+    ],
+)
+def test_a_purge_of_nothing_certain_is_refused_and_changes_nothing(use):
+    async def act():
+        layer = await filled("/a")
+        with pytest.raises(ValueError, match=r"."):
+            await layer.cache.purge(**use)
+        assert layer.cache.store.responses == 1
+
+    run(act)
+
+
+# --- soft -----------------------------------------------------------------------------------------
+
+
+def test_a_soft_purge_leaves_an_answer_for_those_who_may_have_it_stale():
+    async def act():
+        clock = Clock()
+        app = App((b"cache-control", b"max-age=60, stale-while-revalidate=60"), body=b"old")
+        layer = cached(app, clock)
+        await ask(layer)
+        clock.pass_s(10)
+        app.parts = [b"new"]
+        assert await layer.cache.purge(url="/", soft=True) == 1
+        assert (await ask(layer)).body == b"old"  # and asks behind it
+        assert (await ask(layer)).body == b"new"
+        assert app.calls == 2
+
+    run(act)
+
+
+def test_after_a_soft_purge_the_app_is_asked_by_the_validator():
+    """Until its own time is over it is served at once, and the app asked behind it."""
+
+    async def act():
+        clock = Clock()
+        app = App(MAX_AGE, (b"etag", b'"1"'))
+        layer = cached(app, clock)
+        await ask(layer)
+        app.status, app.parts = 304, [b""]
+        for past_s, told in ((30, "hit; ttl=0"), (61, "fwd=stale; fwd-status=304")):
+            clock.pass_s(past_s)
+            await layer.cache.purge(everything=True, soft=True)
+            answer = await ask(layer)
+            assert (answer.body, verdict(answer)) == (b"hello", told)
+            assert app.seen(b"if-none-match") == [b'"1"']
+            assert verdict(await ask(layer)) == "hit; ttl=60"
+        assert app.calls == 3
+
+    run(act)
+
+
+def test_a_soft_purge_is_a_purge_for_what_must_not_be_stale():
+    async def act():
+        control = b"max-age=60, must-revalidate, stale-while-revalidate=60, stale-if-error=60"
+        app = App((b"cache-control", control))
+        layer = cached(app)
+        await ask(layer)
+        await layer.cache.purge(everything=True, soft=True)
+        app.status, app.headers, app.parts = 503, [], [b"sorry"]
+        assert (await ask(layer)).status == 503
+
+    run(act)
+
+
+# --- writes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "gone"),
+    [
+        ("POST", 201, True),
+        ("PUT", 204, True),
+        ("DELETE", 200, True),
+        ("PATCH", 303, True),
+        ("PURGE", 200, True),
+        ("X-OWN", 200, True),
+        ("POST", 404, False),
+        ("POST", 500, False),
+        ("OPTIONS", 200, False),
+        ("TRACE", 200, False),
+        ("HEAD", 200, False),
+    ],
+)
+def test_a_write_that_succeeds_invalidates_its_own_url(method, status, gone):
+    async def act():
+        app = App()
+        layer = cached(app)
+        await ask(layer, "/items/5")
+        await ask(layer, "/items/5?page=2")
+        app.status = status
+        await ask(layer, "/items/5", method=method, body=b"{}")
+        assert left(layer) == ["http://example.test/items/5"] * (not gone) + [
+            "http://example.test/items/5?page=2"
+        ]
+
+    run(act)
+
+
+def test_what_a_write_invalidates_is_gone_before_its_client_hears_of_success():
+    async def act():
+        app = App()
+        layer = cached(app)
+        await ask(layer)
+        seen = []
+
+        async def send(message):
+            seen.append(layer.cache.store.responses)
+
+        client = Client(method="PUT", body=b"x")
+        await layer(client.scope, client.receive, send)
+        assert seen[0] == 0
+
+    run(act)
+
+
+@pytest.mark.parametrize("field", [b"location", b"content-location"])
+@pytest.mark.parametrize(
+    ("value", "gone"),
+    [
+        (b"/list", True),
+        (b"http://example.test/list", True),
+        (b"//example.test/list", True),
+        (b"list", True),
+        (b"http://other.test/list", False),
+        (b"https://example.test/list", False),
+        (b"", False),
+        (b"http://[broken", False),
+    ],
+)
+def test_a_write_invalidates_what_its_answer_points_to_on_the_same_origin(field, value, gone):
+    async def act():
+        app = App()
+        layer = cached(app)
+        for scheme in ("http", "https"):
+            for host in ("example.test", "other.test"):
+                await ask(layer, "/list", host=host, scheme=scheme)
+        app.headers = [(field, value)]
+        await ask(layer, "/items", method="POST")
+        assert ("http://example.test/list" not in left(layer)) == gone
+        assert len(left(layer)) == 4 - gone
+
+    run(act)
+
+
+def test_groups_that_an_answer_is_in_are_tags_to_purge_by():
+    """Cache-Groups and Cache-Group-Invalidation, RFC 9875."""
+
+    async def act():
+        app = App(MAX_AGE, (b"cache-groups", b'"shop", "item \\"5\\""'))
+        layer = cached(app)
+        await ask(layer, "/a")
+        app.headers[1] = (b"cache-groups", b'"Shop"')
+        await ask(layer, "/b")
+        app.headers[1] = (b"cache-groups", b"not a list of strings")
+        await ask(layer, "/c")
+        assert await layer.cache.purge(tags=['item "5"']) == 1
+        assert left(layer) == ["http://example.test/b", "http://example.test/c"]
+
+    run(act)
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "value", "gone"),
+    [
+        ("POST", 200, b'"shop"', True),
+        ("POST", 200, b'"other", "shop";param=1', True),
+        ("POST", 200, b'"SHOP"', False),
+        ("POST", 200, b"shop", False),
+        ("POST", 500, b'"shop"', False),
+        ("GET", 200, b'"shop"', False),
+    ],
+)
+def test_a_write_may_name_the_groups_that_it_invalidates(method, status, value, gone):
+    async def act():
+        app = App(MAX_AGE, (b"cache-groups", b'"shop"'))
+        layer = cached(app)
+        await ask(layer, "/a")
+        app.headers, app.status = [(b"cache-group-invalidation", value)], status
+        await ask(layer, "/elsewhere", method=method)
+        assert (left(layer) == []) == gone
+
+    run(act)
+
+
+# --- hooks ----------------------------------------------------------------------------------------
+
+
+def test_hooks_hear_of_each_store_hit_and_invalidation():
+    async def act():
+        heard = []
+        layer = cached(App())
+        for happening in ("store", "hit", "invalidate"):
+            layer.cache.on(happening, lambda stored, what=happening: heard.append((what, stored)))
+        await ask(layer, "/a")
+        await ask(layer, "/a")
+        await ask(layer, "/a", (b"if-none-match", b"*"))
+        await ask(layer, "/a", method="HEAD")
+        await ask(layer, "/a", method="POST")
+        await ask(layer, "/a")
+        await layer.cache.purge(everything=True, soft=True)
+        assert [what for what, _ in heard] == [
+            "store", "hit", "hit", "hit", "invalidate", "store", "invalidate"
+        ]  # fmt: skip
+        assert {stored.target for _, stored in heard} == {b"http://example.test/a"}
+
+    run(act)
+
+
+def test_a_hook_that_raises_harms_nobody(caplog):
+    async def act():
+        heard = []
+
+        def raises(stored):
+            raise RuntimeError("broken hook")
+
+        layer = cached(App())
+        for happening in ("store", "hit", "invalidate"):
+            layer.cache.on(happening, raises)
+            layer.cache.on(happening, heard.append)
+        assert (await ask(layer)).body == b"hello"
+        assert verdict(await ask(layer)).startswith("hit")
+        assert await layer.cache.purge(everything=True) == 1
+        assert len(heard) == 3
+
+    with caplog.at_level(logging.CRITICAL + 1, "perf_middleware.caching"):
+        run(act)
+
+
+def test_hooks_are_for_what_happens_here_alone():
+    with pytest.raises(KeyError):
+        cached(App()).cache.on("miss", print)

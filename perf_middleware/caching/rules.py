@@ -25,6 +25,7 @@ STATUSES: Final = frozenset({200, 203, 204, 300, 301, 308})
 NEGATIVE_STATUSES: Final = frozenset({404, 405, 410, 414, 501})
 """Which answers `negative_ttl_s` is for: final until the app changes (RFC 9110 §15.1)."""
 
+PATH_CHARS_MAX: Final = 512  # of a path whose rule is remembered
 PATHS_MAX: Final = 10_000  # whose rule is remembered
 ROUTES_MAX: Final = 1_000  # with a rule on their endpoint
 KEY_PART_BYTES_MAX: Final = 4_096
@@ -57,6 +58,8 @@ class CachePolicy:
     shared: bool = False
     bypass: bool = False
     tell_clients: bytes | None = None
+    pattern: PathPattern | None = None
+    """Of the paths that a rule from settings is for."""
     on_endpoint: bool = False
     """Found on the endpoint that the router took, and checked there at every answer."""
 
@@ -140,6 +143,7 @@ class PathPattern:
     text: str
     literal: str | None
     regex: re.Pattern[str]
+    named: re.Pattern[str] | None = None
 
     @classmethod
     def of(cls, text: str) -> PathPattern:
@@ -156,7 +160,15 @@ class PathPattern:
         # the rest anyway, and no long path is tried in all the ways to cut it.
         between = "".join(f"(?>.*?{piece})" for piece in pieces[:-1])
         last = f".*{pieces[-1]}" if pieces else ""
-        return cls(text, literal, re.compile(first + between + last, re.DOTALL))
+        regex = re.compile(first + between + last, re.DOTALL)
+        # Not for what could be cut in many ways: only segments have a name.
+        named = None if pieces or literal is not None else _named(text)
+        return cls(text, literal, regex, named)
+
+    def parameters(self, path: str) -> dict[str, str]:
+        """What `path` has in the place of each `{name}`; nothing for a pattern with stars."""
+        found = None if self.named is None else self.named.fullmatch(path)
+        return {} if found is None else found.groupdict()
 
     def example(self, word: str) -> str:
         """A path that it matches, with `word` for each parameter and star."""
@@ -166,6 +178,18 @@ class PathPattern:
         if self.literal is not None:
             return path == self.literal
         return self.regex.fullmatch(path) is not None
+
+
+def _named(text: str) -> re.Pattern[str]:
+    seen: set[str] = set()
+
+    def group(found: re.Match[str]) -> str:
+        if found[1] in seen or not found[1].isidentifier():
+            return "[^/]+"
+        seen.add(found[1])
+        return f"(?P<{found[1]}>[^/]+)"
+
+    return re.compile(_PARAMETER.sub(group, re.escape(text)), re.DOTALL)
 
 
 class RuleBook:
@@ -207,9 +231,10 @@ class RuleBook:
         self._remember(path, rule)
 
     def _remember(self, path: str, rule: CachePolicy | None) -> CachePolicy | None:
-        if len(self._of_path) >= PATHS_MAX:
-            self._of_path.clear()
-        self._of_path[path] = rule
+        if len(path) <= PATH_CHARS_MAX:
+            if len(self._of_path) >= PATHS_MAX:
+                self._of_path.clear()
+            self._of_path[path] = rule
         return rule
 
 

@@ -69,6 +69,7 @@ class CacheRule(Section):
         tell = self.tell_clients
         return CachePolicy(
             name=self.path,
+            pattern=self.pattern(),
             ttl_s=self.ttl,
             negative_ttl_s=self.negative_ttl,
             stale_while_revalidate_s=self.stale_while_revalidate,

@@ -154,7 +154,6 @@ def test_no_more_entries_than_configured():
     assert layer.cache.store.evictions >= 400
 
 
-@pytest.mark.xfail(reason="10,000 URLs and paths are remembered, however long each is")
 def test_what_cannot_be_stored_leaves_nothing_of_its_url():
     """Long URLs, each another one: only short notes remain, of a bounded number."""
 

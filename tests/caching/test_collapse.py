@@ -322,7 +322,6 @@ def test_nobody_waits_for_a_leader_that_hangs_beyond_the_bound(backend):
     run(act, backend)
 
 
-@pytest.mark.xfail(reason="every request to the key waits its collapse_wait_s meanwhile")
 def test_a_hanging_leader_delays_a_key_that_cannot_be_stored_only_until_that_is_known():
     """Its answer came to others in the meantime: nobody needs to wait for the first one."""
 

@@ -151,7 +151,6 @@ def test_a_refresh_that_fails_leaves_what_is_stored_and_does_not_last(backend, w
         run(act, backend)
 
 
-@pytest.mark.xfail(reason="only where stale-if-error hides it")
 def test_a_refresh_that_is_answered_503_is_counted_as_failed():
     async def act():
         clock = Clock()
@@ -498,7 +497,6 @@ def test_an_answer_begun_before_a_purge_is_not_stored(way, soft, moment, by_rule
         pytest.param(
             True,
             id="soft",
-            marks=pytest.mark.xfail(reason="a 304 begun before a soft purge makes it fresh again"),
         ),
     ],
 )

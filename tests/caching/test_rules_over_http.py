@@ -422,7 +422,6 @@ ERRORS = [
 ]
 
 
-@pytest.mark.xfail(reason="tell_clients is said of every answer, also of what is not for others")
 @pytest.mark.parametrize(("status", "headers"), ERRORS)
 def test_tell_clients_does_not_make_public_what_is_not_stored(status, headers):
     async def act():
@@ -498,7 +497,6 @@ def test_default_ttl_is_for_answers_without_a_word_of_their_own():
         "/items/{item_id}",
         pytest.param(
             "/items/{id}",
-            marks=pytest.mark.xfail(reason="named are the route's parameters, not the pattern's"),
         ),
     ],
 )

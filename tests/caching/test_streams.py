@@ -247,7 +247,6 @@ def test_events_on_a_route_that_looks_cacheable_are_never_kept(backend):
         pytest.param(
             "2.4",
             id="told by send",
-            marks=pytest.mark.xfail(reason="outlive_s counts only for apps that listen"),
         ),
     ],
 )

@@ -105,7 +105,7 @@ class ResponseCacheMiddleware:
                     return await send_whole(send, stored, tail, head=method == "HEAD")
             elif stored is None:
                 if rule is None and method == "GET":
-                    if key in cache.unstorable or not cache.options.collapse:
+                    if hash(key) in cache.unstorable or not cache.options.collapse:
                         flight = None
                         leads = True
                     else:
@@ -265,7 +265,7 @@ class ResponseCacheMiddleware:
             return False
         if request.directives is not None and request.directives.no_store:
             return False
-        if request.primary in cache.unstorable:
+        if hash(request.primary) in cache.unstorable:
             return False
         return not request.is_for_one_client
 

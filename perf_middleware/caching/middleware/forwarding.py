@@ -61,7 +61,8 @@ class Forwarding:
     _why = ""
     """Why the answer is not kept."""
     _unconfirmed = False
-    _client_gone = False
+    _gone_s = 0.0
+    """When the client left."""
     failed = False
 
     def __init__(
@@ -124,11 +125,12 @@ class Forwarding:
         """The client's disconnect, for the app to hear when its answer matters to nobody else."""
         if self._is_awaited():
             # Others wait for this answer, or it is nearly stored: the app is not told to stop yet.
-            self._client_gone = True
+            self._gone_s = self._gone_s or anyio.current_time()
             self._finished = self._finished or anyio.Event()
             with anyio.move_on_after(self._cache.options.outlive_s):
                 await self._finished.wait()
-            self._let_go("abandoned")
+            if self._is_awaited():
+                self._let_go("abandoned")
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -167,8 +169,8 @@ class Forwarding:
             lines = cache.judge.collect(sent)
             if status == 304:
                 return self._confirmed(sent, lines)
-            if status in FAILURES and self._may_hide_failure():
-                self.failed = True
+            self.failed = status in FAILURES
+            if self.failed and self._may_hide_failure():
                 return self._answer_instead("stale-if-error", status)
         if request.rewritten_from is not None and cache.name_route is not None:
             cache.name_route(self._route)  # the router wrote it into a scope of ours
@@ -181,21 +183,15 @@ class Forwarding:
                 cache.rules.learn(request.scope["path"], own, self._route)
                 rule = own
                 if not request.take_rule(rule) or (rule is not None and rule.bypass):
-                    return self._refused(
-                        message, sent, "rule", None if rule is None else rule.tell_clients
-                    )
-        tell_clients = None if rule is None else rule.tell_clients
+                    return self._refused(message, sent, "rule")
         if not self._may_keep:
-            return self._refused(message, sent, None, tell_clients)
+            return self._refused(message, sent, None)
         whose = personal(request.scope)
         if whose is not None and not (rule is not None and rule.is_for_all_or_one):
-            return self._refused(message, sent, whose, tell_clients)
+            return self._refused(message, sent, whose)
         if rule is None and cache.judge.is_silent(dict(sent)) and not request.is_head:
-            return self._refused(message, sent, NO_FRESHNESS, None)
+            return self._refused(message, sent, NO_FRESHNESS)
         lines = cache.judge.collect(sent)
-        if request.is_head:
-            self._head_seen(status, sent, lines)
-            return self._refused(message, sent, "head", tell_clients)
         now_us = cache.clock()
         verdict: Keep | str = cache.judge.judge(
             status,
@@ -207,6 +203,11 @@ class Forwarding:
             now_us=now_us,
             wall_us=int(cache.wall_s() * 1_000_000),
         )
+        # Clients are told of what may be for others, never of an error or of one client's own.
+        tell_clients = rule.tell_clients if rule is not None and type(verdict) is Keep else None
+        if request.is_head:
+            self._head_seen(status, sent, lines)
+            return self._refused(message, sent, "head", tell_clients)
         if type(verdict) is Keep:
             refused = no_room_for(cache, message, lines)
             if refused is None:
@@ -232,10 +233,10 @@ class Forwarding:
         try:
             await self._send_head(message)
         except OSError:
-            self._client_gone = True  # its answer is still kept, as in _body
+            self._gone_s = anyio.current_time()  # its answer is still kept, as in _body
 
     def _refused(
-        self, message: Message, sent: Any, why: str | None, tell_clients: bytes | None
+        self, message: Message, sent: Any, why: str | None, tell_clients: bytes | None = None
     ) -> Awaitable[None]:
         if why is not None:
             self._count_refusal(why)
@@ -268,15 +269,17 @@ class Forwarding:
                 self._let_go(why)
             else:
                 self._release("stored")
-        if self._client_gone and why is None:
-            return
+        if self._gone_s and why is None:
+            if anyio.current_time() - self._gone_s < self._cache.options.outlive_s:
+                return
+            self._let_go(why := "abandoned")
         try:
             await self._request.send(message)
         except OSError:
             # The client left.  Its answer is still kept, which is bounded.
             if why is not None:
                 raise
-            self._client_gone = True
+            self._gone_s = anyio.current_time()
 
     # --- answers from the store after all -------------------------------------------------------
 
@@ -291,15 +294,10 @@ class Forwarding:
             return
         if cache.name_route is not None:
             cache.name_route(stored.route)
-        stored, kept = cache.confirmed(stored, sent, lines, request)
+        stored, kept = cache.confirmed(stored, sent, lines, request, purges_seen=self.purges_seen)
         cache.figures.of(stored.route).revalidated += 1
         self._release("stored" if kept else "unstorable")
-        await answer(
-            request,
-            stored,
-            cache.forward_fields(stored, self._reason, status=304, detail=request.rule_name),
-            wall_s=int(cache.wall_s()),
-        )
+        await self._answer(stored, 304, request.rule_name)
 
     def _may_hide_failure(self) -> bool:
         stored = self._validating
@@ -308,7 +306,7 @@ class Forwarding:
         )
 
     async def _answer_instead(self, why: str, status: int | None = None) -> None:
-        cache, request, stored = self._cache, self._request, self._validating
+        cache, stored = self._cache, self._validating
         assert stored is not None  # noqa: S101 - what may hide the failure
         self._hushed = self._started = True
         if cache.name_route is not None:
@@ -318,12 +316,12 @@ class Forwarding:
             counts.errors_hidden += 1
             counts.stale_hits += 1
         self._release("failed")
-        await answer(
-            request,
-            stored,
-            cache.forward_fields(stored, self._reason, status=status, detail=why),
-            wall_s=int(cache.wall_s()),
-        )
+        await self._answer(stored, status, why)
+
+    async def _answer(self, stored: StoredResponse, status: int | None, detail: str | None) -> None:
+        cache = self._cache
+        tail = cache.forward_fields(stored, self._reason, status=status, detail=detail)
+        await answer(self._request, stored, tail, wall_s=int(cache.wall_s()))
 
     def _head_seen(self, status: int, sent: Sequence[tuple[bytes, bytes]], lines: Lines) -> None:
         """A HEAD's 200 renews the stored GET response, or shows it to be stale (§4.3.5)."""
@@ -334,7 +332,7 @@ class Forwarding:
         if stored is None or stored.status != 200:
             return
         if head_confirms(stored, lines, now_s=int(cache.wall_s())):
-            cache.confirmed(stored, sent, lines, request)
+            cache.confirmed(stored, sent, lines, request, purges_seen=self.purges_seen)
         else:
             cache.store.drop(stored.key)
 
@@ -379,9 +377,9 @@ class Forwarding:
             self._keeping.drop()
             self._keeping = None
         flight = self._flight
+        if outcome == "unstorable" and not self._request.credentials and self._may_keep:
+            self._cache.note_unstorable(self._request.primary, self._why)
         if flight is not None and flight.outcome is None:
-            if outcome == "unstorable":
-                self._cache.note_unstorable(self._request.primary, self._why)
             self._cache.flights.land(flight, outcome)
         if self._finished is not None:
             self._finished.set()

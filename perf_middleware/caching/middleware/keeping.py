@@ -6,7 +6,7 @@ their way at once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.syntax.structured import parse_string_list
@@ -14,10 +14,11 @@ from perf_middleware.caching.syntax.structured import parse_string_list
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perf_middleware.asgi import Message
+    from perf_middleware.asgi import Message, Scope
     from perf_middleware.caching.fields import Lines
     from perf_middleware.caching.judgement import Keep
     from perf_middleware.caching.middleware.request import CacheRequest
+    from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.runtime import ResponseCache
 
 LENGTH_DIGITS_MAX = 15
@@ -88,7 +89,7 @@ class Keeping:
         if length is None and self._status != 204:
             self._headers.append((b"content-length", b"%d" % len(body)))
         rule = request.rule
-        tags = rule.tags_for(request.scope.get("path_params") or {}) if rule is not None else ()
+        tags = () if rule is None else rule.tags_for(_parameters(rule, request.scope))
         groups = keep.lines.get(b"cache-groups")
         if groups:
             tags += tuple(parse_string_list(groups) or ())
@@ -118,6 +119,12 @@ class Keeping:
             rule=rule,
         )
         return None if cache.keep(stored) else "no-room"
+
+
+def _parameters(rule: CachePolicy, scope: Scope) -> dict[str, Any]:
+    """The parameters of the rule's pattern, and those of the route."""
+    own = {} if rule.pattern is None else rule.pattern.parameters(scope["path"])
+    return own | (scope.get("path_params") or {})
 
 
 def no_room_for(cache: ResponseCache, message: Message, lines: Lines) -> str | None:

@@ -96,7 +96,7 @@ class ResponseCache:
         self.storing_bytes_max = max(
             int(bytes_max * self.options.storing_share_max), self.options.entry_bytes_max
         )
-        self.unstorable: dict[bytes, str] = {}
+        self.unstorable: dict[int, str] = {}  # by the key's hash: a client may send long ones
         self.name_route: Callable[[str], None] | None = None
         self.note_part: Callable[[str, int], None] | None = None
         self._templates = RouteTemplates()
@@ -169,7 +169,7 @@ class ResponseCache:
         """Remember that nothing came of `key`: its requests need not wait for each other."""
         if len(self.unstorable) >= UNSTORABLE_MAX:
             self.unstorable.clear()
-        self.unstorable[key] = why
+        self.unstorable[hash(key)] = why
 
     def keep(self, stored: StoredResponse) -> bool:
         """Put `stored` into the store; False where it has no room."""
@@ -179,7 +179,7 @@ class ResponseCache:
         self._set_early(stored)
         counts.stored += 1
         counts.stored_bytes += len(stored.body)
-        self.unstorable.pop(stored.primary, None)
+        self.unstorable.pop(hash(stored.primary), None)
         self.tell("store", stored)
         return True
 
@@ -189,11 +189,14 @@ class ResponseCache:
         sent: Iterable[tuple[bytes, bytes]],
         lines: Lines,
         request: CacheRequest,
+        *,
+        purges_seen: int,
     ) -> tuple[StoredResponse, bool]:
         """`stored` with the fields of an answer that confirms it (RFC 9111 §4.3.4).
 
         And whether it is in the store: not where the answer says that it may not be kept, or where
-        another took its place meanwhile; it is good for the one request then.
+        another took its place, or a purge came, since purge number `purges_seen`; it is good for
+        the one request then.
         """
         now_us = self.clock()
         wall_us = int(self.wall_s() * US_PER_S)
@@ -215,7 +218,9 @@ class ResponseCache:
         newer = list(sent)
         if b"date" not in lines and any(name == b"date" for name, _ in stored.headers):
             newer.append((b"date", format_http_date(wall_us // US_PER_S)))
-        is_newest = self.store.holds(stored)
+        is_newest = self.store.holds(stored) and not self.purges.since(
+            purges_seen, stored.target, stored.tags
+        )
         if not isinstance(verdict, Keep) or not set(verdict.vary).issubset(stored.vary):
             # Good for this one answer: the app has said so, and that it is the last.
             if is_newest:

@@ -71,7 +71,7 @@ def explain(cache: ResponseCache, scope: Scope) -> dict[str, Any]:
         "method": scope["method"],
         "rule": explained_rule(rule),
         "stored": [explained_entry(entry, now_us=now_us) for entry in entries],
-        "last_refusal": cache.unstorable.get(primary),
+        "last_refusal": cache.unstorable.get(hash(primary)),
     }
     if scope["method"] not in {"GET", "HEAD"}:
         return told | {"verdict": f"{scope['method']} is never answered from the store"}

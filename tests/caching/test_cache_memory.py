@@ -154,9 +154,8 @@ def test_no_more_entries_than_configured():
     assert layer.cache.store.evictions >= 400
 
 
-@pytest.mark.xfail(reason="10,000 URLs and paths are remembered, however long each is")
 def test_what_cannot_be_stored_leaves_nothing_of_its_url():
-    """Long URLs, each another one: only short notes remain, of a bounded number."""
+    """Long URLs, each another one: what is remembered of URLs and paths is bounded in bytes too."""
 
     async def act():
         app = App((b"cache-control", b"no-store"))

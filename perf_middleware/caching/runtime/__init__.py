@@ -56,6 +56,7 @@ NEVER_STORED: Final = frozenset({b"age", b"cache-status", b"set-cookie"})
 _POINTERS: Final = frozenset({b"location", b"content-location", b"cache-group-invalidation"})
 EARLY_WINDOW: Final = 7  # times what it takes to make; a draw beyond has a chance below 1 in 1,000
 UNSTORABLE_MAX: Final = 10_000
+URL_BYTES_MAX: Final = 512  # of those; a longer one is not remembered
 NAME: Final = "perf_middleware"
 
 
@@ -169,7 +170,8 @@ class ResponseCache:
         """Remember that nothing came of `key`: its requests need not wait for each other."""
         if len(self.unstorable) >= UNSTORABLE_MAX:
             self.unstorable.clear()
-        self.unstorable[key] = why
+        if len(key) <= URL_BYTES_MAX:
+            self.unstorable[key] = why
 
     def keep(self, stored: StoredResponse) -> bool:
         """Put `stored` into the store; False where it has no room."""

@@ -26,6 +26,7 @@ NEGATIVE_STATUSES: Final = frozenset({404, 405, 410, 414, 501})
 """Which answers `negative_ttl_s` is for: final until the app changes (RFC 9110 §15.1)."""
 
 PATHS_MAX: Final = 10_000  # whose rule is remembered
+PATH_CHARS_MAX: Final = 512  # of those; a longer one is looked up each time
 ROUTES_MAX: Final = 1_000  # with a rule on their endpoint
 KEY_PART_BYTES_MAX: Final = 4_096
 _PARAMETER = re.compile(r"\\\{(\w+)(?::(\w+))?\\\}")
@@ -209,7 +210,8 @@ class RuleBook:
     def _remember(self, path: str, rule: CachePolicy | None) -> CachePolicy | None:
         if len(self._of_path) >= PATHS_MAX:
             self._of_path.clear()
-        self._of_path[path] = rule
+        if len(path) <= PATH_CHARS_MAX:
+            self._of_path[path] = rule
         return rule
 
 

@@ -25,8 +25,8 @@ STATUSES: Final = frozenset({200, 203, 204, 300, 301, 308})
 NEGATIVE_STATUSES: Final = frozenset({404, 405, 410, 414, 501})
 """Which answers `negative_ttl_s` is for: final until the app changes (RFC 9110 §15.1)."""
 
-PATH_CHARS_MAX: Final = 512  # of a path whose rule is remembered
 PATHS_MAX: Final = 10_000  # whose rule is remembered
+PATH_CHARS_MAX: Final = 512  # of those; a longer one is looked up each time
 ROUTES_MAX: Final = 1_000  # with a rule on their endpoint
 KEY_PART_BYTES_MAX: Final = 4_096
 _PARAMETER = re.compile(r"\\\{(\w+)(?::(\w+))?\\\}")

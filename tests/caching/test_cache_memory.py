@@ -155,7 +155,7 @@ def test_no_more_entries_than_configured():
 
 
 def test_what_cannot_be_stored_leaves_nothing_of_its_url():
-    """Long URLs, each another one: only short notes remain, of a bounded number."""
+    """Long URLs, each another one: what is remembered of URLs and paths is bounded in bytes too."""
 
     async def act():
         app = App((b"cache-control", b"no-store"))

@@ -172,8 +172,6 @@ class Forwarding:
             self.failed = status in FAILURES
             if self.failed and self._may_hide_failure():
                 return self._answer_instead("stale-if-error", status)
-        if request.rewritten_from is not None and cache.name_route is not None:
-            cache.name_route(self._route)  # the router wrote it into a scope of ours
         rule = request.rule
         if rule is None or rule.on_endpoint:
             own = policy_of(request.scope)
@@ -356,6 +354,8 @@ class Forwarding:
         """Count the request, under the route that the app took for it."""
         cache = self._cache
         self._route = cache.route_of(self._request.scope, self.root_path)
+        if self._request.rewritten_from is not None and cache.name_route is not None:
+            cache.name_route(self._route)  # the router wrote it into a scope of ours
         counts = self._counts = cache.figures.of(self._route)
         reason = self._counted_as
         if reason is None:

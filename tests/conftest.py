@@ -4,6 +4,9 @@ import os
 
 import pytest
 
+# Before any test module imports them: these assert for tests of several features.
+pytest.register_assert_rewrite("tests.http.servers", "tests.http.wire")
+
 
 @pytest.fixture
 def nothing_set(monkeypatch, tmp_path):

@@ -38,9 +38,14 @@ CREDENTIALS: Final = frozenset(
     {
         b"authorization", b"cookie", b"proxy-authorization",
         # Keys and tokens that RFC 9111 has no rule for.
-        b"api-key", b"x-access-token", b"x-api-key", b"x-api-token", b"x-auth-token",
+        b"access-token", b"api-key", b"apikey", b"dpop", b"ocp-apim-subscription-key",
+        b"private-token", b"token", b"x-amz-security-token", b"x-auth", b"x-goog-api-key", b"x-key",
+        b"x-token", b"x-access-token", b"x-api-key", b"x-api-token", b"x-auth-token",
         b"x-authorization", b"x-csrf-token", b"x-session-id", b"x-session-token",
         # Who a proxy says the client is.
+        b"cf-access-authenticated-user-email", b"client-cert", b"tailscale-user-login",
+        b"x-auth-request-access-token", b"x-auth-request-email", b"x-auth-request-user",
+        b"x-forwarded-preferred-username", b"x-pomerium-jwt-assertion", b"x-webauth-user",
         b"cf-access-jwt-assertion", b"remote-user", b"x-amzn-oidc-data", b"x-amzn-oidc-identity",
         b"x-authenticated-user", b"x-client-cert", b"x-forwarded-access-token",
         b"x-forwarded-client-cert", b"x-forwarded-email", b"x-forwarded-user",

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from inspect import iscoroutinefunction
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote_to_bytes, urlencode
 
@@ -66,8 +67,11 @@ class CachePolicy:
     def __post_init__(self) -> None:
         if self.shared and self.private_by:
             raise ValueError(f"{self.name}: `shared` and `private_by` contradict each other")
+        for function in (self.key, self.private_by):
+            if iscoroutinefunction(function):
+                raise ValueError(f"{self.name}: a part of the key cannot be an async function")
         for name in (*self.vary, *_field_names(self.private_by)):
-            if not is_token(name) or name != name.lower():
+            if not is_token(name) or name != name.lower() or name == b"*":
                 raise ValueError(f"{self.name}: {name!r} is no header name in lower case")
         for by in () if callable(self.private_by) else self.private_by:
             field, colon, cookie = by.partition(":")
@@ -285,8 +289,13 @@ def _chosen(scope: Mapping[str, Any], names: tuple[str, ...]) -> bytes:
     return b"&".join(chosen)
 
 
-def _as_bytes(part: str | bytes) -> bytes:
-    return part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
+def _as_bytes(part: str | bytes | int) -> bytes:
+    """Raises TypeError for an object: its text may be an address, which another one gets later."""
+    if isinstance(part, bytes):
+        return part
+    if not isinstance(part, str | int):
+        raise TypeError(f"a part of a key must be text, bytes or a number, not {type(part)}")
+    return str(part).encode("utf-8", "surrogatepass")
 
 
 def _digest(parts: Sequence[bytes]) -> bytes:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 VARY_FIELDS_MAX: Final = 16  # more would make every request its own variant
 VARY_VALUE_BYTES_MAX: Final = 8_192
 _SETS: Final = frozenset({b"accept-encoding", b"accept-charset"})
-_ORDERED: Final = frozenset({b"accept-language"})  # in the client's order, but case says nothing
 ABSENT: Final = b"-"
 _PRESENT: Final = b"+"
 
@@ -63,8 +62,6 @@ def normalised(name: bytes, lines: Sequence[bytes]) -> bytes:
     """
     if name in _SETS:
         return b",".join(sorted(_spelled(lines)))
-    if name in _ORDERED:
-        return b",".join(_spelled(lines))
     if name == b"accept":
         return b",".join(members(lines))  # its parameters may be quoted, and case may matter there
     if len(lines) == 1:

@@ -66,9 +66,9 @@ class StoredResponse:
     __slots__ = (
         "body", "born_us", "counts", "early_from_us", "etag", "fresh_until_us", "headers", "hits",
         "initial_age_us", "key", "last_modified", "lifetimes", "lines", "not_modified_headers",
-        "primary", "produced_us", "route", "rule", "rule_name", "shown_age_s", "size_bytes",
-        "status", "stored_us", "tags", "tail", "target", "usable_if_error_us", "usable_until_us",
-        "vary",
+        "primary", "produced_us", "refresh_from_us", "route", "rule", "rule_name", "shown_age_s",
+        "size_bytes", "status", "stored_us", "tags", "tail", "target", "usable_if_error_us",
+        "usable_until_us", "vary",
     )  # fmt: skip
 
     def __init__(
@@ -137,6 +137,7 @@ class StoredResponse:
         self.early_from_us = self.fresh_until_us
         self.shown_age_s = -1
         self.tail: Headers = []
+        self.refresh_from_us = 0  # not before, where one has failed
 
     @property
     def validators(self) -> Headers:

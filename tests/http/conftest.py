@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.http.servers", "tests.http.wire")
-
-from perf_middleware import Settings  # noqa: E402
-from perf_middleware.asgi import ASGIApp  # noqa: E402
-from tests.http.apps import hidden, outermost, starlette_app  # noqa: E402
-from tests.http.doors import DOORS, Door  # noqa: E402
-from tests.http.fastapi_apps import fastapi_app  # noqa: E402
-from tests.http.servers import (  # noqa: E402
+from perf_middleware import Settings
+from perf_middleware.asgi import ASGIApp
+from tests.http.apps import hidden, outermost, starlette_app
+from tests.http.doors import DOORS, Door
+from tests.http.fastapi_apps import fastapi_app
+from tests.http.servers import (
     EVERY_REQUEST_MEASURED,
     Journal,
     Server,

@@ -241,11 +241,14 @@ class ResponseCacheMiddleware:
                     break
                 until_s = until_s or anyio.current_time() + cache.options.collapse_wait_s
                 began_us = self._clock()
-                outcome = await cache.flights.follow(
-                    cache.flights.open[request.key], until_s=until_s
-                )
+                followed = cache.flights.open[request.key]
+                outcome = await cache.flights.follow(followed, until_s=until_s)
                 if cache.note_part is not None:
                     cache.note_part("cache", self._clock() - began_us)
+                if outcome == "late":
+                    # Its leader's client may read as slowly as it likes: nobody waits for that one.
+                    cache.flights.land(followed, "gone")
+                    flight = cache.flights.lead(request.key)
                 if outcome in {"unstorable", "late", "full"}:
                     break
                 if await self._answered_by_another(request, outcome == "failed"):

@@ -16,10 +16,10 @@ import anyio
 from perf_middleware.caching.decorators import policy_of
 from perf_middleware.caching.judgement import NO_FRESHNESS, Keep
 from perf_middleware.caching.middleware.answers import HeldBack, answer, told
-from perf_middleware.caching.middleware.keeping import Keeping, no_room_for
+from perf_middleware.caching.middleware.keeping import Keeping, no_room_for, seen_by_head
 from perf_middleware.caching.middleware.request import CONDITIONAL, Silence, personal
 from perf_middleware.caching.reuse import may_serve_on_error
-from perf_middleware.caching.validation import confirms, head_confirms
+from perf_middleware.caching.validation import confirms
 from perf_middleware.route_templates import UNMATCHED
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ class Forwarding:
         """Call the app; whoever waits is released whatever happens."""
         request = self._request
         request.sent_us = self._cache.clock()
+        # As it was before the router wrote into it.
+        untouched = None if self._validating is None else dict(request.scope)
         try:
             returned = await app(request.scope, self.receive, self.send)
             if not self._unconfirmed:
@@ -109,6 +111,8 @@ class Forwarding:
         finally:
             self.end()
         # The app's 304 spoke of something else than what is stored: ask again, for the whole.
+        if untouched is not None:
+            request.scope = untouched
         again = request.rewritten(
             [pair for pair in request.scope["headers"] if pair[0] not in CONDITIONAL]
         )
@@ -119,7 +123,16 @@ class Forwarding:
         message = await self._request.receive()
         if message["type"] == "http.disconnect":
             return await self.left_by_client(message)
+        if message.get("body") or message.get("more_body"):
+            self.saw_body()
         return message
+
+    def saw_body(self) -> None:
+        """The app reads a body: its answer is for that alone (HTTP/2 announces none)."""
+        self._may_keep = False
+        if self._keeping is not None:
+            self._count_refusal("body")
+        self._release("gone")
 
     async def left_by_client(self, message: Message) -> Message:
         """The client's disconnect, for the app to hear when its answer matters to nobody else."""
@@ -204,7 +217,7 @@ class Forwarding:
         # Clients are told of what may be for others, never of an error or of one client's own.
         tell_clients = rule.tell_clients if rule is not None and type(verdict) is Keep else None
         if request.is_head:
-            self._head_seen(status, sent, lines)
+            seen_by_head(cache, request, status, sent, lines, purges_seen=self.purges_seen)
             return self._refused(message, sent, "head", tell_clients)
         if type(verdict) is Keep:
             refused = no_room_for(cache, message, lines)
@@ -320,19 +333,6 @@ class Forwarding:
         cache = self._cache
         tail = cache.forward_fields(stored, self._reason, status=status, detail=detail)
         await answer(self._request, stored, tail, wall_s=int(cache.wall_s()))
-
-    def _head_seen(self, status: int, sent: Sequence[tuple[bytes, bytes]], lines: Lines) -> None:
-        """A HEAD's 200 renews the stored GET response, or shows it to be stale (§4.3.5)."""
-        cache, request = self._cache, self._request
-        if status != 200 or request.credentials:  # one client's own says nothing of others'
-            return
-        stored = cache.store.select(request.primary, request.lines)
-        if stored is None or stored.status != 200:
-            return
-        if head_confirms(stored, lines, now_s=int(cache.wall_s())):
-            cache.confirmed(stored, sent, lines, request, purges_seen=self.purges_seen)
-        else:
-            cache.store.drop(stored.key)
 
     # --- the end --------------------------------------------------------------------------------
 

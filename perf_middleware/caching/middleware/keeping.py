@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.syntax.structured import parse_string_list
+from perf_middleware.caching.validation import head_confirms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,3 +142,24 @@ def no_room_for(cache: ResponseCache, message: Message, lines: Lines) -> str | N
     if cache.storing_bytes >= cache.storing_bytes_max:
         return "busy"
     return None
+
+
+def seen_by_head(
+    cache: ResponseCache,
+    request: CacheRequest,
+    status: int,
+    sent: Sequence[tuple[bytes, bytes]],
+    lines: Lines,
+    *,
+    purges_seen: int,
+) -> None:
+    """A HEAD's 200 renews the stored GET response, or shows it to be another's (§4.3.5)."""
+    if status != 200 or request.credentials:
+        return
+    stored = cache.store.select(request.primary, request.lines)
+    if stored is None or stored.status != 200:
+        return
+    if head_confirms(stored, lines, now_s=int(cache.wall_s())):
+        cache.confirmed(stored, sent, lines, request, purges_seen=purges_seen)
+    else:
+        cache.store.drop(stored.key)

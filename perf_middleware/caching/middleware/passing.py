@@ -99,6 +99,8 @@ async def pass_on(
         message = await receive()
         if message["type"] == "http.disconnect" and not passed:
             return await (whole or hand_over()).left_by_client(message)
+        if (message.get("body") or message.get("more_body")) and not passed:
+            (whole or hand_over()).saw_body()
         return message
 
     failed = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
 
 import anyio
 
@@ -42,10 +43,16 @@ def primary_key(scope: Scope, host: bytes) -> bytes:
     a Host that looks like a piece of a path.
     """
     query = scope.get("query_string")
-    origin = _ORIGINS.get(scope.get("scheme", "http"), b"http://")
+    scheme = scope.get("scheme", "http")
+    origin = _ORIGINS.get(scheme) or scheme.encode() + b"://"
+    path = raw_path(scope)
+    routed = scope["path"].encode("utf-8", "surrogateescape")
+    if path != routed and unquote_to_bytes(path) != routed:
+        # A middleware outside rewrote it, by a language or a tenant: the router goes by that.
+        path += b"\n" + routed
     if query:
-        return b"%b%b\n%b?%b" % (origin, host, raw_path(scope), query)
-    return b"%b%b\n%b" % (origin, host, raw_path(scope))
+        return b"%b%b\n%b?%b" % (origin, host, path, query)
+    return b"%b%b\n%b" % (origin, host, path)
 
 
 @dataclass(frozen=True, slots=True)

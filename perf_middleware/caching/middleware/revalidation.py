@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perf_middleware.caching")
 
+PAUSE_US: Final = 1_000_000  # after a refresh that failed: no call of the app for each hit
 _OURS = CONDITIONAL | PARTIAL | PRECONDITIONS
 
 
@@ -46,7 +47,7 @@ async def refresh(
     key = stored.key
     if key in cache.refreshing or len(cache.refreshing) >= cache.options.refresh_max:
         return
-    if key in cache.flights.open:
+    if key in cache.flights.open or cache.clock() < stored.refresh_from_us:
         return
     cache.refreshing.add(key)
     asking = request.rewritten(
@@ -74,3 +75,5 @@ async def refresh(
     finally:
         cache.refreshing.discard(key)
         cache.figures.background_failed += forwarding.failed
+        if forwarding.failed:
+            stored.refresh_from_us = cache.clock() + PAUSE_US

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from perf_middleware.caching.invalidation import path_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Hits: TypeAlias = "Callable[[bytes, tuple[str, ...]], bool]"
+Concerns: TypeAlias = "Callable[[bytes, tuple[str, ...]], bool]"
 """Whether an invalidation concerns a response of this target with these tags."""
 
 REMEMBERED_MAX: Final = 256
@@ -25,11 +27,11 @@ class PurgeLog:
 
     def __init__(self) -> None:
         self.newest = 0
-        self._last: deque[Hits] = deque(maxlen=REMEMBERED_MAX)
+        self._last: deque[Concerns] = deque(maxlen=REMEMBERED_MAX)
 
-    def note(self, hits: Hits) -> None:
+    def note(self, concerns: Concerns) -> None:
         self.newest += 1
-        self._last.append(hits)
+        self._last.append(concerns)
 
     def since(self, seen: int, target: bytes, tags: tuple[str, ...]) -> bool:
         """Whether one after number `seen` concerns this response, or may: it is forgotten."""
@@ -39,4 +41,12 @@ class PurgeLog:
         if missed > len(self._last):
             return True
         recent = list(self._last)[-missed:]
-        return any(hits(target, tags) for hits in recent)
+        return any(concerns(target, tags) for concerns in recent)
+
+
+def concerning(wanted: bytes, *, any_host: bool) -> Concerns:
+    """Whether a response is of the target `wanted`, or of its path and query on any host."""
+    names = {wanted, wanted.partition(b"?")[0]}  # a rule may have chosen of the query
+    if any_host:
+        return lambda target, _tags: path_of(target) in names
+    return lambda target, _tags: target in names

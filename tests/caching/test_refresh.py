@@ -144,6 +144,9 @@ def test_a_refresh_that_fails_leaves_what_is_stored_and_does_not_last(backend, w
             assert (client.body, client.raised) == (b"hello", None)
             assert app.calls == calls
             assert_at_rest(layer.cache)
+            await ask(layer)
+            assert app.calls == calls  # not again for each hit, but after a pause
+            clock.pass_s(1)
         if what in {"hangs", "raises"}:
             assert layer.cache.figures.background_failed == 2
 

@@ -667,7 +667,7 @@ class Locked:
         self.app = app
 
     async def __call__(self, scope, receive, send):
-        if scope["type"] == "http" and dict(scope["headers"]).get(b"x-key") != b"right":
+        if scope["type"] == "http" and dict(scope["headers"]).get(b"x-door") != b"right":
             return await JSONResponse({"why": "no key"}, 401)(scope, receive, send)
         return await self.app(scope, receive, send)
 
@@ -692,10 +692,10 @@ def test_who_may_not_enter_gets_no_hit_unless_the_cache_stands_in_front(position
         if added == "after install":
             app.add_middleware(Locked)
         async with client_of(app) as client:
-            assert (await client.get("/", headers={"x-key": "right"})).status_code == 200
+            assert (await client.get("/", headers={"x-door": "right"})).status_code == 200
             assert (
                 "; hit"
-                in (await client.get("/", headers={"x-key": "right"})).headers["cache-status"]
+                in (await client.get("/", headers={"x-door": "right"})).headers["cache-status"]
             )
             stranger = await client.get("/")
             assert stranger.status_code == (401 if position == "inner" else 200)
@@ -710,7 +710,7 @@ def test_a_refusal_is_not_stored_by_a_cache_in_front():
         app.add_middleware(Locked)
         async with client_of(app) as client:
             assert (await client.get("/")).status_code == 401
-            assert (await client.get("/", headers={"x-key": "right"})).status_code == 200
+            assert (await client.get("/", headers={"x-door": "right"})).status_code == 200
 
     run(act)
 

@@ -390,6 +390,7 @@ class Forwarding:
             self._count()
         if self._keeping is not None:
             self._count_refusal("incomplete")
+        self.failed |= self._counted_as is None and not self._started
         # Of what has landed already nothing changes.
         self._release("failed" if self.failed and not self._started else "gone")
 

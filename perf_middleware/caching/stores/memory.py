@@ -134,13 +134,17 @@ class MemoryStore:
 
     def of_path(self, path: bytes) -> list[StoredResponse]:
         """The same of any host; `path` with its query."""
-        return self._stored(self._by_path.get(path, ()))
+        return self.stored(self._by_path.get(path, ()))
 
     def of_tag(self, tag: str) -> list[StoredResponse]:
-        return self._stored(self._by_tag.get(tag, ()))
+        return self.stored(self._by_tag.get(tag, ()))
+
+    def keys(self, tag: str | None = None) -> list[bytes]:
+        """The keys of everything, or of what has this tag."""
+        return self._entries.keys() if tag is None else list(self._by_tag.get(tag, ()))
 
     def all(self) -> list[StoredResponse]:
-        return self._stored(self._entries.keys())
+        return self.stored(self._entries.keys())
 
     def clear(self) -> int:
         """Let go of everything; how many stored responses there were."""
@@ -157,7 +161,8 @@ class MemoryStore:
             if self.drop(key):
                 self.expired += 1
 
-    def _stored(self, keys: Iterable[bytes]) -> list[StoredResponse]:
+    def stored(self, keys: Iterable[bytes]) -> list[StoredResponse]:
+        """Those stored responses that are there under these keys."""
         found = (self._entries.peek(key) for key in keys)
         return [entry for entry in found if isinstance(entry, StoredResponse)]
 

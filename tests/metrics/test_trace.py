@@ -1,6 +1,9 @@
 """A W3C trace that comes in is carried on; nothing that a client sends can break a request."""
 
+import os
 import re
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -21,15 +24,15 @@ from perf_middleware.metrics.requests.trace import (
     join_tracestate,
     parse_traceparent,
     take_part,
-    traceparent_of_fresh,
 )
+from perf_middleware.metrics.requests.trace_starts import BATCH, trace_start, traceparents_of
 from tests.metrics.wires import Wire, answer, at_once, hello, http, request
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"
 SAMPLED = f"00-{TRACE}-{SPAN}-01".encode()
 UNSAMPLED = f"00-{TRACE}-{SPAN}-00".encode()
-FRESH = "a" * 32 + "b" * 16
+START = f"00-{'a' * 32}-{'b' * 16}-02".encode()
 QUIET = {"runtime": {"enabled": False}}
 
 
@@ -96,13 +99,13 @@ headers = st.lists(
 
 @given(headers)
 def test_any_headers_give_a_trace_that_can_be_sent_on(incoming):
-    trace = take_part(incoming, fresh_ids=FRESH)
+    trace = take_part(incoming, start=START)
     sent = trace.headers()
     assert parse_traceparent(sent["traceparent"].encode()) == (
         trace.trace_id, trace.span_id, trace.flags,
     )  # fmt: skip
     assert all(0x20 <= ord(char) <= 0x7E for char in sent.get("tracestate", ""))
-    assert trace.span_id == FRESH[32:]
+    assert trace.span_id == "b" * 16
     single = [value for name, value in incoming if name == b"traceparent"] == [SAMPLED]
     assert trace.sampled <= (trace.parent_id is not None)
     assert not single or (trace.trace_id, trace.parent_id, trace.sampled) == (TRACE, SPAN, True)
@@ -164,19 +167,49 @@ def test_tracestate_is_carried_whole_or_not_at_all(values, joined):
     ],
 )  # fmt: skip
 def test_our_place_in_a_trace(incoming, trace_id, parent_id, flags, tracestate):
-    trace = take_part(incoming, fresh_ids=FRESH)
+    trace = take_part(incoming, start=START)
     assert (trace.trace_id, trace.parent_id, trace.flags) == (trace_id, parent_id, flags)
     assert trace.span_id == "b" * 16 != parent_id
     assert trace.headers().get("tracestate", "") == tracestate
 
 
-def test_a_span_id_is_never_zero():
-    trace = take_part([(b"traceparent", SAMPLED)], fresh_ids="a" * 32 + "0" * 16)
-    assert parse_traceparent(trace.traceparent.encode()) is not None
+@given(st.lists(st.binary(min_size=24, max_size=24) | st.just(bytes(24)), max_size=3))
+def test_random_bytes_always_give_valid_starts(random):
+    for start, ids in zip(traceparents_of(b"".join(random)), random, strict=True):
+        parsed = parse_traceparent(start)
+        assert parsed is not None
+        assert parsed[2] == 2, "random, and not sampled"
+        assert "".join(parsed[:2]) == ids.hex() or "0" * 16 in b"".join(random).hex()
 
 
-def test_the_short_way_gives_the_same_header():
-    assert traceparent_of_fresh(FRESH).decode() == take_part([], fresh_ids=FRESH).traceparent
+def test_starts_do_not_repeat_from_batch_to_batch():
+    starts = [trace_start() for _ in range(3 * BATCH)]
+    assert len({start[3:35] for start in starts}) == len({start[36:52] for start in starts}) == 192
+
+
+FORKING = """
+import os
+from perf_middleware.metrics.requests.trace_starts import BATCH, trace_start
+
+trace_start()  # the parent has a batch ready
+if os.fork() == 0:
+    print("\\n".join(trace_start().decode() for _ in range(BATCH)), flush=True)
+    os._exit(0)
+os.wait()
+print("\\n".join(trace_start().decode() for _ in range(BATCH)), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no process")
+def test_a_forked_worker_starts_traces_of_its_own():
+    told = subprocess.run(
+        [sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=60, check=True
+    ).stdout.split()
+    assert len(told) == len(set(told)) == 2 * BATCH
+
+
+def test_a_trace_that_starts_here_is_the_start():
+    assert take_part([], start=START).traceparent.encode() == START
 
 
 # --- in a request -------------------------------------------------------------------------------

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from contextvars import ContextVar
-from random import Random
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.asgi import find_header
 from perf_middleware.families import OTHER
-from perf_middleware.metrics.requests.server_timing import PARTS_MAX, server_timing
-from perf_middleware.metrics.requests.trace import TraceContext, take_part, traceparent_of_fresh
+from perf_middleware.metrics.requests.server_timing import (
+    PARTS_MAX,
+    QUICK,
+    QUICK_NS_MAX,
+    STEP_NS,
+    server_timing,
+)
+from perf_middleware.metrics.requests.trace import TraceContext, take_part
+from perf_middleware.metrics.requests.trace_starts import trace_start
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -50,18 +55,6 @@ def note_part(category: str, elapsed_us: int) -> None:
         exchange.add_part(category, elapsed_us * 1000)
 
 
-# A generator of its own: an app that seeds `random` would repeat the ids of its other processes,
-# and so would a forked worker.  os.urandom would cost a system call for each request.
-_ids = Random()  # noqa: S311 - names, not secrets
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_ids.seed)
-_draw = _ids.getrandbits
-
-
-def fresh_ids() -> str:
-    """48 random hex digits: a trace id and a span id.  Unique, not secret."""
-    return _draw(192).to_bytes(24, "big").hex()
-
 
 class Exchange:
     """One request and its response, while they pass.
@@ -71,7 +64,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_ids", "_receive", "_recorder", "_send", "_trace", "first_byte_ns", "head", "headers",
+        "_receive", "_recorder", "_send", "_start", "_trace", "first_byte_ns", "head", "headers",
         "left", "parts_ns", "recorded", "request_bytes", "response_bytes", "root_path", "route",
         "scope", "started_ns", "status", "streamed",
     )  # fmt: skip
@@ -95,7 +88,7 @@ class Exchange:
         self.left = False
         self.streamed = False
         self._trace: TraceContext | None = None
-        self._ids: str | None = None
+        self._start: bytes | None = None
         self.started_ns = perf_counter_ns()
 
     async def receive(self) -> Message:
@@ -114,7 +107,9 @@ class Exchange:
         """
         kind = message["type"]
         if kind == "http.response.body":
-            self.response_bytes += len(message.get("body", b""))
+            body = message.get("body")
+            if body:
+                self.response_bytes += len(body)
             if not message.get("more_body"):
                 return self._send_last(message)
             self.streamed = True
@@ -143,10 +138,13 @@ class Exchange:
         # Recorded here and not when the app returns: background tasks run after the response, and a
         # client that has its answer may scrape at once.
         if self.recorded is None:
-            outcome = "client left" if self.left else "answered"
-            timing = self._recorder.record(self, self.status, perf_counter_ns(), outcome)
-            timing.disconnects += self.left
-            self.recorded = timing
+            record = self._recorder.record
+            if self.left:
+                timing = record(self, self.status, perf_counter_ns(), "client left")
+                timing.disconnects += 1
+                self.recorded = timing
+            else:
+                self.recorded = record(self, self.status, perf_counter_ns())
 
     def add_part(self, name: str, elapsed_ns: int) -> None:
         """Add to the breakdown that Server-Timing and the slow-request line show."""
@@ -160,7 +158,9 @@ class Exchange:
     def trace(self) -> TraceContext:
         """This request's place in its trace, one that starts here if none came in."""
         if self._trace is None:
-            self._trace = take_part(self.headers, fresh_ids=self._ids or fresh_ids())
+            if self._start is None:
+                self._start = trace_start()
+            self._trace = take_part(self.headers, start=self._start)
         return self._trace
 
     def incoming_trace(self) -> TraceContext | None:
@@ -199,20 +199,22 @@ class Exchange:
 
     def _with_headers(self, message: Message) -> Message:
         # A new message and a new list: the app may send the same ones again for the next request.
-        headers = list(message.get("headers", ()))
-        if self._recorder.server_timing:
-            headers.append(server_timing(self.first_byte_ns - self.started_ns, self.parts_ns))
-        if self._recorder.trace_response:
-            headers.append((b"traceresponse", self._trace_response()))
-        return {**message, "headers": headers}
-
-    def _trace_response(self) -> bytes:
-        if self._trace is None:
+        headers = [*message.get("headers", ())]
+        recorder = self._recorder
+        if recorder.server_timing:
+            total_ns = self.first_byte_ns - self.started_ns
+            if self.parts_ns is None and total_ns < QUICK_NS_MAX:
+                headers.append(QUICK[(total_ns + STEP_NS // 2) // STEP_NS])
+            else:
+                headers.append(server_timing(total_ns, self.parts_ns))
+        if recorder.trace_response:
             for name, _ in self.headers:
                 if name == b"traceparent":
+                    value = self.trace().traceparent.encode()
                     break
             else:
-                # The common case needs no TraceContext: trace() makes one of these ids if asked.
-                self._ids = ids = fresh_ids()
-                return traceparent_of_fresh(ids)
-        return self.trace().traceparent.encode()
+                # The common case needs no TraceContext: trace() makes one of this start if asked.
+                value = self._start or trace_start()
+                self._start = value
+            headers.append((b"traceresponse", value))
+        return {**message, "headers": headers}

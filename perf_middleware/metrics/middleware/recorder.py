@@ -29,7 +29,7 @@ class RequestRecorder:
     """Where finished exchanges go: the counters, and what is to be done beside counting."""
 
     __slots__ = (
-        "_naming_failed", "_overflow_told", "adds_headers", "exemplars", "figures",
+        "_naming_failed", "_overflow_told", "_scale_ns", "adds_headers", "exemplars", "figures",
         "server_timing", "slow_log", "slow_request_ns", "sockets", "templates", "trace_context",
         "trace_response",
     )  # fmt: skip
@@ -47,6 +47,7 @@ class RequestRecorder:
         slow_log_per_minute_max: int = 60,
     ) -> None:
         self.figures = RequestFigures(buckets_s=buckets_s, series_max=series_max)
+        self._scale_ns = self.figures.scale.fine_ns
         self.sockets = SocketFigures()
         self.templates = RouteTemplates()
         self.server_timing = server_timing
@@ -60,7 +61,9 @@ class RequestRecorder:
         self._naming_failed = False
         self._overflow_told = False
 
-    def record(self, exchange: Exchange, status: int, ended_ns: int, outcome: str) -> RouteTiming:
+    def record(
+        self, exchange: Exchange, status: int, ended_ns: int, outcome: str = "answered"
+    ) -> RouteTiming:
         """Count a finished request under its route."""
         figures = self.figures
         scope = exchange.scope
@@ -77,16 +80,23 @@ class RequestRecorder:
         series.count += 1
         timing = series.timing
         duration_ns = ended_ns - exchange.started_ns
-        scale = figures.scale.fine_ns
+        scale = self._scale_ns
         bucket = bisect_left(scale, duration_ns)
         timing.durations[bucket] += 1
         timing.duration_sum_ns += duration_ns
         if exchange.first_byte_ns:
             first_byte_ns = exchange.first_byte_ns - exchange.started_ns
-            timing.first_bytes[bisect_left(scale, first_byte_ns)] += 1
+            # Most answers are complete in the bucket that they began in.
+            first_bucket = (
+                bucket
+                if bucket and first_byte_ns > scale[bucket - 1]
+                else bisect_left(scale, first_byte_ns, 0, bucket)
+            )
+            timing.first_bytes[first_bucket] += 1
             timing.first_byte_sum_ns += first_byte_ns
         timing.response_bytes += exchange.response_bytes
-        timing.request_bytes += exchange.request_bytes
+        if exchange.request_bytes:
+            timing.request_bytes += exchange.request_bytes
         if self.exemplars and ended_ns >= timing.exemplar_due_ns:
             self._keep_exemplar(exchange, timing, bucket, duration_ns)
             timing.exemplar_due_ns = ended_ns + EXEMPLAR_EVERY_NS

@@ -8,7 +8,7 @@ Source: W3C Server Timing, §2 (names are tokens of RFC 9110 §5.6.2, durations 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,17 +18,16 @@ PARTS_MAX = 16  # a header that a client has to carry
 
 
 _NAME = b"server-timing"
-_TENTH_MS_NS = 100_000
-# Most answers come within 100 ms and have no parts: their fields are made once, at import.
-_QUICK = tuple([(_NAME, b"total;dur=%d.%d" % divmod(tenths, 10)) for tenths in range(1_000)])
+STEP_NS: Final = 100_000  # durations are told in tenths of a millisecond
+QUICK: Final = tuple([(_NAME, b"total;dur=%d.%d" % divmod(steps, 10)) for steps in range(1_001)])
+"""The fields of most answers, which have no parts: by the steps until their first byte."""
+QUICK_NS_MAX: Final = 1_000 * STEP_NS
 
 
 def server_timing(total_ns: int, parts_ns: Mapping[str, int] | None) -> tuple[bytes, bytes]:
     """The field, name and value: the time to the first byte and each part of it, milliseconds."""
-    if not parts_ns:
-        tenths = (total_ns + _TENTH_MS_NS // 2) // _TENTH_MS_NS
-        if tenths < len(_QUICK):
-            return _QUICK[tenths]
+    if not parts_ns and total_ns < QUICK_NS_MAX:
+        return QUICK[(total_ns + STEP_NS // 2) // STEP_NS]
     total = b"total;dur=%.1f" % (total_ns / 1e6)
     value = b", ".join(
         (

@@ -102,19 +102,13 @@ def join_tracestate(values: list[bytes]) -> str:
     return joined.decode()
 
 
-def traceparent_of_fresh(fresh_ids: str) -> bytes:
-    """The traceparent of a trace that starts with these 48 hex digits: not sampled, random id."""
-    return f"00-{fresh_ids[:32]}-{fresh_ids[32:]}-02".encode()
+def take_part(headers: RawHeaders, *, start: bytes) -> TraceContext:
+    """This request's place in the trace that its headers name, or in the one of `start`.
 
-
-def take_part(headers: RawHeaders, *, fresh_ids: str) -> TraceContext:
-    """This request's place in the trace that its headers name, or in one that starts here.
-
-    `fresh_ids` are 48 random hex digits: a trace id and a span id.  Two traceparent lines are as
+    `start` is a valid traceparent; its span id is ours in any case.  Two traceparent lines are as
     good as none (§3.2).
     """
-    # An id of zeros is invalid (§3.2.2.3, §3.2.2.4).
-    span_id = fresh_ids[32:] if fresh_ids[32:] != _ZERO_SPAN else _ZERO_SPAN[1:] + "1"
+    span_id = start[36:52].decode()
     incoming: bytes | None = None
     for name, value in headers:
         if name == b"traceparent":
@@ -124,7 +118,7 @@ def take_part(headers: RawHeaders, *, fresh_ids: str) -> TraceContext:
             incoming = value
     parsed = None if incoming is None else parse_traceparent(incoming)
     if parsed is None:
-        return TraceContext(fresh_ids[:32], span_id, None, _RANDOM_TRACE_ID)
+        return TraceContext(start[3:35].decode(), span_id, None, _RANDOM_TRACE_ID)
     trace_id, parent_id, flags = parsed
     known = flags & (_SAMPLED | _RANDOM_TRACE_ID)
     tracestates = [value for name, value in headers if name == b"tracestate"]

@@ -36,13 +36,17 @@ _REST: Final = "/{path}"  # what lies below a mounted app that names no routes
 
 
 class RouteTemplates:
-    """Answers with the full template of the route that a scope was matched to."""
+    """Answers with the full template of the route that a scope was matched to.
 
-    __slots__ = ("_known",)
+    `known` may be read instead: by id(scope["route"]), for a scope whose root_path did not grow and
+    that has no "fastapi".
+    """
+
+    __slots__ = ("known",)
 
     def __init__(self) -> None:
         # The matched object is kept beside its template: its id cannot be reused while it is here.
-        self._known: dict[Any, tuple[Any, str]] = {}
+        self.known: dict[Any, tuple[Any, str]] = {}
 
     def template_of(self, scope: Scope, base: str) -> str:
         """The template, or UNMATCHED; `base` is the scope's root_path from before the routing."""
@@ -60,12 +64,12 @@ class RouteTemplates:
         root: str = scope.get("root_path") or ""
         # The growth alone: a proxy's clients may choose the root_path that was there before.
         key = id(matched) if root == base else (id(matched), _growth(root, base))
-        known = self._known.get(key)
+        known = self.known.get(key)
         if known is not None:
             return known[1]
         template, stable = _composed(matched, scope, base)
-        if stable and len(self._known) < REMEMBERED_MAX:
-            self._known[key] = (matched, template)
+        if stable and len(self.known) < REMEMBERED_MAX:
+            self.known[key] = (matched, template)
         return template
 
     def _of_endpoint(self, scope: Scope, base: str) -> str:
@@ -74,12 +78,12 @@ class RouteTemplates:
         if endpoint is None:
             return UNMATCHED
         key = (id(endpoint), id(app), _growth(scope.get("root_path") or "", base))
-        known = self._known.get(key)
+        known = self.known.get(key)
         if known is not None:
             return known[1]
         template, stable = _of_endpoint(scope, base)
-        if stable and len(self._known) < REMEMBERED_MAX:
-            self._known[key] = ((endpoint, app), template)
+        if stable and len(self.known) < REMEMBERED_MAX:
+            self.known[key] = ((endpoint, app), template)
         return template
 
 

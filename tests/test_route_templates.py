@@ -557,7 +557,7 @@ def test_the_root_path_that_a_client_may_choose_fills_no_memory():
             "route": route, "path_params": {"id": "5"}, "endpoint": page,
         }  # fmt: skip
         assert templates.template_of(scope, f"/forwarded-{number}") == "/items/{id}"
-    assert len(templates._known) == 1
+    assert len(templates.known) == 1
 
 
 def test_routes_made_for_each_request_fill_no_memory():
@@ -571,7 +571,7 @@ def test_routes_made_for_each_request_fill_no_memory():
     for _ in range(100_000):
         scope = {"path": "/made/5", "root_path": "", "route": Made(), "path_params": {"id": "5"}}
         assert templates.template_of(scope, "") == "/made/{id}"
-    assert len(templates._known) == REMEMBERED_MAX
+    assert len(templates.known) == REMEMBERED_MAX
 
 
 def test_an_id_used_again_by_another_route_brings_no_wrong_template():

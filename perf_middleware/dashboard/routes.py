@@ -48,10 +48,10 @@ class OperatorEndpoints:
         self._takes = takes
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] == "http":
-            path = app_path(scope) if scope.get("root_path") else scope["path"]
+        if scope["path"] in self._endpoints or scope.get("root_path"):
+            path = app_path(scope)
             endpoint = self._endpoints.get(path)
-            if endpoint is not None and self._takes(path):
+            if endpoint is not None and scope["type"] == "http" and self._takes(path):
                 return _answer(endpoint, scope, receive, send)
         return self.app(scope, receive, send)
 

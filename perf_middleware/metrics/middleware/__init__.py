@@ -112,9 +112,9 @@ class MetricsMiddleware:
         kind = scope["type"]
         if kind == "http":
             recorder = self.recorder
-            exchange = Exchange(recorder, scope, receive, send)
             figures = recorder.figures
             figures.in_progress += 1
+            exchange = Exchange(recorder, scope, receive, send)
             token = CURRENT.set(exchange)
             try:
                 returned = await self.app(scope, exchange.receive, exchange.send)

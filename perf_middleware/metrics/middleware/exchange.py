@@ -55,7 +55,6 @@ def note_part(category: str, elapsed_us: int) -> None:
         exchange.add_part(category, elapsed_us * 1000)
 
 
-
 class Exchange:
     """One request and its response, while they pass.
 
@@ -79,7 +78,7 @@ class Exchange:
         self.headers: list[tuple[bytes, bytes]] = scope.get("headers", NO_HEADERS)
         self.root_path: str = scope.get("root_path") or ""
         self.route: str | None = None
-        self.status = 0
+        self.status: Any = 0  # as the app says: the server complains of one that is none
         self.first_byte_ns = 0
         self.request_bytes = 0
         self.response_bytes = 0
@@ -97,32 +96,51 @@ class Exchange:
             self.request_bytes += len(message.get("body", b""))
         elif message["type"] == "http.disconnect":
             self.left = True
+            if not self.first_byte_ns:
+                self.status = STATUS_CLIENT_LEFT  # whatever the app will say, nobody hears it
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message on to the server.
 
         Not a coroutine function: only the last message has something to do after it was sent, the
-        others cost no frame of ours.
+        others cost no frame of ours.  All that a head needs is written out here for that reason.
         """
         kind = message["type"]
         if kind == "http.response.body":
             body = message.get("body")
             if body:
                 self.response_bytes += len(body)
-            if not message.get("more_body"):
+            if "more_body" not in message or not message["more_body"]:
                 return self._send_last(message)
             self.streamed = True
         elif kind == "http.response.start":
             if not self.first_byte_ns:  # a second head never reaches the client
                 self.first_byte_ns = perf_counter_ns()
-                status = message["status"]
-                if self.left:
-                    status = STATUS_CLIENT_LEFT  # whatever the app says, nobody hears it
-                self.status = status if isinstance(status, int) else 0  # the server complains
                 self.head = message
-            if self._recorder.adds_headers:
-                return self._send(self._with_headers(message))
+                if not self.left:
+                    self.status = message["status"]
+            recorder = self._recorder
+            if recorder.adds_headers:
+                # New ones: the app may send the same message and list again for the next request.
+                headers = [*message.get("headers", ())]
+                if recorder.server_timing:
+                    total_ns = self.first_byte_ns - self.started_ns
+                    if self.parts_ns is None and total_ns < QUICK_NS_MAX:
+                        headers.append(QUICK[(total_ns + STEP_NS // 2) // STEP_NS])
+                    else:
+                        headers.append(server_timing(total_ns, self.parts_ns))
+                if recorder.trace_response:
+                    for name, _ in self.headers:
+                        if name == b"traceparent":
+                            value = self.trace().traceparent.encode()
+                            break
+                    else:
+                        # No TraceContext as yet: trace() makes one of this start if it is asked.
+                        value = self._start or trace_start()
+                        self._start = value
+                    headers.append((b"traceresponse", value))
+                return self._send({**message, "headers": headers})
         elif kind == "http.response.zerocopysend":
             count = message.get("count")
             self.response_bytes += self._announced_bytes() if count is None else count
@@ -138,13 +156,12 @@ class Exchange:
         # Recorded here and not when the app returns: background tasks run after the response, and a
         # client that has its answer may scrape at once.
         if self.recorded is None:
-            record = self._recorder.record
             if self.left:
-                timing = record(self, self.status, perf_counter_ns(), "client left")
+                timing = self._recorder.record(self, self.status, perf_counter_ns(), "client left")
                 timing.disconnects += 1
                 self.recorded = timing
             else:
-                self.recorded = record(self, self.status, perf_counter_ns())
+                self.recorded = self._recorder.record(self, self.status, perf_counter_ns())
 
     def add_part(self, name: str, elapsed_ns: int) -> None:
         """Add to the breakdown that Server-Timing and the slow-request line show."""
@@ -196,25 +213,3 @@ class Exchange:
         head = self.head if self.first_byte_ns else {}
         length = find_header(head.get("headers", ()), b"content-length")
         return int(length) if length is not None and length.isdigit() else 0
-
-    def _with_headers(self, message: Message) -> Message:
-        # A new message and a new list: the app may send the same ones again for the next request.
-        headers = [*message.get("headers", ())]
-        recorder = self._recorder
-        if recorder.server_timing:
-            total_ns = self.first_byte_ns - self.started_ns
-            if self.parts_ns is None and total_ns < QUICK_NS_MAX:
-                headers.append(QUICK[(total_ns + STEP_NS // 2) // STEP_NS])
-            else:
-                headers.append(server_timing(total_ns, self.parts_ns))
-        if recorder.trace_response:
-            for name, _ in self.headers:
-                if name == b"traceparent":
-                    value = self.trace().traceparent.encode()
-                    break
-            else:
-                # The common case needs no TraceContext: trace() makes one of this start if asked.
-                value = self._start or trace_start()
-                self._start = value
-            headers.append((b"traceresponse", value))
-        return {**message, "headers": headers}

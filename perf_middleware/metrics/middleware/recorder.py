@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left
 from time import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.families import Exemplar
 from perf_middleware.metrics.requests.figures import RequestFigures, RouteTiming, StatusSeries
@@ -62,20 +62,27 @@ class RequestRecorder:
         self._overflow_told = False
 
     def record(
-        self, exchange: Exchange, status: int, ended_ns: int, outcome: str = "answered"
+        self, exchange: Exchange, status: Any, ended_ns: int, outcome: str = "answered"
     ) -> RouteTiming:
         """Count a finished request under its route."""
         figures = self.figures
         scope = exchange.scope
         route = exchange.route
         if route is None:
+            base = exchange.root_path
             try:
-                route = self.templates.template_of(scope, exchange.root_path)
+                # A route of the app itself that is known by now needs no call.
+                known = self.templates.known.get(id(scope.get("route")))
+                if known is None or "fastapi" in scope or scope.get("root_path") != base:
+                    route = self.templates.template_of(scope, base)
+                else:
+                    route = known[1]
             except Exception as exc:  # noqa: BLE001 - counting must not fail the request
                 route = self._unnamed(exc)
         method: str = scope["method"]
-        series = figures.by_key.get((method, route, status))
-        if series is None:
+        try:
+            series = figures.by_key[(method, route, status)]
+        except (KeyError, TypeError):  # its first request, or a status that no key can be made of
             series = self._new_series(method, route, status)
         series.count += 1
         timing = series.timing
@@ -111,7 +118,7 @@ class RequestRecorder:
         except Exception as exc:  # noqa: BLE001 - counting must not fail the connection
             return self._unnamed(exc)
 
-    def _new_series(self, method: str, route: str, status: int) -> StatusSeries:
+    def _new_series(self, method: str, route: str, status: Any) -> StatusSeries:
         series = self.figures.series(method, route, status)
         if self.figures.overflowed and not self._overflow_told:
             self._overflow_told = True

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.families import (
     NO_LABELS,
@@ -84,15 +84,12 @@ class RequestFigures:
         self._timings: dict[tuple[str, str], RouteTiming] = {}
         self._exceptions: dict[tuple[str, str, str], list[int]] = {}
 
-    def series(self, method: str, route: str, status: int) -> StatusSeries:
-        """The series of a finished request, made on its first one."""
-        found = self.by_key.get((method, route, status))
-        if found is not None:
-            return found
+    def series(self, method: str, route: str, status: Any) -> StatusSeries:
+        """The series of a finished request, made on its first one; `status` as the app sent it."""
         if method not in METHODS:
             method = OTHER
         # An app may send anything; the server's complaint is the one to be heard.
-        if not isinstance(status, int) or not 100 <= status <= 999:  # type: ignore[redundant-expr]
+        if not isinstance(status, int) or not 100 <= status <= 999:
             status = 0
         # As it will stand on the page: two routes that look alike there must be one series.
         route = cut_label_value(route).encode("utf-8", "replace").decode()

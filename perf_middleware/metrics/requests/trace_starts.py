@@ -19,6 +19,7 @@ _IDS_BYTES: Final = 24  # a trace id and a span id
 _IDS: Final = Struct("32s16s")  # their hex digits
 _ZERO_ID: Final = b"0" * 16
 
+
 def traceparents_of(random: bytes) -> list[bytes]:
     """One traceparent for every 24 bytes; an id of zeros is invalid (§3.2.2.3, §3.2.2.4)."""
     digits = random.hex().encode()

@@ -72,7 +72,8 @@ class CachePolicy:
                 raise ValueError(f"{self.name}: a part of the key cannot be an async function")
         for name in (*self.vary, *_field_names(self.private_by)):
             if not is_token(name) or name != name.lower() or name == b"*":
-                raise ValueError(f"{self.name}: {name!r} is no header name in lower case")
+                text = name.decode("utf-8", "replace")
+                raise ValueError(f"{self.name}: {text!r} is no header name in lower case")
         for by in () if callable(self.private_by) else self.private_by:
             field, colon, cookie = by.partition(":")
             if colon and not (field == "cookie" and is_token(cookie.encode())):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from perf_middleware.caching.options import CacheOptions
 from perf_middleware.caching.rules import CachePolicy, PathPattern, field_value
@@ -17,6 +17,14 @@ FieldName: TypeAlias = Annotated[
     str, StringConstraints(to_lower=True, pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", max_length=100)
 ]
 Seconds: TypeAlias = Annotated[int, Field(ge=0, le=10 * 365 * DAY_S)]
+
+
+def _one_or_several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Texts: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
+FieldNames: TypeAlias = Annotated[tuple[FieldName, ...], BeforeValidator(_one_or_several)]
 
 
 class CacheRule(Section):
@@ -38,14 +46,12 @@ class CacheRule(Section):
     stale_if_error: Seconds | None = Field(
         default=None, description="Seconds that a stale answer stands in for a failing app."
     )
-    vary: tuple[FieldName, ...] = Field(
-        default=(), description="Request headers that the answer depends on."
-    )
-    query: tuple[str, ...] | None = Field(
+    vary: FieldNames = Field(default=(), description="Request headers that the answer depends on.")
+    query: Texts | None = Field(
         default=None, description="The only query parameters that count; none given: all."
     )
-    tags: tuple[str, ...] = Field(default=(), description="Names to purge by; {id} as in the path.")
-    private_by: tuple[str, ...] = Field(
+    tags: Texts = Field(default=(), description="Names to purge by; {id} as in the path.")
+    private_by: Texts = Field(
         default=(), description="authorization, cookie, cookie:NAME: whose answer it is."
     )
     shared: bool = Field(

@@ -5,6 +5,7 @@ nearest name.  No sentence repeats the value of a secret, or of a key that is no
 from __future__ import annotations
 
 import difflib
+import json
 from typing import TYPE_CHECKING, Any
 
 from perf_middleware.configuration.schema import CONFIG, PREFIX, Schema, Setting
@@ -13,7 +14,7 @@ from perf_middleware.configuration.words import allowed_in_words, shown_name, sh
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
 
     from perf_middleware.configuration.sources import Given
 
@@ -63,7 +64,7 @@ def spelled_twice(one: str, other: str) -> str:
 def invalid_values(error: ValidationError, schema: Schema, given: Mapping[str, Given]) -> list[str]:
     """One sentence for each key that `error` refuses, in the order of the schema."""
     sentences: dict[str, str] = {}
-    for detail in error.errors(include_url=False, include_input=False):
+    for detail in error.errors(include_url=False):
         loc = detail["loc"]
         setting = schema.settings.get(".".join(map(str, loc[:1]))) or schema.settings.get(
             ".".join(map(str, loc[:2]))
@@ -72,9 +73,12 @@ def invalid_values(error: ValidationError, schema: Schema, given: Mapping[str, G
             # A check across fields: the model's own sentence, and no single key to blame.
             key = ".".join(map(str, loc)) or "settings"
             sentences.setdefault(key, f"{key}: {_own_words(detail) or detail['msg']}")
-        elif setting.key not in sentences:
+        else:
             inner = loc[setting.key.count(".") + 1 :]
-            sentences[setting.key] = _invalid(setting, given.get(setting.key), inner, detail)
+            # Of a table each field, of any other value the first thing that is wrong with it.
+            which = ".".join(map(str, (setting.key, *inner[: 2 if setting.table else 0])))
+            if which not in sentences:
+                sentences[which] = _invalid(setting, given.get(setting.key), inner, detail)
     return list(sentences.values())
 
 
@@ -86,16 +90,51 @@ def _invalid(
     if setting.is_secret:
         # Neither the value nor the words of a validator, which may repeat it.
         return f"{must} (its value is a secret and not shown)"
+    if inner and setting.table is not None:
+        return _invalid_in_table(written, setting.table, inner, detail)
     not_this = "" if given is None else f", not {shown_value(given.raw)}"
     own_words = _own_words(detail)
     if own_words:
         return f"{written}: {own_words}{not_this}"
-    if inner and setting.has_tables:
-        where = ".".join(map(str, inner))
-        return f"{written}, at {shown_name(where)}: {detail['msg']}"
+    if setting.table is not None and given is not None and isinstance(given.raw, str):
+        return f"{must}, written as JSON{_why_no_json(given.raw)}{not_this}"
     if inner and isinstance(inner[0], int):
         return f"{must}{not_this} (item {inner[0] + 1})"
     return f"{must}{not_this}"
+
+
+def _invalid_in_table(
+    written: str, table: type[BaseModel], inner: tuple[int | str, ...], detail: Any
+) -> str:
+    """For one of a list of tables, or one of its fields."""
+    first, *rest = inner
+    where = f"{written}, item {first + 1}" if isinstance(first, int) else written
+    not_this = f", not {shown_value(detail['input'])}"
+    fields = table.model_fields
+    if not rest:
+        what = _own_words(detail)
+        return f"{where}: {what}" if what else f"{where} must be a table of {', '.join(fields)}"
+    name = str(rest[0])
+    if name not in fields:
+        nearest = difflib.get_close_matches(name.lower(), fields, n=1)
+        meant = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(fields)}"
+        return f"{where}: {shown_name(name)} is not a setting of it; {meant}"
+    if detail["type"] == "missing":
+        return f"{where} needs {name}: {fields[name].description}"
+    own_words = _own_words(detail)
+    if own_words:
+        return f"{where}: {name}: {own_words}{not_this}"
+    return f"{where}: {name} must be {allowed_in_words(fields[name])}{not_this}"
+
+
+def _why_no_json(text: str) -> str:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return f" ({error.msg} at character {error.pos + 1})"
+    except (ValueError, RecursionError):
+        return ""
+    return ""
 
 
 def _own_words(detail: Any) -> str | None:

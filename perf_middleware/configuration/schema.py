@@ -63,9 +63,12 @@ class Setting:
         return _any_is(_parts(self.info.annotation), dict, BaseModel)
 
     @property
-    def has_tables(self) -> bool:
-        """Whether it is a table or a list of tables."""
-        return _any_is(self._all_parts, dict, BaseModel)
+    def table(self) -> type[BaseModel] | None:
+        """The model of the tables that it is a list of, or None."""
+        for part in self._all_parts:
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                return part
+        return None
 
     @property
     def _all_parts(self) -> tuple[Any, ...]:

@@ -120,7 +120,7 @@ def decode_text(setting: Setting, text: str) -> Any:
             return json.loads(stripped)
         except (ValueError, RecursionError):
             return text
-    if setting.is_sequence:
+    if setting.is_sequence and setting.table is None:
         return [part.strip() for part in stripped.split(",")] if stripped else []
     return text
 

@@ -63,8 +63,16 @@ def test_a_text_becomes_the_value_of_its_field(monkeypatch, name, text, value):
     [
         pytest.param("WORDS", '["x"', "a list of texts", id="broken JSON is not cut at its commas"),
         pytest.param("MAYBE", "1,x", "not '1,x' (item 2)", id="a wrong item"),
-        pytest.param("RULES", '[{"path": 5}]', "at 0.path: ", id="a wrong field of a table"),
-        pytest.param("RULES", "x", "at 0: ", id="text instead of a table"),
+        pytest.param(
+            "RULES",
+            '[{"path": 5}]',
+            "item 1: path must be text, not 5",
+            id="a wrong field of a table",
+        ),
+        pytest.param(
+            "RULES", "x", "written as JSON (Expecting value", id="text instead of a table"
+        ),
+        pytest.param("RULES", "[1]", "item 1 must be a table of path, ", id="a number for a table"),
         pytest.param("LIMITS", "{", "must be a table, not '{'", id="broken JSON of a table"),
         pytest.param("WORDS", "[" * 100_000, "a list of texts", id="JSON too deep to read"),
     ],

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from perf_middleware.caching.middleware import ResponseCacheMiddleware
-from perf_middleware.caching.runtime import ResponseCache
 from perf_middleware.dashboard.access import TokenGate
 from perf_middleware.dashboard.resource import OperatorDoor
 from perf_middleware.dashboard.routes import Endpoint, OperatorEndpoints, json_answer
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from perf_middleware.asgi import ASGIApp
+    from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.metrics.settings import RuntimeSettings
     from perf_middleware.settings import Settings
 
@@ -84,7 +84,9 @@ class Bundle:
             self._join_workers(settings)
         self.cache = _cache(settings)
         if settings.cache.enabled:
-            self.metrics.add_collector("response cache", self.cache.families)
+            self.metrics.add_collector(
+                "response cache", self.cache.families, reset=self.cache.reset_counts
+            )
         self.loop: LoopProbe | None = None
         if settings.runtime.enabled:
             self._watch_process(settings.runtime)
@@ -130,7 +132,7 @@ class Bundle:
         if settings.cache.enabled:
             cache = self.cache
             rank = CACHE if settings.cache.position == "inner" else FRONT_CACHE
-            layers.append(Layer(rank, lambda app: ResponseCacheMiddleware.serving(app, cache)))
+            layers.append(Layer(rank, lambda app: ResponseCacheMiddleware(app, cache)))
         if settings.metrics.overhead and layers:
             ordered = [*in_order(layers, "outer"), *in_order(layers, "inner")]
             self.overhead = Overhead([layer.rank.name for layer in ordered])
@@ -246,13 +248,7 @@ class Bundle:
 
 
 def _cache(settings: Settings) -> ResponseCache:
-    section = settings.cache
-    cache = ResponseCache(
-        bytes_max=section.bytes_max,
-        entries_max=section.entries_max,
-        rules=section.policies(),
-        options=section.options(),
-    )
+    cache = settings.cache.make_cache()
     if settings.metrics.enabled:
         cache.name_route = name_route
         if settings.metrics.server_timing:

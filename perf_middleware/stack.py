@@ -17,7 +17,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from perf_middleware.metrics.middleware.exchange import CURRENT
-from perf_middleware.metrics.overhead import OUTSIDE, LayerMeter, Overhead
+from perf_middleware.metrics.overhead import METER, OUTSIDE, LayerMeter, Overhead
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -115,9 +115,6 @@ class RequestScope:
             exchange.scope = scope
             exchange.root_path = scope.get("root_path") or ""
         return self.app(scope, receive, send)
-
-
-METER: Final = "perf_middleware.meter"  # the scope's key of a sampled request's LayerMeter
 
 
 class Boundary:

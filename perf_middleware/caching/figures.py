@@ -21,6 +21,9 @@ class RouteCounts:
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
         self.hits = 0
         self.stale_hits = 0
         self.hit_bytes = 0
@@ -50,6 +53,13 @@ class CacheFigures:
                 route = OTHER
             counts = self.by_route.setdefault(route, RouteCounts())
         return counts
+
+    def reset(self) -> None:
+        """Every count back to zero, in place: what is stored holds on to those of its route."""
+        for counts in self.by_route.values():
+            counts.reset()
+        self.invalidated = 0
+        self.background_failed = 0
 
     def totals(self) -> dict[str, Any]:
         """The sums over all routes, JSON-able; `hit_ratio` of those requests that looked."""

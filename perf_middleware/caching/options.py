@@ -15,6 +15,8 @@ class CacheOptions:
     targeted: tuple[bytes, ...] = (b"cdn-cache-control",)
     request_directives: bool = True
     authorization_by_rfc: bool = False
+    credentials: tuple[bytes, ...] = ()
+    ignored_cookies: tuple[str, ...] = ()
     status_header: bool = True
     collapse: bool = True
     collapse_wait_s: float = 5.0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
+from perf_middleware.caching.cookies import IgnoredCookies
 from perf_middleware.caching.options import CacheOptions
 from perf_middleware.caching.rules import CachePolicy, PathPattern, field_value
+from perf_middleware.caching.runtime import ResponseCache
 from perf_middleware.section import Section
 
 MIB = 1 << 20
@@ -25,6 +27,14 @@ def _one_or_several(value: Any) -> Any:
 
 Texts: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
 FieldNames: TypeAlias = Annotated[tuple[FieldName, ...], BeforeValidator(_one_or_several)]
+
+
+def _of_cookies(names: tuple[str, ...]) -> tuple[str, ...]:
+    IgnoredCookies(names)  # raises for what is no name
+    return names
+
+
+CookieNames: TypeAlias = Annotated[Texts, AfterValidator(_of_cookies)]
 
 
 class CacheRule(Section):
@@ -127,6 +137,14 @@ class CacheSettings(Section):
         description="What makes an answer to Authorization shared: `rule`: a rule, or Vary beside "
         "`public`, `s-maxage` or `must-revalidate`; `rfc9111`: those alone (§3.5).",
     )
+    credentials: FieldNames = Field(
+        default=(),
+        description="Request headers that say who asks, beside Authorization, Cookie and the like.",
+    )
+    ignored_cookies: CookieNames = Field(
+        default=(),
+        description="Cookies that say nothing of who asks: `_ga*` is each that begins so.",
+    )
     status_header: bool = Field(default=True, description="Say it in Cache-Status (RFC 9211).")
     collapse: bool = Field(
         default=True, description="Requests that miss the same at once ask the app once."
@@ -152,18 +170,21 @@ class CacheSettings(Section):
 
     @model_validator(mode="after")
     def _entry_fits(self) -> CacheSettings:
-        if self.entry_bytes_max > self.bytes_max:
+        asked_for = "entry_bytes_max" in self.model_fields_set
+        if asked_for and self.entry_bytes_max > self.bytes_max:
             raise ValueError("entry_bytes_max must not be larger than bytes_max")
         return self
 
     def options(self) -> CacheOptions:
         return CacheOptions(
-            entry_bytes_max=self.entry_bytes_max,
+            entry_bytes_max=min(self.entry_bytes_max, self.bytes_max),
             default_ttl_s=self.default_ttl,
             heuristic=self.heuristic,
             targeted=tuple(name.encode() for name in self.targeted),
             request_directives=self.request_directives,
             authorization_by_rfc=self.authorization == "rfc9111",
+            credentials=tuple(name.encode() for name in self.credentials),
+            ignored_cookies=self.ignored_cookies,
             status_header=self.status_header,
             collapse=self.collapse,
             collapse_wait_s=self.collapse_wait_s,
@@ -171,6 +192,15 @@ class CacheSettings(Section):
             refresh_max=self.refresh_max,
             refresh_timeout_s=self.refresh_timeout_s,
             early_refresh=self.early_refresh,
+        )
+
+    def make_cache(self) -> ResponseCache:
+        """A cache of its own with these settings, in the memory of this process."""
+        return ResponseCache(
+            bytes_max=self.bytes_max,
+            entries_max=self.entries_max,
+            rules=self.policies(),
+            options=self.options(),
         )
 
     def policies(self) -> tuple[tuple[PathPattern, CachePolicy], ...]:

@@ -167,8 +167,10 @@ def read_toml(schema: Schema, directory: Path, config: str) -> Gathered:
     return _read_table(schema, document, "", shown)
 
 
-def read_arguments(schema: Schema, arguments: Mapping[str, Any]) -> Gathered:
-    """The keyword arguments of Settings: sections as mappings or as section objects."""
+def read_arguments(
+    schema: Schema, arguments: Mapping[str, Any], *, call: str = "Settings"
+) -> Gathered:
+    """The keyword arguments of `call`: sections as mappings or as section objects."""
     tree = {
         # Only what was set in an object counts, so that the environment still fills in the rest.
         name: {key: getattr(value, key) for key in value.model_fields_set}
@@ -176,7 +178,13 @@ def read_arguments(schema: Schema, arguments: Mapping[str, Any]) -> Gathered:
         else value
         for name, value in arguments.items()
     }
-    return _read_tree(schema, tree, ARGUMENT, _argument)
+
+    def spell(*path: str) -> str:
+        """An argument as the user wrote it: `Settings(metrics={'path': …})`."""
+        inner = f"{{{path[1]!r}: …}}" if len(path) > 1 else "…"
+        return f"{call}({path[0]}={inner})"
+
+    return _read_tree(schema, tree, ARGUMENT, spell)
 
 
 def _read_table(schema: Schema, table: Any, above: str, file: str) -> Gathered:
@@ -186,13 +194,6 @@ def _read_table(schema: Schema, table: Any, above: str, file: str) -> Gathered:
     if not isinstance(table, dict):
         return Gathered(problems=[f"{above} in {file} must be a table of settings"])
     return _read_tree(schema, table, file, spell)
-
-
-def _argument(*path: str) -> str:
-    """An argument as the user wrote it: `Settings(metrics={'path': …})`."""
-    if len(path) == 1:
-        return f"Settings({path[0]}=…)"
-    return f"Settings({path[0]}={{{path[1]!r}: …}})"
 
 
 def _read_tree(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 OUTSIDE: Final = -1  # the server, the user's middlewares and the app
+METER: Final = "perf_middleware.meter"  # the scope's key of a sampled request's LayerMeter
 
 
 class Overhead:
@@ -77,20 +78,21 @@ class Overhead:
 class LayerMeter:
     """One sampled request: which region is running, since when, and what each has spent so far.
 
-    `overhead` is where it will be settled: the stack that these regions are in.
+    `overhead` is where it will be settled: the stack that these regions are in.  A layer that waits
+    for something else than the app goes over to OUTSIDE meanwhile, and back to its `region`.
     """
 
-    __slots__ = ("_region", "_since_ns", "overhead", "spent_ns")
+    __slots__ = ("_since_ns", "overhead", "region", "spent_ns")
 
     def __init__(self, overhead: Overhead, *, now_ns: int) -> None:
         self.overhead = overhead
         self.spent_ns = [0] * len(overhead)
-        self._region = OUTSIDE
+        self.region = OUTSIDE
         self._since_ns = now_ns
 
     def cross(self, region: int, now_ns: int) -> None:
         """Control goes over to `region` (a layer's index, or OUTSIDE)."""
-        if self._region != OUTSIDE:
-            self.spent_ns[self._region] += now_ns - self._since_ns
-        self._region = region
+        if self.region != OUTSIDE:
+            self.spent_ns[self.region] += now_ns - self._since_ns
+        self.region = region
         self._since_ns = now_ns

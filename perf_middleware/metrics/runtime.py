@@ -24,7 +24,7 @@ from perf_middleware.metrics.requests.summary import Summary
 from perf_middleware.metrics.requests.window import SAMPLE_EVERY_S, Recent, Window
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from perf_middleware.metrics.exposition.foreign import ForeignFamily
     from perf_middleware.metrics.exposition.page import Dropped
@@ -97,6 +97,7 @@ class Metrics:
             ("timers", timers.families),
             ("metrics", self._own_families),
         ]
+        self._resets: list[Callable[[], None]] = []
         self._workers: Workers | None = None
         self._registered: Registered | None = None
         self._shared: list[Family] = []  # of the app's registry, for the workers to add up
@@ -105,9 +106,16 @@ class Metrics:
         self._dropped: dict[tuple[str, Dropped], int] = {}
         self._since_s = time()
 
-    def add_collector(self, name: str, collect: Collector) -> None:
-        """Include the families of `collect()` in every scrape; one that raises is left out."""
+    def add_collector(
+        self, name: str, collect: Collector, *, reset: Callable[[], None] | None = None
+    ) -> None:
+        """Include the families of `collect()` in every scrape; one that raises is left out.
+
+        `reset` sets its counts back to zero when all are.
+        """
         self._collectors.append((name, collect))
+        if reset is not None:
+            self._resets.append(reset)
 
     def join(self, *, workers: Workers | None = None, registered: Registered | None = None) -> None:
         """Include the other worker processes, and what was registered outside the bundle."""
@@ -200,7 +208,7 @@ class Metrics:
         self._window.sample(monotonic(), self.recorder.figures.totals())
 
     async def reset(self) -> None:
-        """Counts of requests, websockets, timers and of the app's own figures back to zero.
+        """Counts of requests, websockets, the cache, timers and the app's own figures back to zero.
 
         The other worker processes follow within their exchange interval.
         """
@@ -216,6 +224,8 @@ class Metrics:
         self.recorder.slow_log.reset()
         self._custom.reset()
         self._timers.reset()
+        for reset in self._resets:
+            reset()
         self.sample()
         self._since_s = time()
 

@@ -9,6 +9,7 @@ import pytest
 from perf_middleware.caching.middleware import ResponseCacheMiddleware
 from perf_middleware.caching.options import CacheOptions
 from perf_middleware.caching.rules import PathPattern
+from perf_middleware.caching.runtime import ResponseCache
 from perf_middleware.caching.settings import CacheRule
 from tests.driving import DEADLINE_S, Answer
 
@@ -49,13 +50,15 @@ def cached(
     rows = [CacheRule(**rule) for rule in rules]
     return ResponseCacheMiddleware(
         app,
-        clock=clock,
-        wall_s=clock.wall_s,
-        bytes_max=bytes_max,
-        entries_max=entries_max,
-        rules=[(PathPattern.of(row.path), row.policy()) for row in rows],
-        options=CacheOptions(**options),
-        draw=draw,  # 0: no early refresh by chance
+        ResponseCache(
+            clock=clock,
+            wall_s=clock.wall_s,
+            bytes_max=bytes_max,
+            entries_max=entries_max,
+            rules=[(PathPattern.of(row.path), row.policy()) for row in rows],
+            options=CacheOptions(**options),
+            draw=draw,  # 0: no early refresh by chance
+        ),
     )
 
 

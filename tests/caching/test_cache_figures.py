@@ -225,3 +225,41 @@ def test_only_if_cached_without_anything_stored_is_a_504_of_no_route():
         assert of_routes(seen, "perf_cache_misses_total") == {"unmatched": 1}
 
     run(act)
+
+
+def test_a_reset_of_all_counts_is_one_of_the_cache_too():
+    async def act():
+        shop = Shop("plain")
+        for _ in range(3):
+            await shop.get()
+        assert shop.perf.status()["cache"]["hits"] == 2
+        await shop.perf.metrics.reset()
+        now = shop.perf.status()["cache"]
+        assert (now["hits"], now["misses"], now["stored"], now["hit_ratio"]) == (0, 0, 0, None)
+        assert now["entries"] == 1, "what is stored stays"
+        await shop.get()
+        assert shop.perf.status()["cache"]["hits"] == 1, "and is counted on"
+
+    run(act)
+
+
+def test_evictions_are_counted_from_the_last_reset():
+    async def act():
+        app = Starlette(
+            routes=[
+                Route(
+                    "/{id}",
+                    lambda _: PlainTextResponse("x", headers={"cache-control": "max-age=9"}),
+                )
+            ]
+        )
+        perf = install(app, Settings(cache={"entries_max": 2}))
+        for number in range(10):
+            await ask(app, f"/{number}")
+        evicted = perf.status()["cache"]["evictions"]
+        assert evicted > 0
+        await perf.metrics.reset()
+        assert perf.status()["cache"]["evictions"] == 0
+        assert (await figures(app))["perf_cache_evictions_total", ""] == 0
+
+    run(act)

@@ -9,6 +9,7 @@ from starlette.routing import Route
 
 from perf_middleware import ResponseCacheMiddleware
 from perf_middleware.caching.options import CacheOptions
+from perf_middleware.caching.runtime import ResponseCache
 from tests.caching.stage import Clock
 from tests.http.servers import Gates, Server, serving
 from tests.http.wire import eventually, http_request
@@ -60,10 +61,12 @@ class Site:
         )
         self.layer = ResponseCacheMiddleware(
             app,
-            clock=self.clock,
-            wall_s=self.clock.wall_s,
-            options=CacheOptions(**options),
-            draw=lambda: 0.0,
+            ResponseCache(
+                clock=self.clock,
+                wall_s=self.clock.wall_s,
+                options=CacheOptions(**options),
+                draw=lambda: 0.0,
+            ),
         )
         self.cache = self.layer.cache
         self.server = Server(self.layer, http=http, lifespan="off")

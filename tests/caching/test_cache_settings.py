@@ -101,6 +101,8 @@ def test_every_option_of_the_cache_has_a_setting():
                 "targeted": ["My-CDN"],
                 "request_directives": False,
                 "authorization": "rfc9111",
+                "credentials": ["X-Member"],
+                "ignored_cookies": "_ga*",
                 "status_header": False,
                 "collapse": False,
                 "collapse_wait_s": 1.5,
@@ -116,6 +118,8 @@ def test_every_option_of_the_cache_has_a_setting():
     options = perf.cache.options
     assert options.targeted == (b"my-cdn",)
     assert options.authorization_by_rfc
+    assert options.credentials == (b"x-member",)
+    assert options.ignored_cookies == ("_ga*",)
     changed = {
         field.name for field in fields(options) if getattr(options, field.name) != field.default
     }

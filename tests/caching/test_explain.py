@@ -40,7 +40,7 @@ def client():
                 Route("/items/{id}", item), Route("/never/{x}", kept), Route("/é", kept)],
     )  # fmt: skip
     cache = ResponseCache(rules=[(rule.pattern(), rule.policy())])
-    return TestClient(ResponseCacheMiddleware.serving(app, cache)), cache
+    return TestClient(ResponseCacheMiddleware(app, cache)), cache
 
 
 def explained(cache, *args, **kwargs):
@@ -129,6 +129,22 @@ def test_a_request_can_be_explained_as_it_came(client):
         "headers": [(b"host", b"testserver")],
     }  # fmt: skip
     assert explained(cache, Request(scope))["verdict"].startswith("fresh")
+
+
+def test_a_request_that_a_middleware_found_a_user_of_is_explained_so(client):
+    http, cache = client
+    http.get("/kept")
+    scope = {
+        "type": "http", "method": "GET", "scheme": "http", "path": "/kept", "query_string": b"",
+        "headers": [(b"host", b"testserver")], "session": {"user": 5},
+    }  # fmt: skip
+    assert explained(cache, Request(scope))["verdict"] == "bypass: session"
+
+
+def test_a_path_without_a_host_is_told_as_it_was_asked(client):
+    _, cache = client
+    assert explained(cache, "/kept?a=b")["url"] == "/kept?a=b"
+    assert explained(cache, "http://testserver/kept")["url"] == "http://testserver/kept"
 
 
 def test_other_methods_are_never_answered_from_the_store(client):

@@ -1,5 +1,6 @@
 """The cost of each layer is what its own code took: no waiting, no app, no other layer."""
 
+import anyio
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
@@ -129,3 +130,31 @@ def test_one_request_in_so_many_is_sampled_and_answered_as_always():
     families = {f.name: f for f in perf.metrics.families()}
     samples = {point.value for point in families["perf_layer_samples"].points}
     assert samples == {2}
+
+
+def test_a_request_that_waits_for_anothers_answer_is_not_charged_with_the_wait(clock, monkeypatch):
+    for module in ("perf_middleware.stack", "perf_middleware.caching.middleware"):
+        monkeypatch.setattr(f"{module}.perf_counter_ns", clock)
+
+    async def act():
+        gate = anyio.Event()
+
+        async def page(request):
+            await gate.wait()
+            return PlainTextResponse("page", headers={"cache-control": "max-age=60"})
+
+        app = Starlette(routes=[Route("/", page)])
+        perf = install(
+            app, Settings(runtime={"enabled": False}, metrics={"overhead_sample_every": 1})
+        )
+        wires = [Wire(http()) for _ in range(3)]
+        async with anyio.create_task_group() as tasks:
+            for wire in wires:
+                tasks.start_soon(wire.serve, app)
+            await anyio.wait_all_tasks_blocked()
+            clock.pass_s(50)
+            gate.set()
+        assert perf.status()["cache"]["collapsed"] == 2
+        assert perf.status()["overhead_us"] == {}
+
+    anyio.run(act)

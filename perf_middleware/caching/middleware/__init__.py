@@ -7,6 +7,7 @@ longer way of `_considered`.
 
 from __future__ import annotations
 
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -16,51 +17,55 @@ from perf_middleware.caching.judgement import credentials_reason
 from perf_middleware.caching.middleware.answers import answer, send_gateway_timeout, send_whole
 from perf_middleware.caching.middleware.forwarding import Forwarding
 from perf_middleware.caching.middleware.passing import pass_on
-from perf_middleware.caching.middleware.request import (
-    SPECIAL,
-    CacheRequest,
-    SpecialRequests,
-    personal,
-    primary_key,
-)
+from perf_middleware.caching.middleware.request import CacheRequest, personal, primary_key
 from perf_middleware.caching.middleware.revalidation import refresh, validation_of
 from perf_middleware.caching.reuse import Reuse, decide_reuse, may_serve_on_error
-from perf_middleware.caching.runtime import ResponseCache
 from perf_middleware.caching.runtime.flights import ATTEMPTS_MAX, Flight
+from perf_middleware.caching.settings import CacheSettings
 from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.variants import Variants
+from perf_middleware.configuration.alone import section_of
+from perf_middleware.errors import SettingsError
+from perf_middleware.metrics.overhead import METER, OUTSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
     from perf_middleware.caching.cache_status import Forward
+    from perf_middleware.caching.runtime import ResponseCache
 
 LOOKED_UP: Final = frozenset({"GET", "HEAD"})
+OF_INSTALL: Final = frozenset({"enabled", "position"})  # whether and where a layer stands
 
 
 class ResponseCacheMiddleware:
     """Answers GET and HEAD from stored responses, as a shared cache may (RFC 9111).
 
-    Every argument but the app goes to a ResponseCache of its own; `cache` is then that one.
+    Stands alone: `settings` are the fields of CacheSettings (`default_ttl=60`,
+    `rules=[CacheRule(path="/items/*", ttl=60)]`).  `cache`, given instead of them, is one that
+    exists: the app's code then purges that one.
+
+    Raises SettingsError, which names each wrong argument, and TypeError for both.
     """
 
-    def __init__(self, app: ASGIApp, **options: Any) -> None:
-        self._take(app, ResponseCache(**options))
-
-    @classmethod
-    def serving(cls, app: ASGIApp, cache: ResponseCache) -> ResponseCacheMiddleware:
-        """A layer in front of `app` over a cache that exists."""
-        layer = cls.__new__(cls)
-        layer._take(app, cache)  # noqa: SLF001
-        return layer
-
-    def _take(self, app: ASGIApp, cache: ResponseCache) -> None:
+    def __init__(self, app: ASGIApp, cache: ResponseCache | None = None, **settings: Any) -> None:
+        if cache is None:
+            for name in OF_INSTALL & settings.keys():
+                raise SettingsError(
+                    (f"ResponseCacheMiddleware({name}=…): only install can do that",)
+                )
+            made = section_of(CacheSettings, settings, call="ResponseCacheMiddleware")
+            cache = made.make_cache()
+        elif settings:
+            raise TypeError(f"a cache has its settings: it takes no {', '.join(settings)}")
         self.app = app
         self.cache = cache
         self._get = cache.store.get
         self._clock = cache.clock
-        self._special = SpecialRequests()
+        self._special = cache.special
+        self._special_names = cache.special.names
+        self._ignored_cookies = cache.special.ignored_cookies
         self._obeys_directives = cache.options.request_directives
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
@@ -77,13 +82,18 @@ class ResponseCacheMiddleware:
         fields = dict(headers)
         if len(fields) != len(headers) and _hosts(headers) > 1:
             # Who it is for depends on who reads it (RFC 9112 §3.2).
-            request = CacheRequest(scope, receive, send, host=b"", primary=b"", rule=None)
+            request = CacheRequest(
+                scope, receive, send,
+                host=b"", primary=b"", rule=None, ignored_cookies=None,
+            )  # fmt: skip
             return await self._bypass(request, "host", may_keep=False)
         host = fields.get(b"host", b"")
         key = primary_key(scope, host)
         cache = self.cache
         rule = cache.rules.rule_for(scope["path"]) if cache.rules.has_any else None
-        special = None if SPECIAL.isdisjoint(fields) else self._special.of(fields)
+        special = (
+            None if self._special_names.isdisjoint(fields) else self._special.of(fields, headers)
+        )
         stored = self._get(key)
         is_plain = special is None and not ("session" in scope or "user" in scope)
         if is_plain and (rule is None or not rule.needs_request):
@@ -116,7 +126,10 @@ class ResponseCacheMiddleware:
                             self.app, cache, scope, receive, send,
                             host=host, key=key, reason="uri-miss", flight=flight,
                         )  # fmt: skip
-                request = CacheRequest(scope, receive, send, host=host, primary=key, rule=rule)
+                request = CacheRequest(
+                    scope, receive, send,
+                    host=host, primary=key, rule=rule, ignored_cookies=self._ignored_cookies,
+                )  # fmt: skip
                 return await self._miss(request, "uri-miss")
         is_unkeyed = rule is None and type(stored) is not Variants
         if special is not None and special.is_simple and is_unkeyed and method == "GET":
@@ -124,7 +137,10 @@ class ResponseCacheMiddleware:
                 self.app, self.cache, scope, receive, send,
                 host=host, key=key, reason="bypass", special=special,
             )  # fmt: skip
-        request = CacheRequest(scope, receive, send, host=host, primary=key, rule=rule)
+        request = CacheRequest(
+            scope, receive, send,
+            host=host, primary=key, rule=rule, ignored_cookies=self._ignored_cookies,
+        )  # fmt: skip
         if special is not None:
             request.take_special(special, with_directives=self._obeys_directives)
             if special.is_out:
@@ -242,7 +258,13 @@ class ResponseCacheMiddleware:
                 until_s = until_s or anyio.current_time() + cache.options.collapse_wait_s
                 began_us = self._clock()
                 followed = cache.flights.open[request.key]
+                meter = request.scope.get(METER)
+                region = OUTSIDE if meter is None else meter.region
+                if meter is not None:
+                    meter.cross(OUTSIDE, perf_counter_ns())  # who waits does no work
                 outcome = await cache.flights.follow(followed, until_s=until_s)
+                if meter is not None:
+                    meter.cross(region, perf_counter_ns())
                 if cache.note_part is not None:
                     cache.note_part("cache", self._clock() - began_us)
                 if outcome == "late":

@@ -17,8 +17,9 @@ from perf_middleware.caching.decorators import policy_of
 from perf_middleware.caching.judgement import NO_FRESHNESS, Keep
 from perf_middleware.caching.middleware.answers import HeldBack, answer, told
 from perf_middleware.caching.middleware.keeping import Keeping, no_room_for, seen_by_head
-from perf_middleware.caching.middleware.request import CONDITIONAL, Silence, personal
+from perf_middleware.caching.middleware.request import Silence, personal
 from perf_middleware.caching.reuse import may_serve_on_error
+from perf_middleware.caching.special import CONDITIONAL
 from perf_middleware.caching.validation import confirms
 from perf_middleware.route_templates import UNMATCHED
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
     from perf_middleware.caching.cache_status import Forward
-    from perf_middleware.caching.middleware.request import Special
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.flights import Flight
+    from perf_middleware.caching.special import Special
 
 
 async def pass_on(
@@ -50,7 +50,10 @@ async def pass_on(
 
     def hand_over() -> Forwarding:
         nonlocal whole
-        request = CacheRequest(scope, receive, send, host=host, primary=key, rule=None)
+        request = CacheRequest(
+            scope, receive, send,
+            host=host, primary=key, rule=None, ignored_cookies=cache.special.ignored_cookies,
+        )  # fmt: skip
         request.sent_us = sent_us
         if special is not None:
             request.take_special(special, with_directives=False)

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
 import anyio
 
 from perf_middleware.asgi import raw_path
-from perf_middleware.caching.fields import CREDENTIALS
 from perf_middleware.caching.invalidation import target_of
-from perf_middleware.caching.judgement import credentials_reason
 from perf_middleware.caching.syntax.directives import RequestDirectives, parse_request_directives
 
 if TYPE_CHECKING:
     from perf_middleware.asgi import Message, Receive, Scope, Send
+    from perf_middleware.caching.cookies import IgnoredCookies
     from perf_middleware.caching.fields import Lines
     from perf_middleware.caching.rules import CachePolicy
+    from perf_middleware.caching.special import Special
 
 logger = logging.getLogger("perf_middleware.caching")
 
-CONDITIONAL: Final = frozenset({b"if-none-match", b"if-modified-since"})
-PRECONDITIONS: Final = frozenset({b"if-match", b"if-unmodified-since"})
-PARTIAL: Final = frozenset({b"range", b"if-range"})
-DIRECTIVES: Final = frozenset({b"cache-control", b"pragma"})
-BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
-SPECIAL: Final = CREDENTIALS | CONDITIONAL | PRECONDITIONS | PARTIAL | DIRECTIVES | BODY
-"""Request fields that take more than a look-up; a request without any is the fast case."""
-
-_OF_ONE_CLIENT: Final = CONDITIONAL | PARTIAL
 NO_CREDENTIALS: Final[frozenset[bytes]] = frozenset()
 
 _ORIGINS: Final = {"http": b"http://", "https": b"https://"}
@@ -55,55 +45,6 @@ def primary_key(scope: Scope, host: bytes) -> bytes:
     return b"%b%b\n%b" % (origin, host, path)
 
 
-@dataclass(frozen=True, slots=True)
-class Special:
-    """What it means that a request has these fields: worked out once for each set of them."""
-
-    credentials: frozenset[bytes]
-    reason: str
-    is_for_one_client: bool
-    """Conditions and ranges ask for an answer that is of no use to others."""
-    has_directives: bool
-    is_simple: bool
-    """Nothing but credentials."""
-    is_out: bool
-    """Preconditions are the app's alone to judge (RFC 9111 §4.3.2).  A body has no meaning here,
-    but an app may read it: its answer is for that body alone."""
-
-    @classmethod
-    def of(cls, names: frozenset[bytes], *, has_body: bool) -> Special:
-        credentials = names & CREDENTIALS
-        return cls(
-            credentials=credentials,
-            reason=credentials_reason(credentials) if credentials else "",
-            is_for_one_client=bool(names & _OF_ONE_CLIENT),
-            has_directives=bool(names & DIRECTIVES),
-            is_simple=names == credentials,
-            is_out=has_body or bool(names & PRECONDITIONS),
-        )
-
-
-class SpecialRequests:
-    """The meaning of each set of special fields that was seen, at most KEPT_MAX."""
-
-    KEPT_MAX: Final = 1_000
-
-    def __init__(self) -> None:
-        self._kept: dict[frozenset[bytes], Special] = {}
-        self._kept_with_body: dict[frozenset[bytes], Special] = {}
-
-    def of(self, fields: dict[bytes, bytes]) -> Special:
-        names = SPECIAL.intersection(fields)
-        has_body = fields.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in fields
-        kept = self._kept_with_body if has_body else self._kept
-        known = kept.get(names)
-        if known is None:
-            known = Special.of(names, has_body=has_body)
-            if len(kept) < self.KEPT_MAX:
-                kept[names] = known
-        return known
-
-
 class CacheRequest:
     """What of the request decides about storing and reusing; the rest is worked out when asked."""
 
@@ -123,6 +64,7 @@ class CacheRequest:
         host: bytes,
         primary: bytes,
         rule: CachePolicy | None,
+        ignored_cookies: IgnoredCookies | None,
     ) -> None:
         self.scope = scope
         self.receive = receive
@@ -130,10 +72,11 @@ class CacheRequest:
         self.host = host
         self.url = self.primary = self.key = primary
         self.rule = rule
+        self._ignored_cookies = ignored_cookies
 
     @property
     def lines(self) -> Lines:
-        """Every header field of the request, its lines in order."""
+        """Every header field of the request, its lines in order; no cookie that does not count."""
         lines = self._lines
         if lines is None:
             lines = self._lines = {}
@@ -143,6 +86,10 @@ class CacheRequest:
                     lines[low].append(value)
                 else:
                     lines[low] = [value]
+            if self._ignored_cookies is not None and b"cookie" in lines:
+                others = self._ignored_cookies.leave_of(lines.pop(b"cookie"))
+                if others:
+                    lines[b"cookie"] = others
         return lines
 
     @property
@@ -164,7 +111,13 @@ class CacheRequest:
         """The same request for the app with other header fields; the client's stays as it is."""
         scope = {**self.scope, "headers": headers, "method": method or self.scope["method"]}
         other = CacheRequest(
-            scope, self.receive, self.send, host=self.host, primary=self.url, rule=self.rule
+            scope,
+            self.receive,
+            self.send,
+            host=self.host,
+            primary=self.url,
+            rule=self.rule,
+            ignored_cookies=self._ignored_cookies,
         )
         other.primary, other.key = self.primary, self.key
         other.credentials, other.directives = self.credentials, self.directives
@@ -179,7 +132,7 @@ class CacheRequest:
         )
 
     def take_special(self, special: Special, *, with_directives: bool) -> None:
-        """Take in what the fields in SPECIAL say."""
+        """Take in what the special fields say."""
         self.credentials = special.credentials
         self.is_for_one_client = special.is_for_one_client
         if with_directives and special.has_directives:

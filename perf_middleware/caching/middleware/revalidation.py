@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from perf_middleware.caching.middleware.forwarding import Forwarding
-from perf_middleware.caching.middleware.request import (
-    CONDITIONAL,
-    DIRECTIVES,
-    PARTIAL,
-    PRECONDITIONS,
-    CacheRequest,
-    Silence,
-)
+from perf_middleware.caching.middleware.request import CacheRequest, Silence
+from perf_middleware.caching.special import CONDITIONAL, DIRECTIVES, PARTIAL, PRECONDITIONS
 
 if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp

@@ -16,6 +16,7 @@ import anyio.lowlevel
 
 from perf_middleware.asgi import raw_path
 from perf_middleware.caching.cache_status import CacheStatus
+from perf_middleware.caching.cookies import IgnoredCookies
 from perf_middleware.caching.fields import collect
 from perf_middleware.caching.figures import CacheFigures
 from perf_middleware.caching.invalidation import (
@@ -31,6 +32,7 @@ from perf_middleware.caching.purges import Concerns, PurgeLog, concerning
 from perf_middleware.caching.rules import CachePolicy, PathPattern, RuleBook
 from perf_middleware.caching.runtime.explain import explain, scope_of
 from perf_middleware.caching.runtime.flights import Flights
+from perf_middleware.caching.special import SpecialFields
 from perf_middleware.caching.stored import US_PER_S, Lifetimes
 from perf_middleware.caching.stores.memory import MemoryStore
 from perf_middleware.caching.syntax.dates import format_http_date
@@ -90,9 +92,15 @@ class ResponseCache:
         self.store = MemoryStore(bytes_max=bytes_max, entries_max=entries_max, now_us=clock())
         self.rules = RuleBook(rules)
         self.judge = Judge(self.options)
+        ignored = self.options.ignored_cookies
+        self.special = SpecialFields(
+            credentials=self.options.credentials,
+            ignored_cookies=IgnoredCookies(ignored) if ignored else None,
+        )
         self.status_field = CacheStatus(name)
         self.shown_status = self.status_field if self.options.status_header else None
         self.figures = CacheFigures()
+        self._evictions_before = 0  # the last reset of the counts
         self.flights = Flights(waiting_max=self.options.waiting_max)
         self.purges = PurgeLog()
         self.refreshing: set[bytes] = set()
@@ -383,9 +391,14 @@ class ResponseCache:
             entries=store.responses,
             size_bytes=store.size_bytes,
             bytes_max=store.bytes_max,
-            evictions=store.evictions,
+            evictions=store.evictions - self._evictions_before,
             waiting=self.flights.waiting,
         )
+
+    def reset_counts(self) -> None:
+        """Every count back to zero; what is stored stays."""
+        self.figures.reset()
+        self._evictions_before = self.store.evictions
 
     def status(self) -> dict[str, Any]:
         """The totals and the size of the store, JSON-able."""
@@ -393,5 +406,5 @@ class ResponseCache:
             "entries": self.store.responses,
             "bytes": self.store.size_bytes,
             "bytes_max": self.store.bytes_max,
-            "evictions": self.store.evictions,
+            "evictions": self.store.evictions - self._evictions_before,
         }

@@ -47,7 +47,7 @@ def explain(cache: ResponseCache, scope: Scope) -> dict[str, Any]:
     from perf_middleware.caching.middleware.request import (
         CacheRequest,
         Silence,
-        SpecialRequests,
+        personal,
         primary_key,
     )
 
@@ -58,16 +58,23 @@ def explain(cache: ResponseCache, scope: Scope) -> dict[str, Any]:
     primary = primary_key(scope, host or b"")
     silence = Silence()
     request = CacheRequest(
-        scope, silence.receive, silence.send, host=host or b"", primary=primary, rule=rule
+        scope,
+        silence.receive,
+        silence.send,
+        host=host or b"",
+        primary=primary,
+        rule=rule,
+        ignored_cookies=cache.special.ignored_cookies,
     )
-    special = SpecialRequests().of(fields)
-    request.take_special(special, with_directives=cache.options.request_directives)
+    special = cache.special.of(fields, scope["headers"])
+    if special is not None:
+        request.take_special(special, with_directives=cache.options.request_directives)
     path = request.target.partition(b"://")[2].partition(b"/")[2]
     entries = cache.store.of_path(b"/" + path)
     if host is not None:
         entries = [entry for entry in entries if entry.target == request.target]
     told = {
-        "url": request.target.decode("utf-8", "replace"),
+        "url": (request.target if host is not None else b"/" + path).decode("utf-8", "replace"),
         "method": scope["method"],
         "rule": explained_rule(rule),
         "stored": [explained_entry(entry, now_us=now_us) for entry in entries],
@@ -75,10 +82,13 @@ def explain(cache: ResponseCache, scope: Scope) -> dict[str, Any]:
     }
     if scope["method"] not in {"GET", "HEAD"}:
         return told | {"verdict": f"{scope['method']} is never answered from the store"}
-    if special.is_out:
+    if special is not None and special.is_out:
         return told | {"verdict": "bypass: precondition or body"}
     if not request.take_rule(rule):
         return told | {"verdict": "bypass: the rule's key keeps this request out"}
+    whose = personal(scope)
+    if whose is not None and not (rule is not None and rule.is_for_all_or_one):
+        return told | {"verdict": f"bypass: {whose}"}
     found = selected(cache, request.primary, request.lines)
     if found is None and host is None and len(entries) == 1:
         found = entries[0]  # asked about a path alone, and there is one host that has it

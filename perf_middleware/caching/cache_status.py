@@ -54,6 +54,10 @@ class CacheStatus:
                 self._fields[key] = field
         return field
 
+    def unasked(self, detail: str) -> bytes:
+        """An answer of the cache's own that is no stored response: nothing was forwarded (§2)."""
+        return self._cache + _detail(detail)
+
     def forward(
         self,
         reason: Forward,

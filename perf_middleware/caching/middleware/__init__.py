@@ -17,7 +17,12 @@ from perf_middleware.caching.judgement import credentials_reason
 from perf_middleware.caching.middleware.answers import answer, send_gateway_timeout, send_whole
 from perf_middleware.caching.middleware.forwarding import Forwarding
 from perf_middleware.caching.middleware.passing import pass_on
-from perf_middleware.caching.middleware.request import CacheRequest, personal, primary_key
+from perf_middleware.caching.middleware.request import (
+    CacheRequest,
+    as_it_came,
+    personal,
+    primary_key,
+)
 from perf_middleware.caching.middleware.revalidation import refresh, validation_of
 from perf_middleware.caching.reuse import Reuse, decide_reuse, may_serve_on_error
 from perf_middleware.caching.runtime.flights import ATTEMPTS_MAX, Flight
@@ -73,9 +78,9 @@ class ResponseCacheMiddleware:
             return await self.app(scope, receive, send)
         method = scope["method"]
         if method not in LOOKED_UP:
-            if method not in SAFE_METHODS:
-                send = self._invalidating(scope, send)
-            return await self.app(scope, receive, send)
+            if method in SAFE_METHODS:
+                return await self.app(scope, receive, send)
+            return await self._invalidating(scope, receive, send)
         headers = scope["headers"]
         if type(headers) is not list:
             headers = scope["headers"] = list(headers)  # an iterator can be read once
@@ -154,7 +159,7 @@ class ResponseCacheMiddleware:
         cache = self.cache
         directives = request.directives
         rule = request.rule
-        if rule is not None and (rule.bypass or not request.take_rule(rule)):
+        if rule is not None and not request.take_rule(rule):
             return await self._bypass(request, "rule", may_keep=False)
         whose = personal(request.scope)
         if whose is not None and not (rule is not None and rule.is_for_all_or_one):
@@ -175,8 +180,9 @@ class ResponseCacheMiddleware:
         verdict = decide_reuse(stored, directives, now_us=now_us)
         if verdict is Reuse.FRESH or verdict is Reuse.STALE or verdict is Reuse.REFRESH:
             await self._hit(request, stored, now_us, stale=verdict is not Reuse.FRESH)
-            if verdict is Reuse.REFRESH or (
-                verdict is Reuse.FRESH and cache.is_due_early(stored, now_us)
+            if (directives is None or not (directives.no_store or directives.only_if_cached)) and (
+                verdict is Reuse.REFRESH
+                or (verdict is Reuse.FRESH and cache.is_due_early(stored, now_us))
             ):
                 await refresh(cache, self.app, request, stored)
             return None
@@ -239,8 +245,7 @@ class ResponseCacheMiddleware:
         misses["only-if-cached"] = misses.get("only-if-cached", 0) + 1
         tail = []
         if cache.shown_status is not None:
-            value = cache.shown_status.forward(reason, detail="only-if-cached")
-            tail.append((b"cache-status", value))
+            tail.append((b"cache-status", cache.shown_status.unasked("only-if-cached")))
         await send_gateway_timeout(request.send, tail)
 
     async def _miss(
@@ -250,7 +255,7 @@ class ResponseCacheMiddleware:
         cache = self.cache
         flight: Flight | None = None
         until_s = 0.0
-        if self._collapses(request):
+        if self._collapses(request, stored):
             for _ in range(ATTEMPTS_MAX):
                 flight = cache.flights.lead(request.key)
                 if flight is not None:
@@ -273,6 +278,9 @@ class ResponseCacheMiddleware:
                     flight = cache.flights.lead(request.key)
                 if outcome in {"unstorable", "late", "full"}:
                     break
+                rule = cache.rules.rule_for(request.came["path"])
+                if rule is not request.rule and not request.take_rule(rule):
+                    return await self._bypass(request, "rule", may_keep=False)
                 if await self._answered_by_another(request, outcome == "failed"):
                     return None
         forwarding = Forwarding(
@@ -284,11 +292,14 @@ class ResponseCacheMiddleware:
         )
         return await forwarding.run(self.app)
 
-    def _collapses(self, request: CacheRequest) -> bool:
+    def _collapses(self, request: CacheRequest, stored: StoredResponse | None) -> bool:
         cache = self.cache
         if not cache.options.collapse or request.is_head:
             return False
-        if request.directives is not None and request.directives.no_store:
+        if stored is not None and stored.lifetimes.must_validate:
+            return False  # what another's call brings would have to be asked about again
+        directives = request.directives
+        if directives is not None and (directives.no_store or directives.no_cache):
             return False
         if hash(request.primary) in cache.unstorable:
             return False
@@ -297,9 +308,6 @@ class ResponseCacheMiddleware:
     async def _answered_by_another(self, request: CacheRequest, failed: bool) -> bool:
         """Whether the answer that another request brought is good for this one."""
         cache = self.cache
-        rule = cache.rules.rule_for(request.scope["path"])
-        if rule is not request.rule and not request.take_rule(rule):
-            return False
         stored, _ = self._select(request)
         if stored is None or not stored.is_safe_for(request.credentials):
             return False
@@ -316,22 +324,31 @@ class ResponseCacheMiddleware:
         await answer(request, stored, tail, wall_s=int(cache.wall_s()))
         return True
 
-    def _invalidating(self, scope: Scope, send: Send) -> Send:
-        """A send that invalidates before the client hears of success (RFC 9111 §4.4)."""
+    async def _invalidating(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """Invalidate before the client hears of success, and again when all is done (§4.4).
+
+        What ends after the answer (FastAPI's `yield` dependencies, background tasks) may commit the
+        write only then; who asked meanwhile has got, and stored, what was there before.
+        """
         cache = self.cache
-        method = scope["method"]
+        came = as_it_came(scope)
+        written: list[tuple[bytes, bytes]] | None = None
 
         def sending(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start" and invalidates(method, message["status"]):
-                host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-                sent = message.get("headers", ())
-                if not isinstance(sent, (list, tuple)):
-                    sent = list(sent)  # an iterator can be read once
-                    message = {**message, "headers": sent}
-                cache.written(scope, host, sent)
+            nonlocal written
+            if message["type"] == "http.response.start" and invalidates(
+                came["method"], message["status"]
+            ):
+                written = list(message.get("headers", ()))  # an iterator can be read once
+                message = {**message, "headers": written}
+                cache.written(came, written)
             return send(message)
 
-        return sending
+        try:
+            return await self.app(scope, receive, sending)
+        finally:
+            if written is not None:
+                cache.written(came, written)
 
 
 def _hosts(headers: list[tuple[bytes, bytes]]) -> int:

@@ -17,8 +17,8 @@ from perf_middleware.caching.decorators import policy_of
 from perf_middleware.caching.judgement import NO_FRESHNESS, Keep
 from perf_middleware.caching.middleware.answers import HeldBack, answer, told
 from perf_middleware.caching.middleware.keeping import Keeping, no_room_for, seen_by_head
-from perf_middleware.caching.middleware.request import Silence, personal
-from perf_middleware.caching.reuse import may_serve_on_error
+from perf_middleware.caching.middleware.request import BodyRead, personal
+from perf_middleware.caching.reuse import Reuse, decide_reuse, may_serve_on_error
 from perf_middleware.caching.special import CONDITIONAL
 from perf_middleware.caching.validation import confirms
 from perf_middleware.route_templates import UNMATCHED
@@ -40,6 +40,11 @@ logger = logging.getLogger("perf_middleware.caching")
 _UNSEEN_BODIES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 FAILURES: Final = frozenset({500, 502, 503, 504})
 """Answers that a stale response may stand in for (RFC 5861 §4)."""
+OF_ITS_URL: Final = frozenset(
+    {"already-stale", "content-length", "event-stream", "must-understand", NO_FRESHNESS, "no-store",
+     "private", "set-cookie", "status", "too-large", "trailers", "unseen-body", "vary"}
+)  # fmt: skip
+"""Refusals that the next request for this URL will most likely meet as well."""
 
 
 class Forwarding:
@@ -62,8 +67,10 @@ class Forwarding:
     _why = ""
     """Why the answer is not kept."""
     _unconfirmed = False
-    _gone_s = 0.0
+    _gone_s: float | None = None
     """When the client left."""
+    _whole: Keeping | None = None
+    """What was stored as soon as it was whole, before the app said that this was the end."""
     failed = False
 
     def __init__(
@@ -93,8 +100,6 @@ class Forwarding:
         """Call the app; whoever waits is released whatever happens."""
         request = self._request
         request.sent_us = self._cache.clock()
-        # As it was before the router wrote into it.
-        untouched = None if self._validating is None else dict(request.scope)
         try:
             returned = await app(request.scope, self.receive, self.send)
             if not self._unconfirmed:
@@ -105,20 +110,22 @@ class Forwarding:
                 raise
             logger.exception(
                 "the app failed; answered with a stale response (stale-if-error): %s",
-                request.scope["path"],
+                request.came["path"],
             )
             await self._answer_instead("stale-if-error")
             return None
         finally:
             self.end()
         # The app's 304 spoke of something else than what is stored: ask again, for the whole.
-        if untouched is not None:
-            request.scope = untouched
         again = request.rewritten(
-            [pair for pair in request.scope["headers"] if pair[0] not in CONDITIONAL]
+            [pair for pair in request.came["headers"] if pair[0] not in CONDITIONAL]
         )
-        again.receive = Silence().receive
-        return await Forwarding(self._cache, again, "stale", counted_as=None).run(app)
+        again.receive = BodyRead(request.receive).receive
+        second = Forwarding(self._cache, again, "stale", counted_as=None)
+        try:
+            return await second.run(app)
+        finally:
+            self.failed = second.failed
 
     async def receive(self) -> Message:
         message = await self._request.receive()
@@ -139,13 +146,24 @@ class Forwarding:
         """The client's disconnect, for the app to hear when its answer matters to nobody else."""
         if self._is_awaited():
             # Others wait for this answer, or it is nearly stored: the app is not told to stop yet.
-            self._gone_s = self._gone_s or anyio.current_time()
-            self._finished = self._finished or anyio.Event()
+            self._note_gone()
+            if self._flight is not None:
+                self._flight.on_alone = self._wake
             with anyio.move_on_after(self._cache.options.outlive_s):
-                await self._finished.wait()
+                while self._is_awaited():
+                    self._finished = anyio.Event()
+                    await self._finished.wait()
             if self._is_awaited():
                 self._let_go("abandoned")
         return message
+
+    def _note_gone(self) -> None:
+        if self._gone_s is None:
+            self._gone_s = anyio.current_time()
+
+    def _wake(self) -> None:
+        if self._finished is not None:
+            self._finished.set()
 
     def send(self, message: Message) -> Awaitable[None]:
         kind = message["type"]
@@ -154,6 +172,8 @@ class Forwarding:
                 return _nothing()
             if self._keeping is not None:
                 return self._body(message, self._keeping)
+            if self._whole is not None and message.get("body"):
+                self._take_back(self._whole)
             return self._request.send(message)
         if kind == "http.response.start" and not self._started:
             self._started = True
@@ -186,15 +206,17 @@ class Forwarding:
             self.failed = status in FAILURES
             if self.failed and self._may_hide_failure():
                 return self._answer_instead("stale-if-error", status)
+        elif self._counted_as is None:
+            self.failed = status in FAILURES
         rule = request.rule
         if rule is None or rule.on_endpoint:
             own = policy_of(request.scope)
             if own is not rule:
                 # Learnt from here on.  Another endpoint may have answered this path before: by
                 # host, by method, or because the app changed its routes.
-                cache.rules.learn(request.scope["path"], own, self._route)
+                cache.rules.learn(request.came["path"], own, self._route)
                 rule = own
-                if not request.take_rule(rule) or (rule is not None and rule.bypass):
+                if not request.take_rule(rule):
                     return self._refused(message, sent, "rule")
         if not self._may_keep:
             return self._refused(message, sent, None)
@@ -245,15 +267,24 @@ class Forwarding:
         try:
             await self._send_head(message)
         except OSError:
-            self._gone_s = anyio.current_time()  # its answer is still kept, as in _body
+            self._note_gone()  # its answer is still kept, as in _body
 
     def _refused(
         self, message: Message, sent: Any, why: str | None, tell_clients: bytes | None = None
     ) -> Awaitable[None]:
         if why is not None:
             self._count_refusal(why)
+            self._drop_what_it_replaces(message["status"])
         self._release("unstorable")
         return self._send_head(self._told(message, sent, why, tell_clients))
+
+    def _drop_what_it_replaces(self, status: int) -> None:
+        """A whole answer shows that what was to be confirmed holds no more (RFC 9111 §4.3.3)."""
+        stored = self._validating
+        if stored is None or status >= 500 or self._request.is_head:
+            return
+        if self._cache.store.holds(stored):
+            self._cache.store.drop(stored.key)
 
     def _told(
         self, message: Message, sent: Any, why: str | None, tell_clients: bytes | None
@@ -275,13 +306,14 @@ class Forwarding:
         why = keeping.add(body) if body else None
         if why is not None:
             self._let_go(why)
-        elif not message.get("more_body"):
+        elif not message.get("more_body") or (body and keeping.is_whole):
             why = keeping.store(self._route, purges_seen=self.purges_seen)
             if why is not None:
                 self._let_go(why)
             else:
-                self._release("stored")
-        if self._gone_s and why is None:
+                self._whole = keeping if message.get("more_body") else None
+                self._release("stored" if keeping.is_for_others else "unstorable")
+        if self._gone_s is not None and why is None:
             if anyio.current_time() - self._gone_s < self._cache.options.outlive_s:
                 return
             self._let_go(why := "abandoned")
@@ -291,7 +323,15 @@ class Forwarding:
             # The client left.  Its answer is still kept, which is bounded.
             if why is not None:
                 raise
-            self._gone_s = anyio.current_time()
+            self._note_gone()
+
+    def _take_back(self, whole: Keeping) -> None:
+        """More came than Content-Length had announced: nobody knows which of the two is wrong."""
+        self._whole = None
+        stored = whole.stored
+        if stored is not None and self._cache.store.holds(stored):
+            self._cache.store.drop(stored.key)
+        self._count_refusal("content-length")
 
     # --- answers from the store after all -------------------------------------------------------
 
@@ -302,13 +342,15 @@ class Forwarding:
         self._hushed = True
         if not stored.validators or not confirms(stored, lines, now_s=int(cache.wall_s())):
             self._unconfirmed = True
-            cache.store.drop(stored.key)
+            if cache.store.holds(stored):
+                cache.store.drop(stored.key)
             return
         if cache.name_route is not None:
             cache.name_route(stored.route)
         stored, kept = cache.confirmed(stored, sent, lines, request, purges_seen=self.purges_seen)
         cache.figures.of(stored.route).revalidated += 1
-        self._release("stored" if kept else "unstorable")
+        is_for_others = kept and decide_reuse(stored, None, now_us=cache.clock()) is Reuse.FRESH
+        self._release("stored" if is_for_others else "unstorable")
         await self._answer(stored, 304, request.rule_name)
 
     def _may_hide_failure(self) -> bool:
@@ -378,12 +420,18 @@ class Forwarding:
             self._keeping.drop()
             self._keeping = None
         flight = self._flight
-        if outcome == "unstorable" and not self._request.credentials and self._may_keep:
-            self._cache.note_unstorable(self._request.primary, self._why)
+        if outcome == "unstorable" and self._why in OF_ITS_URL and self._may_keep:
+            self._note_unstorable()
         if flight is not None and flight.outcome is None:
             self._cache.flights.land(flight, outcome)
-        if self._finished is not None:
-            self._finished.set()
+        self._wake()
+
+    def _note_unstorable(self) -> None:
+        """The next requests for this URL need not wait for each other."""
+        request = self._request
+        # What is said to one of these is not said to everybody.
+        if not (request.credentials or request.is_head or request.is_for_one_client):
+            self._cache.note_unstorable(request.primary, self._why)
 
     def end(self) -> None:
         """The app has returned, or failed: release what is still held, count what is not."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.caching.stored import StoredResponse
+from perf_middleware.caching.stored import US_PER_S, StoredResponse
 from perf_middleware.caching.syntax.structured import parse_string_list
 from perf_middleware.caching.validation import head_confirms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perf_middleware.asgi import Message, Scope
+    from perf_middleware.asgi import Message
     from perf_middleware.caching.fields import Lines
     from perf_middleware.caching.judgement import Keep
     from perf_middleware.caching.middleware.request import CacheRequest
@@ -31,7 +31,7 @@ class Keeping:
 
     __slots__ = (
         "_cache", "_headers", "_held_bytes", "_keep", "_parts", "_received_us", "_request",
-        "_status",
+        "_status", "stored",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +54,7 @@ class Keeping:
         self._headers = keep.headers(sent, rule.tell_clients if rule is not None else None)
         self._parts: list[bytes | bytearray] = []
         self._held_bytes = 0
+        self.stored: StoredResponse | None = None
 
     def add(self, body: bytes) -> str | None:
         """Take a part of the body; why not, where there is no room for it."""
@@ -74,6 +75,19 @@ class Keeping:
             parts[PARTS_MAX] += body
         return None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all bytes that Content-Length announces are here; False without it."""
+        length = self._keep.lines.get(b"content-length")
+        return length is not None and int(length[0]) == self._held_bytes
+
+    @property
+    def is_for_others(self) -> bool:
+        """Whether it may be sent again without asking the app first."""
+        lifetimes = self._keep.lifetimes
+        usable_s = lifetimes.fresh_s + lifetimes.stale_while_revalidate_s
+        return not lifetimes.must_validate and self._keep.initial_age_us < usable_s * US_PER_S
+
     def drop(self) -> None:
         """Give the room back."""
         self._parts = []
@@ -90,7 +104,7 @@ class Keeping:
         if length is None and self._status != 204:
             self._headers.append((b"content-length", b"%d" % len(body)))
         rule = request.rule
-        tags = () if rule is None else rule.tags_for(_parameters(rule, request.scope))
+        tags = () if rule is None else rule.tags_for(_parameters(rule, request))
         groups = keep.lines.get(b"cache-groups")
         if groups:
             tags += tuple(parse_string_list(groups) or ())
@@ -119,13 +133,16 @@ class Keeping:
             route=route,
             rule=rule,
         )
-        return None if cache.keep(stored) else "no-room"
+        if not cache.keep(stored):
+            return "no-room"
+        self.stored = stored
+        return None
 
 
-def _parameters(rule: CachePolicy, scope: Scope) -> dict[str, Any]:
+def _parameters(rule: CachePolicy, request: CacheRequest) -> dict[str, Any]:
     """The parameters of the rule's pattern, and those of the route."""
-    own = {} if rule.pattern is None else rule.pattern.parameters(scope["path"])
-    return own | (scope.get("path_params") or {})
+    own = {} if rule.pattern is None else rule.pattern.parameters(request.came["path"])
+    return own | (request.scope.get("path_params") or {})
 
 
 def no_room_for(cache: ResponseCache, message: Message, lines: Lines) -> str | None:
@@ -154,7 +171,8 @@ def seen_by_head(
     purges_seen: int,
 ) -> None:
     """A HEAD's 200 renews the stored GET response, or shows it to be another's (§4.3.5)."""
-    if status != 200 or request.credentials:
+    directives = request.directives
+    if status != 200 or request.credentials or (directives is not None and directives.no_store):
         return
     stored = cache.store.select(request.primary, request.lines)
     if stored is None or stored.status != 200:

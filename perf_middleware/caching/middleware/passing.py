@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from perf_middleware.caching.decorators import policy_of
 from perf_middleware.caching.judgement import NO_FRESHNESS
 from perf_middleware.caching.middleware.forwarding import Forwarding
-from perf_middleware.caching.middleware.request import CacheRequest
+from perf_middleware.caching.middleware.request import CacheRequest, as_it_came
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -45,6 +45,7 @@ async def pass_on(
     sent_us = cache.clock()
     purges_seen = cache.purges.newest
     is_silent = cache.judge.is_silent
+    came = as_it_came(scope)
     whole: Forwarding | None = None
     passed = False
 
@@ -53,6 +54,7 @@ async def pass_on(
         request = CacheRequest(
             scope, receive, send,
             host=host, primary=key, rule=None, ignored_cookies=cache.special.ignored_cookies,
+            came=came,
         )  # fmt: skip
         request.sent_us = sent_us
         if special is not None:

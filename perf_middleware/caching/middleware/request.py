@@ -45,8 +45,18 @@ def primary_key(scope: Scope, host: bytes) -> bytes:
     return b"%b%b\n%b" % (origin, host, path)
 
 
+def as_it_came(scope: Scope) -> Scope:
+    """A copy that no layer below writes into: Starlette's MutableHeaders edits a scope in place."""
+    came = dict(scope)
+    came["headers"] = list(scope["headers"])
+    return came
+
+
 class CacheRequest:
-    """What of the request decides about storing and reusing; the rest is worked out when asked."""
+    """What of the request decides about storing and reusing; the rest is worked out when asked.
+
+    `scope` is the app's to write into; `came` is the request as it came here, which decides.
+    """
 
     credentials = NO_CREDENTIALS
     is_for_one_client = False
@@ -65,8 +75,10 @@ class CacheRequest:
         primary: bytes,
         rule: CachePolicy | None,
         ignored_cookies: IgnoredCookies | None,
+        came: Scope | None = None,
     ) -> None:
         self.scope = scope
+        self.came = as_it_came(scope) if came is None else came
         self.receive = receive
         self.send = send
         self.host = host
@@ -80,7 +92,7 @@ class CacheRequest:
         lines = self._lines
         if lines is None:
             lines = self._lines = {}
-            for name, value in self.scope["headers"]:
+            for name, value in self.came["headers"]:
                 low = name.lower()
                 if low in lines:
                     lines[low].append(value)
@@ -94,7 +106,7 @@ class CacheRequest:
 
     @property
     def is_head(self) -> bool:
-        return bool(self.scope["method"] == "HEAD")
+        return bool(self.came["method"] == "HEAD")
 
     @property
     def wants_only_stored(self) -> bool:
@@ -109,7 +121,7 @@ class CacheRequest:
         self, headers: list[tuple[bytes, bytes]], *, method: str | None = None
     ) -> CacheRequest:
         """The same request for the app with other header fields; the client's stays as it is."""
-        scope = {**self.scope, "headers": headers, "method": method or self.scope["method"]}
+        scope = {**self.came, "headers": headers, "method": method or self.came["method"]}
         other = CacheRequest(
             scope,
             self.receive,
@@ -126,7 +138,7 @@ class CacheRequest:
 
     @property
     def target(self) -> bytes:
-        scope = self.scope
+        scope = self.came
         return target_of(
             scope.get("scheme", "http"), self.host, raw_path(scope), scope.get("query_string", b"")
         )
@@ -142,18 +154,23 @@ class CacheRequest:
             )
 
     def take_rule(self, rule: CachePolicy | None) -> bool:
-        """Work out the key under `rule`; False where the rule keeps this request out."""
+        """Work out the key under `rule`; False where the rule keeps this request out.
+
+        It has no key then: such a request is only passed on.
+        """
         self.rule = rule
+        if rule is not None and rule.bypass:
+            return False
         self.primary = self.url
         if rule is not None and rule.has_own_key:
             try:
-                suffix = rule.key_suffix(self.scope, self.lines)
+                suffix = rule.key_suffix(self.came, self.lines)
             except Exception:
                 logger.exception("the key of the cache rule %s failed: not cached", rule.name)
                 return False
             if suffix is None:
                 return False
-            query = self.scope.get("query_string")
+            query = self.came.get("query_string")
             url = self.url
             if rule.query is not None and query:
                 url = url[: -len(query) - 1]  # the rule's own choice of it is in the suffix
@@ -172,6 +189,20 @@ def personal(scope: Scope) -> str | None:
     if getattr(scope.get("user"), "is_authenticated", False):
         return "user"
     return None
+
+
+class BodyRead:
+    """A request whose body an earlier call of the app has read: it is empty, the rest goes on."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._asked = False
+
+    async def receive(self) -> Message:
+        if self._asked:
+            return await self._receive()
+        self._asked = True
+        return {"type": "http.request", "body": b"", "more_body": False}
 
 
 class Silence:

@@ -25,7 +25,7 @@ _OURS = CONDITIONAL | PARTIAL | PRECONDITIONS
 def validation_of(request: CacheRequest, stored: StoredResponse) -> CacheRequest:
     """The client's request with the stored validators in place of its own conditions (§4.3.1)."""
     return request.rewritten(
-        [pair for pair in request.scope["headers"] if pair[0].lower() not in _OURS]
+        [pair for pair in request.came["headers"] if pair[0].lower() not in _OURS]
         + stored.validators
     )
 
@@ -47,7 +47,7 @@ async def refresh(
     asking = request.rewritten(
         [
             pair
-            for pair in request.scope["headers"]
+            for pair in request.came["headers"]
             if pair[0].lower() not in _OURS and pair[0].lower() not in DIRECTIVES
         ]
         + stored.validators,

@@ -268,11 +268,15 @@ class ResponseCache:
         detail: str | None = None,
     ) -> Headers:
         """Age and Cache-Status of an answer for which the app was asked."""
-        age = (b"age", b"%d" % stored.age_s(self.clock()))
-        if not self.options.status_header:
-            return [age]
-        value = self.status_field.forward(reason, status=status, collapsed=collapsed, detail=detail)
-        return [age, (b"cache-status", value)]
+        age_s = stored.age_s(self.clock())
+        # Age says that the app did not validate it for this request (RFC 9111 §5.1).
+        fields = [] if status == 304 and not age_s else [(b"age", b"%d" % age_s)]
+        if self.options.status_header:
+            value = self.status_field.forward(
+                reason, status=status, collapsed=collapsed, detail=detail
+            )
+            fields.append((b"cache-status", value))
+        return fields
 
     def is_due_early(self, stored: StoredResponse, now_us: int) -> bool:
         """Whether this hit is the one that refreshes `stored` before it is stale.
@@ -293,8 +297,9 @@ class ResponseCache:
         except Exception:  # noqa: BLE001 - what the router left cannot be read
             return UNMATCHED
 
-    def written(self, scope: Scope, host: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def written(self, scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """A request that may have changed something has succeeded (RFC 9111 §4.4, RFC 9875 §3)."""
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
         lines = collect(headers, _POINTERS)
         scheme = scope.get("scheme", "http")
         path = raw_path(scope)

@@ -84,6 +84,8 @@ def explain(cache: ResponseCache, scope: Scope) -> dict[str, Any]:
         return told | {"verdict": f"{scope['method']} is never answered from the store"}
     if special is not None and special.is_out:
         return told | {"verdict": "bypass: precondition or body"}
+    if rule is not None and rule.bypass:
+        return told | {"verdict": f"bypass: the rule {rule.name} says never"}
     if not request.take_rule(rule):
         return told | {"verdict": "bypass: the rule's key keeps this request out"}
     whose = personal(scope)

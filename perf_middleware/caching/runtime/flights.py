@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import anyio
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypeAlias
 
 Outcome: TypeAlias = "Literal['stored', 'unstorable', 'failed', 'gone', 'late', 'full']"
@@ -22,13 +23,15 @@ ATTEMPTS_MAX: Final = 2  # leaders that a request waits for before it goes alone
 class Flight:
     """The open call of the app for one key."""
 
-    __slots__ = ("_landed", "key", "outcome", "waiting")
+    __slots__ = ("_landed", "key", "on_alone", "outcome", "waiting")
 
     def __init__(self, key: bytes) -> None:
         self.key = key
         self.outcome: Outcome | None = None
         self.waiting = 0
         self._landed: anyio.Event | None = None
+        self.on_alone: Callable[[], None] | None = None
+        """Called when nobody waits for it any more."""
 
     def land(self, outcome: Outcome) -> None:
         """Release everybody who waits; the first outcome counts."""
@@ -36,6 +39,8 @@ class Flight:
             self.outcome = outcome
             if self._landed is not None:
                 self._landed.set()
+            if self.on_alone is not None:
+                self.on_alone()
 
     async def landed(self) -> None:
         if self.outcome is not None:
@@ -78,4 +83,6 @@ class Flights:
         finally:
             self.waiting -= 1
             flight.waiting -= 1
+            if not flight.waiting and flight.on_alone is not None:
+                flight.on_alone()
         return flight.outcome or "late"

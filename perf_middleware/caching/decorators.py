@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from perf_middleware.caching.rules import CachePolicy, KeyOf, field_value
+from perf_middleware.caching.rules import (
+    SECONDS_MAX,
+    CachePolicy,
+    KeyOf,
+    as_identity,
+    field_value,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from perf_middleware.asgi import Scope
 
@@ -17,6 +24,8 @@ ATTRIBUTE: Final = "__perf_cache_policy__"
 
 
 def cache_response(
+    endpoint: Any = None,
+    /,
     *,
     ttl: int | None = None,
     negative_ttl: int | None = None,
@@ -49,19 +58,21 @@ def cache_response(
     - `tell_clients`: the Cache-Control that clients get, instead of the app's.
     - `bypass`: never cache this endpoint.
 
-    Raises ValueError for what contradicts itself.
+    Raises ValueError for what contradicts itself, TypeError for what is of the wrong kind.
     """
+    if endpoint is not None:
+        raise TypeError("@cache_response needs its brackets: @cache_response(ttl=60)")
     policy = CachePolicy(
         name=name or "cache_response",
         ttl_s=seconds("ttl", ttl),
         negative_ttl_s=seconds("negative_ttl", negative_ttl),
         stale_while_revalidate_s=seconds("stale_while_revalidate", stale_while_revalidate),
         stale_if_error_s=seconds("stale_if_error", stale_if_error),
-        vary=tuple(header.lower().encode() for header in listed(vary)),
-        query=None if query is None else tuple(listed(query)),
-        tags=tuple(listed(tags)),
+        vary=tuple(header.lower().encode() for header in listed("vary", vary)),
+        query=None if query is None else tuple(listed("query", query)),
+        tags=tuple(listed("tags", tags)),
         key=key,
-        private_by=private_by if callable(private_by) else tuple(listed(private_by)),
+        private_by=private_by if callable(private_by) else identities(private_by),
         shared=shared,
         bypass=bypass,
         tell_clients=None if tell_clients is None else field_value(tell_clients),
@@ -69,7 +80,13 @@ def cache_response(
     )
 
     def decorate(endpoint: F) -> F:
-        setattr(endpoint, ATTRIBUTE, policy)
+        try:
+            setattr(endpoint, ATTRIBUTE, policy)
+        except AttributeError:
+            raise TypeError(
+                f"@cache_response stands on a function or a class, not on {endpoint!r}: "
+                "decorate the function of a method"
+            ) from None
         return endpoint
 
     return decorate
@@ -89,13 +106,26 @@ def policy_of(scope: Scope) -> CachePolicy | None:
     return policy if isinstance(policy, CachePolicy) else None
 
 
-def listed(names: Iterable[str] | str) -> list[str]:
-    """One name, or several."""
-    return [names] if isinstance(names, str) else list(names)
+def listed(argument: str, names: Iterable[str] | str) -> list[str]:
+    """One name, or several; raises TypeError for what is neither."""
+    given: Any = names
+    if not isinstance(given, Iterable) or isinstance(given, str | bytes | Mapping):
+        given = (given,)
+    found = list(given)
+    if not all(isinstance(name, str) for name in found):
+        raise TypeError(f"{argument} must be a text or several, not {names!r}")
+    return found
+
+
+def identities(private_by: Iterable[str] | str) -> tuple[str, ...]:
+    """`private_by` with the names of fields in lower case; that of a cookie is the app's."""
+    return tuple(as_identity(name) for name in listed("private_by", private_by))
 
 
 def seconds(name: str, value: int | None) -> int | None:
     """`value`; raises ValueError for what is no number of whole seconds."""
-    if value is not None and (type(value) is not int or value < 0):
-        raise ValueError(f"{name} must be a number of whole seconds, at least 0, not {value!r}")
+    if value is not None and (type(value) is not int or not 0 <= value <= SECONDS_MAX):
+        raise ValueError(
+            f"{name} must be a number of whole seconds from 0 to {SECONDS_MAX}, not {value!r}"
+        )
     return value

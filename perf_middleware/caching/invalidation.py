@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 if TYPE_CHECKING:
+    from perf_middleware.asgi import Scope
     from perf_middleware.caching.fields import Lines
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -21,15 +22,24 @@ def invalidates(method: str, status: int) -> bool:
     return 200 <= status < 400 and method not in SAFE_METHODS
 
 
-def target_of(scheme: str, host: bytes, path: bytes, query: bytes) -> bytes:
+def target_of(scheme: str, host: bytes, path: bytes, query: bytes, *, root: bytes = b"") -> bytes:
     """The URL in the form in which stored responses are found: origin, decoded path, query.
 
-    Two spellings of one path (`%61`, `a`) are one target: the app's router sees the same.
+    Two spellings of one path (`%61`, `a`) are one target: the app's router sees the same.  So does
+    it not see the `root` that the app is served below (ASGI's root_path).
     """
     if b"%" in path:
         path = unquote_to_bytes(path)
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in {b"/", b""}:
+        path = path[len(root) :] or b"/"
     origin = scheme.encode() + b"://" + _host_of(scheme, host)
     return origin + path + b"?" + query if query else origin + path
+
+
+def root_of(scope: Scope) -> bytes:
+    """ASGI's root_path as it stands in a decoded path."""
+    root: str = scope.get("root_path") or ""
+    return root.rstrip("/").encode(*TEXT)
 
 
 def path_of(target: bytes) -> bytes:
@@ -38,7 +48,7 @@ def path_of(target: bytes) -> bytes:
     return b"" if at < 0 else target[at:]
 
 
-def target_of_url(url: str) -> tuple[bytes, bool]:
+def target_of_url(url: str, *, root: bytes = b"") -> tuple[bytes, bool]:
     """The target of a URL, and whether it is one of any host: its path and query alone.
 
     Raises ValueError for what is neither `/path` nor `http(s)://host/path`.
@@ -48,11 +58,11 @@ def target_of_url(url: str) -> tuple[bytes, bool]:
     if parts is None:
         raise ValueError(f"{url!r} is neither a path that begins with / nor a URL with a host")
     scheme, host, path, query = parts
-    target = target_of(scheme, host, path, query)
+    target = target_of(scheme, host, path, query, root=root)
     return (path_of(target), True) if any_host else (target, False)
 
 
-def pointed_targets(target_url: str, lines: Lines) -> list[bytes]:
+def pointed_targets(target_url: str, lines: Lines, *, root: bytes = b"") -> list[bytes]:
     """The targets of Location and Content-Location, where they are of the same origin."""
     found = []
     own = _split(target_url)
@@ -66,7 +76,7 @@ def pointed_targets(target_url: str, lines: Lines) -> list[bytes]:
                 continue
             if other is not None and other[:2] == own[:2]:
                 scheme, host, path, query = other
-                found.append(target_of(scheme, host, path, query))
+                found.append(target_of(scheme, host, path, query, root=root))
     return found
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from inspect import iscoroutinefunction
 from typing import Any, Final, TypeAlias
@@ -26,10 +26,12 @@ STATUSES: Final = frozenset({200, 203, 204, 300, 301, 308})
 NEGATIVE_STATUSES: Final = frozenset({404, 405, 410, 414, 501})
 """Which answers `negative_ttl_s` is for: final until the app changes (RFC 9110 §15.1)."""
 
+SECONDS_MAX: Final = 10 * 365 * 86_400
 PATHS_MAX: Final = 10_000  # whose rule is remembered
 PATH_CHARS_MAX: Final = 512  # of those; a longer one is looked up each time
 ROUTES_MAX: Final = 1_000  # with a rule on their endpoint
 KEY_PART_BYTES_MAX: Final = 4_096
+FAILURES_TOLD_EVERY: Final = 1_000
 _PARAMETER = re.compile(r"\\\{(\w+)(?::(\w+))?\\\}")
 _ANYTHING = re.compile(r"\\\*|\\\{\w+:path\\\}")
 
@@ -63,10 +65,14 @@ class CachePolicy:
     """Of the paths that a rule from settings is for."""
     on_endpoint: bool = False
     """Found on the endpoint that the router took, and checked there at every answer."""
+    failures: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)
+    """How often a function of it failed, in one place."""
 
     def __post_init__(self) -> None:
         if self.shared and self.private_by:
             raise ValueError(f"{self.name}: `shared` and `private_by` contradict each other")
+        if self.key is not None and not callable(self.key):
+            raise TypeError(f"{self.name}: key must be a function of the scope, not {self.key!r}")
         for function in (self.key, self.private_by):
             if iscoroutinefunction(function):
                 raise ValueError(f"{self.name}: a part of the key cannot be an async function")
@@ -88,6 +94,18 @@ class CachePolicy:
     def has_own_key(self) -> bool:
         """Whether the key needs more than the URL."""
         return self.query is not None or self.key is not None or bool(self.private_by)
+
+    @property
+    def has_functions(self) -> bool:
+        return self.key is not None or callable(self.private_by)
+
+    def tells_failure(self) -> bool:
+        """Whether this failure of a function of it is to be logged: the first, then every 1,000th.
+
+        A function that fails, fails at each request.
+        """
+        self.failures[0] += 1
+        return self.failures[0] % FAILURES_TOLD_EVERY == 1
 
     @property
     def is_for_all_or_one(self) -> bool:
@@ -155,6 +173,8 @@ class PathPattern:
         """Raises ValueError for what cannot match any path."""
         if not text.startswith(("/", "*")):
             raise ValueError(f"{text!r} does not start with /")
+        if "?" in text or "#" in text:
+            raise ValueError(f"{text!r} has a query: a pattern is one of paths alone")
         literal = None if "{" in text or "*" in text else text
         first, *pieces = (
             _PARAMETER.sub("[^/]+?", piece) for piece in _ANYTHING.split(re.escape(text))
@@ -243,8 +263,16 @@ class RuleBook:
         return rule
 
 
+def as_identity(name: str) -> str:
+    """An item of `private_by` with its field in lower case: `Cookie:ID` is `cookie:ID`."""
+    field_name, colon, cookie = name.strip().partition(":")
+    return field_name.lower() + colon + cookie
+
+
 def field_value(text: str) -> bytes:
     """`text` as a header value; raises ValueError for what none may contain (RFC 9110 §5.5)."""
+    if not isinstance(text, str):
+        raise TypeError(f"{text!r} is no text: no header value")
     if not text.isascii() or not text.isprintable():
         raise ValueError(f"{text!r} cannot be a header value")
     return text.encode()

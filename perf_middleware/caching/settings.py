@@ -8,17 +8,29 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 
 from perf_middleware.caching.cookies import IgnoredCookies
 from perf_middleware.caching.options import CacheOptions
-from perf_middleware.caching.rules import CachePolicy, PathPattern, field_value
+from perf_middleware.caching.rules import (
+    SECONDS_MAX,
+    CachePolicy,
+    PathPattern,
+    as_identity,
+    field_value,
+)
 from perf_middleware.caching.runtime import ResponseCache
 from perf_middleware.section import Section
 
 MIB = 1 << 20
-DAY_S = 86_400
+
+
+def _no_flag(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("true and false are no numbers of seconds")  # noqa: TRY004 - pydantic's
+    return value
+
 
 FieldName: TypeAlias = Annotated[
     str, StringConstraints(to_lower=True, pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", max_length=100)
 ]
-Seconds: TypeAlias = Annotated[int, Field(ge=0, le=10 * 365 * DAY_S)]
+Seconds: TypeAlias = Annotated[int, Field(ge=0, le=SECONDS_MAX), BeforeValidator(_no_flag)]
 
 
 def _one_or_several(value: Any) -> Any:
@@ -93,7 +105,7 @@ class CacheRule(Section):
             vary=tuple(name.encode() for name in self.vary),
             query=self.query,
             tags=self.tags,
-            private_by=tuple(name.strip() for name in self.private_by),
+            private_by=tuple(as_identity(name) for name in self.private_by),
             shared=self.shared,
             bypass=self.bypass,
             tell_clients=None if tell is None else field_value(tell),

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from perf_middleware.asgi import app_path
+from perf_middleware.caching.decorators import policy_of
 from perf_middleware.caching.invalidation import SAFE_METHODS, invalidates
 from perf_middleware.caching.judgement import credentials_reason
 from perf_middleware.caching.middleware.answers import answer, send_gateway_timeout, send_whole
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from perf_middleware.caching.runtime import ResponseCache
 
 LOOKED_UP: Final = frozenset({"GET", "HEAD"})
+UNPROVEN_WAIT_S: Final = 1.0
+"""For the answer of a route that has given none as yet: it may be a report that is never stored."""
 OF_INSTALL: Final = frozenset({"enabled", "position"})  # whether and where a layer stands
 
 
@@ -95,7 +99,7 @@ class ResponseCacheMiddleware:
         host = fields.get(b"host", b"")
         key = primary_key(scope, host)
         cache = self.cache
-        rule = cache.rules.rule_for(scope["path"]) if cache.rules.has_any else None
+        rule = cache.rules.rule_for(app_path(scope)) if cache.rules.has_any else None
         special = (
             None if self._special_names.isdisjoint(fields) else self._special.of(fields, headers)
         )
@@ -124,7 +128,7 @@ class ResponseCacheMiddleware:
                         flight = None
                         leads = True
                     else:
-                        flight = cache.flights.lead(key)
+                        flight = cache.flights.lead(key, scope)
                         leads = flight is not None
                     if leads:
                         return await pass_on(
@@ -254,15 +258,19 @@ class ResponseCacheMiddleware:
         """Ask the app; several who miss the same at the same time ask once."""
         cache = self.cache
         flight: Flight | None = None
-        until_s = 0.0
+        until_s: float | None = None
         if self._collapses(request, stored):
             for _ in range(ATTEMPTS_MAX):
-                flight = cache.flights.lead(request.key)
+                flight = cache.flights.lead(request.key, request.scope)
                 if flight is not None:
                     break
-                until_s = until_s or anyio.current_time() + cache.options.collapse_wait_s
-                began_us = self._clock()
+                if until_s is None:
+                    wait_s = self._worth_waiting_s(request, stored)
+                    if not wait_s:
+                        break
+                    until_s = anyio.current_time() + wait_s
                 followed = cache.flights.open[request.key]
+                began_us = self._clock()
                 meter = request.scope.get(METER)
                 region = OUTSIDE if meter is None else meter.region
                 if meter is not None:
@@ -275,10 +283,10 @@ class ResponseCacheMiddleware:
                 if outcome == "late":
                     # Its leader's client may read as slowly as it likes: nobody waits for that one.
                     cache.flights.land(followed, "gone")
-                    flight = cache.flights.lead(request.key)
+                    flight = cache.flights.lead(request.key, request.scope)
                 if outcome in {"unstorable", "late", "full"}:
                     break
-                rule = cache.rules.rule_for(request.came["path"])
+                rule = cache.rules.rule_for(request.path)
                 if rule is not request.rule and not request.take_rule(rule):
                     return await self._bypass(request, "rule", may_keep=False)
                 if await self._answered_by_another(request, outcome == "failed"):
@@ -304,6 +312,23 @@ class ResponseCacheMiddleware:
         if hash(request.primary) in cache.unstorable:
             return False
         return not request.is_for_one_client
+
+    def _worth_waiting_s(self, request: CacheRequest, stored: StoredResponse | None) -> float:
+        """How long another's answer is worth waiting for: 0 where none of its route is stored."""
+        cache = self.cache
+        options = cache.options
+        if (
+            stored is not None
+            or request.rule is not None
+            or options.default_ttl_s is not None
+            or options.heuristic
+            or policy_of(cache.flights.open[request.key].scope) is not None
+        ):
+            return options.collapse_wait_s
+        likely = cache.evidence.of(request.path)
+        if likely is None:
+            return min(UNPROVEN_WAIT_S, options.collapse_wait_s)
+        return options.collapse_wait_s if likely else 0.0
 
     async def _answered_by_another(self, request: CacheRequest, failed: bool) -> bool:
         """Whether the answer that another request brought is good for this one."""

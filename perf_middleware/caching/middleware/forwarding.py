@@ -24,7 +24,7 @@ from perf_middleware.caching.validation import confirms
 from perf_middleware.route_templates import UNMATCHED
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from perf_middleware.asgi import ASGIApp, Message
     from perf_middleware.caching.cache_status import Forward
@@ -67,11 +67,15 @@ class Forwarding:
     _why = ""
     """Why the answer is not kept."""
     _unconfirmed = False
+    _sending_us = 0
+    """What the client has taken to read."""
     _gone_s: float | None = None
     """When the client left."""
     _whole: Keeping | None = None
     """What was stored as soon as it was whole, before the app said that this was the end."""
     failed = False
+    on_release: Callable[[], None] | None = None
+    """Called when the outcome is known; the app may still have work to do behind its answer."""
 
     def __init__(
         self,
@@ -214,12 +218,14 @@ class Forwarding:
             if own is not rule:
                 # Learnt from here on.  Another endpoint may have answered this path before: by
                 # host, by method, or because the app changed its routes.
-                cache.rules.learn(request.came["path"], own, self._route)
+                cache.rules.learn(request.path, own, self._route)
                 rule = own
                 if not request.take_rule(rule):
                     return self._refused(message, sent, "rule")
         if not self._may_keep:
             return self._refused(message, sent, None)
+        if rule is not None and not request.key_holds():
+            return self._refused(message, sent, "rule")
         whose = personal(request.scope)
         if whose is not None and not (rule is not None and rule.is_for_all_or_one):
             return self._refused(message, sent, whose)
@@ -264,10 +270,13 @@ class Forwarding:
         return self._request.send(message) if held is None else held.before(message, self._request)
 
     async def _send_kept_head(self, message: Message) -> None:
+        clock = self._cache.clock
+        began_us = clock()
         try:
             await self._send_head(message)
         except OSError:
             self._note_gone()  # its answer is still kept, as in _body
+        self._sending_us += clock() - began_us
 
     def _refused(
         self, message: Message, sent: Any, why: str | None, tell_clients: bytes | None = None
@@ -307,7 +316,9 @@ class Forwarding:
         if why is not None:
             self._let_go(why)
         elif not message.get("more_body") or (body and keeping.is_whole):
-            why = keeping.store(self._route, purges_seen=self.purges_seen)
+            why = keeping.store(
+                self._route, purges_seen=self.purges_seen, sending_us=self._sending_us
+            )
             if why is not None:
                 self._let_go(why)
             else:
@@ -317,6 +328,8 @@ class Forwarding:
             if anyio.current_time() - self._gone_s < self._cache.options.outlive_s:
                 return
             self._let_go(why := "abandoned")
+        clock = self._cache.clock
+        began_us = clock()
         try:
             await self._request.send(message)
         except OSError:
@@ -324,6 +337,7 @@ class Forwarding:
             if why is not None:
                 raise
             self._note_gone()
+        self._sending_us += clock() - began_us
 
     def _take_back(self, whole: Keeping) -> None:
         """More came than Content-Length had announced: nobody knows which of the two is wrong."""
@@ -425,6 +439,8 @@ class Forwarding:
         if flight is not None and flight.outcome is None:
             self._cache.flights.land(flight, outcome)
         self._wake()
+        if self.on_release is not None:
+            self.on_release()
 
     def _note_unstorable(self) -> None:
         """The next requests for this URL need not wait for each other."""

@@ -94,8 +94,11 @@ class Keeping:
         self._cache.storing_bytes -= self._held_bytes
         self._held_bytes = 0
 
-    def store(self, route: str, *, purges_seen: int) -> str | None:
-        """Put the complete answer into the store; why not, where it may not or cannot be."""
+    def store(self, route: str, *, purges_seen: int, sending_us: int) -> str | None:
+        """Put the complete answer into the store; why not, where it may not or cannot be.
+
+        `sending_us` of the time since the app was called is what the client took to read.
+        """
         cache, request, keep = self._cache, self._request, self._keep
         body = b"".join(self._parts)
         length = keep.lines.get(b"content-length")
@@ -126,7 +129,7 @@ class Keeping:
             body=body,
             lifetimes=keep.lifetimes,
             initial_age_us=keep.initial_age_us,
-            produced_us=cache.clock() - request.sent_us,
+            produced_us=max(0, cache.clock() - request.sent_us - sending_us),
             now_us=self._received_us,
             vary=keep.vary,
             tags=tags,
@@ -135,13 +138,15 @@ class Keeping:
         )
         if not cache.keep(stored):
             return "no-room"
+        if request.came.get("root_path"):
+            cache.note_root(request.came)
         self.stored = stored
         return None
 
 
 def _parameters(rule: CachePolicy, request: CacheRequest) -> dict[str, Any]:
     """The parameters of the rule's pattern, and those of the route."""
-    own = {} if rule.pattern is None else rule.pattern.parameters(request.came["path"])
+    own = {} if rule.pattern is None else rule.pattern.parameters(request.path)
     return own | (request.scope.get("path_params") or {})
 
 

@@ -8,8 +8,8 @@ from urllib.parse import unquote_to_bytes
 
 import anyio
 
-from perf_middleware.asgi import raw_path
-from perf_middleware.caching.invalidation import target_of
+from perf_middleware.asgi import app_path, raw_path
+from perf_middleware.caching.invalidation import root_of, target_of
 from perf_middleware.caching.syntax.directives import RequestDirectives, parse_request_directives
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ def as_it_came(scope: Scope) -> Scope:
     """A copy that no layer below writes into: Starlette's MutableHeaders edits a scope in place."""
     came = dict(scope)
     came["headers"] = list(scope["headers"])
+    state = scope.get("state")
+    if state:
+        came["state"] = dict(state)
     return came
 
 
@@ -63,6 +66,7 @@ class CacheRequest:
     directives: RequestDirectives | None = None
     rewritten_from: CacheRequest | None = None
     sent_us = 0
+    _key_suffix = b""
     _lines: Lines | None = None
 
     def __init__(
@@ -113,6 +117,34 @@ class CacheRequest:
         """only-if-cached: rather nothing than to ask the app (RFC 9111 §5.2.1.7)."""
         return self.directives is not None and self.directives.only_if_cached
 
+    def _suffix(self, rule: CachePolicy, scope: Scope) -> bytes | None:
+        try:
+            return rule.key_suffix(scope, self.lines)
+        except Exception:
+            if rule.tells_failure():
+                logger.exception("the key of the cache rule %s failed: not cached", rule.name)
+            return None
+
+    def key_holds(self) -> bool:
+        """Whether the rule's functions give the same now that the app has routed the request.
+
+        They run before the router and its dependencies when an answer is looked for: one that reads
+        what only those write would give everybody the same key.
+        """
+        rule = self.rule
+        if rule is None or not rule.has_functions:
+            return True
+        scope = {**self.scope, "headers": self.came["headers"]}
+        if self._suffix(rule, scope) == self._key_suffix:
+            return True
+        if rule.tells_failure():
+            logger.error(
+                "the key of the cache rule %s is another one after routing than before: not "
+                "cached; it must not read what the router, a dependency or the endpoint writes",
+                rule.name,
+            )
+        return False
+
     @property
     def rule_name(self) -> str | None:
         return None if self.rule is None else self.rule.name
@@ -140,8 +172,17 @@ class CacheRequest:
     def target(self) -> bytes:
         scope = self.came
         return target_of(
-            scope.get("scheme", "http"), self.host, raw_path(scope), scope.get("query_string", b"")
+            scope.get("scheme", "http"),
+            self.host,
+            raw_path(scope),
+            scope.get("query_string", b""),
+            root=root_of(scope),
         )
+
+    @property
+    def path(self) -> str:
+        """The decoded path, as the app's router sees it."""
+        return app_path(self.came)
 
     def take_special(self, special: Special, *, with_directives: bool) -> None:
         """Take in what the special fields say."""
@@ -163,13 +204,10 @@ class CacheRequest:
             return False
         self.primary = self.url
         if rule is not None and rule.has_own_key:
-            try:
-                suffix = rule.key_suffix(self.came, self.lines)
-            except Exception:
-                logger.exception("the key of the cache rule %s failed: not cached", rule.name)
-                return False
+            suffix = self._suffix(rule, self.came)
             if suffix is None:
                 return False
+            self._key_suffix = suffix
             query = self.came.get("query_string")
             url = self.url
             if rule.query is not None and query:

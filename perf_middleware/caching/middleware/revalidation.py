@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -59,6 +60,13 @@ async def refresh(
     forwarding = Forwarding(cache, asking, "stale", validating=stored, counted_as=None)
     try:
         with anyio.move_on_after(cache.options.refresh_timeout_s) as deadline:
+
+            def over() -> None:
+                # What the app does behind its answer is no part of the refresh.
+                deadline.deadline = inf
+                cache.refreshing.discard(key)
+
+            forwarding.on_release = over
             await forwarding.run(app)
         if deadline.cancelled_caught:
             logger.warning("a refresh in the background took too long: %s", stored.route)

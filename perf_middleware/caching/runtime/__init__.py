@@ -17,12 +17,15 @@ import anyio.lowlevel
 from perf_middleware.asgi import raw_path
 from perf_middleware.caching.cache_status import CacheStatus
 from perf_middleware.caching.cookies import IgnoredCookies
+from perf_middleware.caching.decorators import listed
+from perf_middleware.caching.evidence import Evidence
 from perf_middleware.caching.fields import collect
 from perf_middleware.caching.figures import CacheFigures
 from perf_middleware.caching.invalidation import (
     TEXT,
     path_of,
     pointed_targets,
+    root_of,
     target_of,
     target_of_url,
 )
@@ -62,6 +65,7 @@ _POINTERS: Final = frozenset({b"location", b"content-location", b"cache-group-in
 EARLY_WINDOW: Final = 7  # times what it takes to make; a draw beyond has a chance below 1 in 1,000
 PURGED_AT_ONCE: Final = 250  # about 3 ms
 UNSTORABLE_MAX: Final = 10_000
+ROOTS_MAX: Final = 16  # a proxy's client may choose them
 NAME: Final = "perf_middleware"
 
 
@@ -101,8 +105,10 @@ class ResponseCache:
         self.shown_status = self.status_field if self.options.status_header else None
         self.figures = CacheFigures()
         self._evictions_before = 0  # the last reset of the counts
+        self.evidence = Evidence(self.figures)
         self.flights = Flights(waiting_max=self.options.waiting_max)
         self.purges = PurgeLog()
+        self.roots: set[bytes] = set()  # that the app is served below
         self.refreshing: set[bytes] = set()
         self.storing_bytes = 0
         self.storing_bytes_max = max(
@@ -124,7 +130,7 @@ class ResponseCache:
         *,
         url: str | None = None,
         pattern: str | None = None,
-        tags: Iterable[str] | str = (),
+        tags: Iterable[str] | str | None = None,
         everything: bool = False,
         soft: bool = False,
     ) -> int:
@@ -133,16 +139,20 @@ class ResponseCache:
         By `url` (`/items/5?page=2`, of any host; with scheme and host, of that origin), by
         `pattern` over paths (`/items/*`, `/items/{id}`), by `tags` (any of them), or `everything`.
         `soft` makes them stale instead: they may still be served while the app is asked anew.
-        Raises ValueError without exactly one of the four, and for a pattern that is none.
+        No tags at all are none to purge.  Raises ValueError without exactly one of the four and for
+        a pattern that is none, TypeError for what is no text.
         """
-        tags = (tags,) if isinstance(tags, str) else tuple(tags)
-        if sum((url is not None, pattern is not None, bool(tags), everything)) != 1:
+        if sum((url is not None, pattern is not None, tags is not None, everything)) != 1:
             raise ValueError("purge needs exactly one of url, pattern, tags and everything")
+        for text in (url, pattern):
+            if text is not None and not isinstance(text, str):
+                raise TypeError(f"purge needs a text, not {text!r}")
+        tags = None if tags is None else listed("tags", tags)
         if url is not None:
             return self.invalidate_targets([url], soft=soft)
         if pattern is not None:
             return await self._purge_matching(PathPattern.of(pattern), soft=soft)
-        if tags:
+        if tags is not None:
             self._note_tags(tags)
             return await self._purge(
                 [key for tag in tags for key in self.store.keys(tag)], soft=soft
@@ -178,9 +188,12 @@ class ResponseCache:
         """Call `tell` with the stored response at each `store`, `hit` or `invalidate`.
 
         It runs on the event loop and must be quick; what it raises is logged, nothing else.
-        Raises KeyError for any other happening.
+        Raises ValueError for any other happening.
         """
-        self._hooks[happening].append(tell)
+        hooks = self._hooks.get(happening)
+        if hooks is None:
+            raise ValueError(f"{happening!r} does not happen; there are {', '.join(self._hooks)}")
+        hooks.append(tell)
 
     # --- what the middleware does ---------------------------------------------------------------
 
@@ -304,10 +317,11 @@ class ResponseCache:
         scheme = scope.get("scheme", "http")
         path = raw_path(scope)
         query = scope.get("query_string", b"")
-        targets = [target_of(scheme, host, path, query)]
+        root = root_of(scope)
+        targets = [target_of(scheme, host, path, query, root=root)]
         # As it was sent: `a%2Fb` is one segment for what is relative to it.
         url = b"%b://%b%b?%b" % (scheme.encode(), host, path, query)
-        targets += pointed_targets(url.decode(*TEXT), lines)
+        targets += pointed_targets(url.decode(*TEXT), lines, root=root)
         self.invalidate_targets(targets)
         groups = lines.get(b"cache-group-invalidation")
         if groups:
@@ -321,10 +335,7 @@ class ResponseCache:
     def invalidate_targets(self, targets: Iterable[bytes | str], *, soft: bool = False) -> int:
         """Invalidate what is stored of these URLs, in each of its variants."""
         count = 0
-        for target in targets:
-            wanted, any_host = (
-                (target, False) if isinstance(target, bytes) else target_of_url(target)
-            )
+        for wanted, any_host in self._wanted(targets):
             self.purges.note(concerning(wanted, any_host=any_host))
             look_up = self.store.of_path if any_host else self.store.of_target
             found = look_up(wanted)
@@ -333,6 +344,22 @@ class ResponseCache:
                 found += [entry for entry in look_up(path) if entry.is_of_any_query]
             count += self._invalidate(found, soft=soft)
         return count
+
+    def _wanted(self, targets: Iterable[bytes | str]) -> set[tuple[bytes, bool]]:
+        """The targets, and whether of any host; URLs also as clients see them, below a root."""
+        wanted: set[tuple[bytes, bool]] = set()
+        for target in targets:
+            if isinstance(target, bytes):
+                wanted.add((target, False))
+            else:
+                wanted |= {target_of_url(target, root=root) for root in {b"", *self.roots}}
+        return wanted
+
+    def note_root(self, scope: Scope) -> None:
+        """Remember the root_path that the app is served below."""
+        root = root_of(scope)
+        if root and len(self.roots) < ROOTS_MAX:
+            self.roots.add(root)
 
     def invalidate_tags(self, tags: Sequence[str], *, soft: bool = False) -> int:
         self._note_tags(tags)

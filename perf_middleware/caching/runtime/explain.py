@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
-from perf_middleware.asgi import SAFE_IN_PATHS
+from perf_middleware.asgi import SAFE_IN_PATHS, app_path
 from perf_middleware.caching.explanation import explained_entry, explained_rule, verdict_on
+from perf_middleware.caching.invalidation import TEXT
 from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.variants import Variants
 
@@ -51,10 +52,13 @@ def explain(cache: ResponseCache, scope: Scope) -> dict[str, Any]:
         primary_key,
     )
 
+    for root in cache.roots:
+        if scope["path"].encode(*TEXT).startswith(root + b"/"):
+            scope = {**scope, "root_path": root.decode(*TEXT)}
     fields = dict(scope["headers"])
     host = fields.get(b"host")
     now_us = cache.clock()
-    rule = cache.rules.rule_for(scope["path"])
+    rule = cache.rules.rule_for(app_path(scope))
     primary = primary_key(scope, host or b"")
     silence = Silence()
     request = CacheRequest(

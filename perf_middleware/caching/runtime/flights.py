@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
+    from perf_middleware.asgi import Scope
+
 Outcome: TypeAlias = "Literal['stored', 'unstorable', 'failed', 'gone', 'late', 'full']"
 
 # failed: the app did; gone: the leader is, without an answer that would say anything
@@ -23,10 +25,11 @@ ATTEMPTS_MAX: Final = 2  # leaders that a request waits for before it goes alone
 class Flight:
     """The open call of the app for one key."""
 
-    __slots__ = ("_landed", "key", "on_alone", "outcome", "waiting")
+    __slots__ = ("_landed", "key", "on_alone", "outcome", "scope", "waiting")
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, scope: Scope) -> None:
         self.key = key
+        self.scope = scope
         self.outcome: Outcome | None = None
         self.waiting = 0
         self._landed: anyio.Event | None = None
@@ -58,11 +61,11 @@ class Flights:
         self.open: dict[bytes, Flight] = {}
         self.waiting = 0
 
-    def lead(self, key: bytes) -> Flight | None:
-        """A new flight, or None where one is open."""
+    def lead(self, key: bytes, scope: Scope) -> Flight | None:
+        """A new flight of the request with this scope, or None where one is open."""
         if key in self.open:
             return None
-        flight = self.open[key] = Flight(key)
+        flight = self.open[key] = Flight(key, scope)
         return flight
 
     def land(self, flight: Flight, outcome: Outcome) -> None:

@@ -1,0 +1,51 @@
+"""Whether answers of a path are likely to be stored, by what its routes have answered so far.
+
+Who waits for another's answer waits in vain if that is not stored; before the router has run, only
+the templates of routes that have answered tell which one a path belongs to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perf_middleware.caching.rules import PathPattern
+from perf_middleware.route_templates import UNMATCHED
+
+if TYPE_CHECKING:
+    from perf_middleware.caching.figures import CacheFigures
+
+
+class Evidence:
+    """Reads the figures: a route that had something stored will have so again."""
+
+    def __init__(self, figures: CacheFigures) -> None:
+        self._figures = figures
+        self._patterns: dict[str, PathPattern | None] = {}  # at most as many as there are routes
+
+    def of(self, path: str) -> bool | None:
+        """True where a route that `path` may belong to had one stored; None: nothing is known."""
+        known: bool | None = None
+        by_route = self._figures.by_route
+        if by_route.keys() == {UNMATCHED}:  # an app without routes: one like another
+            counts = by_route[UNMATCHED]
+            return True if counts.stored else False if counts.refused else None
+        for route, counts in by_route.items():
+            pattern = self._pattern_of(route)
+            if pattern is None or not pattern.matches(path):
+                continue
+            if counts.stored:
+                return True
+            if counts.refused:
+                known = False
+        return known
+
+    def _pattern_of(self, route: str) -> PathPattern | None:
+        try:
+            return self._patterns[route]
+        except KeyError:
+            try:
+                pattern = PathPattern.of(route)
+            except ValueError:
+                pattern = None  # the label of what has no template
+            self._patterns[route] = pattern
+            return pattern

@@ -601,7 +601,203 @@ def test_a_burst_for_what_must_always_be_confirmed_is_not_asked_one_by_one():
                 gate.set()
                 gate = app.gate
                 await settle()
-        assert rounds <= 3
+        assert rounds == 1
         assert {client.body for client in clients} == {b"hello"}
+
+    run(act)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param([(b"cache-control", b"no-cache"), (b"etag", b'"1"')], id="no-cache"),
+        pytest.param([(b"cache-control", b"max-age=0"), (b"etag", b'"1"')], id="stale at once"),
+    ],
+)
+def test_those_who_wait_for_what_they_may_not_have_unasked_wait_for_one_call_alone(answer):
+    async def act():
+        app = App(*answer)
+        layer = cached(app)
+        await ask(layer, "/another")
+        app.gate = gate = anyio.Event()
+        clients = [Client() for _ in range(20)]
+        async with anyio.create_task_group() as tasks:
+            for client in clients:
+                tasks.start_soon(client.ask, layer)
+            await settle()
+            assert app.calls == 2
+            app.gate = anyio.Event()
+            gate.set()
+            await settle()
+            assert app.calls == 2 + 19
+            app.gate.set()
+
+    run(act)
+
+
+# --- who waits, and for what ----------------------------------------------------------------------
+
+
+def test_reloads_are_not_collapsed():
+    """Whose client says no-cache wants an answer made for it."""
+
+    async def act():
+        app = App(gate=anyio.Event())
+        layer = cached(app)
+        clients = [Client("/", (b"cache-control", b"no-cache")) for _ in range(5)]
+        await burst(layer, clients, open_gate=app.gate)
+        assert app.calls == 5
+
+    run(act)
+
+
+@pytest.mark.parametrize(
+    ("asked", "changes"),
+    [
+        pytest.param({"method": "HEAD"}, {}, id="HEAD"),
+        pytest.param({"headers": [(b"cache-control", b"no-store")]}, {}, id="no-store"),
+        pytest.param({"headers": [(b"if-none-match", b'"1"')]}, {"status": 304}, id="a 304"),
+        pytest.param({"headers": [(b"range", b"bytes=0-1")]}, {"status": 206}, id="a part"),
+        pytest.param({"session": {"user": 5}}, {}, id="a session"),
+    ],
+)
+def test_one_request_of_another_kind_leaves_the_url_its_protection(asked, changes):
+    async def act():
+        app = App()
+        layer = cached(app)
+        await ask(layer, "/another")
+        app.status = changes.get("status", 200)
+        asked_with = dict(asked)
+        await ask(layer, "/", *asked_with.pop("headers", ()), **asked_with)
+        app.status, app.gate = 200, anyio.Event()
+        await burst(layer, [Client() for _ in range(100)], open_gate=app.gate)
+        assert app.calls == 3
+
+    run(act)
+
+
+def gated(headers):
+    """An app of one route, `/items/{id}`; the paths that are in its endpoint, and its gate."""
+    gate = anyio.Event()
+    inside = []
+
+    async def endpoint(request):
+        inside.append(request.url.path)
+        if request.url.path != "/items/first":
+            await gate.wait()
+        return PlainTextResponse("hello", headers=headers)
+
+    return Starlette(routes=[Route("/items/{id}", endpoint)]), inside, gate
+
+
+def test_nobody_waits_for_answers_of_a_route_that_never_had_one_stored():
+    async def act():
+        app, inside, gate = gated({})
+        layer = cached(app)
+        await ask(layer, "/items/first")
+        async with anyio.create_task_group() as tasks:
+            for client in [Client("/items/5") for _ in range(3)]:
+                tasks.start_soon(client.ask, layer)
+            await settle()
+            assert inside.count("/items/5") == 3
+            gate.set()
+
+    run(act)
+
+
+def test_for_the_first_answer_of_a_route_nobody_waits_longer_than_a_moment(monkeypatch):
+    """They may be waiting for each other in the app: a barrier, a long poll."""
+    monkeypatch.setattr("perf_middleware.caching.middleware.UNPROVEN_WAIT_S", 0.02)
+
+    async def act():
+        app, inside, gate = gated({})
+        layer = cached(app)
+        async with anyio.create_task_group() as tasks:
+            for client in [Client("/items/5") for _ in range(3)]:
+                tasks.start_soon(client.ask, layer)
+            while len(inside) < 3:
+                await anyio.sleep(0.005)
+            gate.set()
+
+    run(act)
+
+
+@pytest.mark.parametrize(
+    ("headers", "options"),
+    [
+        pytest.param({"cache-control": "max-age=60"}, {}, id="it had one stored"),
+        pytest.param({}, {"rules": [{"path": "/items/*", "ttl": 60}]}, id="a rule"),
+        pytest.param({}, {"default_ttl_s": 60}, id="a default lifetime"),
+    ],
+)
+def test_where_answers_are_stored_the_others_wait_as_long_as_it_takes(
+    headers, options, monkeypatch
+):
+    monkeypatch.setattr("perf_middleware.caching.middleware.UNPROVEN_WAIT_S", 0.001)
+
+    async def act():
+        app, inside, gate = gated(headers)
+        layer = cached(app, **options)
+        if headers:
+            await ask(layer, "/items/first")
+        async with anyio.create_task_group() as tasks:
+            for client in [Client("/items/5") for _ in range(5)]:
+                tasks.start_soon(client.ask, layer)
+            await anyio.sleep(0.05)
+            gate.set()
+        assert inside.count("/items/5") == 1
+
+    run(act)
+
+
+def test_a_follower_whom_the_rule_keeps_out_is_kept_out():
+    calls = []
+
+    async def act():
+        gate = anyio.Event()
+
+        @cache_response(
+            ttl=60, key=lambda scope: None if scope["headers"][-1][0] == b"x-preview" else "k"
+        )
+        async def page(request):
+            calls.append(1)
+            await gate.wait()
+            return PlainTextResponse("preview" if "x-preview" in request.headers else "page")
+
+        layer = cached(Starlette(routes=[Route("/", page)]))
+        clients = [Client(), Client("/", (b"x-preview", b"1"))]
+        await burst(layer, clients, open_gate=gate)
+        assert clients[1].verdict == 'fwd=bypass; detail="cache_response; rule"'
+        assert layer.cache.store.responses == 1
+        assert (await ask(layer)).body == b"page"
+
+    run(act)
+
+
+def test_an_app_whose_client_left_is_told_as_soon_as_nobody_else_waits():
+    async def act():
+        told = anyio.Event()
+
+        async def app(scope, receive, send):
+            await receive()
+            while (await receive())["type"] != "http.disconnect":
+                continue
+            told.set()
+
+        layer = cached(app, collapse_wait_s=0.05, outlive_s=60)
+        first = Client()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(first.ask, layer)
+            await settle(5)
+            with anyio.move_on_after(0.02):
+                second = Client()
+                tasks.start_soon(second.ask, layer)
+                await settle(5)
+                first.leave()
+                await anyio.sleep(1)
+            assert not told.is_set()
+            with anyio.fail_after(5):
+                await told.wait()
+            tasks.cancel_scope.cancel()
 
     run(act)

@@ -153,7 +153,6 @@ def test_everything_is_everything():
         pytest.param({"soft": True}, id="soft alone"),
         pytest.param({"url": "/a", "everything": True}, id="two"),
         pytest.param({"url": "/a", "pattern": "/a"}, id="two others"),
-        pytest.param({"tags": []}, id="no tags"),
         pytest.param({"url": ""}, id="an empty url"),
         pytest.param({"url": "items/5"}, id="no path"),
         pytest.param({"url": "ftp://example.test/a"}, id="another scheme"),
@@ -392,5 +391,81 @@ def test_a_hook_that_raises_harms_nobody(caplog):
 
 
 def test_hooks_are_for_what_happens_here_alone():
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="there are store, hit, invalidate"):
         cached(App()).cache.on("miss", print)
+
+
+def test_a_purge_of_no_tags_is_one_of_nothing():
+    async def act():
+        layer = await filled("/a")
+        assert await layer.cache.purge(tags=[]) == 0
+        assert layer.cache.store.responses == 1
+
+    run(act)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        {"tags": 5},
+        {"tags": [5]},
+        {"tags": b"a"},
+        {"tags": {"a": 1}},
+        {"url": b"/a"},
+        {"pattern": 5},
+    ],
+    ids=repr,
+)
+def test_a_purge_of_what_is_no_text_is_refused(use):
+    async def act():
+        layer = await filled("/a")
+        with pytest.raises(TypeError, match="text"):
+            await layer.cache.purge(**use)
+
+    run(act)
+
+
+def test_a_pattern_with_a_query_is_refused():
+    async def act():
+        layer = await filled("/a")
+        with pytest.raises(ValueError, match="paths alone"):
+            await layer.cache.purge(pattern="/a?page=*")
+
+    run(act)
+
+
+@pytest.mark.parametrize("url", ["/items/5", "/api/items/5", "http://example.test/api/items/5"])
+def test_an_app_below_a_root_path_is_purged_by_its_own_paths_and_by_those_of_clients(url):
+    async def act():
+        rules = [{"path": "/items/{id}", "ttl": 60, "tags": "item:{id}"}]
+        app = App((b"content-type", b"text/plain"))
+        layer = cached(app, rules=rules)
+
+        async def served():
+            return verdict(await ask(layer, "/api/items/5", root_path="/api"))
+
+        assert [await served(), await served()] == [
+            'fwd=uri-miss; stored; detail="/items/{id}"', 'hit; ttl=60; detail="/items/{id}"',
+        ]  # fmt: skip
+        told = await layer.cache.explain(url)
+        assert len(told["stored"]) == 1
+        assert await layer.cache.purge(url=url) == 1
+        await served()
+        assert await layer.cache.purge(pattern="/items/*") == 1
+        await served()
+        assert await layer.cache.purge(tags="item:5") == 1
+
+    run(act)
+
+
+def test_a_write_below_a_root_path_invalidates_what_it_and_its_location_name():
+    async def act():
+        app = App()
+        layer = cached(app)
+        for path in ("/api/items/5", "/api/items"):
+            await ask(layer, path, root_path="/api")
+        app.headers = [(b"location", b"/api/items/5")]
+        await ask(layer, "/api/items", method="POST", root_path="/api")
+        assert layer.cache.store.responses == 0
+
+    run(act)

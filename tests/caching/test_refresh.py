@@ -608,3 +608,177 @@ def test_a_mounted_file_app_inside_starlette_is_refreshed_too(tmp_path):
         assert layer.cache.status()["revalidated"] == 1
 
     run(act)
+
+
+# --- what a whole answer to a validation says -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        pytest.param(404, [(b"cache-control", b"no-store")], id="gone"),
+        pytest.param(200, [(b"cache-control", b"no-store")], id="not to be stored any more"),
+        pytest.param(200, [(b"cache-control", b"private, max-age=60")], id="private now"),
+        pytest.param(404, [], id="gone, and nothing said of it"),
+    ],
+)
+@pytest.mark.parametrize("first", [REVALIDATE, IF_ERROR], ids=["behind a hit", "before an answer"])
+def test_what_the_app_has_answered_anew_is_never_answered_as_of_old(first, status, headers):
+    async def act():
+        app = App(first, body=b"old")
+        layer = cached(app)
+        await ask(layer)
+        layer.cache.clock.pass_s(20)
+        app.status, app.headers, app.parts = status, headers, [b"new"]
+        await ask(layer)
+        assert (await ask(layer)).body == b"new"
+        app.status = 503
+        assert (await ask(layer)).status == 503
+        assert layer.cache.store.responses == 0
+
+    run(act)
+
+
+def test_a_failure_leaves_what_is_stored():
+    async def act():
+        app = App(IF_ERROR, body=b"old")
+        layer = cached(app)
+        await ask(layer)
+        layer.cache.clock.pass_s(200)  # too long for it to stand in
+        app.status, app.headers = 503, []
+        assert (await ask(layer)).status == 503
+        assert layer.cache.store.responses == 1
+
+    run(act)
+
+
+@pytest.mark.parametrize("directive", [b"only-if-cached", b"no-store"])
+def test_who_wants_nothing_asked_or_stored_has_nothing_refreshed(directive):
+    async def act():
+        app = App(REVALIDATE, body=b"old")
+        layer = cached(app)
+        await ask(layer)
+        layer.cache.clock.pass_s(20)
+        answer = await ask(layer, "/", (b"cache-control", directive))
+        assert (answer.body, app.calls) == (b"old", 1)
+
+    run(act)
+
+
+def test_the_second_call_after_a_foreign_304_hears_that_its_client_left():
+    async def act():
+        heard = anyio.Event()
+
+        async def app(scope, receive, send):
+            if any(name == b"if-none-match" for name, _ in scope["headers"]):
+                await say(send, (b"etag", b'"other"'), status=304, body=b"")
+            elif clock.us > 30 * 1_000_000:
+                await send(start())
+                while (await receive())["type"] != "http.disconnect":
+                    continue
+                heard.set()
+            else:
+                await say(send, MAX_AGE, ETAG)
+
+        clock = Clock()
+        layer = cached(app, clock)
+        await ask(layer)
+        clock.pass_s(100)
+        client = Client()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.ask, layer)
+            await settle()
+            client.leave()
+            with anyio.fail_after(5):
+                await heard.wait()
+
+    run(act)
+
+
+def test_a_foreign_304_drops_only_what_it_was_asked_about():
+    async def act():
+        gate = anyio.Event()
+        app = App(MAX_AGE, ETAG, body=b"old")
+        layer = cached(app)
+        await ask(layer)
+        layer.cache.clock.pass_s(100)
+        app.status, app.headers, app.parts, app.gate = 304, [(b"etag", b'"2"')], [b""], gate
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Client().ask, layer)
+            await settle()
+            await layer.cache.purge(everything=True)
+            app.status, app.headers, app.parts, app.gate = 200, [MAX_AGE], [b"new"], None
+            await ask(layer, "/", (b"cache-control", b"no-cache"))
+            app.status, app.headers, app.parts = 304, [(b"etag", b'"2"')], [b""]
+            gate.set()
+            await settle()
+            app.status, app.headers, app.parts = 200, [MAX_AGE], [b"third"]
+        assert layer.cache.store.responses == 1
+
+    run(act)
+
+
+def test_a_refresh_whose_second_call_fails_is_one_that_failed(caplog):
+    async def act():
+        async def app(scope, receive, send):
+            if clock.us < 30 * 1_000_000:
+                await say(send, REVALIDATE, ETAG)
+            elif any(name == b"if-none-match" for name, _ in scope["headers"]):
+                await say(send, (b"etag", b'"other"'), status=304, body=b"")
+            else:
+                await say(send, status=500)
+
+        clock = Clock()
+        layer = cached(app, clock)
+        await ask(layer)
+        clock.pass_s(26)
+        await ask(layer)
+        assert layer.cache.figures.background_failed == 1
+
+    run(act)
+
+
+def test_what_the_app_does_behind_a_refreshed_answer_is_not_cut_short():
+    async def act():
+        done = anyio.Event()
+
+        async def app(scope, receive, send):
+            await say(send, REVALIDATE)
+            if app_calls:
+                await anyio.sleep(0.1)  # a background task
+                done.set()
+            app_calls.append(1)
+
+        app_calls = []
+        layer = cached(app, refresh_timeout_s=0.02)
+        await ask(layer)
+        layer.cache.clock.pass_s(20)
+        await ask(layer)
+        assert done.is_set()
+        assert layer.cache.figures.background_failed == 0
+
+    run(act)
+
+
+def test_how_dear_an_answer_is_does_not_depend_on_how_slowly_its_client_reads():
+    async def act():
+        clock = Clock()
+        layer = cached(App(parts=[b"a", b"b"]), clock)
+        await Client(on_send=lambda message: clock.pass_s(30)).ask(layer)
+        (stored,) = layer.cache.store.all()
+        assert stored.produced_us == 0
+
+    run(act)
+
+
+def test_a_head_that_asks_for_nothing_to_be_stored_renews_nothing():
+    async def act():
+        app = App(MAX_AGE, ETAG)
+        layer = cached(app)
+        await ask(layer)
+        layer.cache.clock.pass_s(100)
+        app.headers = [(b"cache-control", b"max-age=6000"), ETAG]
+        await ask(layer, "/", (b"cache-control", b"no-store"), method="HEAD")
+        assert "hit" not in verdict(await ask(layer))
+
+    run(act)

@@ -59,20 +59,44 @@ def test_the_client_has_each_part_before_the_app_makes_the_next(backend, headers
     run(act, backend)
 
 
+LENGTH = (b"content-length", b"5")
+
+
 @pytest.mark.parametrize(
-    "parts", [[b"hello"], [b"he", b"llo"], [b"hello", b""]], ids=["one part", "two", "an empty end"]
+    ("headers", "parts", "stored_at_each"),
+    [
+        pytest.param([], [b"hello"], [0, 1], id="one part"),
+        pytest.param([], [b"he", b"llo"], [0, 0, 1], id="two"),
+        pytest.param([], [b"hello", b""], [0, 0, 1], id="an empty end: nobody knows before"),
+        pytest.param([LENGTH], [b"hello", b""], [0, 1, 1], id="all that was announced"),
+        pytest.param([LENGTH], [b"he", b"llo", b""], [0, 0, 1, 1], id="all of it in two"),
+        pytest.param([LENGTH], [b"", b"hello", b""], [0, 0, 1, 1], id="nothing first"),
+    ],
 )
-def test_an_answer_is_in_the_store_before_its_last_byte_reaches_the_client(parts):
+def test_an_answer_is_in_the_store_before_its_last_byte_reaches_the_client(
+    headers, parts, stored_at_each
+):
     async def act():
         stored = []
-        layer = cached(App(MAX_AGE, parts=parts))
+        layer = cached(App(MAX_AGE, *headers, parts=parts))
 
         def on_send(message):
             stored.append(layer.cache.store.responses)
 
         client = await Client(on_send=on_send).ask(layer)
         assert client.body == b"hello"
-        assert stored == [0] * len(parts) + [1]
+        assert stored == stored_at_each
+        assert_at_rest(layer.cache)
+
+    run(act)
+
+
+def test_an_answer_that_goes_on_behind_its_announced_end_is_taken_back():
+    async def act():
+        layer = cached(App(MAX_AGE, LENGTH, parts=[b"hello", b" and more", b""]))
+        await Client().ask(layer)
+        assert layer.cache.store.responses == 0
+        assert layer.cache.figures.of("unmatched").refused == {"content-length": 1}
 
     run(act)
 

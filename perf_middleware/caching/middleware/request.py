@@ -50,7 +50,7 @@ def as_it_came(scope: Scope) -> Scope:
     came = dict(scope)
     came["headers"] = list(scope["headers"])
     state = scope.get("state")
-    if state:
+    if state is not None:
         came["state"] = dict(state)
     return came
 

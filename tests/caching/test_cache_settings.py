@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from perf_middleware import ConfigurationError, Settings, SettingsError, cache_response, install
+from perf_middleware import (
+    CacheRule,
+    ConfigurationError,
+    Settings,
+    SettingsError,
+    cache_response,
+    install,
+)
 from tests.metrics.wires import hello
 
 pytestmark = pytest.mark.usefixtures("nothing_set")
@@ -36,6 +43,9 @@ def problems_of(**cache):
         ({"early_refresh": 1_000}, "cache.early_refresh", "100"),
         ({"targeted": ["cache control"]}, "cache.targeted", "cache control"),
         ({"ttl": 5}, "cache.ttl", "default_ttl"),
+        ({"default_ttl": True}, "cache.default_ttl", "no numbers of seconds"),
+        ({"rules": [{"path": "/a", "ttl": True}]}, "cache.rules", "item 1: ttl: true and false"),
+        ({"rules": [{"path": "/a?b=c"}]}, "cache.rules", "item 1: '/a?b=c' has a query"),
         ({"rules": [{"ttl": 5}]}, "cache.rules", "item 1 needs path: Pattern"),
         ({"rules": [{"path": "a"}]}, "cache.rules", "does not start with /"),
         ({"rules": [{"path": "/{a"}]}, "cache.rules", "brace"),
@@ -147,6 +157,45 @@ def test_every_option_of_the_cache_has_a_setting():
 def test_a_decorator_refuses_what_makes_no_sense_when_it_is_written(arguments, told):
     with pytest.raises(ValueError, match=told):
         cache_response(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"tags": [5]}, "tags"),
+        ({"tags": None}, "tags"),
+        ({"vary": b"accept"}, "vary"),
+        ({"query": {"page": 1}}, "query"),
+        ({"private_by": 5}, "private_by"),
+        ({"key": "tenant"}, "key"),
+        ({"tell_clients": 5}, "header value"),
+    ],
+)
+def test_a_decorator_refuses_what_is_of_the_wrong_kind(arguments, told):
+    with pytest.raises(TypeError, match=told):
+        cache_response(ttl=60, **arguments)
+
+
+def test_a_decorator_without_its_brackets_says_so():
+    with pytest.raises(TypeError, match="needs its brackets"):
+
+        @cache_response
+        def endpoint():
+            """Never decorated."""
+
+
+def test_a_bound_method_cannot_carry_a_rule_and_is_told_what_can():
+    class Shop:
+        def items(self):
+            """An endpoint."""
+
+    with pytest.raises(TypeError, match="decorate the function of a method"):
+        cache_response(ttl=60)(Shop().items)
+
+
+def test_the_field_of_an_identity_is_of_any_case_and_the_name_of_a_cookie_is_not():
+    rule = CacheRule(path="/a", private_by=["Authorization", "Cookie:ID"])
+    assert rule.policy().private_by == ("authorization", "cookie:ID")
 
 
 def test_a_decorated_function_stays_what_it_is():

@@ -219,8 +219,9 @@ class Forwarding:
                 # Learnt from here on.  Another endpoint may have answered this path before: by
                 # host, by method, or because the app changed its routes.
                 cache.rules.learn(request.path, own, self._route)
-                rule = own
-                if not request.take_rule(rule):
+                rule = request.rule = own
+                # Its functions are for the request as it came; now the app has written into that.
+                if (rule is not None and rule.has_functions) or not request.take_rule(rule):
                     return self._refused(message, sent, "rule")
         if not self._may_keep:
             return self._refused(message, sent, None)

@@ -6,12 +6,13 @@ which knows every case; so is a request whose client leaves while others wait fo
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.caching.decorators import policy_of
+from perf_middleware.caching.decorators import ATTRIBUTE, policy_of
 from perf_middleware.caching.judgement import NO_FRESHNESS
 from perf_middleware.caching.middleware.forwarding import Forwarding
-from perf_middleware.caching.middleware.request import CacheRequest, as_it_came
+from perf_middleware.caching.middleware.request import CacheRequest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -45,12 +46,20 @@ async def pass_on(
     sent_us = cache.clock()
     purges_seen = cache.purges.newest
     is_silent = cache.judge.is_silent
-    came = as_it_came(scope)
+    templates = cache.templates
+    # All that decides later and that a layer below may rewrite in place.
+    frozen = (
+        scope["path"], scope.get("raw_path"), scope.get("query_string", b""),
+        scope["headers"].copy(),
+    )  # fmt: skip
     whole: Forwarding | None = None
     passed = False
 
     def hand_over() -> Forwarding:
         nonlocal whole
+        came = dict(scope)
+        came["root_path"] = root_path
+        came["path"], came["raw_path"], came["query_string"], came["headers"] = frozen
         request = CacheRequest(
             scope, receive, send,
             host=host, primary=key, rule=None, ignored_cookies=cache.special.ignored_cookies,
@@ -80,10 +89,17 @@ async def pass_on(
         sent = message.get("headers")
         if type(sent) is not list or message["status"] < 200:
             return hand_over().send(message)
-        if policy_of(scope) is not None or not is_silent(dict(sent)):
+        endpoint = scope.get("endpoint")
+        may_have_rule = type(endpoint) is not FunctionType or hasattr(endpoint, ATTRIBUTE)
+        if (may_have_rule and policy_of(scope) is not None) or not is_silent(dict(sent)):
             return hand_over().send(message)
         passed = True
-        counts = cache.figures.of(cache.route_of(scope, root_path))
+        known = templates.known.get(id(scope.get("route")))
+        if known is None or "fastapi" in scope or scope.get("root_path") != root_path:
+            route = cache.route_of(scope, root_path)
+        else:
+            route = known[1]
+        counts = cache.figures.by_route.get(route) or cache.figures.of(route)
         if special is None:
             counts.misses[reason] = counts.misses.get(reason, 0) + 1
         else:

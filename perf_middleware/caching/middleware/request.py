@@ -49,9 +49,6 @@ def as_it_came(scope: Scope) -> Scope:
     """A copy that no layer below writes into: Starlette's MutableHeaders edits a scope in place."""
     came = dict(scope)
     came["headers"] = list(scope["headers"])
-    state = scope.get("state")
-    if state is not None:
-        came["state"] = dict(state)
     return came
 
 

@@ -117,7 +117,7 @@ class ResponseCache:
         self.unstorable: dict[int, str] = {}  # by the key's hash: a client may send long ones
         self.name_route: Callable[[str], None] | None = None
         self.note_part: Callable[[str, int], None] | None = None
-        self._templates = RouteTemplates()
+        self.templates = RouteTemplates()
         self._hooks: dict[Happening, list[Callable[[StoredResponse], object]]] = {
             "store": [], "hit": [], "invalidate": [],
         }  # fmt: skip
@@ -306,7 +306,7 @@ class ResponseCache:
     def route_of(self, scope: Scope, root_path: str) -> str:
         """The template of the route that the router took, as the metrics call it."""
         try:
-            return self._templates.template_of(scope, root_path)
+            return self.templates.template_of(scope, root_path)
         except Exception:  # noqa: BLE001 - what the router left cannot be read
             return UNMATCHED
 

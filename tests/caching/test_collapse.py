@@ -763,14 +763,13 @@ def test_a_follower_whom_a_rule_keeps_out_that_was_learnt_meanwhile_is_kept_out(
 
         layer = cached(Starlette(routes=[Route("/{page}", page)]))
         follower = Client("/a", (b"x-preview", b"1"))
-        async with anyio.create_task_group() as tasks:
-            async with anyio.create_task_group() as leading:
-                leading.start_soon(Client("/a").ask, layer)
-                await settle(5)
-                tasks.start_soon(follower.ask, layer)
-                await settle()
-                await ask(layer, "/b")  # the route is known from here on
-                leading.cancel_scope.cancel()
+        async with anyio.create_task_group() as tasks, anyio.create_task_group() as leading:
+            leading.start_soon(Client("/a").ask, layer)
+            await settle(5)
+            tasks.start_soon(follower.ask, layer)
+            await settle()
+            await ask(layer, "/b")  # the route is known from here on
+            leading.cancel_scope.cancel()
         assert follower.verdict == 'fwd=bypass; detail="cache_response; rule"'
         assert layer.cache.store.responses == 0
 

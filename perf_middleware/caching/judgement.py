@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from perf_middleware.caching.fields import RESPONSE_FIELDS, collect, storable_headers
 from perf_middleware.caching.freshness import (
+    HEURISTIC_STATUSES,
     date_s_of,
     directives_of,
     freshness_lifetime_s,
@@ -191,7 +192,8 @@ class Judge:
         explicit = freshness_lifetime_s(directives, lines, targeted=targeted, date_s=date_s)
         if explicit is not None:
             return explicit
-        if directives.no_cache:
+        if directives.no_cache and (directives.public or status in HEURISTIC_STATUSES):
+            # For other statuses no-cache permits nothing by itself (RFC 9111 §3).
             return 0
         if self._options.default_ttl_s is not None and status in STATUSES:
             return self._options.default_ttl_s + age_s

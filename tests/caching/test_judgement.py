@@ -85,6 +85,15 @@ def cc(value):
         pytest.param([cc(b"max-age=60")], {"now_us": 60 * S}, "already-stale",
                      id="too long on its way"),
         pytest.param([cc(b"no-cache")], {}, "already-stale", id="no-cache without a validator"),
+        *(
+            pytest.param([cc(b"no-cache"), (b"etag", b'"1"')], {"status": status}, "no-freshness",
+                         id=f"no-cache permits nothing for a {status}")
+            for status in (302, 403, 299)
+        ),
+        pytest.param([cc(b"no-cache"), (b"etag", b'"1"')], {"status": 302, "default_ttl_s": 40},
+                     "no-freshness", id="nor with a default that is for other statuses"),
+        pytest.param([(b"cdn-cache-control", b"no-cache"), (b"etag", b'"1"')], {"status": 302},
+                     "no-freshness", id="nor in a targeted field"),
         pytest.param([(b"expires", b"0")], {}, "already-stale", id="Expires: 0"),
         pytest.param([cc(b"s-maxage=0, stale-while-revalidate=60")], {}, "already-stale",
                      id="s-maxage forbids stale use"),
@@ -109,6 +118,12 @@ def test_what_may_not_be_stored_is_refused_with_a_reason(headers, said, reason):
                      id="no lifetime, with a validator to ask by"),
         pytest.param([cc(b"no-cache"), (b"last-modified", date(0))], {}, 0,
                      id="no-cache, with a validator"),
+        pytest.param([cc(b"no-cache"), (b"etag", b'"1"')], {"status": 404}, 0,
+                     id="no-cache, of a status that is cacheable by default"),
+        pytest.param([cc(b"no-cache, public"), (b"etag", b'"1"')], {"status": 302}, 0,
+                     id="no-cache, of a status that only public makes cacheable"),
+        pytest.param([cc(b"no-cache, max-age=9"), (b"etag", b'"1"')], {"status": 302}, 9,
+                     id="no-cache beside a lifetime"),
         pytest.param([cc(b"max-age=0, stale-while-revalidate=60")], {}, 0,
                      id="no lifetime, with leave to be stale"),
         pytest.param([cc(b"max-age=0, stale-if-error=60")], {}, 0, id="the same for errors"),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from perf_middleware.caching.figures import RouteCounts
 from perf_middleware.caching.syntax.etags import parse_etag
+from perf_middleware.caching.syntax.structured import parse_string_list
 
 if TYPE_CHECKING:
     from perf_middleware.caching.cache_status import CacheStatus
@@ -60,15 +61,16 @@ class Lifetimes:
 class StoredResponse:
     """One complete response of the app, as hits send it.
 
-    `headers` are the stored fields, `lines` the app's own words about caching.
+    `headers` are the stored fields, `lines` the app's own words about caching.  `tags` are those of
+    its rule, and behind them the groups that its `lines` name.
     """
 
     __slots__ = (
         "body", "born_us", "counts", "early_from_us", "etag", "fresh_until_us", "headers", "hits",
         "initial_age_us", "key", "last_modified", "lifetimes", "lines", "not_modified_headers",
-        "primary", "produced_us", "refresh_from_us", "route", "rule", "rule_name", "shown_age_s",
-        "size_bytes", "status", "stored_us", "tags", "tail", "target", "usable_if_error_us",
-        "usable_until_us", "vary",
+        "primary", "produced_us", "received_s", "refresh_from_us", "route", "rule", "rule_name",
+        "shown_age_s", "size_bytes", "status", "stored_us", "tags", "tail", "target",
+        "usable_if_error_us", "usable_until_us", "vary",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +105,7 @@ class StoredResponse:
         self.hits = 0
         self.counts = _UNCOUNTED
         self.produced_us = produced_us
+        self.received_s: int | None = None  # Unix time of its head, once it is in a store
         self._set_headers(headers, lines)
         self._set_times(lifetimes, initial_age_us, now_us)
 
@@ -188,6 +191,11 @@ class StoredResponse:
         """Whether its target stands for every query: its rule chose the parameters that count."""
         return self.rule is not None and self.rule.query is not None
 
+    def tags_with(self, lines: Lines) -> tuple[str, ...]:
+        """Its tags, with the groups of `lines` in place of those that it is in now."""
+        own = len(self.tags) - len(groups_of(self.lines))
+        return self.tags[:own] + groups_of(lines)
+
     def make_stale(self, now_us: int) -> None:
         """A soft purge: from now on only for those who may have it stale."""
         self.fresh_until_us = self.early_from_us = min(self.fresh_until_us, now_us)
@@ -209,9 +217,16 @@ class StoredResponse:
         A new one: others may be sending this one right now.
         """
         other = copy(self)
+        other.tags = self.tags_with(lines)
         other._set_headers(headers, lines)  # noqa: SLF001
         other._set_times(lifetimes, initial_age_us, now_us)  # noqa: SLF001
         return other
+
+
+def groups_of(lines: Lines) -> tuple[str, ...]:
+    """The names in Cache-Groups; none where the field is no list of strings (RFC 9875 §2)."""
+    values = lines.get(b"cache-groups")
+    return tuple(parse_string_list(values) or ()) if values else ()
 
 
 def lifetimes_of(

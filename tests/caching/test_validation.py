@@ -66,6 +66,7 @@ def test_if_none_match_compares_weakly(etag, if_none_match, expected):
         pytest.param(None, THEN, [THEN], True, id="Date without Last-Modified"),
         pytest.param(None, THEN, [OLD], False, id="Date is later"),
         pytest.param(None, None, [THEN], False, id="nothing to compare with"),
+        pytest.param(None, b"broken", [THEN], False, id="nor with a broken Date"),
         pytest.param(b"broken", THEN, [THEN], False, id="a broken Last-Modified"),
         pytest.param(THEN, None, [b"broken"], False, id="no date"),
         pytest.param(THEN, None, [b""], False, id="empty"),
@@ -82,6 +83,26 @@ def test_if_none_match_compares_weakly(etag, if_none_match, expected):
 def test_if_modified_since_compares_dates(modified, dated, since, expected):
     stored = stored_with(modified=modified, dated=dated)
     assert not_modified(stored, if_modified_since=since) is expected
+
+
+@pytest.mark.parametrize(
+    ("modified", "dated", "since", "expected"),
+    [
+        pytest.param(None, None, THEN, True, id="received then"),
+        pytest.param(None, None, LATER, True, id="received before"),
+        pytest.param(None, None, OLD, False, id="received since"),
+        pytest.param(None, LATER, THEN, False, id="its Date counts before"),
+        pytest.param(None, b"broken", THEN, True, id="a broken Date is none"),
+        pytest.param(LATER, None, THEN, False, id="Last-Modified counts first"),
+        pytest.param(b"broken", None, THEN, False, id="also a broken one"),
+    ],
+)
+def test_without_any_date_if_modified_since_is_compared_with_the_receipt(
+    modified, dated, since, expected
+):
+    stored = stored_with(modified=modified, dated=dated)
+    stored.received_s = NOW_S - 100
+    assert not_modified(stored, if_modified_since=[since]) is expected
 
 
 @pytest.mark.parametrize(

@@ -21,23 +21,23 @@ from perf_middleware.caching.fields import collect
 from perf_middleware.caching.figures import CacheFigures
 from perf_middleware.caching.invalidation import (
     TEXT,
+    origin_of,
     path_of,
     pointed_targets,
     target_of,
     target_of_url,
 )
-from perf_middleware.caching.judgement import Judge, Keep
+from perf_middleware.caching.judgement import Judge
 from perf_middleware.caching.options import CacheOptions
 from perf_middleware.caching.purges import Concerns, PurgeLog, concerning
 from perf_middleware.caching.rules import CachePolicy, PathPattern, RuleBook
+from perf_middleware.caching.runtime.confirming import confirmed
 from perf_middleware.caching.runtime.explain import explain, scope_of
 from perf_middleware.caching.runtime.flights import Flights
 from perf_middleware.caching.special import SpecialFields
-from perf_middleware.caching.stored import US_PER_S, Lifetimes
+from perf_middleware.caching.stored import US_PER_S
 from perf_middleware.caching.stores.memory import MemoryStore
-from perf_middleware.caching.syntax.dates import format_http_date
 from perf_middleware.caching.syntax.structured import parse_string_list
-from perf_middleware.caching.validation import OF_THE_BODY, updated_headers
 from perf_middleware.clock import monotonic_us
 from perf_middleware.route_templates import UNMATCHED, RouteTemplates
 
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perf_middleware.caching")
 
 Happening = Literal["store", "hit", "invalidate"]
-NEVER_STORED: Final = frozenset({b"age", b"cache-status", b"set-cookie"})
 _POINTERS: Final = frozenset({b"location", b"content-location", b"cache-group-invalidation"})
 EARLY_WINDOW: Final = 7  # times what it takes to make; a draw beyond has a chance below 1 in 1,000
 PURGED_AT_ONCE: Final = 250  # about 3 ms
@@ -112,6 +111,7 @@ class ResponseCache:
         self.name_route: Callable[[str], None] | None = None
         self.note_part: Callable[[str, int], None] | None = None
         self._templates = RouteTemplates()
+        self._naming_failed = False  # told in the log, once
         self._hooks: dict[Happening, list[Callable[[StoredResponse], object]]] = {
             "store": [], "hit": [], "invalidate": [],
         }  # fmt: skip
@@ -143,7 +143,8 @@ class ResponseCache:
         if pattern is not None:
             return await self._purge_matching(PathPattern.of(pattern), soft=soft)
         if tags:
-            self._note_tags(tags)
+            wanted = frozenset(tags)
+            self.purges.note(lambda _target, own: not wanted.isdisjoint(own))
             return await self._purge(
                 [key for tag in tags for key in self.store.keys(tag)], soft=soft
             )
@@ -196,6 +197,8 @@ class ResponseCache:
             return False
         counts = stored.counts = self.figures.of(stored.route)
         self._set_early(stored)
+        since_s = (self.clock() - stored.stored_us) // US_PER_S
+        stored.received_s = int(self.wall_s()) - since_s
         counts.stored += 1
         counts.stored_bytes += len(stored.body)
         self.unstorable.pop(hash(stored.primary), None)
@@ -211,52 +214,13 @@ class ResponseCache:
         *,
         purges_seen: int,
     ) -> tuple[StoredResponse, bool]:
-        """`stored` with the fields of an answer that confirms it (RFC 9111 §4.3.4).
+        """`stored` with the fields of an answer that confirms it, and whether it is in the store.
 
-        And whether it is in the store: not where the answer says that it may not be kept, or where
-        another took its place, or a purge came, since purge number `purges_seen`; it is good for
-        the one request then.
+        The second is False where it is good for the one request alone.
         """
-        now_us = self.clock()
-        wall_us = int(self.wall_s() * US_PER_S)
-        rule = request.rule
-        # Its own age and date began with the old answer.
-        own = {name: at for name, at in stored.lines.items() if name not in {b"age", b"date"}}
-        own |= {name: at for name, at in lines.items() if name not in OF_THE_BODY}
-        own.pop(b"connection", None)  # the confirming answer's: of that one's fields alone
-        verdict = self.judge.judge(
-            stored.status,
-            own,
-            credentials=request.credentials,
-            no_store=False,
-            sent_us=request.sent_us,
-            rule=rule,
-            now_us=now_us,
-            wall_us=wall_us,
-        )
-        newer = list(sent)
-        if b"date" not in lines and any(name == b"date" for name, _ in stored.headers):
-            newer.append((b"date", format_http_date(wall_us // US_PER_S)))
-        is_newest = self.store.holds(stored) and not self.purges.since(
-            purges_seen, stored.target, stored.tags
-        )
-        if not isinstance(verdict, Keep) or not set(verdict.vary).issubset(stored.vary):
-            # Good for this one answer: the app has said so, and that it is the last.
-            if is_newest:
-                self.store.drop(stored.key)
-            headers = updated_headers(stored.headers, newer, without=NEVER_STORED)
-            lifetimes = Lifetimes(fresh_s=0, may_be_stale=False, must_validate=True)
-            return stored.confirmed(headers, own, lifetimes, initial_age_us=0, now_us=now_us), False
-        merged = updated_headers(stored.headers, newer, without=verdict.without)
-        confirmed = stored.confirmed(
-            verdict.headers(merged, None if rule is None else rule.tell_clients),
-            own,
-            verdict.lifetimes,
-            initial_age_us=verdict.initial_age_us,
-            now_us=now_us,
-        )
-        self._set_early(confirmed)
-        return confirmed, is_newest and self.store.put(confirmed, now_us=now_us)
+        renewed, may_keep = confirmed(self, stored, sent, lines, request, purges_seen=purges_seen)
+        self._set_early(renewed)
+        return renewed, may_keep and self.store.put(renewed, now_us=self.clock())
 
     def forward_fields(
         self,
@@ -290,7 +254,10 @@ class ResponseCache:
         """The template of the route that the router took, as the metrics call it."""
         try:
             return self._templates.template_of(scope, root_path)
-        except Exception:  # noqa: BLE001 - what the router left cannot be read
+        except Exception:
+            if not self._naming_failed:
+                self._naming_failed = True
+                logger.exception("a request's route could not be named; it counts as unmatched")
             return UNMATCHED
 
     def written(self, scope: Scope, host: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -306,7 +273,7 @@ class ResponseCache:
         self.invalidate_targets(targets)
         groups = lines.get(b"cache-group-invalidation")
         if groups:
-            self.invalidate_tags(parse_string_list(groups) or ())
+            self._invalidate_groups(parse_string_list(groups) or (), origin=origin_of(targets[0]))
 
     def _set_early(self, stored: StoredResponse) -> None:
         window_us = int(stored.produced_us * self.options.early_refresh * EARLY_WINDOW)
@@ -329,16 +296,25 @@ class ResponseCache:
             count += self._invalidate(found, soft=soft)
         return count
 
-    def invalidate_tags(self, tags: Sequence[str], *, soft: bool = False) -> int:
-        self._note_tags(tags)
-        found = {entry.key: entry for tag in tags for entry in self.store.of_tag(tag)}
-        return self._invalidate(found.values(), soft=soft)
+    def _invalidate_groups(self, groups: Sequence[str], *, origin: bytes) -> None:
+        """Invalidate what is in one of these groups of `origin`.
 
-    def _note_tags(self, tags: Sequence[str]) -> None:
-        wanted = frozenset(tags)
-        self.purges.note(lambda _target, own: not wanted.isdisjoint(own))
+        A group's name means nothing to other origins (RFC 9875 §2).
+        """
+        wanted = frozenset(groups)
+        self.purges.note(
+            lambda target, tags: not wanted.isdisjoint(tags) and origin_of(target) == origin
+        )
+        found = {
+            entry.key: entry
+            for group in groups
+            for entry in self.store.of_tag(group)
+            if origin_of(entry.target) == origin
+        }
+        self._invalidate(found.values(), soft=False)
 
     def tell(self, happening: Happening, stored: StoredResponse) -> None:
+        """Call every hook of `happening`; one that raises is logged and harms nothing else."""
         for hook in self._hooks[happening]:
             try:
                 hook(stored)

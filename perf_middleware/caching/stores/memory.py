@@ -12,7 +12,7 @@ from perf_middleware.caching.eviction import BoundedCache
 from perf_middleware.caching.expiry import Expiry
 from perf_middleware.caching.invalidation import path_of
 from perf_middleware.caching.stored import StoredResponse
-from perf_middleware.caching.variants import Variants, united
+from perf_middleware.caching.variants import Variants, names_in, united
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -80,41 +80,46 @@ class MemoryStore:
             return None
         if not both:
             return primary
-        if isinstance(record, Variants) and both == known:
-            return record.key_for(fields)
-        record = Variants(primary, both)
-        key = record.key_for(fields)
-        if key is None:
-            return None
-        self.drop(primary)
-        return key if self._entries.put(primary, record, record.size_bytes) else None
+        if not isinstance(record, Variants) or both != known:
+            record = Variants(primary, both)
+        return record.key_for(fields)
 
     def put(self, stored: StoredResponse, *, now_us: int) -> bool:
-        """Keep `stored`, in place of what was under its key; False where it finds no room."""
-        key, primary = stored.key, stored.primary
-        record: Variants | None = None
-        if key != primary:
-            found = self._entries.peek(primary)
-            if not isinstance(found, Variants) or not found.tells_apart(stored.vary):
-                return False  # it was let go meanwhile: no way leads to this key, or not for this
-            record = found
+        """Keep `stored`, in place of what was under its key; False where it finds no room.
+
+        Once it is in, its URL is told apart by the fields in its key (`key_of`): what was kept
+        under fewer goes.  False too where they are fewer than those of a response that came before.
+        """
         self.expire(now_us)
-        if record is not None:
+        key, primary = stored.key, stored.primary
+        names = names_in(key, primary)
+        known = self._entries.peek(primary)
+        record = known if isinstance(known, Variants) else None
+        if record is not None and not set(record.names).issubset(names):
+            return False  # no way leads to this key any more
+        if record is not None and record.names == names:
             record.keys.add(key)  # not empty now: it stays, whatever has to make room
-            if primary not in self._entries:  # it went with the last of its variants
-                self._entries.put(primary, record, record.size_bytes)
+        else:
+            record = Variants(primary, names) if names else None
         old = self._entries.peek(key)
         if isinstance(old, StoredResponse):
             self._unlink(old)
-        elif old is not None:
-            self.drop(key)  # its variants would be out of reach
         if not self._entries.put(key, stored, stored.size_bytes) or key not in self._entries:
             self._forget(key, stored)  # making room may have taken its record, and it with that
             return False
         self._link(stored)
         if record is not None:
-            self._entries.put(primary, record, record.size_bytes)
+            record.keys.add(key)
+            self._lead_by(record, primary, key)
         return key in self._entries
+
+    def _lead_by(self, record: Variants, primary: bytes, key: bytes) -> None:
+        """Let `record`, which leads to `key`, be what is found under `primary`."""
+        known = self._entries.peek(primary)
+        if known is not None and known is not record:
+            self.drop(primary)
+        if not self._entries.put(primary, record, record.size_bytes):
+            self.drop(key)  # no way leads to it
 
     def holds(self, stored: StoredResponse) -> bool:
         """Whether `stored` is what is kept under its key, and not a newer one."""

@@ -142,23 +142,58 @@ def test_a_variant_that_comes_back_under_another_record_is_not_taken_for_one_of_
     assert store.of_path(b"/a") == [store.select(URL, {b"x-unit": [b"km"]})]
 
 
-def test_a_variant_that_comes_back_to_no_record_is_out_of_reach_and_not_kept():
+def test_a_variant_that_comes_back_to_no_record_brings_its_record_back():
     store = empty()
     german = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"de"]})
     store.drop(URL)
-    assert not store.put(german, now_us=0)
+    assert store.put(german, now_us=0)
+    assert store.select(URL, {LANGUAGE: [b"de"]}) is german
+    assert store.drop(URL)
     assert is_bare(store)
 
 
-def test_a_response_that_comes_back_in_place_of_variants_leaves_none_behind():
-    """Its validation took so long that its URL has variants now."""
+@pytest.mark.parametrize("names", [(), (LANGUAGE,)], ids=["no field", "fewer fields"])
+def test_a_response_that_comes_back_under_fewer_fields_is_refused_and_takes_nothing_away(names):
+    """Its validation took so long that its URL varies by more now."""
     store = empty()
-    old = keep(store)
-    for language in (b"de", b"en"):
-        keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [language]}, tags=("t",))
-    assert store.put(old, now_us=0)
-    assert store.all() == [old]
-    assert store.of_tag("t") == []
+    old = keep(store, vary=names, fields={LANGUAGE: [b"fr"]})
+    languages = [
+        keep(store, vary=(LANGUAGE, ENCODING), fields={LANGUAGE: [language]}, tags=("t",))
+        for language in (b"de", b"en")
+    ]
+    assert not store.put(old, now_us=0)
+    assert sorted(store.all(), key=lambda each: each.key) == languages
+    assert len(store.of_tag("t")) == 2
+
+
+def test_looking_for_a_key_leaves_nothing_behind():
+    store = empty()
+    for number in range(100):
+        assert store.key_of(b"http://h/%d" % number, (LANGUAGE,), {LANGUAGE: [b"de"]})
+    assert is_bare(store)
+    stored = keep(store)
+    for names in ((LANGUAGE,), (ENCODING,), (LANGUAGE, b"x")):
+        store.key_of(URL, names, {})
+    assert store.all() == [stored]
+    german = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"de"]})
+    size_bytes = store.size_bytes
+    store.key_of(URL, (ENCODING,), {ENCODING: [b"br"]})
+    assert store.all() == [german]
+    assert store.size_bytes == size_bytes
+
+
+@pytest.mark.parametrize("body_bytes", [20_000, 12_000], ids=["larger than all", "a large part"])
+@pytest.mark.parametrize("vary", [(), (LANGUAGE,)], ids=["a whole URL", "a variant"])
+def test_a_refused_response_that_varies_by_more_takes_nothing_away(body_bytes, vary):
+    store = empty(bytes_max=20_000)
+    fields = {LANGUAGE: [b"de"]}
+    stored = keep(store, vary=vary, fields=fields, tags=("t",))
+    for number in range(6):
+        keep(store, b"/%d" % number)
+    size_bytes, count = store.size_bytes, len(store)
+    assert keep(store, vary=(ENCODING,), fields=fields, body=b"x" * body_bytes) is None
+    assert store.select(URL, fields) is stored
+    assert (store.size_bytes, len(store)) == (size_bytes, count)
 
 
 def test_it_knows_whether_another_took_a_response_s_place():
@@ -282,13 +317,13 @@ def test_the_only_variant_may_expire_as_the_next_one_comes():
 
 
 def test_what_has_to_make_room_leaves_no_trace():
-    store = empty(bytes_max=40_000)
+    store = empty(bytes_max=80_000)
     for number in range(200):
         keep(store, b"/%d" % number, body=b"x" * 500, tags=(f"t{number}", "all"),
              vary=(LANGUAGE,) if number % 2 else ())  # fmt: skip
     found = store.all()
     assert store.evictions
-    assert store.size_bytes <= 40_000
+    assert store.size_bytes <= 80_000
     assert {stored.key for stored in store.of_tag("all")} == {stored.key for stored in found}
     assert len(store._by_tag) == len(found) + 1
     assert len(store._by_path) == len(store._expiry) == len(found)

@@ -2,8 +2,10 @@
 
 import logging
 
+import anyio
 import pytest
 
+from perf_middleware.caching.runtime import PURGED_AT_ONCE
 from tests.caching.stage import (
     MAX_AGE,
     App,
@@ -456,6 +458,53 @@ def test_a_confirmation_into_a_group_that_was_purged_meanwhile_is_not_kept():
         app.headers = [*CONFIRMED, (b"cache-groups", b'"new"')]
         await ask(layer, "/a")
         assert verdict(await ask(layer, "/a")) == "fwd=stale; fwd-status=304"
+
+    run(act)
+
+
+async def crowded(count, **options):
+    layer = cached(App(), **options)
+    for number in range(count):
+        await ask(layer, f"/{number}")
+    return layer
+
+
+def test_a_purge_of_everything_lets_others_work_in_between_and_spares_what_they_store():
+    async def act():
+        layer = await crowded(4 * PURGED_AT_ONCE)
+        cache = layer.cache
+        heard, turns = [], []
+        cache.on("invalidate", lambda stored: heard.append(stored.target))
+
+        async def store_meanwhile():
+            while len(heard) < 4 * PURGED_AT_ONCE:
+                turns.append(len(heard))
+                answer = await ask(layer, f"/{len(turns)}")
+                assert "fwd=uri-miss; stored" in answer.header("cache-status")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(store_meanwhile)
+            assert await cache.purge(everything=True) == 4 * PURGED_AT_ONCE
+        assert len(set(turns)) > 1
+        assert len(heard) == len(set(heard)) == cache.figures.invalidated == 4 * PURGED_AT_ONCE
+        assert cache.store.responses == len(left(layer)) == len(turns)
+        assert cache.store.size_bytes == sum(each.size_bytes for each in cache.store.all())
+        for number in range(len(turns)):
+            assert "hit" in verdict(await ask(layer, f"/{number + 1}"))
+
+    run(act)
+
+
+def test_a_purge_of_everything_is_finished_by_whom_it_was_begun():
+    async def act():
+        layer = await crowded(3 * PURGED_AT_ONCE)
+        heard = []
+        layer.cache.on("invalidate", heard.append)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await layer.cache.purge(everything=True)
+        assert len(heard) == layer.cache.figures.invalidated == 3 * PURGED_AT_ONCE
+        assert layer.cache.store.size_bytes == 0
 
     run(act)
 

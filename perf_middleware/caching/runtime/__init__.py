@@ -151,12 +151,7 @@ class ResponseCache:
         self.purges.note(lambda _target, _tags: True)
         if soft:
             return await self._purge(self.store.keys(), soft=True)
-        gone = self.store.all() if self._hooks["invalidate"] else []
-        count = self.store.clear()
-        self.figures.invalidated += count
-        for stored in gone:
-            self.tell("invalidate", stored)
-        return count
+        return await self._purge_everything()
 
     async def explain(
         self,
@@ -343,6 +338,17 @@ class ResponseCache:
                 if concerns is not None:
                     found = [entry for entry in found if concerns(entry.target, entry.tags)]
                 count += self._invalidate(found, soft=soft)
+        return count
+
+    async def _purge_everything(self) -> int:
+        """Nothing is stored from the first step on; it is freed in slices, as in `_purge`."""
+        count, gone = self.store.clear()
+        self.figures.invalidated += count
+        with anyio.CancelScope(shield=True):
+            for number, stored in enumerate(gone, 1):
+                self.tell("invalidate", stored)
+                if number % PURGED_AT_ONCE == 0:
+                    await anyio.lowlevel.checkpoint()
         return count
 
     def _invalidate(self, found: Iterable[StoredResponse], *, soft: bool) -> int:

@@ -15,7 +15,7 @@ from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.variants import Variants, names_in, united
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 N = TypeVar("N", bytes, str)
 EXPIRED_AT_ONCE_MAX = 32  # at each store: more than come in, and no stall
@@ -151,14 +151,16 @@ class MemoryStore:
     def all(self) -> list[StoredResponse]:
         return self.stored(self._entries.keys())
 
-    def clear(self) -> int:
-        """Let go of everything; how many stored responses there were."""
+    def clear(self) -> tuple[int, Iterator[StoredResponse]]:
+        """Let go of everything in one step: how many stored responses there were, and which.
+
+        Each is freed as the next is taken: that of many takes its time.
+        """
         count, self.responses = self.responses, 0
-        self._entries.clear()
-        self._by_path.clear()
-        self._by_tag.clear()
+        gone = _without_indexes(self._entries.clear(), self._by_path, self._by_tag)
+        self._by_path, self._by_tag = {}, {}
         self._expiry.clear()
-        return count
+        return count, gone
 
     def expire(self, now_us: int) -> None:
         """Let go of some that nobody may use any more; a bounded number at each call."""
@@ -202,6 +204,18 @@ class MemoryStore:
             return
         for variant in list(found.keys):
             self.drop(variant)
+
+
+def _without_indexes(
+    taken: Iterable[Found], by_path: dict[bytes, set[bytes]], by_tag: dict[str, set[bytes]]
+) -> Iterator[StoredResponse]:
+    """The stored responses among `taken`, their places in the indexes freed beside them."""
+    for found in taken:
+        if isinstance(found, StoredResponse):
+            by_path.pop(path_of(found.target), None)
+            for tag in found.tags:
+                by_tag.pop(tag, None)
+            yield found
 
 
 def _discard(

@@ -255,8 +255,12 @@ def test_clearing_tells_how_many_there_were():
     for language in (b"de", b"en"):
         keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [language]}, tags=("t",))
     keep(store, b"/b")
-    assert store.clear() == 3
+    count, gone = store.clear()
+    assert count == 3
     assert is_bare(store)
+    later = keep(store, b"/b")
+    assert sorted(stored.target for stored in gone) == [URL, URL, b"http://h/b"]
+    assert store.all() == store.of_path(b"/b") == [later]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,6 @@ class BoundedCache(Generic[K, V]):
         self.bytes_max = bytes_max
         self.entries_max = entries_max
         self.evictions = 0  # entries that left to make room, ever
-        self.rejected = 0  # puts that were answered False, ever
         self._on_evict = on_evict
         self._miniatures = Miniatures(bytes_max=bytes_max, entries_max=entries_max)
         self._queues: TwoQueues[K, V] = TwoQueues(
@@ -105,7 +104,6 @@ class BoundedCache(Generic[K, V]):
         queues = self._queues
         entry = self._entries.get(key)
         if size_bytes > self.bytes_max:
-            self.rejected += 1
             if entry is not None:
                 queues.remove(entry)
                 self._tell([entry])
@@ -117,7 +115,6 @@ class BoundedCache(Generic[K, V]):
                 self._sample(hashed, size_bytes)
             lost = queues.insert(key, hashed, value, size_bytes)
             if lost is None:
-                self.rejected += 1
                 return False
         else:
             lost = queues.replace(entry, value, size_bytes)
@@ -152,17 +149,6 @@ class BoundedCache(Generic[K, V]):
         self._entries = self._queues.entries
         self._miniatures.clear()
         return _one_by_one(taken)
-
-    def shrink(self, share: float) -> int:
-        """Evict this share of the bytes held, what is worth least first: the bytes freed."""
-        self._note_reads()
-        before = self.size_bytes
-        kept = before - round(before * min(max(share, 0.0), 1.0))
-        lost = self._queues.make_room(self.bytes_max - kept, 0)
-        freed = before - self.size_bytes
-        self.evictions += len(lost)
-        self._tell(lost)
-        return freed
 
     def _note_reads(self) -> None:
         read = self._queues.read

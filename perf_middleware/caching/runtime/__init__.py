@@ -367,6 +367,7 @@ class ResponseCache:
     # --- what operators see ---------------------------------------------------------------------
 
     def families(self) -> Iterator[Family]:
+        """The figures for /metrics; what has expired is let go of first and not counted."""
         store = self.store
         store.expire(self.clock())
         return self.figures.families(

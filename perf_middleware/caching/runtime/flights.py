@@ -38,6 +38,7 @@ class Flight:
                 self._landed.set()
 
     async def landed(self) -> None:
+        """Wait until there is an outcome."""
         if self.outcome is not None:
             return
         if self._landed is None:

@@ -33,7 +33,6 @@ class MemoryStore:
         )
         self._by_path: dict[bytes, set[bytes]] = {}
         self._by_tag: dict[str, set[bytes]] = {}
-        self.expired = 0
         self.responses = 0
         # The hot path: one call less.
         self.get: Callable[[bytes], Found | None] = self._entries.get
@@ -142,6 +141,7 @@ class MemoryStore:
         return self.stored(self._by_path.get(path, ()))
 
     def of_tag(self, tag: str) -> list[StoredResponse]:
+        """Those with this tag, of any host."""
         return self.stored(self._by_tag.get(tag, ()))
 
     def keys(self, tag: str | None = None) -> list[bytes]:
@@ -149,6 +149,7 @@ class MemoryStore:
         return self._entries.keys() if tag is None else list(self._by_tag.get(tag, ()))
 
     def all(self) -> list[StoredResponse]:
+        """Every stored response, variants too; takes as long as there are entries."""
         return self.stored(self._entries.keys())
 
     def clear(self) -> tuple[int, Iterator[StoredResponse]]:
@@ -165,8 +166,7 @@ class MemoryStore:
     def expire(self, now_us: int) -> None:
         """Let go of some that nobody may use any more; a bounded number at each call."""
         for key in self._expiry.due(now_us, EXPIRED_AT_ONCE_MAX):
-            if self.drop(key):
-                self.expired += 1
+            self.drop(key)
 
     def stored(self, keys: Iterable[bytes]) -> list[StoredResponse]:
         """Those stored responses that are there under these keys."""

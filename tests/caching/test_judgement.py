@@ -363,13 +363,36 @@ def test_nothing_is_kept_that_anything_forbids(headers, status, rule, credential
     assert verdict.lifetimes.must_validate is directives.no_cache
 
 
+any_names = st.one_of(
+    st.binary(max_size=12),
+    st.sampled_from([b"Set-Cookie", b"Connection", b"TE", b"Keep-Alive", b"AGE", b"x-hop",
+                     b"Cache-Control", b"Cache-Status"]),
+)  # fmt: skip
+any_values = st.one_of(
+    st.binary(max_size=40),
+    st.sampled_from([b"x-hop", b"max-age=9", b'private="x-hop", max-age=9', b'no-cache="te"']),
+)
+
+
 @given(
-    st.lists(st.tuples(st.binary(max_size=12), st.binary(max_size=40)), max_size=6),
+    st.lists(st.tuples(any_names, any_values), max_size=6),
     st.integers(0, 1000),
     st.frozensets(st.sampled_from(sorted(CREDENTIALS)), max_size=2),
 )
-def test_any_bytes_are_judged(headers, status, credentials):
-    for rule in (None, SHARED, policy(ttl_s=1)):
+def test_any_bytes_are_judged_and_nothing_is_left_that_must_not_be_stored(
+    headers, status, credentials
+):
+    for rule in (None, SHARED, policy(ttl_s=1), policy(ttl_s=1, shared=True)):
         verdict = judged(*headers, status=status, rule=rule, credentials=credentials)
-        if isinstance(verdict, Keep):
-            verdict.headers(headers, b"x")
+        if not isinstance(verdict, Keep):
+            continue
+        by_connection = {
+            name.strip(b" \t").lower()
+            for line in verdict.lines.get(b"connection", ())
+            for name in line.split(b",")
+            if b'"' not in line
+        }
+        for tell_clients in (None, b"x"):
+            left = {name for name, _ in verdict.headers(headers, tell_clients)}
+            assert not left & (HOP_BY_HOP | verdict.without | {b"set-cookie"})
+            assert not (left - {b"cache-control"}) & by_connection

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from perf_middleware.layer_meter import METER, OUTSIDE, LayerMeter
 from perf_middleware.metrics.middleware.exchange import CURRENT
-from perf_middleware.metrics.overhead import METER, OUTSIDE, LayerMeter, Overhead
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
+    from perf_middleware.metrics.overhead import Overhead
     from perf_middleware.perf import Perf
 
 logger = logging.getLogger("perf_middleware")

@@ -19,7 +19,8 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from perf_middleware import Perf, Settings, install, stack
-from perf_middleware.metrics.overhead import OUTSIDE, LayerMeter, Overhead
+from perf_middleware.layer_meter import OUTSIDE, LayerMeter
+from perf_middleware.metrics.overhead import Overhead
 from perf_middleware.stack import (
     FRONT_CACHE,
     METER,

@@ -14,9 +14,7 @@ from perf_middleware.caching.syntax.structured import quoted
 
 NAME: Final = b"cache-status"
 
-Forward: TypeAlias = Literal[
-    "bypass", "method", "uri-miss", "vary-miss", "miss", "request", "stale", "partial"
-]
+Forward: TypeAlias = Literal["bypass", "uri-miss", "vary-miss", "miss", "request", "stale"]
 """Why a request went on to the app (RFC 9211 §2.2)."""
 
 DETAIL_CHARS_MAX: Final = 200

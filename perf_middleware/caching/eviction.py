@@ -22,7 +22,7 @@ from perf_middleware.caching.miniatures import Miniatures
 from perf_middleware.caching.two_queues import TwoQueues
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterator
 
     from perf_middleware.caching.two_queues import Entry
 
@@ -52,7 +52,6 @@ class BoundedCache(Generic[K, V]):
         self.bytes_max = bytes_max
         self.entries_max = entries_max
         self.evictions = 0  # entries that left to make room, ever
-        self.rejected = 0  # puts that were answered False, ever
         self._on_evict = on_evict
         self._miniatures = Miniatures(bytes_max=bytes_max, entries_max=entries_max)
         self._queues: TwoQueues[K, V] = TwoQueues(
@@ -105,7 +104,6 @@ class BoundedCache(Generic[K, V]):
         queues = self._queues
         entry = self._entries.get(key)
         if size_bytes > self.bytes_max:
-            self.rejected += 1
             if entry is not None:
                 queues.remove(entry)
                 self._tell([entry])
@@ -117,7 +115,6 @@ class BoundedCache(Generic[K, V]):
                 self._sample(hashed, size_bytes)
             lost = queues.insert(key, hashed, value, size_bytes)
             if lost is None:
-                self.rejected += 1
                 return False
         else:
             lost = queues.replace(entry, value, size_bytes)
@@ -142,22 +139,16 @@ class BoundedCache(Generic[K, V]):
             queues.remember(entry.hashed)
         return entry.value
 
-    def clear(self) -> None:
-        """Take all entries out, and forget what was asked for."""
-        self._reads.clear()
-        self._queues.clear()
-        self._miniatures.clear()
+    def clear(self) -> Iterator[V]:
+        """Take all entries out in one step, and forget what was asked for: their values.
 
-    def shrink(self, share: float) -> int:
-        """Evict this share of the bytes held, what is worth least first: the bytes freed."""
-        self._note_reads()
-        before = self.size_bytes
-        kept = before - round(before * min(max(share, 0.0), 1.0))
-        lost = self._queues.make_room(self.bytes_max - kept, 0)
-        freed = before - self.size_bytes
-        self.evictions += len(lost)
-        self._tell(lost)
-        return freed
+        Each is let go as the next is taken: to free many takes its time.
+        """
+        self._reads.clear()
+        taken = self._queues.clear()
+        self._entries = self._queues.entries
+        self._miniatures.clear()
+        return _one_by_one(taken)
 
     def _note_reads(self) -> None:
         read = self._queues.read
@@ -192,3 +183,11 @@ class BoundedCache(Generic[K, V]):
                 failed = failed or error
         if failed is not None:
             raise failed
+
+
+def _one_by_one(taken: dict[K, Entry[K, V]]) -> Iterator[V]:
+    while taken:
+        _, entry = taken.popitem()
+        # The rings are cycles of references: broken here, so that no value waits for the collector.
+        entry.older = entry.newer = entry.queue
+        yield entry.value

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.caching.judgement import credentials_reason
-from perf_middleware.caching.reuse import Reuse, decide_reuse
+from perf_middleware.caching.reuse import Reuse, decide_reuse, may_refresh
+from perf_middleware.caching.stored import US_PER_S
 
 if TYPE_CHECKING:
     from perf_middleware.caching.rules import CachePolicy
@@ -21,6 +21,7 @@ WORDS = {
     Reuse.REFRESH: "stale: answered from the store, and the app is asked behind it",
     Reuse.VALIDATE: "the app is asked first",
 }
+ONLY_STORED = "504: the request wants only what is stored, and nothing stored answers it"
 
 
 def explained_entry(stored: StoredResponse, *, now_us: int) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def explained_entry(stored: StoredResponse, *, now_us: int) -> dict[str, Any]:
         "status": stored.status,
         "bytes": len(stored.body),
         "age_s": age_s,
-        "ttl_s": (stored.fresh_until_us - now_us) // 1_000_000,
+        "ttl_s": (stored.fresh_until_us - now_us) // US_PER_S,
         "stale_while_revalidate_s": stored.lifetimes.stale_while_revalidate_s,
         "stale_if_error_s": stored.lifetimes.stale_if_error_s,
         "must_validate": stored.lifetimes.must_validate,
@@ -62,21 +63,14 @@ def explained_rule(rule: CachePolicy | None) -> dict[str, Any] | None:
 
 
 def verdict_on(
-    stored: StoredResponse | None,
-    rule: CachePolicy | None,
-    directives: RequestDirectives | None,
-    credentials: frozenset[bytes],
-    *,
-    now_us: int,
+    found: StoredResponse | str, directives: RequestDirectives | None, *, now_us: int
 ) -> str:
-    """What a request with these would get, as one sentence."""
-    if rule is not None and rule.bypass:
-        return f"bypass: the rule {rule.name} says never"
-    if stored is None:
-        safe = not credentials or (rule is not None and rule.covers(credentials))
-        if not safe:
-            return f"bypass: {credentials_reason(credentials)}"
-        return "miss: nothing is stored for it; the app is asked"
-    if not stored.is_safe_for(credentials):
-        return f"bypass: {credentials_reason(credentials)}"
-    return WORDS[decide_reuse(stored, directives, now_us=now_us)]
+    """What a request with these would get, as one sentence; `found` may be why nothing was."""
+    verdict = Reuse.VALIDATE
+    if not isinstance(found, str):
+        verdict = decide_reuse(found, directives, now_us=now_us)
+    if verdict is Reuse.VALIDATE and directives is not None and directives.only_if_cached:
+        return ONLY_STORED
+    if verdict is Reuse.REFRESH and not may_refresh(directives):
+        return "stale: answered from the store"
+    return found if isinstance(found, str) else WORDS[verdict]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from perf_middleware.caching.syntax.lists import members
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 Headers: TypeAlias = "list[tuple[bytes, bytes]]"
 Lines: TypeAlias = "dict[bytes, list[bytes]]"
@@ -34,6 +34,7 @@ HOP_BY_HOP: Final = frozenset(
 )  # fmt: skip
 """What one connection says to the next: never stored (RFC 9111 §3.1, RFC 9110 §7.6.1)."""
 
+AUTHORIZATION: Final = frozenset({b"authorization"})
 CREDENTIALS: Final = frozenset(
     {
         b"authorization", b"cookie", b"proxy-authorization",
@@ -68,15 +69,6 @@ def collect(headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes]) -> 
             else:
                 lines.append(value)
     return found
-
-
-def only_line(lines: Mapping[bytes, list[bytes]], name: bytes) -> bytes | None:
-    """The value of a field that has one line; None without any, or with several that differ."""
-    values = lines.get(name)
-    if not values:
-        return None
-    first = values[0]
-    return first if len(values) == 1 or all(value == first for value in values) else None
 
 
 def storable_headers(

@@ -47,6 +47,7 @@ class CacheFigures:
         self.background_failed = 0
 
     def of(self, route: str) -> RouteCounts:
+        """The counts of a route; after ROUTES_MAX of them, those that all further ones share."""
         counts = self.by_route.get(route)
         if counts is None:
             if len(self.by_route) >= ROUTES_MAX:
@@ -81,6 +82,7 @@ class CacheFigures:
     def families(
         self, *, entries: int, size_bytes: int, bytes_max: int, evictions: int, waiting: int
     ) -> Iterator[Family]:
+        """Everything that /metrics tells of a cache with these sizes."""
         rows = [(LabelSet([("route", route)]), row) for route, row in self.by_route.items()]
 
         def per_route(name: str, text: str, of: str) -> Family:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from perf_middleware.caching.stored import US_PER_S
 from perf_middleware.caching.syntax.dates import parse_http_date
 from perf_middleware.caching.syntax.directives import (
     DELTA_SECONDS_MAX,
@@ -111,4 +112,4 @@ def initial_age_us(lines: Lines, *, date_s: int, response_us: int, delay_us: int
     values = members(lines.get(b"age", ()))
     if values:
         age_s = (parse_delta_seconds(values[0]) or 0) if values[0].isdigit() else 0
-    return max(0, response_us - date_s * 1_000_000, age_s * 1_000_000 + delay_us)
+    return max(0, response_us - date_s * US_PER_S, age_s * US_PER_S + delay_us)

@@ -48,6 +48,11 @@ def path_of(target: bytes) -> bytes:
     return b"" if at < 0 else target[at:]
 
 
+def origin_of(target: bytes) -> bytes:
+    """Scheme and host of a target."""
+    return target.removesuffix(path_of(target))
+
+
 def target_of_url(url: str, *, root: bytes = b"") -> tuple[bytes, bool]:
     """The target of a URL, and whether it is one of any host: its path and query alone.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from perf_middleware.caching.fields import RESPONSE_FIELDS, collect, storable_headers
 from perf_middleware.caching.freshness import (
+    HEURISTIC_STATUSES,
     date_s_of,
     directives_of,
     freshness_lifetime_s,
@@ -20,7 +21,11 @@ from perf_middleware.caching.freshness import (
 )
 from perf_middleware.caching.rules import NEGATIVE_STATUSES, STATUSES, CachePolicy
 from perf_middleware.caching.selection import vary_names
-from perf_middleware.caching.storability import refusal, uncovered_credentials
+from perf_middleware.caching.storability import (
+    permits_authorization,
+    refusal,
+    uncovered_credentials,
+)
 from perf_middleware.caching.stored import US_PER_S, Lifetimes, lifetimes_of
 from perf_middleware.caching.variants import united
 
@@ -46,6 +51,8 @@ class Keep:
     vary: tuple[bytes, ...]
     without: frozenset[bytes]
     lines: Lines
+    shares_authorization: bool = False
+    """Also among requests with Authorization, whichever it is."""
 
     def headers(self, sent: Iterable[tuple[bytes, bytes]], tell_clients: bytes | None) -> Headers:
         """The stored fields of an answer with the fields `sent`."""
@@ -56,6 +63,13 @@ class Keep:
         if tell_clients is not None:
             kept.append((b"cache-control", tell_clients))
         return kept
+
+
+OF_ITS_URL: Final = frozenset(
+    {"already-stale", "content-length", "event-stream", "must-understand", NO_FRESHNESS, "no-store",
+     "private", "set-cookie", "status", "too-large", "trailers", "unseen-body", "vary"}
+)  # fmt: skip
+"""Refusals that the next request for a URL will most likely meet as well."""
 
 
 class Judge:
@@ -136,15 +150,20 @@ class Judge:
         usable_s = fresh_s + max(lifetimes.stale_while_revalidate_s, lifetimes.stale_if_error_s)
         if usable_s * US_PER_S <= age_us and not has_validator:
             return "already-stale"
+        secret = directives.no_cache_fields | directives.private_fields
+        if b"set-cookie" in lines:
+            secret |= {b"set-cookie"}
+        if secret:  # nothing of them is to stay in memory
+            lines = {name: values for name, values in lines.items() if name not in secret}
         return Keep(
             lifetimes=lifetimes,
             initial_age_us=age_us,
             vary=names,
-            without=directives.no_cache_fields | directives.private_fields
-            | (frozenset({b"set-cookie"}) if b"set-cookie" in lines else frozenset())
-            | {b"age", b"cache-status"},
+            without=secret | {b"age", b"cache-status"},
             lines=lines,
-        )  # fmt: skip
+            shares_authorization=self._options.authorization_by_rfc
+            and permits_authorization(directives),
+        )
 
     def _directives_of(self, lines: Lines) -> tuple[ResponseDirectives, bool]:
         """What the lines say; an app says the same few things again and again."""
@@ -197,7 +216,8 @@ class Judge:
         explicit = freshness_lifetime_s(directives, lines, targeted=targeted, date_s=date_s)
         if explicit is not None:
             return explicit
-        if directives.no_cache:
+        if directives.no_cache and (directives.public or status in HEURISTIC_STATUSES):
+            # For other statuses no-cache permits nothing by itself (RFC 9111 §3).
             return 0
         if self._options.default_ttl_s is not None and status in STATUSES:
             return self._options.default_ttl_s + age_s

@@ -30,6 +30,7 @@ class PurgeLog:
         self._last: deque[Concerns] = deque(maxlen=REMEMBERED_MAX)
 
     def note(self, concerns: Concerns) -> None:
+        """Remember an invalidation, before it is begun: of the oldest only the number is kept."""
         self.newest += 1
         self._last.append(concerns)
 

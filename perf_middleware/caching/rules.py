@@ -230,9 +230,6 @@ class RuleBook:
         self._of_path: dict[str, CachePolicy | None] = {}
         self.has_any = bool(self._rules)
 
-    def __bool__(self) -> bool:
-        return self.has_any
-
     def rule_for(self, path: str) -> CachePolicy | None:
         """The rule of a decoded path."""
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from perf_middleware.caching.fields import AUTHORIZATION
 from perf_middleware.caching.freshness import HEURISTIC_STATUSES
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ def uncovered_credentials(
     left = credentials - vary
     if b"authorization" not in credentials:
         return left
-    if not (directives.public or directives.s_maxage is not None or directives.must_revalidate):
-        return left | {b"authorization"}
-    return left - {b"authorization"} if authorization_by_rfc else left
+    if not permits_authorization(directives):
+        return left | AUTHORIZATION
+    return left - AUTHORIZATION if authorization_by_rfc else left
+
+
+def permits_authorization(directives: ResponseDirectives) -> bool:
+    """Whether the app permits to share an answer to a request with Authorization (§3.5)."""
+    return bool(directives.public or directives.s_maxage is not None or directives.must_revalidate)

@@ -16,8 +16,10 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from perf_middleware.caching.fields import AUTHORIZATION
 from perf_middleware.caching.figures import RouteCounts
 from perf_middleware.caching.syntax.etags import parse_etag
+from perf_middleware.caching.syntax.structured import parse_string_list
 
 if TYPE_CHECKING:
     from perf_middleware.caching.cache_status import CacheStatus
@@ -60,15 +62,16 @@ class Lifetimes:
 class StoredResponse:
     """One complete response of the app, as hits send it.
 
-    `headers` are the stored fields, `lines` the app's own words about caching.
+    `headers` are the stored fields, `lines` the app's own words about caching.  `tags` are those of
+    its rule, and behind them the groups that its `lines` name.
     """
 
     __slots__ = (
         "body", "born_us", "counts", "early_from_us", "etag", "fresh_until_us", "headers", "hits",
         "initial_age_us", "key", "last_modified", "lifetimes", "lines", "not_modified_headers",
-        "primary", "produced_us", "refresh_from_us", "route", "rule", "rule_name", "shown_age_s",
-        "size_bytes", "status", "stored_us", "tags", "tail", "target", "usable_if_error_us",
-        "usable_until_us", "vary",
+        "primary", "produced_us", "received_s", "refresh_from_us", "route", "rule", "rule_name",
+        "shares_authorization", "shown_age_s", "size_bytes", "status", "stored_us", "tags",
+        "tail", "target", "usable_if_error_us", "usable_until_us", "vary",
     )  # fmt: skip
 
     def __init__(
@@ -89,8 +92,10 @@ class StoredResponse:
         tags: tuple[str, ...],
         route: str,
         rule: CachePolicy | None,
+        shares_authorization: bool = False,
     ) -> None:
         self.primary = primary
+        self.shares_authorization = shares_authorization
         self.key = key
         self.target = target
         self.status = status
@@ -103,6 +108,7 @@ class StoredResponse:
         self.hits = 0
         self.counts = _UNCOUNTED
         self.produced_us = produced_us
+        self.received_s: int | None = None  # Unix time of its head, once it is in a store
         self._set_headers(headers, lines)
         self._set_times(lifetimes, initial_age_us, now_us)
 
@@ -181,12 +187,18 @@ class StoredResponse:
         """Whether a request that carries these may have it: by its own rule, or by its Vary."""
         if not credentials or (self.rule is not None and self.rule.covers(credentials)):
             return True
-        return credentials.issubset(self.vary)
+        left = credentials.difference(self.vary)
+        return not left or (self.shares_authorization and left == AUTHORIZATION)
 
     @property
     def is_of_any_query(self) -> bool:
         """Whether its target stands for every query: its rule chose the parameters that count."""
         return self.rule is not None and self.rule.query is not None
+
+    def tags_with(self, lines: Lines) -> tuple[str, ...]:
+        """Its tags, with the groups of `lines` in place of those that it is in now."""
+        own = len(self.tags) - len(groups_of(self.lines))
+        return self.tags[:own] + groups_of(lines)
 
     def make_stale(self, now_us: int) -> None:
         """A soft purge: from now on only for those who may have it stale."""
@@ -209,9 +221,16 @@ class StoredResponse:
         A new one: others may be sending this one right now.
         """
         other = copy(self)
+        other.tags = self.tags_with(lines)
         other._set_headers(headers, lines)  # noqa: SLF001
         other._set_times(lifetimes, initial_age_us, now_us)  # noqa: SLF001
         return other
+
+
+def groups_of(lines: Lines) -> tuple[str, ...]:
+    """The names in Cache-Groups; none where the field is no list of strings (RFC 9875 §2)."""
+    values = lines.get(b"cache-groups")
+    return tuple(parse_string_list(values) or ()) if values else ()
 
 
 def lifetimes_of(

@@ -35,7 +35,8 @@ def is_not_modified(
     """Whether the client has what is stored: it is to be answered with 304.
 
     If-Modified-Since counts only where there is no If-None-Match; a stored response without
-    Last-Modified is compared by its Date.  Only a 200 is conditional.
+    Last-Modified is compared by its Date, without that by the time of its receipt.  Only a 200 is
+    conditional.
     Source: RFC 9110 §13.2.2, RFC 9111 §4.3.2.
     """
     if stored.status != 200:
@@ -52,13 +53,20 @@ def is_not_modified(
     if not since or len(since) > 1:
         return False
     since_s = parse_http_date(since[0], now_s=now_s)
-    own = stored.last_modified or next(
-        (value for name, value in stored.headers if name == b"date"), None
-    )
-    if since_s is None or own is None:
-        return False
-    own_s = parse_http_date(own, now_s=now_s)
-    return own_s is not None and own_s <= since_s
+    own_s = _changed_by_s(stored, now_s=now_s)
+    return since_s is not None and own_s is not None and own_s <= since_s
+
+
+def _changed_by_s(stored: StoredResponse, *, now_s: int) -> int | None:
+    """Unix time by which `stored` was what it is now; None where its Last-Modified is no date."""
+    if stored.last_modified is not None:
+        return parse_http_date(stored.last_modified, now_s=now_s)
+    for name, value in stored.headers:
+        if name == b"date":
+            date_s = parse_http_date(value, now_s=now_s)
+            if date_s is not None:
+                return date_s
+    return stored.received_s
 
 
 def confirms(stored: StoredResponse, lines: Lines, *, now_s: int) -> bool:
@@ -79,11 +87,13 @@ def confirms(stored: StoredResponse, lines: Lines, *, now_s: int) -> bool:
     return True
 
 
-def head_confirms(stored: StoredResponse, lines: Lines, *, now_s: int) -> bool:
-    """Whether the 200 of a HEAD request describes `stored` (RFC 9111 §4.3.5).
+def head_confirms(stored: StoredResponse, lines: Lines, *, now_s: int) -> bool | None:
+    """Whether the 200 of a HEAD request describes `stored` (RFC 9111 §4.3.5); None: it is unclear.
 
     Every validator that it has must be the stored one, and so must its Content-Length.  Ours is
-    stricter where it tells of another Content-Encoding: that is another representation.
+    stricter where it tells of another Content-Encoding: that is another representation.  And where
+    neither has a validator: an equal length is none (RFC 9110 §8.8), and who asks with HEAD every
+    second would keep an old body fresh for ever.
     """
     coding = lines.get(b"content-encoding")
     if coding and coding != [
@@ -94,7 +104,7 @@ def head_confirms(stored: StoredResponse, lines: Lines, *, now_s: int) -> bool:
     if length and length[0].strip() != b"%d" % len(stored.body):
         return False
     if not lines.get(b"etag") and not lines.get(b"last-modified"):
-        return stored.etag is None and stored.last_modified is None
+        return None if stored.etag is None and stored.last_modified is None else False
     return confirms(stored, lines, now_s=now_s)
 
 

@@ -1,10 +1,11 @@
 """The variants of one URL: which request fields tell them apart (RFC 9111 §4.1).
 
     primary key -> StoredResponse                        no Vary was ever seen
-    primary key -> Variants(names) -> primary key + secondary key -> StoredResponse
+    primary key -> Variants(names) -> primary key + names + secondary key -> StoredResponse
 
 `names` is the union over every Vary that was stored: a longer secondary key is more exact than any
-one response asked for, and never less.  When it grows, the variants under the shorter keys go.
+one response asked for, and never less.  When it grows, the variants under the shorter keys go.  A
+key tells by which names it was made: one of other names is never taken for it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Variants:
     __slots__ = ("keys", "names", "prefix")
 
     def __init__(self, primary: bytes, names: tuple[bytes, ...]) -> None:
-        self.prefix = primary + SEPARATOR
+        self.prefix = primary + SEPARATOR + b",".join(names) + SEPARATOR
         self.names = names
         self.keys: set[bytes] = set()
 
@@ -40,9 +41,11 @@ class Variants:
         secondary = secondary_key(self.names, fields)
         return None if secondary is None else self.prefix + secondary
 
-    def tells_apart(self, names: tuple[bytes, ...]) -> bool:
-        """Whether the keys hold the values of all of `names`."""
-        return set(names).issubset(self.names)
+
+def names_in(key: bytes, primary: bytes) -> tuple[bytes, ...]:
+    """The names by which a key of `primary` was made; none for the primary key itself."""
+    named = key[len(primary) + len(SEPARATOR) :].partition(SEPARATOR)[0]
+    return tuple(named.split(b",")) if named else ()
 
 
 def united(names: tuple[bytes, ...], more: tuple[bytes, ...]) -> tuple[bytes, ...] | None:

@@ -13,15 +13,14 @@ A sample includes the measurement itself, a fraction of a microsecond for each c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from perf_middleware.families import Family, LabelSet, Value, counter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-OUTSIDE: Final = -1  # the server, the user's middlewares and the app
-METER: Final = "perf_middleware.meter"  # the scope's key of a sampled request's LayerMeter
+    from perf_middleware.layer_meter import LayerMeter
 
 
 class Overhead:
@@ -73,26 +72,3 @@ class Overhead:
 
     def _measured(self) -> list[tuple[LabelSet, int]]:
         return [(labels, ns) for labels, ns in zip(self._layers, self._ns, strict=True) if ns]
-
-
-class LayerMeter:
-    """One sampled request: which region is running, since when, and what each has spent so far.
-
-    `overhead` is where it will be settled: the stack that these regions are in.  A layer that waits
-    for something else than the app goes over to OUTSIDE meanwhile, and back to its `region`.
-    """
-
-    __slots__ = ("_since_ns", "overhead", "region", "spent_ns")
-
-    def __init__(self, overhead: Overhead, *, now_ns: int) -> None:
-        self.overhead = overhead
-        self.spent_ns = [0] * len(overhead)
-        self.region = OUTSIDE
-        self._since_ns = now_ns
-
-    def cross(self, region: int, now_ns: int) -> None:
-        """Control goes over to `region` (a layer's index, or OUTSIDE)."""
-        if self.region != OUTSIDE:
-            self.spent_ns[self.region] += now_ns - self._since_ns
-        self.region = region
-        self._since_ns = now_ns

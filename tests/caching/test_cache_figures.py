@@ -1,5 +1,6 @@
 """What operators see of the cache over /metrics of whole apps: routes, reasons, sums."""
 
+import logging
 import re
 from collections import Counter
 
@@ -13,7 +14,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from perf_middleware import Settings, install
-from tests.caching.stage import Client, Clock, ask, run, settle, verdict
+from tests.caching.stage import App, Client, Clock, ask, cached, run, settle, verdict
 
 pytestmark = pytest.mark.usefixtures("nothing_set")
 LINE = re.compile(r"^(\w+)(?:\{(.*)\})? ([0-9.e+-]+)$")
@@ -261,5 +262,25 @@ def test_evictions_are_counted_from_the_last_reset():
         await perf.metrics.reset()
         assert perf.status()["cache"]["evictions"] == 0
         assert (await figures(app))["perf_cache_evictions_total", ""] == 0
+
+    run(act)
+
+
+def test_a_route_that_cannot_be_read_is_told_once_and_counts_as_unmatched(caplog):
+    async def act():
+        app = App()
+
+        async def routed(scope, receive, send):
+            scope["fastapi"] = 5  # no router that we know leaves this
+            await app(scope, receive, send)
+
+        layer = cached(routed)
+        with caplog.at_level(logging.ERROR, logger="perf_middleware.caching"):
+            for number in range(3):
+                assert (await ask(layer, f"/{number}")).status == 200
+        assert layer.cache.figures.of("unmatched").stored == 3
+        told = [record for record in caplog.records if "could not be named" in record.message]
+        assert len(told) == 1
+        assert told[0].exc_info is not None
 
     run(act)

@@ -8,7 +8,7 @@ from perf_middleware.caching.cache_status import DETAIL_CHARS_MAX, NAME, CacheSt
 from perf_middleware.caching.syntax.structured import Token, parse_dictionary
 
 OURS = CacheStatus("ours")
-REASONS = ["bypass", "method", "uri-miss", "vary-miss", "miss", "request", "stale", "partial"]
+REASONS = ["bypass", "uri-miss", "vary-miss", "miss", "request", "stale"]
 
 
 @pytest.mark.parametrize(

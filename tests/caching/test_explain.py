@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from perf_middleware import CacheRule, ResponseCacheMiddleware, cache_response
 from perf_middleware.caching.runtime import ResponseCache
+from tests.caching.stage import App, Clock, ask, cached, run, scope_of, verdict
 
 
 async def plain(request):
@@ -150,6 +151,119 @@ def test_a_path_without_a_host_is_told_as_it_was_asked(client):
 def test_other_methods_are_never_answered_from_the_store(client):
     _, cache = client
     assert "never" in explained(cache, "/kept", method="POST")["verdict"]
+
+
+RULES = [
+    {"path": "/query", "ttl": 60, "query": ["page"]},
+    {"path": "/own", "ttl": 60, "private_by": "cookie:session"},
+    {"path": "/all", "ttl": 60, "shared": True},
+    {"path": "/never", "bypass": True},
+    {"path": "/stale", "ttl": 10, "stale_while_revalidate": 500},
+]
+COOKIE, ONLY = (b"cookie", b"session=1"), (b"cache-control", b"only-if-cached")
+LANGUAGE = (b"vary", b"accept-language")
+
+
+@pytest.mark.parametrize("directives", [True, False], ids=["directives", "no directives"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("only", [False, True], ids=["any", "only-if-cached"])
+@pytest.mark.parametrize("age_s", [0, 30, 90])
+@pytest.mark.parametrize(
+    ("stored", "url", "fields", "state"),
+    [
+        pytest.param([], "/a", [], {}, id="nothing is stored"),
+        pytest.param(["/a"], "/a", [], {}, id="it is stored"),
+        pytest.param(["/a"], "/a", [COOKIE], {}, id="credentials"),
+        pytest.param(["/a"], "/a", [COOKIE], {"session": {"a": 1}}, id="and a session"),
+        pytest.param(["/a"], "/a", [], {"session": {"a": 1}}, id="a session"),
+        pytest.param(["/a"], "/a", [], {"session": {}}, id="an empty session"),
+        pytest.param(["/a"], "/a", [(b"if-match", b"*")], {}, id="a precondition"),
+        pytest.param(["/a"], "/a", [(b"host", b"example.test")], {}, id="two hosts"),
+        pytest.param(["/a"], "/a", [(b"pragma", b"no-cache")], {}, id="pragma"),
+        pytest.param(["/vary"], "/vary", [(b"accept-language", b"de")], {}, id="another variant"),
+        pytest.param(["/vary"], "/vary", [], {}, id="its variant"),
+        pytest.param(["/vary"], "/vary", [COOKIE], {}, id="a variant by another field"),
+        pytest.param(["/query?page=1"], "/query?page=1&x=2", [], {}, id="the query that counts"),
+        pytest.param(["/query?page=1"], "/query?page=2", [], {}, id="another query"),
+        pytest.param(["/query?page=1", "/query?page=2"], "/query?page=2", [], {}, id="of several"),
+        pytest.param(["/query?page=1"], "/query", [], {}, id="no query"),
+        pytest.param(["/own"], "/own", [COOKIE], {}, id="another's"),
+        pytest.param(["/own"], "/own", [], {}, id="nobody's"),
+        pytest.param(["/own"], "/own", [(b"authorization", b"a")], {}, id="other credentials"),
+        pytest.param(["/all"], "/all", [COOKIE], {"session": {"a": 1}}, id="everybody's"),
+        pytest.param(["/never"], "/never", [COOKIE], {"session": {"a": 1}}, id="never"),
+        pytest.param(["/stale"], "/stale", [], {}, id="to be used stale"),
+    ],
+)
+def test_what_is_explained_is_what_a_request_gets(
+    stored, url, fields, state, age_s, only, method, directives
+):
+    async def act():
+        clock = Clock()
+        app = App((b"cache-control", b"max-age=60"), (b"etag", b'"1"'))
+        layer = cached(app, clock, rules=RULES, request_directives=directives)
+        for each in stored:
+            app.headers = app.headers[:2] + [LANGUAGE] * each.startswith("/vary")
+            await ask(layer, each)
+        clock.pass_s(age_s)
+        sent = [*fields, *[ONLY] * only]
+        scope = scope_of(url, *sent, method=method, **state)
+        words = (await layer.cache.explain(Request(scope)))["verdict"]
+        calls = app.calls
+        answer = await ask(layer, url, *sent, method=method, **state)
+        told = verdict(answer)
+        if answer.status == 504:
+            assert words.startswith("504")
+            assert app.calls == calls
+        elif told.startswith("hit"):
+            assert "answered from the store" in words
+            assert ("behind" in words) == (app.calls > calls)
+        elif told.startswith("fwd=bypass"):
+            assert words.startswith("bypass")
+            reason = told.partition('detail="')[2].rstrip('"').rpartition("; ")[2]
+            assert reason in words
+        elif "miss" in told:
+            assert words.startswith("miss")
+        else:
+            assert words == "the app is asked first"
+
+    run(act)
+
+
+@pytest.mark.parametrize(
+    ("stored", "url", "count", "words"),
+    [
+        pytest.param(["/query?page=1"], "/query?page=1&x=2", 1, "fresh", id="by what counts"),
+        pytest.param(["/query?page=1"], "/query?page=2", 1, "miss", id="another page"),
+        pytest.param(["/query?page=1"], "/query", 1, "miss", id="no page"),
+        pytest.param(["/query?page=1", "/query?page=2"], "/query?page=2", 2, "fresh",
+                     id="one of several"),
+        pytest.param(["/vary"], "/vary", 1, "fresh", id="a variant"),
+    ],
+)  # fmt: skip
+def test_a_path_alone_is_explained_by_the_rule_and_the_variant(stored, url, count, words):
+    async def act():
+        layer = cached(App((b"cache-control", b"max-age=60"), LANGUAGE), rules=RULES)
+        for each in stored:
+            await ask(layer, each)
+        for asked in (url, f"http://example.test{url}"):
+            told = await layer.cache.explain(asked)
+            assert len(told["stored"]) == count
+            assert told["verdict"].startswith(words)
+
+    run(act)
+
+
+def test_a_path_alone_that_several_hosts_have_is_no_one_s():
+    async def act():
+        layer = cached(App())
+        for host in ("a.test", "b.test"):
+            await ask(layer, "/a", host=host)
+        told = await layer.cache.explain("/a")
+        assert len(told["stored"]) == 2
+        assert told["verdict"].startswith("miss")
+
+    run(act)
 
 
 def test_asking_changes_nothing(client):

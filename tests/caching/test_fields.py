@@ -9,7 +9,6 @@ from perf_middleware.caching.fields import (
     HOP_BY_HOP,
     RESPONSE_FIELDS,
     collect,
-    only_line,
     storable_headers,
 )
 
@@ -36,21 +35,6 @@ def test_the_lines_of_a_field_are_kept_apart_and_in_order(headers, lines):
 
 def test_an_iterator_of_headers_is_read_once():
     assert collect(iter([(b"Vary", b"a")]), RESPONSE_FIELDS) == {b"vary": [b"a"]}
-
-
-@pytest.mark.parametrize(
-    ("lines", "value"),
-    [
-        pytest.param({}, None, id="no line"),
-        pytest.param({b"age": []}, None, id="an empty list of lines"),
-        pytest.param({b"age": [b"1"]}, b"1", id="one line"),
-        pytest.param({b"age": [b"1", b"1"]}, b"1", id="two that agree"),
-        pytest.param({b"age": [b"1", b"2"]}, None, id="two that differ"),
-        pytest.param({b"age": [b""]}, b"", id="an empty line"),
-    ],
-)
-def test_a_field_of_one_line_has_one_value(lines, value):
-    assert only_line(lines, b"age") == value
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from perf_middleware import ResponseCacheMiddleware
+from perf_middleware.caching.syntax.dates import format_http_date
 from tests.caching.stage import (
     BACKENDS,
     MAX_AGE,
@@ -18,6 +19,8 @@ from tests.caching.stage import (
     cached,
     end,
     run,
+    say,
+    start,
     verdict,
 )
 from tests.http.servers import Server, serving
@@ -227,6 +230,35 @@ def test_a_condition_is_judged_by_the_stored_response(condition, status, method)
             assert answer.header("etag") == '"1"'
             assert answer.header("vary") == "accept"
             assert answer.header("cache-control") == "max-age=60"
+
+    run(act)
+
+
+def test_an_answer_without_any_date_is_not_modified_since_its_receipt():
+    """RFC 9111 §4.3.2; a confirmation later does not make the body younger."""
+
+    async def act():
+        clock = Clock()
+        received_s = int(clock.wall_s())
+
+        async def app(scope, receive, send):
+            if layer.cache.store.responses:
+                await say(send, MAX_AGE, ETAG, status=304, body=b"")
+                return
+            await send(start(MAX_AGE, ETAG))
+            clock.pass_s(20)  # a slow body: what counts is when the head came
+            await send(end(b"hello"))
+
+        layer = cached(app, clock)
+        await ask(layer)
+        for _ in range(2):
+            for since_s, status in ((received_s, 304), (received_s - 1, 200)):
+                since = (b"if-modified-since", format_http_date(since_s))
+                assert (await ask(layer, "/", since)).status == status
+            part = [(b"range", b"bytes=0-1"), (b"if-range", format_http_date(received_s))]
+            # It is no strong validator (RFC 9110 §13.1.5).
+            assert (await ask(layer, "/", *part)).status == 200
+            clock.pass_s(100)
 
     run(act)
 

@@ -85,6 +85,15 @@ def cc(value):
         pytest.param([cc(b"max-age=60")], {"now_us": 60 * S}, "already-stale",
                      id="too long on its way"),
         pytest.param([cc(b"no-cache")], {}, "already-stale", id="no-cache without a validator"),
+        *(
+            pytest.param([cc(b"no-cache"), (b"etag", b'"1"')], {"status": status}, "no-freshness",
+                         id=f"no-cache permits nothing for a {status}")
+            for status in (302, 403, 299)
+        ),
+        pytest.param([cc(b"no-cache"), (b"etag", b'"1"')], {"status": 302, "default_ttl_s": 40},
+                     "no-freshness", id="nor with a default that is for other statuses"),
+        pytest.param([(b"cdn-cache-control", b"no-cache"), (b"etag", b'"1"')], {"status": 302},
+                     "no-freshness", id="nor in a targeted field"),
         pytest.param([(b"expires", b"0")], {}, "already-stale", id="Expires: 0"),
         pytest.param([cc(b"s-maxage=0, stale-while-revalidate=60")], {}, "already-stale",
                      id="s-maxage forbids stale use"),
@@ -109,6 +118,12 @@ def test_what_may_not_be_stored_is_refused_with_a_reason(headers, said, reason):
                      id="no lifetime, with a validator to ask by"),
         pytest.param([cc(b"no-cache"), (b"last-modified", date(0))], {}, 0,
                      id="no-cache, with a validator"),
+        pytest.param([cc(b"no-cache"), (b"etag", b'"1"')], {"status": 404}, 0,
+                     id="no-cache, of a status that is cacheable by default"),
+        pytest.param([cc(b"no-cache, public"), (b"etag", b'"1"')], {"status": 302}, 0,
+                     id="no-cache, of a status that only public makes cacheable"),
+        pytest.param([cc(b"no-cache, max-age=9"), (b"etag", b'"1"')], {"status": 302}, 9,
+                     id="no-cache beside a lifetime"),
         pytest.param([cc(b"max-age=0, stale-while-revalidate=60")], {}, 0,
                      id="no lifetime, with leave to be stale"),
         pytest.param([cc(b"max-age=0, stale-if-error=60")], {}, 0, id="the same for errors"),
@@ -348,13 +363,45 @@ def test_nothing_is_kept_that_anything_forbids(headers, status, rule, credential
     assert verdict.lifetimes.must_validate is directives.no_cache
 
 
+any_names = st.one_of(
+    st.binary(max_size=12),
+    st.sampled_from([b"Set-Cookie", b"Connection", b"TE", b"Keep-Alive", b"AGE", b"x-hop",
+                     b"Cache-Control", b"Cache-Status"]),
+)  # fmt: skip
+any_values = st.one_of(
+    st.binary(max_size=40),
+    st.sampled_from([b"x-hop", b"max-age=9", b'private="x-hop", max-age=9', b'no-cache="te"']),
+)
+
+
 @given(
-    st.lists(st.tuples(st.binary(max_size=12), st.binary(max_size=40)), max_size=6),
+    st.lists(st.tuples(any_names, any_values), max_size=6),
     st.integers(0, 1000),
     st.frozensets(st.sampled_from(sorted(CREDENTIALS)), max_size=2),
 )
-def test_any_bytes_are_judged(headers, status, credentials):
-    for rule in (None, SHARED, policy(ttl_s=1)):
+def test_any_bytes_are_judged_and_nothing_is_left_that_must_not_be_stored(
+    headers, status, credentials
+):
+    for rule in (None, SHARED, policy(ttl_s=1), policy(ttl_s=1, shared=True)):
         verdict = judged(*headers, status=status, rule=rule, credentials=credentials)
-        if isinstance(verdict, Keep):
-            verdict.headers(headers, b"x")
+        if not isinstance(verdict, Keep):
+            continue
+        by_connection = {
+            name.strip(b" \t").lower()
+            for line in verdict.lines.get(b"connection", ())
+            for name in line.split(b",")
+            if b'"' not in line
+        }
+        for tell_clients in (None, b"x"):
+            left = {name for name, _ in verdict.headers(headers, tell_clients)}
+            assert not left & (HOP_BY_HOP | verdict.without | {b"set-cookie"})
+            assert not (left - {b"cache-control"}) & by_connection
+
+
+def test_nothing_of_a_field_that_is_not_stored_stays_in_memory():
+    verdict = judged(
+        cc(b'max-age=60, private="etag"'), (b"etag", b'"1"'), (b"set-cookie", b"session=ada"),
+        rule=policy(shared=True),
+    )  # fmt: skip
+    assert isinstance(verdict, Keep)
+    assert set(verdict.lines) == {b"cache-control"}

@@ -215,7 +215,7 @@ def rules_of(*values):
         ),
     ],
 )
-def test_reuse_without_asking(head, after_s, said):
+def test_what_is_reused_without_asking_must_be_fresh_and_whole(head, after_s, said):
     stored = exchanged(head=head)
     served = reused(stored, after_s=after_s)
     ages = [int(START_S) + after_s - http_date(v, START_S) for n, v in head if n == b"date"]
@@ -254,7 +254,7 @@ def test_an_error_of_the_app_allows_stale_if_error():
         ),
     ],
 )
-def test_credentials(asked, made_for, vary, said):
+def test_what_was_made_for_one_user_is_reused_for_that_one_alone(asked, made_for, vary, said):
     stored = exchanged(head=[*rules_of(b"public, max-age=9"), (b"vary", vary)], asked=made_for)
     sentences = unsafe(reused(stored, after_s=1, asked=asked), [stored], START_S + 1)
     assert bool(sentences) == bool(said)
@@ -284,7 +284,7 @@ def test_credentials(asked, made_for, vary, said):
         ),
     ],
 )
-def test_invalidation(write, said):
+def test_what_a_write_has_invalidated_must_not_be_reused(write, said):
     stored = exchanged(head=rules_of(b"max-age=9"))
     written = exchanged(1, **write)
     served = reused(stored, after_s=1)
@@ -325,7 +325,7 @@ def test_a_renewed_response_is_as_old_as_its_renewal():
         (b"0", None),
     ],
 )
-def test_dates(value, unix_s):
+def test_a_date_is_read_in_each_of_its_formats(value, unix_s):
     assert http_date(value, START_S) == unix_s
 
 
@@ -346,7 +346,7 @@ def test_dates(value, unix_s):
         (b"bytes=0-4;x", None),
     ],
 )
-def test_ranges(value, ranges):
+def test_a_range_names_the_bytes_that_there_are(value, ranges):
     assert byte_ranges([(b"range", value)], 10) == ranges
 
 
@@ -359,7 +359,7 @@ def test_ranges(value, ranges):
         (b"max age=5, =, ,x", {b"x": [None]}),
     ],
 )
-def test_directives(value, names):
+def test_directives_are_told_apart_by_commas_outside_of_quotes(value, names):
     assert directives([value]).named == names
 
 

@@ -2,9 +2,23 @@
 
 import logging
 
+import anyio
 import pytest
 
-from tests.caching.stage import MAX_AGE, App, Client, Clock, ask, cached, run, verdict
+from perf_middleware.caching.runtime import PURGED_AT_ONCE
+from tests.caching.stage import (
+    MAX_AGE,
+    App,
+    Client,
+    Clock,
+    ask,
+    cached,
+    end,
+    run,
+    say,
+    start,
+    verdict,
+)
 
 SHOP = "/größe/a b"  # as a browser's address bar shows it
 SHOP_SENT = "/gr%C3%B6%C3%9Fe/a%20b"
@@ -342,6 +356,154 @@ def test_a_write_may_name_the_groups_that_it_invalidates(method, status, value, 
         app.headers, app.status = [(b"cache-group-invalidation", value)], status
         await ask(layer, "/elsewhere", method=method)
         assert (left(layer) == []) == gone
+
+    run(act)
+
+
+def test_groups_are_of_one_origin_where_a_write_names_them():
+    """RFC 9875 §2: names of other origins are others; the app's own purge means all."""
+
+    async def act():
+        app = App(MAX_AGE, (b"cache-groups", b'"shop"'))
+        layer = cached(app, rules=[{"path": "/tagged", "tags": ["shop"], "shared": True}])
+        for path in ("/a", "/tagged"):
+            await ask(layer, path, host="example.test")
+            await ask(layer, path, host="other.test")
+            await ask(layer, path, host="example.test", scheme="https")
+            await ask(layer, path, host="example.test:8080")
+        writer = App((b"cache-group-invalidation", b'"shop"'))
+        layer.app = writer
+        await ask(layer, "/elsewhere", method="POST", host="EXAMPLE.test:80")
+        assert left(layer) == [
+            "http://example.test:8080/a", "http://example.test:8080/tagged",
+            "http://other.test/a", "http://other.test/tagged",
+            "https://example.test/a", "https://example.test/tagged",
+        ]  # fmt: skip
+        assert await layer.cache.purge(tags="shop") == 6
+
+    run(act)
+
+
+@pytest.mark.parametrize(
+    ("host", "stored"),
+    [
+        pytest.param("example.test", False, id="of its origin"),
+        pytest.param("other.test", True, id="of another origin"),
+    ],
+)
+def test_an_answer_begun_before_a_write_to_its_group_is_not_stored(host, stored):
+    async def act():
+        async def app(scope, receive, send):
+            if scope["method"] == "POST":
+                await say(send, (b"cache-group-invalidation", b'"shop"'))
+                return
+            await send(start(MAX_AGE, (b"cache-groups", b'"shop"')))
+            await ask(layer, "/elsewhere", method="POST", host=host)
+            await send(end(b"old"))
+
+        layer = cached(app)
+        await ask(layer, "/a")
+        assert bool(left(layer)) is stored
+
+    run(act)
+
+
+CONFIRMED = [MAX_AGE, (b"etag", b'"1"')]
+
+
+@pytest.mark.parametrize(
+    ("before", "renewed", "by", "gone"),
+    [
+        pytest.param(b'"old"', b'"new"', "new", 1, id="by the group that it is in now"),
+        pytest.param(b'"old"', b'"new"', "old", 0, id="not by the one that it was in"),
+        pytest.param(b'"old"', b'"new"', "of-rule", 1, id="by the tag of its rule, as ever"),
+        pytest.param(b'"old"', None, "old", 1, id="by its group, where the 304 names none"),
+        pytest.param(None, b'"new"', "new", 1, id="by its first group"),
+        pytest.param(b'"old"', b"broken", "old", 0, id="by none where the field is broken now"),
+        pytest.param(b'"of-rule"', b'"new"', "of-rule", 1, id="by a tag that was a group too"),
+    ],
+)
+def test_a_confirmed_response_is_found_by_its_new_groups(before, renewed, by, gone):
+    async def act():
+        clock = Clock()
+        app = App(*CONFIRMED, *([] if before is None else [(b"cache-groups", before)]))
+        layer = cached(app, clock, rules=[{"path": "/a", "ttl": 60, "tags": ["of-rule"]}])
+        await ask(layer, "/a")
+        clock.pass_s(61)
+        app.status, app.parts = 304, [b""]
+        app.headers = [*CONFIRMED, *([] if renewed is None else [(b"cache-groups", renewed)])]
+        assert "fwd-status=304" in verdict(await ask(layer, "/a"))
+        size_bytes = layer.cache.store.size_bytes
+        assert await layer.cache.purge(tags=by) == gone
+        assert (layer.cache.store.size_bytes < size_bytes) == bool(gone)
+
+    run(act)
+
+
+def test_a_confirmation_into_a_group_that_was_purged_meanwhile_is_not_kept():
+    async def act():
+        clock = Clock()
+        app = App(*CONFIRMED)
+
+        async def purging(scope, receive, send):
+            if app.calls == 1:
+                await layer.cache.purge(tags="new")
+            await app(scope, receive, send)
+
+        layer = cached(purging, clock)
+        await ask(layer, "/a")
+        clock.pass_s(61)
+        app.status, app.parts = 304, [b""]
+        app.headers = [*CONFIRMED, (b"cache-groups", b'"new"')]
+        await ask(layer, "/a")
+        assert verdict(await ask(layer, "/a")) == "fwd=stale; fwd-status=304"
+
+    run(act)
+
+
+async def crowded(count, **options):
+    layer = cached(App(), **options)
+    for number in range(count):
+        await ask(layer, f"/{number}")
+    return layer
+
+
+def test_a_purge_of_everything_lets_others_work_in_between_and_spares_what_they_store():
+    async def act():
+        layer = await crowded(4 * PURGED_AT_ONCE)
+        cache = layer.cache
+        heard, turns = [], []
+        cache.on("invalidate", lambda stored: heard.append(stored.target))
+
+        async def store_meanwhile():
+            while len(heard) < 4 * PURGED_AT_ONCE:
+                turns.append(len(heard))
+                answer = await ask(layer, f"/{len(turns)}")
+                assert "fwd=uri-miss; stored" in answer.header("cache-status")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(store_meanwhile)
+            assert await cache.purge(everything=True) == 4 * PURGED_AT_ONCE
+        assert len(set(turns)) > 1
+        assert len(heard) == len(set(heard)) == cache.figures.invalidated == 4 * PURGED_AT_ONCE
+        assert cache.store.responses == len(left(layer)) == len(turns)
+        assert cache.store.size_bytes == sum(each.size_bytes for each in cache.store.all())
+        for number in range(len(turns)):
+            assert "hit" in verdict(await ask(layer, f"/{number + 1}"))
+
+    run(act)
+
+
+def test_a_purge_of_everything_is_finished_by_whom_it_was_begun():
+    async def act():
+        layer = await crowded(3 * PURGED_AT_ONCE)
+        heard = []
+        layer.cache.on("invalidate", heard.append)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await layer.cache.purge(everything=True)
+        assert len(heard) == layer.cache.figures.invalidated == 3 * PURGED_AT_ONCE
+        assert layer.cache.store.size_bytes == 0
 
     run(act)
 

@@ -771,6 +771,21 @@ def test_how_dear_an_answer_is_does_not_depend_on_how_slowly_its_client_reads():
     run(act)
 
 
+def test_a_head_of_the_same_length_is_no_sign_that_a_body_is_still_the_same():
+    async def act():
+        app = App(body=b"100")
+        layer = cached(app)
+        await ask(layer)
+        app.parts = [b"200"]
+        for _ in range(3):
+            layer.cache.clock.pass_s(25)
+            app.headers = [MAX_AGE, (b"content-length", b"3")]
+            await ask(layer, "/", (b"cache-control", b"no-cache"), method="HEAD")
+        assert (await ask(layer)).body == b"200"
+
+    run(act)
+
+
 def test_a_head_that_asks_for_nothing_to_be_stored_renews_nothing():
     async def act():
         app = App(MAX_AGE, ETAG)

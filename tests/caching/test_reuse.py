@@ -61,7 +61,7 @@ def test_without_leave_to_be_stale_the_app_is_asked():
         pytest.param(b"max-stale=30", 90.1, VALIDATE, id="staler than that"),
         pytest.param(b"max-stale=0", 60, STALE, id="max-stale=0, the moment it ends"),
         pytest.param(b"max-stale=2", 61, STALE, id="max-stale needs no refresh"),
-        pytest.param(b"max-stale=2", 63, REFRESH, id="staler than the client, not than the app"),
+        pytest.param(b"max-stale=2", 63, VALIDATE, id="staler than the client, not than the app"),
         pytest.param(b"max-stale=x", 70, VALIDATE, id="a broken max-stale permits nothing"),
         pytest.param(b"max-age=70, max-stale=30", 65, STALE, id="max-age and max-stale, within"),
         pytest.param(b"max-age=62, max-stale=30", 65, VALIDATE, id="older than max-age"),
@@ -110,7 +110,7 @@ def test_an_age_from_caches_behind_us_counts():
                      id="and for its stale-while-revalidate"),
         pytest.param({}, b"max-age=30", 20, VALIDATE, id="not to who wants a fresh one"),
         pytest.param({}, b"max-stale=5", 25, STALE, id="stale since the purge, not since birth"),
-        pytest.param({}, b"max-stale=4", 25, REFRESH, id="the same, staler than the client says"),
+        pytest.param({}, b"max-stale=4", 25, VALIDATE, id="the same, staler than the client says"),
         pytest.param({"may_be_stale": False}, None, 20, VALIDATE, id="never what may not be stale"),
         pytest.param({"may_be_stale": False}, b"max-stale", 20, VALIDATE, id="for no client"),
     ],
@@ -143,6 +143,10 @@ def test_a_soft_purge_leaves_it_to_those_who_may_have_it_stale(
         pytest.param({"stale_if_error_s": 9}, b"max-age=64", 65, False, id="nor a younger one"),
         pytest.param({"stale_if_error_s": 9}, b"max-age=65", 65, True, id="it is young enough"),
         pytest.param({"stale_if_error_s": 9}, b"min-fresh=1", 65, False, id="nor a fresher one"),
+        pytest.param({"stale_if_error_s": 9}, b"max-stale=2", 65, True,
+                     id="stale-if-error is a leave of its own beside max-stale"),
+        pytest.param({}, b"max-stale=2, stale-if-error=9", 65, True,
+                     id="also where the client gives both"),
         pytest.param({"may_be_stale": False}, None, 61, False, id="must-revalidate"),
         pytest.param({"may_be_stale": False}, b"stale-if-error=99", 61, False,
                      id="must-revalidate, whatever the client permits"),
@@ -166,6 +170,25 @@ def test_a_soft_purge_does_not_shorten_what_stands_in_for_a_failure():
     stored = entry(may_be_stale=False)
     stored.make_stale(20 * S)
     assert not may_serve_on_error(stored, None, now_us=21 * S)
+
+
+@pytest.mark.parametrize(
+    ("lifetimes", "cache_control", "expected"),
+    [
+        pytest.param({}, b"max-stale=5", True, id="as stale as it may be"),
+        pytest.param({}, b"max-stale=4", False, id="staler than the client will have it"),
+        pytest.param({}, b"max-stale=4, stale-if-error=9", True, id="with leave for errors"),
+        pytest.param({}, b"max-stale=4, stale-if-error=2", False, id="with a leave that is over"),
+        pytest.param({"stale_if_error_s": 9}, b"max-stale=4", True, id="with the response's"),
+    ],
+)
+def test_after_a_soft_purge_max_stale_bounds_what_no_stale_if_error_permits(
+    lifetimes, cache_control, expected
+):
+    stored = entry(**lifetimes)
+    stored.make_stale(20 * S)
+    request = parse_request_directives([cache_control])
+    assert may_serve_on_error(stored, request, now_us=25 * S) is expected
 
 
 spans = st.one_of(st.none(), st.integers(0, 100))

@@ -877,3 +877,47 @@ def test_a_cache_that_is_switched_off_is_not_there():
         assert perf.status()["cache"] is None
 
     run(act)
+
+
+@pytest.mark.parametrize(
+    ("setting", "verdicts"),
+    [
+        pytest.param(
+            "rfc9111",
+            ["fwd=uri-miss; stored", "hit; ttl=60", "hit; ttl=60"],
+            id="as the RFC has it",
+        ),
+        pytest.param(
+            "rule",
+            ['fwd=bypass; detail="credentials: authorization"'] * 2 + ["fwd=uri-miss; stored"],
+            id="by default",
+        ),
+    ],
+)
+def test_what_the_app_calls_public_is_shared_among_those_who_authorize_themselves(
+    setting, verdicts
+):
+    async def act():
+        async def page(request):
+            return PlainTextResponse("x", headers={"cache-control": "public, max-age=60"})
+
+        app = Starlette(routes=[Route("/", page)])
+        serve(app, authorization=setting)
+        asked = [(b"authorization", b"Bearer a")], [(b"authorization", b"Bearer b")], []
+        assert [verdict(await ask(app, "/", *headers)) for headers in asked] == verdicts
+
+    run(act)
+
+
+def test_by_the_rfc_too_nothing_is_shared_that_the_app_did_not_permit():
+    async def act():
+        async def page(request):
+            return PlainTextResponse("x", headers={"cache-control": "max-age=60"})
+
+        app = Starlette(routes=[Route("/", page)])
+        serve(app, authorization="rfc9111")
+        await ask(app)
+        told = verdict(await ask(app, "/", (b"authorization", b"Bearer a")))
+        assert told == 'fwd=bypass; detail="credentials: authorization"'
+
+    run(act)

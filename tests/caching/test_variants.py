@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perf_middleware.caching.selection import VARY_FIELDS_MAX, VARY_VALUE_BYTES_MAX
-from perf_middleware.caching.variants import VARIANT_BYTES, Variants, united
+from perf_middleware.caching.variants import VARIANT_BYTES, Variants, names_in, united
 
 MANY = tuple(b"f%02d" % number for number in range(VARY_FIELDS_MAX))
 
@@ -43,17 +43,21 @@ def test_a_request_that_no_key_can_hold_matches_none():
     assert variants.key_for({b"x": [b"a" * (VARY_VALUE_BYTES_MAX + 1)]}) is None
 
 
-@pytest.mark.parametrize(
-    ("names", "told"),
-    [
-        pytest.param((), True, id="nothing to tell"),
-        pytest.param((b"a",), True, id="one of its names"),
-        pytest.param((b"a", b"b"), True, id="all of its names"),
-        pytest.param((b"a", b"c"), False, id="a name that is not in the keys"),
-    ],
-)
-def test_it_knows_what_its_keys_tell_apart(names, told):
-    assert Variants(b"u", (b"a", b"b")).tells_apart(names) is told
+@pytest.mark.parametrize("names", [(b"a",), (b"a", b"b"), MANY])
+@pytest.mark.parametrize("value", [b"", b"1", b"\r,\r", b"a,b"])
+def test_a_key_tells_by_which_names_it_was_made(names, value):
+    key = Variants(b"http://h/a", names).key_for({b"a": [value], b"f00": [value]})
+    assert names_in(key, b"http://h/a") == names
+
+
+def test_the_key_of_a_url_tells_of_no_names():
+    assert names_in(b"http://h/a", b"http://h/a") == ()
+
+
+def test_keys_by_other_names_are_others():
+    fields = {b"a": [b"1"], b"b": [b"1"]}
+    keys = {Variants(b"u", names).key_for(fields) for names in ((b"a",), (b"b",), (b"a", b"b"))}
+    assert len(keys) == 3
 
 
 def test_each_variant_adds_to_its_size():

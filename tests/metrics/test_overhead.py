@@ -10,8 +10,9 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from perf_middleware import Settings, install
-from perf_middleware.metrics.overhead import OUTSIDE, LayerMeter, Overhead
-from perf_middleware.stack import METER, METRICS, REQUEST_SCOPE, Layer, composed_measured
+from perf_middleware.layer_meter import METER, OUTSIDE, LayerMeter
+from perf_middleware.metrics.overhead import Overhead
+from perf_middleware.stack import METRICS, REQUEST_SCOPE, Layer, composed_measured
 from tests.metrics.wires import Wire, answer, at_once, http, values
 
 

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from perf_middleware import MetricsMiddleware, Settings, install
+from perf_middleware.metrics.middleware.trace_starts import BATCH, trace_start, traceparents_of
 from perf_middleware.metrics.requests.trace import (
     TRACESTATE_BYTES_MAX,
     TRACESTATE_MEMBERS_MAX,
@@ -25,7 +26,6 @@ from perf_middleware.metrics.requests.trace import (
     parse_traceparent,
     take_part,
 )
-from perf_middleware.metrics.requests.trace_starts import BATCH, trace_start, traceparents_of
 from tests.metrics.wires import Wire, answer, at_once, hello, http, request
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -189,7 +189,7 @@ def test_starts_do_not_repeat_from_batch_to_batch():
 
 FORKING = """
 import os
-from perf_middleware.metrics.requests.trace_starts import BATCH, trace_start
+from perf_middleware.metrics.middleware.trace_starts import BATCH, trace_start
 
 trace_start()  # the parent has a batch ready
 if os.fork() == 0:

@@ -26,14 +26,15 @@ from perf_middleware.caching.middleware.request import (
     primary_key,
 )
 from perf_middleware.caching.middleware.revalidation import refresh, validation_of
-from perf_middleware.caching.reuse import Reuse, decide_reuse, may_serve_on_error
+from perf_middleware.caching.reuse import Reuse, decide_reuse, may_refresh, may_serve_on_error
 from perf_middleware.caching.runtime.flights import ATTEMPTS_MAX, Flight
+from perf_middleware.caching.runtime.writes import written
 from perf_middleware.caching.settings import CacheSettings
 from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.variants import Variants
-from perf_middleware.configuration.alone import section_of
 from perf_middleware.errors import SettingsError
-from perf_middleware.metrics.overhead import METER, OUTSIDE
+from perf_middleware.layer_meter import METER, OUTSIDE
+from perf_middleware.standing_alone import section_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -76,6 +77,7 @@ class ResponseCacheMiddleware:
         self._special_names = cache.special.names
         self._ignored_cookies = cache.special.ignored_cookies
         self._obeys_directives = cache.options.request_directives
+        self._by_rfc = cache.options.authorization_by_rfc
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] != "http":
@@ -140,7 +142,7 @@ class ResponseCacheMiddleware:
                     host=host, primary=key, rule=rule, ignored_cookies=self._ignored_cookies,
                 )  # fmt: skip
                 return await self._miss(request, "uri-miss")
-        is_unkeyed = rule is None and type(stored) is not Variants
+        is_unkeyed = rule is None and type(stored) is not Variants and not self._by_rfc
         if special is not None and special.is_simple and is_unkeyed and method == "GET":
             return await pass_on(
                 self.app, self.cache, scope, receive, send,
@@ -184,7 +186,7 @@ class ResponseCacheMiddleware:
         verdict = decide_reuse(stored, directives, now_us=now_us)
         if verdict is Reuse.FRESH or verdict is Reuse.STALE or verdict is Reuse.REFRESH:
             await self._hit(request, stored, now_us, stale=verdict is not Reuse.FRESH)
-            if (directives is None or not (directives.no_store or directives.only_if_cached)) and (
+            if may_refresh(directives) and (
                 verdict is Reuse.REFRESH
                 or (verdict is Reuse.FRESH and cache.is_due_early(stored, now_us))
             ):
@@ -357,23 +359,23 @@ class ResponseCacheMiddleware:
         """
         cache = self.cache
         came = as_it_came(scope)
-        written: list[tuple[bytes, bytes]] | None = None
+        answered: list[tuple[bytes, bytes]] | None = None
 
         def sending(message: Message) -> Awaitable[None]:
-            nonlocal written
+            nonlocal answered
             if message["type"] == "http.response.start" and invalidates(
                 came["method"], message["status"]
             ):
-                written = list(message.get("headers", ()))  # an iterator can be read once
-                message = {**message, "headers": written}
-                cache.written(came, written)
+                answered = list(message.get("headers", ()))  # an iterator can be read once
+                message = {**message, "headers": answered}
+                written(cache, came, answered)
             return send(message)
 
         try:
             return await self.app(scope, receive, sending)
         finally:
-            if written is not None:
-                cache.written(came, written)
+            if answered is not None:
+                written(cache, came, answered)
 
 
 def _hosts(headers: list[tuple[bytes, bytes]]) -> int:

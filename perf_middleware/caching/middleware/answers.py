@@ -169,3 +169,7 @@ async def send_gateway_timeout(send: Send, tail: Headers) -> None:
         }
     )
     await send({"type": "http.response.body", "body": body})
+
+
+async def send_nothing() -> None:
+    """Instead of a send: the client has its answer already."""

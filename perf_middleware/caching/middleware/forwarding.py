@@ -11,14 +11,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
-
-from perf_middleware.caching.decorators import policy_of
-from perf_middleware.caching.judgement import NO_FRESHNESS, Keep
-from perf_middleware.caching.middleware.answers import HeldBack, answer, told
-from perf_middleware.caching.middleware.keeping import Keeping, no_room_for, seen_by_head
-from perf_middleware.caching.middleware.request import BodyRead, personal
-from perf_middleware.caching.reuse import Reuse, decide_reuse, may_serve_on_error
+from perf_middleware.caching.judgement import OF_ITS_URL
+from perf_middleware.caching.middleware.answers import HeldBack, answer, send_nothing, told
+from perf_middleware.caching.middleware.heads import judge_head
+from perf_middleware.caching.middleware.keeping import Keeping
+from perf_middleware.caching.middleware.leaving import Leaving
+from perf_middleware.caching.middleware.request import BodyRead
+from perf_middleware.caching.reuse import FAILURES, Reuse, decide_reuse, may_serve_on_error
 from perf_middleware.caching.special import CONDITIONAL
 from perf_middleware.caching.validation import confirms
 from perf_middleware.route_templates import UNMATCHED
@@ -38,13 +37,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perf_middleware.caching")
 
 _UNSEEN_BODIES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
-FAILURES: Final = frozenset({500, 502, 503, 504})
-"""Answers that a stale response may stand in for (RFC 5861 §4)."""
-OF_ITS_URL: Final = frozenset(
-    {"already-stale", "content-length", "event-stream", "must-understand", NO_FRESHNESS, "no-store",
-     "private", "set-cookie", "status", "too-large", "trailers", "unseen-body", "vary"}
-)  # fmt: skip
-"""Refusals that the next request for this URL will most likely meet as well."""
 
 
 class Forwarding:
@@ -60,7 +52,6 @@ class Forwarding:
     _route = UNMATCHED
     _keeping: Keeping | None = None
     _held: HeldBack | None = None
-    _finished: anyio.Event | None = None
     _started = False
     _hushed = False
     """The client has its answer from elsewhere."""
@@ -69,8 +60,7 @@ class Forwarding:
     _unconfirmed = False
     _sending_us = 0
     """What the client has taken to read."""
-    _gone_s: float | None = None
-    """When the client left."""
+    _leaving: Leaving | None = None
     _whole: Keeping | None = None
     """What was stored as soon as it was whole, before the app said that this was the end."""
     failed = False
@@ -150,30 +140,23 @@ class Forwarding:
         """The client's disconnect, for the app to hear when its answer matters to nobody else."""
         if self._is_awaited():
             # Others wait for this answer, or it is nearly stored: the app is not told to stop yet.
-            self._note_gone()
+            leaving = self._has_left()
             if self._flight is not None:
-                self._flight.on_alone = self._wake
-            with anyio.move_on_after(self._cache.options.outlive_s):
-                while self._is_awaited():
-                    self._finished = anyio.Event()
-                    await self._finished.wait()
+                self._flight.on_alone = leaving.wake
+            await leaving.outlast(self._is_awaited, seconds=self._cache.options.outlive_s)
             if self._is_awaited():
                 self._let_go("abandoned")
         return message
 
-    def _note_gone(self) -> None:
-        if self._gone_s is None:
-            self._gone_s = anyio.current_time()
-
-    def _wake(self) -> None:
-        if self._finished is not None:
-            self._finished.set()
+    def _has_left(self) -> Leaving:
+        leaving = self._leaving = self._leaving or Leaving()
+        return leaving
 
     def send(self, message: Message) -> Awaitable[None]:
         kind = message["type"]
         if kind == "http.response.body":
             if self._hushed:
-                return _nothing()
+                return send_nothing()
             if self._keeping is not None:
                 return self._body(message, self._keeping)
             if self._whole is not None and message.get("body"):
@@ -185,7 +168,7 @@ class Forwarding:
         if kind in _UNSEEN_BODIES:
             self._let_go("unseen-body")
         if self._hushed:
-            return _nothing()
+            return send_nothing()
         if self._validating is not None and not self._started:
             return self._hold(message)
         return self._request.send(message)
@@ -212,52 +195,16 @@ class Forwarding:
                 return self._answer_instead("stale-if-error", status)
         elif self._counted_as is None:
             self.failed = status in FAILURES
-        rule = request.rule
-        if rule is None or rule.on_endpoint:
-            own = policy_of(request.scope)
-            if own is not rule:
-                # Learnt from here on.  Another endpoint may have answered this path before: by
-                # host, by method, or because the app changed its routes.
-                cache.rules.learn(request.path, own, self._route)
-                rule = request.rule = own
-                # Its functions are for the request as it came; now the app has written into that.
-                if (rule is not None and rule.has_functions) or not request.take_rule(rule):
-                    return self._refused(message, sent, "rule")
-        if not self._may_keep:
-            return self._refused(message, sent, None)
-        if rule is not None and not request.key_holds():
-            return self._refused(message, sent, "rule")
-        whose = personal(request.scope)
-        if whose is not None and not (rule is not None and rule.is_for_all_or_one):
-            return self._refused(message, sent, whose)
-        if rule is None and cache.judge.is_silent(dict(sent)) and not request.is_head:
-            return self._refused(message, sent, NO_FRESHNESS)
-        lines = cache.judge.collect(sent)
-        now_us = cache.clock()
-        verdict: Keep | str = cache.judge.judge(
-            status,
-            lines,
-            credentials=request.credentials,
-            no_store=request.directives is not None and request.directives.no_store,
-            sent_us=request.sent_us,
-            rule=rule,
-            now_us=now_us,
-            wall_us=int(cache.wall_s() * 1_000_000),
+        judged = judge_head(
+            cache, request, message, sent,
+            route=self._route, may_keep=self._may_keep, purges_seen=self.purges_seen,
+        )  # fmt: skip
+        if judged.keep is None:
+            return self._refused(message, sent, judged.why, judged.tell_clients)
+        self._keeping = Keeping(
+            cache, request, judged.keep, status=status, sent=sent, received_us=judged.now_us
         )
-        # Clients are told of what may be for others, never of an error or of one client's own.
-        tell_clients = rule.tell_clients if rule is not None and type(verdict) is Keep else None
-        if request.is_head:
-            seen_by_head(cache, request, status, sent, lines, purges_seen=self.purges_seen)
-            return self._refused(message, sent, "head", tell_clients)
-        if type(verdict) is Keep:
-            refused = no_room_for(cache, message, lines)
-            if refused is None:
-                self._keeping = Keeping(
-                    cache, request, verdict, status=status, sent=sent, received_us=now_us
-                )
-                return self._send_kept_head(self._told(message, sent, None, tell_clients))
-            verdict = refused
-        return self._refused(message, sent, str(verdict), tell_clients)
+        return self._send_kept_head(self._told(message, sent, None, judged.tell_clients))
 
     def _hold(self, message: Message) -> Awaitable[None]:
         """Keep an interim answer back until it is known whose answer follows it."""
@@ -276,7 +223,7 @@ class Forwarding:
         try:
             await self._send_head(message)
         except OSError:
-            self._note_gone()  # its answer is still kept, as in _body
+            self._has_left()  # its answer is still kept, as in _body
         self._sending_us += clock() - began_us
 
     def _refused(
@@ -293,8 +240,7 @@ class Forwarding:
         stored = self._validating
         if stored is None or status >= 500 or self._request.is_head:
             return
-        if self._cache.store.holds(stored):
-            self._cache.store.drop(stored.key)
+        self._cache.store.drop_this(stored)
 
     def _told(
         self, message: Message, sent: Any, why: str | None, tell_clients: bytes | None
@@ -302,10 +248,7 @@ class Forwarding:
         status = self._cache.shown_status
         field = None
         if status is not None:
-            detail = self._detail or why
-            rule = self._request.rule
-            if rule is not None:
-                detail = rule.name if detail is None else f"{rule.name}; {detail}"
+            detail = self._request.with_rule_name(self._detail or why)
             field = status.forwarded(self._reason, stored=self._keeping is not None, detail=detail)
         return told(message, sent, tell_clients=tell_clients, status=field)
 
@@ -325,8 +268,8 @@ class Forwarding:
             else:
                 self._whole = keeping if message.get("more_body") else None
                 self._release("stored" if keeping.is_for_others else "unstorable")
-        if self._gone_s is not None and why is None:
-            if anyio.current_time() - self._gone_s < self._cache.options.outlive_s:
+        if self._leaving is not None and why is None:
+            if not self._leaving.is_longer_ago_than(self._cache.options.outlive_s):
                 return
             self._let_go(why := "abandoned")
         clock = self._cache.clock
@@ -337,15 +280,14 @@ class Forwarding:
             # The client left.  Its answer is still kept, which is bounded.
             if why is not None:
                 raise
-            self._note_gone()
+            self._has_left()
         self._sending_us += clock() - began_us
 
     def _take_back(self, whole: Keeping) -> None:
         """More came than Content-Length had announced: nobody knows which of the two is wrong."""
         self._whole = None
-        stored = whole.stored
-        if stored is not None and self._cache.store.holds(stored):
-            self._cache.store.drop(stored.key)
+        if whole.stored is not None:
+            self._cache.store.drop_this(whole.stored)
         self._count_refusal("content-length")
 
     # --- answers from the store after all -------------------------------------------------------
@@ -357,8 +299,7 @@ class Forwarding:
         self._hushed = True
         if not stored.validators or not confirms(stored, lines, now_s=int(cache.wall_s())):
             self._unconfirmed = True
-            if cache.store.holds(stored):
-                cache.store.drop(stored.key)
+            cache.store.drop_this(stored)
             return
         if cache.name_route is not None:
             cache.name_route(stored.route)
@@ -436,19 +377,16 @@ class Forwarding:
             self._keeping = None
         flight = self._flight
         if outcome == "unstorable" and self._why in OF_ITS_URL and self._may_keep:
-            self._note_unstorable()
+            request = self._request
+            # What is said to one of these is not said to everybody.
+            if not (request.credentials or request.is_head or request.is_for_one_client):
+                self._cache.note_unstorable(request.primary, self._why)
         if flight is not None and flight.outcome is None:
             self._cache.flights.land(flight, outcome)
-        self._wake()
+        if self._leaving is not None:
+            self._leaving.wake()
         if self.on_release is not None:
             self.on_release()
-
-    def _note_unstorable(self) -> None:
-        """The next requests for this URL need not wait for each other."""
-        request = self._request
-        # What is said to one of these is not said to everybody.
-        if not (request.credentials or request.is_head or request.is_for_one_client):
-            self._cache.note_unstorable(request.primary, self._why)
 
     def end(self) -> None:
         """The app has returned, or failed: release what is still held, count what is not."""
@@ -459,7 +397,3 @@ class Forwarding:
         self.failed |= self._counted_as is None and not self._started
         # Of what has landed already nothing changes.
         self._release("failed" if self.failed and not self._started else "gone")
-
-
-async def _nothing() -> None:
-    """Instead of a send: the client has its answer already."""

@@ -10,19 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from perf_middleware.caching.stored import US_PER_S, StoredResponse
 from perf_middleware.caching.syntax.structured import parse_string_list
-from perf_middleware.caching.validation import head_confirms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perf_middleware.asgi import Message
-    from perf_middleware.caching.fields import Lines
     from perf_middleware.caching.judgement import Keep
     from perf_middleware.caching.middleware.request import CacheRequest
     from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.runtime import ResponseCache
 
-LENGTH_DIGITS_MAX = 15
 PARTS_MAX = 64  # further ones are joined: an object for each of ten bytes takes five times that
 
 
@@ -135,6 +131,7 @@ class Keeping:
             tags=tags,
             route=route,
             rule=rule,
+            shares_authorization=keep.shares_authorization,
         )
         if not cache.keep(stored):
             return "no-room"
@@ -148,41 +145,3 @@ def _parameters(rule: CachePolicy, request: CacheRequest) -> dict[str, Any]:
     """The parameters of the rule's pattern, and those of the route."""
     own = {} if rule.pattern is None else rule.pattern.parameters(request.path)
     return own | (request.scope.get("path_params") or {})
-
-
-def no_room_for(cache: ResponseCache, message: Message, lines: Lines) -> str | None:
-    """Why an answer with this head, that may be stored, is only streamed; None where it is not."""
-    if message.get("trailers"):
-        return "trailers"  # what comes after the body would be lost
-    length = lines.get(b"content-length")
-    if length is not None:
-        text = length[0].strip()
-        if not text.isdigit() or len(text) > LENGTH_DIGITS_MAX or len(set(length)) > 1:
-            return "content-length"
-        if int(text) > cache.options.entry_bytes_max:
-            return "too-large"
-    if cache.storing_bytes >= cache.storing_bytes_max:
-        return "busy"
-    return None
-
-
-def seen_by_head(
-    cache: ResponseCache,
-    request: CacheRequest,
-    status: int,
-    sent: Sequence[tuple[bytes, bytes]],
-    lines: Lines,
-    *,
-    purges_seen: int,
-) -> None:
-    """A HEAD's 200 renews the stored GET response, or shows it to be another's (§4.3.5)."""
-    directives = request.directives
-    if status != 200 or request.credentials or (directives is not None and directives.no_store):
-        return
-    stored = cache.store.select(request.primary, request.lines)
-    if stored is None or stored.status != 200:
-        return
-    if head_confirms(stored, lines, now_s=int(cache.wall_s())):
-        cache.confirmed(stored, sent, lines, request, purges_seen=purges_seen)
-    else:
-        cache.store.drop(stored.key)

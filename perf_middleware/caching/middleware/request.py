@@ -146,6 +146,12 @@ class CacheRequest:
     def rule_name(self) -> str | None:
         return None if self.rule is None else self.rule.name
 
+    def with_rule_name(self, detail: str | None) -> str | None:
+        """What Cache-Status tells as detail: it begins with the rule, where one holds."""
+        if self.rule is None:
+            return detail
+        return self.rule.name if detail is None else f"{self.rule.name}; {detail}"
+
     def rewritten(
         self, headers: list[tuple[bytes, bytes]], *, method: str | None = None
     ) -> CacheRequest:

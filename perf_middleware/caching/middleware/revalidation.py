@@ -11,6 +11,7 @@ import anyio
 from perf_middleware.caching.middleware.forwarding import Forwarding
 from perf_middleware.caching.middleware.request import CacheRequest, Silence
 from perf_middleware.caching.special import CONDITIONAL, DIRECTIVES, PARTIAL, PRECONDITIONS
+from perf_middleware.caching.stored import US_PER_S
 
 if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perf_middleware.caching")
 
-PAUSE_US: Final = 1_000_000  # after a refresh that failed: no call of the app for each hit
+PAUSE_US: Final = US_PER_S  # after a refresh that failed: no call of the app for each hit
 _OURS = CONDITIONAL | PARTIAL | PRECONDITIONS
 
 

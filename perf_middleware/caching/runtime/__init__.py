@@ -14,33 +14,26 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import anyio
 import anyio.lowlevel
 
-from perf_middleware.asgi import raw_path
 from perf_middleware.caching.cache_status import CacheStatus
 from perf_middleware.caching.cookies import IgnoredCookies
 from perf_middleware.caching.decorators import listed
 from perf_middleware.caching.evidence import Evidence
-from perf_middleware.caching.fields import collect
 from perf_middleware.caching.figures import CacheFigures
 from perf_middleware.caching.invalidation import (
-    TEXT,
     path_of,
-    pointed_targets,
     root_of,
-    target_of,
     target_of_url,
 )
-from perf_middleware.caching.judgement import Judge, Keep
+from perf_middleware.caching.judgement import Judge
 from perf_middleware.caching.options import CacheOptions
 from perf_middleware.caching.purges import Concerns, PurgeLog, concerning
 from perf_middleware.caching.rules import CachePolicy, PathPattern, RuleBook
+from perf_middleware.caching.runtime.confirming import confirmed
 from perf_middleware.caching.runtime.explain import explain, scope_of
 from perf_middleware.caching.runtime.flights import Flights
 from perf_middleware.caching.special import SpecialFields
-from perf_middleware.caching.stored import US_PER_S, Lifetimes
+from perf_middleware.caching.stored import US_PER_S
 from perf_middleware.caching.stores.memory import MemoryStore
-from perf_middleware.caching.syntax.dates import format_http_date
-from perf_middleware.caching.syntax.structured import parse_string_list
-from perf_middleware.caching.validation import OF_THE_BODY, updated_headers
 from perf_middleware.clock import monotonic_us
 from perf_middleware.route_templates import UNMATCHED, RouteTemplates
 
@@ -60,8 +53,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perf_middleware.caching")
 
 Happening = Literal["store", "hit", "invalidate"]
-NEVER_STORED: Final = frozenset({b"age", b"cache-status", b"set-cookie"})
-_POINTERS: Final = frozenset({b"location", b"content-location", b"cache-group-invalidation"})
 EARLY_WINDOW: Final = 7  # times what it takes to make; a draw beyond has a chance below 1 in 1,000
 PURGED_AT_ONCE: Final = 250  # about 3 ms
 UNSTORABLE_MAX: Final = 10_000
@@ -118,6 +109,7 @@ class ResponseCache:
         self.name_route: Callable[[str], None] | None = None
         self.note_part: Callable[[str, int], None] | None = None
         self.templates = RouteTemplates()
+        self._naming_failed = False  # told in the log, once
         self._hooks: dict[Happening, list[Callable[[StoredResponse], object]]] = {
             "store": [], "hit": [], "invalidate": [],
         }  # fmt: skip
@@ -153,19 +145,15 @@ class ResponseCache:
         if pattern is not None:
             return await self._purge_matching(PathPattern.of(pattern), soft=soft)
         if tags is not None:
-            self._note_tags(tags)
+            wanted = frozenset(tags)
+            self.purges.note(lambda _target, own: not wanted.isdisjoint(own))
             return await self._purge(
                 [key for tag in tags for key in self.store.keys(tag)], soft=soft
             )
         self.purges.note(lambda _target, _tags: True)
         if soft:
             return await self._purge(self.store.keys(), soft=True)
-        gone = self.store.all() if self._hooks["invalidate"] else []
-        count = self.store.clear()
-        self.figures.invalidated += count
-        for stored in gone:
-            self.tell("invalidate", stored)
-        return count
+        return await self._purge_everything()
 
     async def explain(
         self,
@@ -209,6 +197,8 @@ class ResponseCache:
             return False
         counts = stored.counts = self.figures.of(stored.route)
         self._set_early(stored)
+        since_s = (self.clock() - stored.stored_us) // US_PER_S
+        stored.received_s = int(self.wall_s()) - since_s
         counts.stored += 1
         counts.stored_bytes += len(stored.body)
         self.unstorable.pop(hash(stored.primary), None)
@@ -224,52 +214,13 @@ class ResponseCache:
         *,
         purges_seen: int,
     ) -> tuple[StoredResponse, bool]:
-        """`stored` with the fields of an answer that confirms it (RFC 9111 §4.3.4).
+        """`stored` with the fields of an answer that confirms it, and whether it is in the store.
 
-        And whether it is in the store: not where the answer says that it may not be kept, or where
-        another took its place, or a purge came, since purge number `purges_seen`; it is good for
-        the one request then.
+        The second is False where it is good for the one request alone.
         """
-        now_us = self.clock()
-        wall_us = int(self.wall_s() * US_PER_S)
-        rule = request.rule
-        # Its own age and date began with the old answer.
-        own = {name: at for name, at in stored.lines.items() if name not in {b"age", b"date"}}
-        own |= {name: at for name, at in lines.items() if name not in OF_THE_BODY}
-        own.pop(b"connection", None)  # the confirming answer's: of that one's fields alone
-        verdict = self.judge.judge(
-            stored.status,
-            own,
-            credentials=request.credentials,
-            no_store=False,
-            sent_us=request.sent_us,
-            rule=rule,
-            now_us=now_us,
-            wall_us=wall_us,
-        )
-        newer = list(sent)
-        if b"date" not in lines and any(name == b"date" for name, _ in stored.headers):
-            newer.append((b"date", format_http_date(wall_us // US_PER_S)))
-        is_newest = self.store.holds(stored) and not self.purges.since(
-            purges_seen, stored.target, stored.tags
-        )
-        if not isinstance(verdict, Keep) or not set(verdict.vary).issubset(stored.vary):
-            # Good for this one answer: the app has said so, and that it is the last.
-            if is_newest:
-                self.store.drop(stored.key)
-            headers = updated_headers(stored.headers, newer, without=NEVER_STORED)
-            lifetimes = Lifetimes(fresh_s=0, may_be_stale=False, must_validate=True)
-            return stored.confirmed(headers, own, lifetimes, initial_age_us=0, now_us=now_us), False
-        merged = updated_headers(stored.headers, newer, without=verdict.without)
-        confirmed = stored.confirmed(
-            verdict.headers(merged, None if rule is None else rule.tell_clients),
-            own,
-            verdict.lifetimes,
-            initial_age_us=verdict.initial_age_us,
-            now_us=now_us,
-        )
-        self._set_early(confirmed)
-        return confirmed, is_newest and self.store.put(confirmed, now_us=now_us)
+        renewed, may_keep = confirmed(self, stored, sent, lines, request, purges_seen=purges_seen)
+        self._set_early(renewed)
+        return renewed, may_keep and self.store.put(renewed, now_us=self.clock())
 
     def forward_fields(
         self,
@@ -307,25 +258,11 @@ class ResponseCache:
         """The template of the route that the router took, as the metrics call it."""
         try:
             return self.templates.template_of(scope, root_path)
-        except Exception:  # noqa: BLE001 - what the router left cannot be read
+        except Exception:
+            if not self._naming_failed:
+                self._naming_failed = True
+                logger.exception("a request's route could not be named; it counts as unmatched")
             return UNMATCHED
-
-    def written(self, scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """A request that may have changed something has succeeded (RFC 9111 §4.4, RFC 9875 §3)."""
-        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-        lines = collect(headers, _POINTERS)
-        scheme = scope.get("scheme", "http")
-        path = raw_path(scope)
-        query = scope.get("query_string", b"")
-        root = root_of(scope)
-        targets = [target_of(scheme, host, path, query, root=root)]
-        # As it was sent: `a%2Fb` is one segment for what is relative to it.
-        url = b"%b://%b%b?%b" % (scheme.encode(), host, path, query)
-        targets += pointed_targets(url.decode(*TEXT), lines, root=root)
-        self.invalidate_targets(targets)
-        groups = lines.get(b"cache-group-invalidation")
-        if groups:
-            self.invalidate_tags(parse_string_list(groups) or ())
 
     def _set_early(self, stored: StoredResponse) -> None:
         window_us = int(stored.produced_us * self.options.early_refresh * EARLY_WINDOW)
@@ -342,7 +279,7 @@ class ResponseCache:
             path, query, _ = wanted.partition(b"?")
             if query:
                 found += [entry for entry in look_up(path) if entry.is_of_any_query]
-            count += self._invalidate(found, soft=soft)
+            count += self.invalidate(found, soft=soft)
         return count
 
     def _wanted(self, targets: Iterable[bytes | str]) -> set[tuple[bytes, bool]]:
@@ -361,16 +298,8 @@ class ResponseCache:
         if root and len(self.roots) < ROOTS_MAX:
             self.roots.add(root)
 
-    def invalidate_tags(self, tags: Sequence[str], *, soft: bool = False) -> int:
-        self._note_tags(tags)
-        found = {entry.key: entry for tag in tags for entry in self.store.of_tag(tag)}
-        return self._invalidate(found.values(), soft=soft)
-
-    def _note_tags(self, tags: Sequence[str]) -> None:
-        wanted = frozenset(tags)
-        self.purges.note(lambda _target, own: not wanted.isdisjoint(own))
-
     def tell(self, happening: Happening, stored: StoredResponse) -> None:
+        """Call every hook of `happening`; one that raises is logged and harms nothing else."""
         for hook in self._hooks[happening]:
             try:
                 hook(stored)
@@ -398,10 +327,21 @@ class ResponseCache:
                 found = self.store.stored(listed[start : start + PURGED_AT_ONCE])
                 if concerns is not None:
                     found = [entry for entry in found if concerns(entry.target, entry.tags)]
-                count += self._invalidate(found, soft=soft)
+                count += self.invalidate(found, soft=soft)
         return count
 
-    def _invalidate(self, found: Iterable[StoredResponse], *, soft: bool) -> int:
+    async def _purge_everything(self) -> int:
+        """Nothing is stored from the first step on; it is freed in slices, as in `_purge`."""
+        count, gone = self.store.clear()
+        self.figures.invalidated += count
+        with anyio.CancelScope(shield=True):
+            for number, stored in enumerate(gone, 1):
+                self.tell("invalidate", stored)
+                if number % PURGED_AT_ONCE == 0:
+                    await anyio.lowlevel.checkpoint()
+        return count
+
+    def invalidate(self, found: Iterable[StoredResponse], *, soft: bool) -> int:
         count = 0
         now_us = self.clock()
         for entry in found:
@@ -417,6 +357,7 @@ class ResponseCache:
     # --- what operators see ---------------------------------------------------------------------
 
     def families(self) -> Iterator[Family]:
+        """The figures for /metrics; what has expired is let go of first and not counted."""
         store = self.store
         store.expire(self.clock())
         return self.figures.families(

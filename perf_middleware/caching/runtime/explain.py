@@ -7,7 +7,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 from perf_middleware.asgi import SAFE_IN_PATHS, app_path
 from perf_middleware.caching.explanation import explained_entry, explained_rule, verdict_on
-from perf_middleware.caching.invalidation import TEXT
+from perf_middleware.caching.invalidation import TEXT, origin_of, path_of
+from perf_middleware.caching.judgement import credentials_reason
 from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.variants import Variants
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from perf_middleware.asgi import Scope
+    from perf_middleware.caching.middleware.request import CacheRequest
     from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.special import Special
 
 
 def scope_of(url: str, *, method: str, headers: Mapping[str, str]) -> Scope:
@@ -59,48 +62,90 @@ def explain(cache: ResponseCache, scope: Scope) -> dict[str, Any]:
     host = fields.get(b"host")
     now_us = cache.clock()
     rule = cache.rules.rule_for(app_path(scope))
-    primary = primary_key(scope, host or b"")
     silence = Silence()
     request = CacheRequest(
         scope,
         silence.receive,
         silence.send,
         host=host or b"",
-        primary=primary,
+        primary=primary_key(scope, host or b""),
         rule=rule,
         ignored_cookies=cache.special.ignored_cookies,
     )
     special = cache.special.of(fields, scope["headers"])
     if special is not None:
         request.take_special(special, with_directives=cache.options.request_directives)
-    path = request.target.partition(b"://")[2].partition(b"/")[2]
-    entries = cache.store.of_path(b"/" + path)
-    if host is not None:
-        entries = [entry for entry in entries if entry.target == request.target]
+    target = request.target
+    entries = stored_of(cache, target, any_host=host is None)
     told = {
-        "url": (request.target if host is not None else b"/" + path).decode("utf-8", "replace"),
+        "url": (path_of(target) if host is None else target).decode("utf-8", "replace"),
         "method": scope["method"],
         "rule": explained_rule(rule),
         "stored": [explained_entry(entry, now_us=now_us) for entry in entries],
-        "last_refusal": cache.unstorable.get(hash(primary)),
+        "last_refusal": cache.unstorable.get(hash(request.primary)),
     }
     if scope["method"] not in {"GET", "HEAD"}:
         return told | {"verdict": f"{scope['method']} is never answered from the store"}
+    if sum(name == b"host" for name, _ in scope["headers"]) > 1:
+        return told | {"verdict": "bypass: host"}  # and nothing else that it says is looked at
+    found = _found(cache, request, special, personal(scope), entries, any_host=host is None)
+    return told | {"verdict": verdict_on(found, request.directives, now_us=now_us)}
+
+
+def stored_of(cache: ResponseCache, target: bytes, *, any_host: bool) -> list[StoredResponse]:
+    """What is stored of a URL, also by a rule that chose some parameters of its query."""
+    path = path_of(target)
+    found = cache.store.of_path(path)
+    bare, query, _ = path.partition(b"?")
+    if query:
+        found += [entry for entry in cache.store.of_path(bare) if entry.is_of_any_query]
+    origin = origin_of(target)
+    return [entry for entry in found if any_host or origin_of(entry.target) == origin]
+
+
+def _found(
+    cache: ResponseCache,
+    request: CacheRequest,
+    special: Special | None,
+    whose: str | None,
+    entries: list[StoredResponse],
+    *,
+    any_host: bool,
+) -> StoredResponse | str:
+    """The stored response that decides about `request`, or why none does.
+
+    In the order of `ResponseCacheMiddleware`.
+    """
+    rule, credentials = request.rule, request.credentials
     if special is not None and special.is_out:
-        return told | {"verdict": "bypass: precondition or body"}
+        return "bypass: precondition or body"
+    is_unkeyed = (
+        rule is None
+        and not isinstance(cache.store.peek(request.primary), Variants)
+        and not cache.options.authorization_by_rfc
+    )
+    if credentials and is_unkeyed and not any_host:
+        return f"bypass: {credentials_reason(credentials)}"
     if rule is not None and rule.bypass:
-        return told | {"verdict": f"bypass: the rule {rule.name} says never"}
+        return f"bypass: the rule {rule.name} says never"
     if not request.take_rule(rule):
-        return told | {"verdict": "bypass: the rule's key keeps this request out"}
-    whose = personal(scope)
+        return "bypass: the rule's key keeps this request out"
     if whose is not None and not (rule is not None and rule.is_for_all_or_one):
-        return told | {"verdict": f"bypass: {whose}"}
-    found = selected(cache, request.primary, request.lines)
-    if found is None and host is None and len(entries) == 1:
-        found = entries[0]  # asked about a path alone, and there is one host that has it
-    return told | {
-        "verdict": verdict_on(found, rule, request.directives, request.credentials, now_us=now_us)
-    }
+        return f"bypass: {whose}"
+    primary = request.primary
+    if any_host:
+        # A line feed parts the host from the rest of a key: one that alone has the rest is meant.
+        rest = primary.partition(b"\n")[2]
+        having = {each.primary for each in entries if each.primary.partition(b"\n")[2] == rest}
+        primary = having.pop() if len(having) == 1 else primary
+    found = selected(cache, primary, request.lines)
+    if found is not None:
+        is_safe = found.is_safe_for(credentials)
+    else:
+        is_safe = not credentials or (rule is not None and rule.covers(credentials))
+    if not is_safe:
+        return f"bypass: {credentials_reason(credentials)}"
+    return found or "miss: nothing is stored for it; the app is asked"
 
 
 def selected(

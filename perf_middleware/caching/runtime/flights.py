@@ -46,6 +46,7 @@ class Flight:
                 self.on_alone()
 
     async def landed(self) -> None:
+        """Wait until there is an outcome."""
         if self.outcome is not None:
             return
         if self._landed is None:

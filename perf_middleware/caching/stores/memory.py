@@ -12,10 +12,10 @@ from perf_middleware.caching.eviction import BoundedCache
 from perf_middleware.caching.expiry import Expiry
 from perf_middleware.caching.invalidation import path_of
 from perf_middleware.caching.stored import StoredResponse
-from perf_middleware.caching.variants import Variants, united
+from perf_middleware.caching.variants import Variants, names_in, united
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 N = TypeVar("N", bytes, str)
 EXPIRED_AT_ONCE_MAX = 32  # at each store: more than come in, and no stall
@@ -33,7 +33,6 @@ class MemoryStore:
         )
         self._by_path: dict[bytes, set[bytes]] = {}
         self._by_tag: dict[str, set[bytes]] = {}
-        self.expired = 0
         self.responses = 0
         # The hot path: one call less.
         self.get: Callable[[bytes], Found | None] = self._entries.get
@@ -80,45 +79,55 @@ class MemoryStore:
             return None
         if not both:
             return primary
-        if isinstance(record, Variants) and both == known:
-            return record.key_for(fields)
-        record = Variants(primary, both)
-        key = record.key_for(fields)
-        if key is None:
-            return None
-        self.drop(primary)
-        return key if self._entries.put(primary, record, record.size_bytes) else None
+        if not isinstance(record, Variants) or both != known:
+            record = Variants(primary, both)
+        return record.key_for(fields)
 
     def put(self, stored: StoredResponse, *, now_us: int) -> bool:
-        """Keep `stored`, in place of what was under its key; False where it finds no room."""
-        key, primary = stored.key, stored.primary
-        record: Variants | None = None
-        if key != primary:
-            found = self._entries.peek(primary)
-            if not isinstance(found, Variants) or not found.tells_apart(stored.vary):
-                return False  # it was let go meanwhile: no way leads to this key, or not for this
-            record = found
+        """Keep `stored`, in place of what was under its key; False where it finds no room.
+
+        Once it is in, its URL is told apart by the fields in its key (`key_of`): what was kept
+        under fewer goes.  False too where they are fewer than those of a response that came before.
+        """
         self.expire(now_us)
-        if record is not None:
+        key, primary = stored.key, stored.primary
+        names = names_in(key, primary)
+        known = self._entries.peek(primary)
+        record = known if isinstance(known, Variants) else None
+        if record is not None and not set(record.names).issubset(names):
+            return False  # no way leads to this key any more
+        if record is not None and record.names == names:
             record.keys.add(key)  # not empty now: it stays, whatever has to make room
-            if primary not in self._entries:  # it went with the last of its variants
-                self._entries.put(primary, record, record.size_bytes)
+        else:
+            record = Variants(primary, names) if names else None
         old = self._entries.peek(key)
         if isinstance(old, StoredResponse):
             self._unlink(old)
-        elif old is not None:
-            self.drop(key)  # its variants would be out of reach
         if not self._entries.put(key, stored, stored.size_bytes) or key not in self._entries:
             self._forget(key, stored)  # making room may have taken its record, and it with that
             return False
         self._link(stored)
         if record is not None:
-            self._entries.put(primary, record, record.size_bytes)
+            record.keys.add(key)
+            self._lead_by(record, primary, key)
         return key in self._entries
+
+    def _lead_by(self, record: Variants, primary: bytes, key: bytes) -> None:
+        """Let `record`, which leads to `key`, be what is found under `primary`."""
+        known = self._entries.peek(primary)
+        if known is not None and known is not record:
+            self.drop(primary)
+        if not self._entries.put(primary, record, record.size_bytes):
+            self.drop(key)  # no way leads to it
 
     def holds(self, stored: StoredResponse) -> bool:
         """Whether `stored` is what is kept under its key, and not a newer one."""
         return self._entries.peek(stored.key) is stored
+
+    def drop_this(self, stored: StoredResponse) -> None:
+        """Let go of `stored`, and of nothing that has taken its place meanwhile."""
+        if self.holds(stored):
+            self.drop(stored.key)
 
     def drop(self, key: bytes) -> bool:
         """Let go of what is under `key`, a record with all of its variants."""
@@ -137,6 +146,7 @@ class MemoryStore:
         return self.stored(self._by_path.get(path, ()))
 
     def of_tag(self, tag: str) -> list[StoredResponse]:
+        """Those with this tag, of any host."""
         return self.stored(self._by_tag.get(tag, ()))
 
     def keys(self, tag: str | None = None) -> list[bytes]:
@@ -144,22 +154,24 @@ class MemoryStore:
         return self._entries.keys() if tag is None else list(self._by_tag.get(tag, ()))
 
     def all(self) -> list[StoredResponse]:
+        """Every stored response, variants too; takes as long as there are entries."""
         return self.stored(self._entries.keys())
 
-    def clear(self) -> int:
-        """Let go of everything; how many stored responses there were."""
+    def clear(self) -> tuple[int, Iterator[StoredResponse]]:
+        """Let go of everything in one step: how many stored responses there were, and which.
+
+        Each is freed as the next is taken: that of many takes its time.
+        """
         count, self.responses = self.responses, 0
-        self._entries.clear()
-        self._by_path.clear()
-        self._by_tag.clear()
+        gone = _without_indexes(self._entries.clear(), self._by_path, self._by_tag)
+        self._by_path, self._by_tag = {}, {}
         self._expiry.clear()
-        return count
+        return count, gone
 
     def expire(self, now_us: int) -> None:
         """Let go of some that nobody may use any more; a bounded number at each call."""
         for key in self._expiry.due(now_us, EXPIRED_AT_ONCE_MAX):
-            if self.drop(key):
-                self.expired += 1
+            self.drop(key)
 
     def stored(self, keys: Iterable[bytes]) -> list[StoredResponse]:
         """Those stored responses that are there under these keys."""
@@ -197,6 +209,18 @@ class MemoryStore:
             return
         for variant in list(found.keys):
             self.drop(variant)
+
+
+def _without_indexes(
+    taken: Iterable[Found], by_path: dict[bytes, set[bytes]], by_tag: dict[str, set[bytes]]
+) -> Iterator[StoredResponse]:
+    """The stored responses among `taken`, their places in the indexes freed beside them."""
+    for found in taken:
+        if isinstance(found, StoredResponse):
+            by_path.pop(path_of(found.target), None)
+            for tag in found.tags:
+                by_tag.pop(tag, None)
+            yield found
 
 
 def _discard(

@@ -4,7 +4,8 @@
     Sunday, 06-Nov-94 08:49:37 GMT     rfc850, two digits of the year
     Sun Nov  6 08:49:37 1994           asctime, GMT without saying so
 
-A wrong name of the day is passed over; any other part that cannot be is no date at all.
+Read in capitals or not, as a cache should (RFC 9111 §4.2).  A wrong name of the day is passed over;
+any other part that cannot be is no date at all.
 Source: RFC 9110 §5.6.7.
 """
 
@@ -23,20 +24,23 @@ _DAYS = (b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun")
 _MONTHS = (
     b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"
 )  # fmt: skip
-_MONTH_OF = {name: number for number, name in enumerate(_MONTHS, 1)}
+_MONTH_OF = {name.lower(): number for number, name in enumerate(_MONTHS, 1)}
 
 _SHORT_DAY = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _LONG_DAY = rb"(?:Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday)"
 _MONTH = rb"(?P<month>" + b"|".join(_MONTHS) + rb")"
 _TIME = rb"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
 _IMF_FIXDATE = re.compile(
-    _SHORT_DAY + rb", (?P<day>[0-9]{2}) " + _MONTH + rb" (?P<year>[0-9]{4}) " + _TIME + rb" GMT"
+    _SHORT_DAY + rb", (?P<day>[0-9]{2}) " + _MONTH + rb" (?P<year>[0-9]{4}) " + _TIME + rb" GMT",
+    re.IGNORECASE,
 )
 _RFC850 = re.compile(
-    _LONG_DAY + rb", (?P<day>[0-9]{2})-" + _MONTH + rb"-(?P<year>[0-9]{2}) " + _TIME + rb" GMT"
+    _LONG_DAY + rb", (?P<day>[0-9]{2})-" + _MONTH + rb"-(?P<year>[0-9]{2}) " + _TIME + rb" GMT",
+    re.IGNORECASE,
 )
 _ASCTIME = re.compile(
-    _SHORT_DAY + rb" " + _MONTH + rb" (?P<day>[0-9 ][0-9]) " + _TIME + rb" (?P<year>[0-9]{4})"
+    _SHORT_DAY + rb" " + _MONTH + rb" (?P<day>[0-9 ][0-9]) " + _TIME + rb" (?P<year>[0-9]{4})",
+    re.IGNORECASE,
 )
 
 
@@ -75,7 +79,7 @@ def format_http_date(unix_s: int) -> bytes:
 
 def _within_year(found: re.Match[bytes]) -> tuple[int, int, int, int, int]:
     return (
-        _MONTH_OF[found["month"]],
+        _MONTH_OF[found["month"].lower()],
         int(found["day"]),
         int(found["hour"]),
         int(found["minute"]),

@@ -64,13 +64,10 @@ class ResponseDirectives:
     must_revalidate: bool = False
     proxy_revalidate: bool = False
     must_understand: bool = False
-    no_transform: bool = False
-    immutable: bool = False
     no_cache_fields: frozenset[bytes] = _NO_FIELDS
     private_fields: frozenset[bytes] = _NO_FIELDS
     stale_while_revalidate: int | None = None
     stale_if_error: int | None = None
-    present: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +79,6 @@ class RequestDirectives:
     min_fresh: int | None = None
     no_cache: bool = False
     no_store: bool = False
-    no_transform: bool = False
     only_if_cached: bool = False
     stale_if_error: int | None = None
 
@@ -107,7 +103,7 @@ def parse_response_directives(lines: Iterable[bytes]) -> ResponseDirectives:
     if not elements:
         return NO_DIRECTIVES
     if len(elements) > DIRECTIVES_MAX:
-        return ResponseDirectives(no_store=True, present=True)
+        return ResponseDirectives(no_store=True)
     return _response_directives(_arguments(elements, _RESPONSE_RESTRICTIONS))
 
 
@@ -134,7 +130,6 @@ def parse_request_directives(
         min_fresh=min_fresh,
         no_cache=b"no-cache" in said or (b"min-fresh" in said and min_fresh is None),
         no_store=b"no-store" in said,
-        no_transform=b"no-transform" in said,
         only_if_cached=b"only-if-cached" in said,
         stale_if_error=_seconds(said.get(b"stale-if-error"), choose=min),
     )
@@ -199,13 +194,10 @@ def _response_directives(said: _Arguments) -> ResponseDirectives:
         or b"proxy-revalidate" in said
         or (b"must-revalidate" in said and not must_revalidate),
         must_understand=None in said.get(b"must-understand", ()),
-        no_transform=b"no-transform" in said,
-        immutable=None in said.get(b"immutable", ()),
         no_cache_fields=no_cache_fields,
         private_fields=private_fields,
         stale_while_revalidate=_seconds(said.get(b"stale-while-revalidate"), choose=min),
         stale_if_error=_seconds(said.get(b"stale-if-error"), choose=min),
-        present=True,
     )
 
 

@@ -40,20 +40,6 @@ def members(lines: Iterable[bytes]) -> list[bytes]:
     return found
 
 
-def field_names(lines: Iterable[bytes]) -> frozenset[bytes]:
-    """The valid names in lower case, `*` among them; what is no token is left out."""
-    return frozenset(member.lower() for member in members(lines) if is_token(member))
-
-
-def vary_names(lines: Iterable[bytes]) -> frozenset[bytes]:
-    """The names of Vary in lower case, with `*` added where one of them is no field name.
-
-    A name that cannot be read names an unknown part of the request: nothing is known to match it.
-    Source: RFC 9110 §12.5.5.
-    """
-    return frozenset(member.lower() if is_token(member) else b"*" for member in members(lines))
-
-
 def is_token(value: bytes) -> bool:
     """Whether `value` is a token: not empty, and nothing but tchar (RFC 9110 §5.6.2)."""
     return bool(value) and not value.translate(None, _TCHAR)

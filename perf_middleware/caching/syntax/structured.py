@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MEMBERS_MAX = 1_024  # what §3.1 and §3.2 ask every parser for; a field with more is invalid
+INNER_MEMBERS_MAX = 256  # what §3.1.1 asks for; a field with an inner list of more is invalid
 STRINGS_MAX = 128  # RFC 9875 §2.1 asks for 32 groups
 STRING_CHARACTERS_MAX = 256  # RFC 9875 §2.1 asks for 32 characters
 
@@ -56,7 +57,12 @@ _BARE_ITEM = (
 )
 _NAMELESS_ITEM = re.sub(rb"\?P<[a-z]+>", rb"?:", _BARE_ITEM)
 _PARAMETERS = rb"(?:; *+" + _KEY + rb"(?:=" + _NAMELESS_ITEM + rb")?){0,256}"  # as §3.1.2 asks for
-_INNER_LIST = rb"(?P<inner>\( *+(?:" + _NAMELESS_ITEM + _PARAMETERS + rb"(?: ++|(?=\)))){0,256}\))"
+_INNER_LIST = (
+    rb"(?P<inner>\( *+(?:"
+    + _NAMELESS_ITEM
+    + _PARAMETERS
+    + rb"(?: ++|(?=\)))){0,%d}\))" % INNER_MEMBERS_MAX
+)
 _ITEM_OR_INNER_LIST = rb"(?:" + _BARE_ITEM + rb"|" + _INNER_LIST + rb")"
 _DICTIONARY_MEMBER = re.compile(
     rb"(?P<key>" + _KEY + rb")(?:=" + _ITEM_OR_INNER_LIST + rb")?" + _PARAMETERS

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.asgi import find_header
 from perf_middleware.families import OTHER
+from perf_middleware.metrics.middleware.trace_starts import trace_start
 from perf_middleware.metrics.requests.server_timing import (
     PARTS_MAX,
     QUICK,
@@ -16,7 +17,6 @@ from perf_middleware.metrics.requests.server_timing import (
     server_timing,
 )
 from perf_middleware.metrics.requests.trace import TraceContext, take_part
-from perf_middleware.metrics.requests.trace_starts import trace_start
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

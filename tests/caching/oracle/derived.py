@@ -63,11 +63,10 @@ def _unchanged(served: Served, sources: list[Exchanged], head: Headers) -> bool:
         http_date(value, served.at_s)
         for value in lines(served.request_headers, b"if-modified-since")
     ]
-    last = sources[-1]
     copies = [http_date(value, served.at_s) for value in lines(head, b"last-modified")]
     if not [copy for copy in copies if copy is not None]:
         copies = [http_date(value, served.at_s) for value in lines(head, b"date")]
-        copies += [int(last.at_s)]
+        copies += [int(source.at_s) for source in sources]  # received: the body, what renewed it
     known = [copy for copy in copies if copy is not None]
     return any(date is not None and min(known) <= date for date in since)
 

@@ -12,14 +12,12 @@ from perf_middleware.caching.syntax.directives import (
     parse_targeted,
 )
 from perf_middleware.caching.syntax.etags import parse_etag, parse_etag_list
-from perf_middleware.caching.syntax.lists import field_names, members, unquote, vary_names
+from perf_middleware.caching.syntax.lists import members, unquote
 from perf_middleware.caching.syntax.ranges import parse_range
 from perf_middleware.caching.syntax.structured import parse_dictionary, parse_string_list
 
 OF_LINES = (
     members,
-    field_names,
-    vary_names,
     parse_response_directives,
     parse_request_directives,
     lambda lines: parse_request_directives([], lines),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf_middleware.caching.syntax.lists import field_names, is_token, members, unquote, vary_names
+from perf_middleware.caching.syntax.lists import is_token, members, unquote
 
 
 @pytest.mark.parametrize(
@@ -46,25 +46,6 @@ ELEMENTS = st.lists(TOKENS | STRINGS | st.builds(lambda t, s: t + b"=" + s, TOKE
 def test_what_was_joined_is_split_again_as_one_line_or_many(elements, separator):
     assert members([separator.join(elements)]) == elements
     assert members(elements) == elements
-
-
-@pytest.mark.parametrize(
-    ("lines", "names", "vary"),
-    [
-        pytest.param([b"Accept, COOKIE"], {b"accept", b"cookie"}, set(), id="lower case"),
-        pytest.param([b"a", b"b, a"], {b"a", b"b"}, set(), id="several lines"),
-        pytest.param([b"*"], {b"*"}, set(), id="a star is a name"),
-        pytest.param([b"accept, *"], {b"accept", b"*"}, set(), id="a star among names"),
-        pytest.param([b"a b, c"], {b"c"}, {b"*"}, id="a space in a name"),
-        pytest.param([b'"accept"'], set(), {b"*"}, id="a name in quotes"),
-        pytest.param([b"caf\xc3\xa9"], set(), {b"*"}, id="not ASCII"),
-        pytest.param([b"a;b=1, c:"], set(), {b"*"}, id="delimiters"),
-        pytest.param([b","], set(), set(), id="nothing"),
-    ],
-)
-def test_names_that_cannot_be_read_are_left_out_but_vary_on_everything(lines, names, vary):
-    assert field_names(lines) == names
-    assert vary_names(lines) == names | vary
 
 
 @pytest.mark.parametrize("byte", range(256))

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perf_middleware.caching.syntax.structured import (
+    INNER_MEMBERS_MAX,
     MEMBERS_MAX,
     STRING_CHARACTERS_MAX,
     STRINGS_MAX,
@@ -14,6 +15,12 @@ from perf_middleware.caching.syntax.structured import (
     parse_string_list,
     quoted,
 )
+
+
+def test_an_inner_list_of_too_many_members_makes_the_field_invalid():
+    longest = b"a=(" + b" ".join([b"1"] * INNER_MEMBERS_MAX) + b")"
+    assert parse_dictionary([longest, b"b"]) == {b"a": Unread.INNER_LIST, b"b": True}
+    assert parse_dictionary([longest.replace(b")", b" 1)"), b"b"]) is None
 
 
 @pytest.mark.parametrize(

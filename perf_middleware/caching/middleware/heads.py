@@ -1,0 +1,129 @@
+"""What the head of an answer says: whether its body is to be kept, and what clients are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from perf_middleware.caching.decorators import policy_of
+from perf_middleware.caching.judgement import NO_FRESHNESS, Keep
+from perf_middleware.caching.middleware.request import personal
+from perf_middleware.caching.stored import US_PER_S
+from perf_middleware.caching.validation import head_confirms
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perf_middleware.asgi import Message
+    from perf_middleware.caching.fields import Lines
+    from perf_middleware.caching.middleware.request import CacheRequest
+    from perf_middleware.caching.runtime import ResponseCache
+
+LENGTH_DIGITS_MAX: Final = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """`keep` None: not kept, and `why` (None where the request alone is the reason)."""
+
+    keep: Keep | None
+    why: str | None = None
+    tell_clients: bytes | None = None
+    """Their Cache-Control in place of the app's."""
+    now_us: int = 0
+    """When the head came: the age counts from there."""
+
+
+def judge_head(
+    cache: ResponseCache,
+    request: CacheRequest,
+    message: Message,
+    sent: Sequence[tuple[bytes, bytes]],
+    *,
+    route: str,
+    may_keep: bool,
+    purges_seen: int,
+) -> Judged:
+    """Every reason against keeping, in order; a rule on the endpoint is learnt on the way."""
+    rule = request.rule
+    if rule is None or rule.on_endpoint:
+        own = policy_of(request.scope)
+        if own is not rule:
+            # Learnt from here on.  Another endpoint may have answered this path before: by host,
+            # by method, or because the app changed its routes.
+            cache.rules.learn(request.path, own, route)
+            rule = request.rule = own
+            # Its functions are for the request as it came; now the app has written into that.
+            if (rule is not None and rule.has_functions) or not request.take_rule(rule):
+                return Judged(None, "rule")
+    if not may_keep:
+        return Judged(None)
+    if rule is not None and not request.key_holds():
+        return Judged(None, "rule")
+    whose = personal(request.scope)
+    if whose is not None and not (rule is not None and rule.is_for_all_or_one):
+        return Judged(None, whose)
+    if rule is None and cache.judge.is_silent(dict(sent)) and not request.is_head:
+        return Judged(None, NO_FRESHNESS)
+    lines = cache.judge.collect(sent)
+    now_us = cache.clock()
+    verdict: Keep | str = cache.judge.judge(
+        message["status"],
+        lines,
+        credentials=request.credentials,
+        no_store=request.directives is not None and request.directives.no_store,
+        sent_us=request.sent_us,
+        rule=rule,
+        now_us=now_us,
+        wall_us=int(cache.wall_s() * US_PER_S),
+    )
+    # Clients are told of what may be for others, never of an error or of one client's own.
+    tell_clients = rule.tell_clients if rule is not None and type(verdict) is Keep else None
+    if request.is_head:
+        seen_by_head(cache, request, message["status"], sent, lines, purges_seen=purges_seen)
+        return Judged(None, "head", tell_clients)
+    if type(verdict) is Keep:
+        refused = no_room_for(cache, message, lines)
+        if refused is None:
+            return Judged(verdict, None, tell_clients, now_us)
+        verdict = refused
+    return Judged(None, str(verdict), tell_clients)
+
+
+def no_room_for(cache: ResponseCache, message: Message, lines: Lines) -> str | None:
+    """Why an answer with this head, that may be stored, is only streamed; None where it is not."""
+    if message.get("trailers"):
+        return "trailers"  # what comes after the body would be lost
+    length = lines.get(b"content-length")
+    if length is not None:
+        text = length[0].strip()
+        if not text.isdigit() or len(text) > LENGTH_DIGITS_MAX or len(set(length)) > 1:
+            return "content-length"
+        if int(text) > cache.options.entry_bytes_max:
+            return "too-large"
+    if cache.storing_bytes >= cache.storing_bytes_max:
+        return "busy"
+    return None
+
+
+def seen_by_head(
+    cache: ResponseCache,
+    request: CacheRequest,
+    status: int,
+    sent: Sequence[tuple[bytes, bytes]],
+    lines: Lines,
+    *,
+    purges_seen: int,
+) -> None:
+    """A HEAD's 200 renews the stored GET response, or shows it to be another's (§4.3.5)."""
+    directives = request.directives
+    if status != 200 or request.credentials or (directives is not None and directives.no_store):
+        return
+    stored = cache.store.select(request.primary, request.lines)
+    if stored is None or stored.status != 200:
+        return
+    described = head_confirms(stored, lines, now_s=int(cache.wall_s()))
+    if described:
+        cache.confirmed(stored, sent, lines, request, purges_seen=purges_seen)
+    elif described is False:
+        cache.store.drop(stored.key)

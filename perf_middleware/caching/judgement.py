@@ -100,6 +100,15 @@ class Judge:
                 return False
         return True
 
+    def may_cover_credentials(self, names: Iterable[bytes]) -> bool:
+        """Whether an answer with these fields may make it safe to share one to credentials."""
+        if self._options.authorization_by_rfc:
+            return True
+        for name in names:  # noqa: SIM110 - as above
+            if name.lower() == b"vary":
+                return True
+        return False
+
     def judge(
         self,
         status: int,

@@ -118,6 +118,10 @@ class CachePolicy:
             return True
         return bool(self.private_by) and credentials <= set(_field_names(self.private_by))
 
+    def keeps_out(self, credentials: frozenset[bytes]) -> bool:
+        """Whether a request with these is not to be looked up, whatever it is for."""
+        return not (self.needs_request or self.vary or self.covers(credentials))
+
     def key_suffix(
         self, scope: Mapping[str, Any], fields: Mapping[bytes, Sequence[bytes]]
     ) -> bytes | None:

@@ -142,11 +142,17 @@ class ResponseCacheMiddleware:
                     host=host, primary=key, rule=rule, ignored_cookies=self._ignored_cookies,
                 )  # fmt: skip
                 return await self._miss(request, "uri-miss")
-        is_unkeyed = rule is None and type(stored) is not Variants and not self._by_rfc
-        if special is not None and special.is_simple and is_unkeyed and method == "GET":
+        is_unvaried = type(stored) is not Variants and not self._by_rfc
+        if (
+            special is not None
+            and special.is_simple
+            and method == "GET"
+            and is_unvaried
+            and (rule is None or rule.keeps_out(special.credentials))
+        ):
             return await pass_on(
                 self.app, self.cache, scope, receive, send,
-                host=host, key=key, reason="bypass", special=special,
+                host=host, key=key, reason="bypass", special=special, rule=rule,
             )  # fmt: skip
         request = CacheRequest(
             scope, receive, send,
@@ -156,7 +162,7 @@ class ResponseCacheMiddleware:
             request.take_special(special, with_directives=self._obeys_directives)
             if special.is_out:
                 return await self._bypass(request, "precondition", may_keep=False)
-            if special.credentials and is_unkeyed:
+            if special.credentials and rule is None and is_unvaried:
                 return await self._bypass(request, special.reason)
         return await self._considered(request)
 

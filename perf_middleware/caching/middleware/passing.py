@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
     from perf_middleware.caching.cache_status import Forward
+    from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.flights import Flight
     from perf_middleware.caching.special import Special
@@ -35,11 +36,13 @@ async def pass_on(
     key: bytes,
     reason: Forward,
     special: Special | None = None,
+    rule: CachePolicy | None = None,
     flight: Flight | None = None,
 ) -> Any:
     """Call the app for a GET without a rule, of which nothing is stored.
 
-    `special` are its credentials, where it is passed by for them.
+    Or for one that is passed by for its credentials: those in `special`, where `rule` keeps them
+    out, if there is one.
     """
     # Closures and not an object: what a request that is only passed on pays for is two of them.
     root_path = scope.get("root_path") or ""
@@ -62,7 +65,7 @@ async def pass_on(
         came["path"], came["raw_path"], came["query_string"], came["headers"] = frozen
         request = CacheRequest(
             scope, receive, send,
-            host=host, primary=key, rule=None, ignored_cookies=cache.special.ignored_cookies,
+            host=host, primary=key, rule=rule, ignored_cookies=cache.special.ignored_cookies,
             came=came,
         )  # fmt: skip
         request.sent_us = sent_us
@@ -89,10 +92,17 @@ async def pass_on(
         sent = message.get("headers")
         if type(sent) is not list or message["status"] < 200:
             return hand_over().send(message)
-        endpoint = scope.get("endpoint")
-        may_have_rule = type(endpoint) is not FunctionType or hasattr(endpoint, ATTRIBUTE)
-        if (may_have_rule and policy_of(scope) is not None) or not is_silent(dict(sent)):
-            return hand_over().send(message)
+        if rule is None or rule.on_endpoint:
+            endpoint = scope.get("endpoint")
+            may_have_rule = type(endpoint) is not FunctionType or hasattr(endpoint, ATTRIBUTE)
+            if (policy_of(scope) if may_have_rule else None) is not rule:
+                return hand_over().send(message)
+        fields = dict(sent)
+        refused = NO_FRESHNESS
+        if rule is not None or not is_silent(fields):
+            if special is None or cache.judge.may_cover_credentials(fields):
+                return hand_over().send(message)
+            refused = "credentials"
         passed = True
         known = templates.known.get(id(scope.get("route")))
         if known is None or "fastapi" in scope or scope.get("root_path") != root_path:
@@ -104,7 +114,7 @@ async def pass_on(
             counts.misses[reason] = counts.misses.get(reason, 0) + 1
         else:
             counts.bypassed["credentials"] = counts.bypassed.get("credentials", 0) + 1
-        counts.refused[NO_FRESHNESS] = counts.refused.get(NO_FRESHNESS, 0) + 1
+        counts.refused[refused] = counts.refused.get(refused, 0) + 1
         if flight is not None:
             cache.note_unstorable(key, NO_FRESHNESS)
             cache.flights.land(flight, "unstorable")
@@ -112,6 +122,8 @@ async def pass_on(
         if status is None:
             return send(message)
         detail = NO_FRESHNESS if special is None else special.reason
+        if rule is not None:
+            detail = f"{rule.name}; {detail}"
         told = dict(message)
         told["headers"] = [*sent, status.forwarded(reason, stored=False, detail=detail)]
         return send(told)

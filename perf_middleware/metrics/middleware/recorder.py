@@ -86,13 +86,15 @@ class RequestRecorder:
             series = self._new_series(method, route, status)
         series.count += 1
         timing = series.timing
-        duration_ns = ended_ns - exchange.started_ns
+        started_ns = exchange.started_ns
+        duration_ns = ended_ns - started_ns
         scale = self._scale_ns
         bucket = bisect_left(scale, duration_ns)
         timing.durations[bucket] += 1
         timing.duration_sum_ns += duration_ns
-        if exchange.first_byte_ns:
-            first_byte_ns = exchange.first_byte_ns - exchange.started_ns
+        first_byte_ns = exchange.first_byte_ns
+        if first_byte_ns:
+            first_byte_ns -= started_ns
             # Most answers are complete in the bucket that they began in.
             first_bucket = (
                 bucket
@@ -104,9 +106,10 @@ class RequestRecorder:
         timing.response_bytes += exchange.response_bytes
         if exchange.request_bytes:
             timing.request_bytes += exchange.request_bytes
-        if self.exemplars and ended_ns >= timing.exemplar_due_ns:
-            self._keep_exemplar(exchange, timing, bucket, duration_ns)
+        if ended_ns >= timing.exemplar_due_ns:
             timing.exemplar_due_ns = ended_ns + EXEMPLAR_EVERY_NS
+            if self.exemplars:
+                self._keep_exemplar(exchange, timing, bucket, duration_ns)
         if duration_ns >= self.slow_request_ns:
             self._log_slow(exchange, route, status, ended_ns, outcome)
         return timing

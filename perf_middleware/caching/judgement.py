@@ -30,7 +30,7 @@ from perf_middleware.caching.stored import US_PER_S, Lifetimes, lifetimes_of
 from perf_middleware.caching.variants import united
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from perf_middleware.caching.fields import Headers, Lines
     from perf_middleware.caching.options import CacheOptions
@@ -100,14 +100,12 @@ class Judge:
                 return False
         return True
 
-    def may_cover_credentials(self, names: Iterable[bytes]) -> bool:
-        """Whether an answer with these fields may make it safe to share one to credentials."""
-        if self._options.authorization_by_rfc:
-            return True
-        for name in names:  # noqa: SIM110 - as above
-            if name.lower() == b"vary":
-                return True
-        return False
+    def may_cover_credentials(self, names: Container[bytes]) -> bool:
+        """Whether an answer with these fields may make it safe to share one to credentials.
+
+        Of Vary in any other spelling nothing is lost but a place in the store.
+        """
+        return b"vary" in names or b"Vary" in names or self._options.authorization_by_rfc
 
     def judge(
         self,

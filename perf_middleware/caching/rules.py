@@ -65,12 +65,20 @@ class CachePolicy:
     """Of the paths that a rule from settings is for."""
     on_endpoint: bool = False
     """Found on the endpoint that the router took, and checked there at every answer."""
+    says_nothing_of_clients: bool = field(init=False, default=False)
+    """Neither whose an answer is nor what else it depends on: no request with credentials is
+    answered by it."""
     failures: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)
     """How often a function of it failed, in one place."""
 
     def __post_init__(self) -> None:
         if self.shared and self.private_by:
             raise ValueError(f"{self.name}: `shared` and `private_by` contradict each other")
+        object.__setattr__(
+            self,
+            "says_nothing_of_clients",
+            not (self.needs_request or self.vary or self.is_for_all_or_one),
+        )
         if self.key is not None and not callable(self.key):
             raise TypeError(f"{self.name}: key must be a function of the scope, not {self.key!r}")
         for function in (self.key, self.private_by):
@@ -117,10 +125,6 @@ class CachePolicy:
         if self.shared or callable(self.private_by):
             return True
         return bool(self.private_by) and credentials <= set(_field_names(self.private_by))
-
-    def keeps_out(self, credentials: frozenset[bytes]) -> bool:
-        """Whether a request with these is not to be looked up, whatever it is for."""
-        return not (self.needs_request or self.vary or self.covers(credentials))
 
     def key_suffix(
         self, scope: Mapping[str, Any], fields: Mapping[bytes, Sequence[bytes]]

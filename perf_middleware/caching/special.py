@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from perf_middleware.caching.fields import CREDENTIALS
@@ -37,6 +37,14 @@ class Special:
     is_out: bool
     """Preconditions are the app's alone to judge (RFC 9111 §4.3.2).  A body has no meaning here,
     but an app may read it: its answer is for that body alone."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """`reason` as Cache-Status tells it, by the name of the rule that holds."""
+
+    def reason_under(self, rule: str) -> str:
+        found = self.reasons.get(rule)
+        if found is None:
+            found = self.reasons[rule] = f"{rule}; {self.reason}"
+        return found
 
     @classmethod
     def of(
@@ -87,7 +95,9 @@ class SpecialFields:
             names -= _COOKIE
             if not names:
                 return None
-        has_body = fields.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in fields
+        has_body = b"transfer-encoding" in names or (
+            b"content-length" in names and fields[b"content-length"] != b"0"
+        )
         kept = self._kept_with_body if has_body else self._kept
         known = kept.get(names)
         if known is None:

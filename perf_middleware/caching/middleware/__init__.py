@@ -101,7 +101,10 @@ class ResponseCacheMiddleware:
         host = fields.get(b"host", b"")
         key = primary_key(scope, host)
         cache = self.cache
-        rule = cache.rules.rule_for(app_path(scope)) if cache.rules.has_any else None
+        rule = None
+        if cache.rules.has_any:
+            below_root = scope.get("root_path")
+            rule = cache.rules.rule_for(app_path(scope) if below_root else scope["path"])
         special = (
             None if self._special_names.isdisjoint(fields) else self._special.of(fields, headers)
         )
@@ -148,7 +151,7 @@ class ResponseCacheMiddleware:
             and special.is_simple
             and method == "GET"
             and is_unvaried
-            and (rule is None or rule.keeps_out(special.credentials))
+            and (rule is None or rule.says_nothing_of_clients)
         ):
             return await pass_on(
                 self.app, self.cache, scope, receive, send,

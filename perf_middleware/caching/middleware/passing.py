@@ -121,9 +121,10 @@ async def pass_on(
         status = cache.shown_status
         if status is None:
             return send(message)
-        detail = NO_FRESHNESS if special is None else special.reason
-        if rule is not None:
-            detail = f"{rule.name}; {detail}"
+        if special is None:
+            detail = NO_FRESHNESS
+        else:
+            detail = special.reason if rule is None else special.reason_under(rule.name)
         told = dict(message)
         told["headers"] = [*sent, status.forwarded(reason, stored=False, detail=detail)]
         return send(told)

@@ -94,8 +94,10 @@ async def pass_on(
             return hand_over().send(message)
         if rule is None or rule.on_endpoint:
             endpoint = scope.get("endpoint")
-            may_have_rule = type(endpoint) is not FunctionType or hasattr(endpoint, ATTRIBUTE)
-            if (policy_of(scope) if may_have_rule else None) is not rule:
+            # A function carries its rule itself; of a class, one of its methods may.
+            is_function = type(endpoint) is FunctionType
+            own = getattr(endpoint, ATTRIBUTE, None) if is_function else policy_of(scope)
+            if own is not rule:
                 return hand_over().send(message)
         fields = dict(sent)
         refused = NO_FRESHNESS

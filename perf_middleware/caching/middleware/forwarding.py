@@ -305,8 +305,8 @@ class Forwarding:
             cache.name_route(stored.route)
         stored, kept = cache.confirmed(stored, sent, lines, request, purges_seen=self.purges_seen)
         cache.figures.of(stored.route).revalidated += 1
-        is_for_others = kept and decide_reuse(stored, None, now_us=cache.clock()) is Reuse.FRESH
-        self._release("stored" if is_for_others else "unstorable")
+        reuse = decide_reuse(stored, None, now_us=cache.clock())
+        self._release("stored" if kept and reuse is not Reuse.VALIDATE else "unstorable")
         await self._answer(stored, 304, request.rule_name)
 
     def _may_hide_failure(self) -> bool:

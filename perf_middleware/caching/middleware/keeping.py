@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.caching.stored import US_PER_S, StoredResponse
-from perf_middleware.caching.syntax.structured import parse_string_list
+from perf_middleware.caching.stored import US_PER_S, StoredResponse, groups_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,9 +103,7 @@ class Keeping:
             self._headers.append((b"content-length", b"%d" % len(body)))
         rule = request.rule
         tags = () if rule is None else rule.tags_for(_parameters(rule, request))
-        groups = keep.lines.get(b"cache-groups")
-        if groups:
-            tags += tuple(parse_string_list(groups) or ())
+        tags += groups_of(keep.lines)
         target = request.target
         if rule is not None and rule.query is not None:
             target = target.partition(b"?")[0]  # whatever the query of the request that made it

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp, Scope
 
 BARE = "bare app"
+BARE_WITH_COOKIE = "bare app, a cookie"
 LAYERS = "FastAPI's own layers alone"
 MINIMUM = "hand-written minimum: hit"
 OURS = "perf_middleware: hit"
@@ -59,6 +60,8 @@ HIT_SPEEDUP_TARGET = 12.0  # a hit: at least so many times the throughput of the
 PEER_SPEEDUP_TARGET = 5.0  # a hit: at least so many times as fast as the fastest peer's
 ADDED_US_TARGET = 10.0  # a miss or a bypass: what it may add to the uncached route
 RAW_SHARE_TARGET = 0.85  # a hit over uvicorn: of the requests/s of a raw callable, same bytes
+
+scope_with_cookie = scopes(PATH, (*HEADERS, (b"cookie", b"session=0123456789abcdef")))
 
 CHECKS = 4  # requests to each row before anything is timed
 QUICK = Plan(rounds=60, requests=40, seconds_max=13.0)
@@ -75,6 +78,7 @@ class Row:
     hit: bool = True
     peer: bool = False
     header_names: frozenset[bytes] = frozenset()  # that each answer but the first must have
+    baseline: str = BARE  # the same request to the bare app
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +118,9 @@ def rows(route: Route, peers: Sequence[Peer] = PEERS) -> list[Row]:
     age = frozenset({b"age"})
     result = [
         Row(name=BARE, build=partial(app_of, route), hit=False),
+        Row(
+            name=BARE_WITH_COOKIE, build=partial(app_of, route), scope=scope_with_cookie, hit=False
+        ),
         Row(name=LAYERS, build=partial(fastapi_layers, route), header_names=age),
         Row(name=MINIMUM, build=partial(hand_written, route), header_names=age),
         Row(
@@ -136,7 +143,6 @@ def our_rows(route: Route) -> list[Row]:
     """What our cache does to a request, one row for each way through it."""
     with_rule = partial(ours, route)
     told = frozenset({b"cache-status"})
-    with_cookie = scopes(PATH, (*HEADERS, (b"cookie", b"session=0123456789abcdef")))
     return [
         Row(name=OURS, build=with_rule, header_names=told | {b"age"}),
         Row(
@@ -151,7 +157,11 @@ def our_rows(route: Route) -> list[Row]:
             hit=False,
         ),
         Row(
-            name="perf_middleware: bypass, a cookie", build=with_rule, scope=with_cookie, hit=False
+            name="perf_middleware: bypass, a cookie",
+            build=with_rule,
+            scope=scope_with_cookie,
+            hit=False,
+            baseline=BARE_WITH_COOKIE,
         ),
     ]
 
@@ -197,7 +207,11 @@ def measured(route: Route, plan: Plan, peers: Sequence[Peer] = PEERS) -> Table:
 
 
 def _lines(all_rows: Sequence[Row], rounds: dict[str, list[float]]) -> tuple[Line, ...]:
-    of_bare = costs(rounds, baseline=BARE)
+    of = {
+        baseline: {cost.name: cost for cost in costs(rounds, baseline=baseline)}
+        for baseline in {row.baseline for row in all_rows}
+    }
+    of_bare = [of[row.baseline][row.name] for row in all_rows]
     of_minimum = [cost.ratio for cost in costs(rounds, baseline=MINIMUM)]
     of_ours: Sequence[float | None] = [None] * len(all_rows)
     if OURS in rounds:

@@ -11,6 +11,7 @@ from perf_middleware.caching.judgement import credentials_reason
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from perf_middleware.caching.cache_status import CacheStatus
     from perf_middleware.caching.cookies import IgnoredCookies
 
 CONDITIONAL: Final = frozenset({b"if-none-match", b"if-modified-since"})
@@ -21,6 +22,7 @@ BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 _OF_ONE_CLIENT: Final = CONDITIONAL | PARTIAL
 _COOKIE: Final = frozenset({b"cookie"})
+_LENGTH: Final = frozenset({b"content-length"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,15 @@ class Special:
     is_out: bool
     """Preconditions are the app's alone to judge (RFC 9111 §4.3.2).  A body has no meaning here,
     but an app may read it: its answer is for that body alone."""
-    reasons: dict[str, str] = field(default_factory=dict)
-    """`reason` as Cache-Status tells it, by the name of the rule that holds."""
+    fields: dict[str | None, tuple[bytes, bytes]] = field(default_factory=dict)
+    """Cache-Status of a request passed by for its credentials, by the name of the rule."""
 
-    def reason_under(self, rule: str) -> str:
-        found = self.reasons.get(rule)
+    def bypass_field(self, status: CacheStatus, rule: str | None) -> tuple[bytes, bytes]:
+        """Cache-Status, as `status` writes it, of a request that is passed by under `rule`."""
+        found = self.fields.get(rule)
         if found is None:
-            found = self.reasons[rule] = f"{rule}; {self.reason}"
+            detail = self.reason if rule is None else f"{rule}; {self.reason}"
+            found = self.fields[rule] = status.forwarded("bypass", stored=False, detail=detail)
         return found
 
     @classmethod
@@ -64,26 +68,47 @@ class Special:
 class SpecialFields:
     """Which fields are special to one cache, and the meaning of each set of them that was seen.
 
-    `credentials` say who asks, beside those in CREDENTIALS.  A request that has none of `names` is
-    the fast case.
+    `credentials` say who asks, beside those in CREDENTIALS.
+
+    `known` may be read instead of calling `of`: by the names of a request's fields, in their order.
+    The same few clients send the same few sequences again and again.
     """
 
-    KEPT_MAX: Final = 1_000  # sets of fields whose meaning is remembered
+    KEPT_MAX: Final = 1_000  # sets, and sequences, of fields whose meaning is remembered
+    SEQUENCE_BYTES_MAX: Final = 2_000  # a client chooses them
 
     def __init__(
         self, *, credentials: Iterable[bytes] = (), ignored_cookies: IgnoredCookies | None = None
     ) -> None:
         self._credentials = CREDENTIALS.union(credentials)
-        self.names = self._credentials | _OF_ONE_CLIENT | PRECONDITIONS | DIRECTIVES | BODY
+        self._names = self._credentials | _OF_ONE_CLIENT | PRECONDITIONS | DIRECTIVES | BODY
         self.ignored_cookies = ignored_cookies
+        # Those of which the values count too.
+        self._by_value = _LENGTH if ignored_cookies is None else _LENGTH | _COOKIE
+        self.known: dict[tuple[bytes, ...], Special | None] = {}
         self._kept: dict[frozenset[bytes], Special] = {}
         self._kept_with_body: dict[frozenset[bytes], Special] = {}
 
     def of(self, fields: dict[bytes, bytes], headers: list[tuple[bytes, bytes]]) -> Special | None:
         """What the special ones of these fields mean; None where there is none that counts."""
-        names = self.names.intersection(fields)
-        if not names:
-            return None
+        names = self._names.intersection(fields)
+        special = self._of(names, fields, headers) if names else None
+        if self._by_value.isdisjoint(names):
+            self._remember(tuple(fields), special)
+        return special
+
+    def _remember(self, sequence: tuple[bytes, ...], special: Special | None) -> None:
+        if sum(map(len, sequence)) <= self.SEQUENCE_BYTES_MAX:
+            if len(self.known) >= self.KEPT_MAX:
+                self.known.clear()
+            self.known[sequence] = special
+
+    def _of(
+        self,
+        names: frozenset[bytes],
+        fields: dict[bytes, bytes],
+        headers: list[tuple[bytes, bytes]],
+    ) -> Special | None:
         # Of several lines of Cookie `fields` has but the last.
         if (
             self.ignored_cookies is not None

@@ -31,7 +31,7 @@ def entry(
     **lifetimes,
 ):
     """A stored response of `http://h` + `path`; without more it is fresh for a minute."""
-    primary = b"http://" + host + path
+    primary = b"http://" + host + b"\n" + path
     return StoredResponse(
         primary=primary,
         key=primary if key is None else key,

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
     from perf_middleware.caching.cache_status import Forward
     from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.special import Special
 
 LOOKED_UP: Final = frozenset({"GET", "HEAD"})
 UNPROVEN_WAIT_S: Final = 1.0
@@ -74,7 +75,7 @@ class ResponseCacheMiddleware:
         self._get = cache.store.get
         self._clock = cache.clock
         self._special = cache.special
-        self._special_names = cache.special.names
+        self._known_special = cache.special.known
         self._ignored_cookies = cache.special.ignored_cookies
         self._obeys_directives = cache.options.request_directives
         self._by_rfc = cache.options.authorization_by_rfc
@@ -99,15 +100,29 @@ class ResponseCacheMiddleware:
             )  # fmt: skip
             return await self._bypass(request, "host", may_keep=False)
         host = fields.get(b"host", b"")
-        key = primary_key(scope, host)
         cache = self.cache
         rule = None
         if cache.rules.has_any:
             below_root = scope.get("root_path")
             rule = cache.rules.rule_for(app_path(scope) if below_root else scope["path"])
-        special = (
-            None if self._special_names.isdisjoint(fields) else self._special.of(fields, headers)
-        )
+        special: Special | None
+        try:
+            special = self._known_special[tuple(fields)]
+        except KeyError:
+            special = self._special.of(fields, headers)
+        if (
+            special is not None
+            and special.is_simple
+            and method == "GET"
+            and (rule is None or rule.says_nothing_of_clients)
+            and not self._by_rfc
+            and not cache.store.is_varied(scope.get("raw_path"))
+        ):
+            return await pass_on(
+                self.app, cache, scope, receive, send,
+                host=host, key=None, reason="bypass", special=special, rule=rule,
+            )  # fmt: skip
+        key = primary_key(scope, host)
         stored = self._get(key)
         is_plain = special is None and not ("session" in scope or "user" in scope)
         if is_plain and (rule is None or not rule.needs_request):
@@ -145,18 +160,6 @@ class ResponseCacheMiddleware:
                     host=host, primary=key, rule=rule, ignored_cookies=self._ignored_cookies,
                 )  # fmt: skip
                 return await self._miss(request, "uri-miss")
-        is_unvaried = type(stored) is not Variants and not self._by_rfc
-        if (
-            special is not None
-            and special.is_simple
-            and method == "GET"
-            and is_unvaried
-            and (rule is None or rule.says_nothing_of_clients)
-        ):
-            return await pass_on(
-                self.app, self.cache, scope, receive, send,
-                host=host, key=key, reason="bypass", special=special, rule=rule,
-            )  # fmt: skip
         request = CacheRequest(
             scope, receive, send,
             host=host, primary=key, rule=rule, ignored_cookies=self._ignored_cookies,
@@ -165,7 +168,12 @@ class ResponseCacheMiddleware:
             request.take_special(special, with_directives=self._obeys_directives)
             if special.is_out:
                 return await self._bypass(request, "precondition", may_keep=False)
-            if special.credentials and rule is None and is_unvaried:
+            if (
+                special.credentials
+                and rule is None
+                and type(stored) is not Variants
+                and not self._by_rfc
+            ):
                 return await self._bypass(request, special.reason)
         return await self._considered(request)
 

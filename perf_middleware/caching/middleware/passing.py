@@ -7,22 +7,28 @@ which knows every case; so is a request whose client leaves while others wait fo
 from __future__ import annotations
 
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from perf_middleware.caching.decorators import ATTRIBUTE, policy_of
 from perf_middleware.caching.judgement import NO_FRESHNESS
 from perf_middleware.caching.middleware.forwarding import Forwarding
-from perf_middleware.caching.middleware.request import CacheRequest
+from perf_middleware.caching.middleware.request import CacheRequest, primary_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
     from perf_middleware.caching.cache_status import Forward
+    from perf_middleware.caching.figures import RouteCounts
     from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.flights import Flight
     from perf_middleware.caching.special import Special
+
+    Opening: TypeAlias = tuple[
+        Receive, bytes, bytes | None, Flight | None, str, int, int, str, bytes | None, bytes,
+        list[tuple[bytes, bytes]],
+    ]  # fmt: skip
 
 
 async def pass_on(
@@ -33,7 +39,7 @@ async def pass_on(
     send: Send,
     *,
     host: bytes,
-    key: bytes,
+    key: bytes | None,
     reason: Forward,
     special: Special | None = None,
     rule: CachePolicy | None = None,
@@ -42,101 +48,65 @@ async def pass_on(
     """Call the app for a GET without a rule, of which nothing is stored.
 
     Or for one that is passed by for its credentials: those in `special`, where `rule` keeps them
-    out, if there is one.
+    out, if there is one; `key` may be None then.
     """
-    # Closures and not an object: what a request that is only passed on pays for is two of them.
+    # Closures and not an object, and few variables in them: what a request that is only passed on
+    # pays for is these.  What only a Forwarding needs stands in one tuple, as it is now: before
+    # the app has read its data, before it was routed, before a layer below rewrites the request.
     root_path = scope.get("root_path") or ""
-    sent_us = cache.clock()
-    purges_seen = cache.purges.newest
-    is_silent = cache.judge.is_silent
-    templates = cache.templates
-    # All that decides later and that a layer below may rewrite in place.
-    frozen = (
+    opening = (
+        receive, host, key, flight, root_path, cache.clock(), cache.purges.newest,
         scope["path"], scope.get("raw_path"), scope.get("query_string", b""),
         scope["headers"].copy(),
     )  # fmt: skip
     whole: Forwarding | None = None
     passed = False
 
-    def hand_over() -> Forwarding:
-        nonlocal whole
-        came = dict(scope)
-        came["root_path"] = root_path
-        came["path"], came["raw_path"], came["query_string"], came["headers"] = frozen
-        request = CacheRequest(
-            scope, receive, send,
-            host=host, primary=key, rule=rule, ignored_cookies=cache.special.ignored_cookies,
-            came=came,
-        )  # fmt: skip
-        request.sent_us = sent_us
-        if special is not None:
-            request.take_special(special, with_directives=False)
-        whole = Forwarding(
-            cache,
-            request,
-            reason,
-            flight=flight,
-            detail=None if special is None else special.reason,
-            counted_as="" if special is None else "credentials",
-        )
-        # As they were when the app was called: before it read its data, before it was routed.
-        whole.purges_seen, whole.root_path = purges_seen, root_path
-        return whole
-
     def sending(message: Message) -> Awaitable[None]:
-        nonlocal passed
+        nonlocal passed, whole
+        if passed:
+            return send(message)
         if whole is not None:
             return whole.send(message)
-        if passed or message["type"] != "http.response.start":
+        if message["type"] != "http.response.start":
             return send(message)
-        sent = message.get("headers")
-        if type(sent) is not list or message["status"] < 200:
-            return hand_over().send(message)
-        if rule is None or rule.on_endpoint:
-            endpoint = scope.get("endpoint")
-            # A function carries its rule itself; of a class, one of its methods may.
-            is_function = type(endpoint) is FunctionType
-            own = getattr(endpoint, ATTRIBUTE, None) if is_function else policy_of(scope)
-            if own is not rule:
-                return hand_over().send(message)
-        fields = dict(sent)
-        refused = NO_FRESHNESS
-        if rule is not None or not is_silent(fields):
-            if special is None or cache.judge.may_cover_credentials(fields):
-                return hand_over().send(message)
-            refused = "credentials"
+        refused = _refused(cache, scope, message, special, rule)
+        if refused is None:
+            whole = _handed_over(cache, scope, send, reason, special, rule, opening)
+            return whole.send(message)
         passed = True
-        known = templates.known.get(id(scope.get("route")))
-        if known is None or "fastapi" in scope or scope.get("root_path") != root_path:
-            route = cache.route_of(scope, root_path)
-        else:
-            route = known[1]
-        counts = cache.figures.by_route.get(route) or cache.figures.of(route)
+        counts = _counts_of(cache, scope, root_path)
+        counts.refused[refused] = counts.refused.get(refused, 0) + 1
         if special is None:
             counts.misses[reason] = counts.misses.get(reason, 0) + 1
+            if flight is not None:
+                cache.note_unstorable(flight.key, NO_FRESHNESS)
+                cache.flights.land(flight, "unstorable")
         else:
             counts.bypassed["credentials"] = counts.bypassed.get("credentials", 0) + 1
-        counts.refused[refused] = counts.refused.get(refused, 0) + 1
-        if flight is not None:
-            cache.note_unstorable(key, NO_FRESHNESS)
-            cache.flights.land(flight, "unstorable")
         status = cache.shown_status
         if status is None:
             return send(message)
         if special is None:
-            detail = NO_FRESHNESS
+            field = status.forwarded(reason, stored=False, detail=NO_FRESHNESS)
         else:
-            detail = special.reason if rule is None else special.reason_under(rule.name)
+            field = special.bypass_field(status, None if rule is None else rule.name)
         told = dict(message)
-        told["headers"] = [*sent, status.forwarded(reason, stored=False, detail=detail)]
+        told["headers"] = [*message["headers"], field]
         return send(told)
 
     async def receiving() -> Message:
+        nonlocal whole
         message = await receive()
-        if message["type"] == "http.disconnect" and not passed:
-            return await (whole or hand_over()).left_by_client(message)
-        if (message.get("body") or message.get("more_body")) and not passed:
-            (whole or hand_over()).saw_body()
+        if passed:
+            return message
+        left = message["type"] == "http.disconnect"
+        if left or message.get("body") or message.get("more_body"):
+            if whole is None:
+                whole = _handed_over(cache, scope, send, reason, special, rule, opening)
+            if left:
+                return await whole.left_by_client(message)
+            whole.saw_body()
         return message
 
     failed = False
@@ -147,6 +117,79 @@ async def pass_on(
         raise
     finally:
         if not passed:
-            whole = whole or hand_over()
+            if whole is None:
+                whole = _handed_over(cache, scope, send, reason, special, rule, opening)
             whole.failed = whole.failed or failed
             whole.end()
+
+
+def _refused(
+    cache: ResponseCache,
+    scope: Scope,
+    message: Message,
+    special: Special | None,
+    rule: CachePolicy | None,
+) -> str | None:
+    """Why an answer with this head is only passed on; None where that takes a closer look."""
+    sent = message.get("headers")
+    if type(sent) is not list or message["status"] < 200:
+        return None
+    if rule is None or rule.on_endpoint:
+        endpoint = scope.get("endpoint")
+        # A function carries its rule itself; of a class, one of its methods may.
+        is_function = type(endpoint) is FunctionType
+        own = getattr(endpoint, ATTRIBUTE, None) if is_function else policy_of(scope)
+        if own is not rule:
+            return None
+    fields = dict(sent)
+    if rule is None and cache.judge.is_silent(fields):
+        return NO_FRESHNESS
+    if special is None or cache.judge.may_cover_credentials(fields):
+        return None
+    return "credentials"
+
+
+def _counts_of(cache: ResponseCache, scope: Scope, root_path: str) -> RouteCounts:
+    known = cache.templates.known.get(id(scope.get("route")))
+    if known is None or "fastapi" in scope or scope.get("root_path") != root_path:
+        route = cache.route_of(scope, root_path)
+    else:
+        route = known[1]
+    return cache.figures.by_route.get(route) or cache.figures.of(route)
+
+
+def _handed_over(
+    cache: ResponseCache,
+    scope: Scope,
+    send: Send,
+    reason: Forward,
+    special: Special | None,
+    rule: CachePolicy | None,
+    opening: Opening,
+) -> Forwarding:
+    """The Forwarding of a request that was opened so."""
+    (receive, host, key, flight, root_path, sent_us, purges_seen, *target, headers) = opening
+    came = dict(scope)
+    came["root_path"] = root_path
+    came["path"], came["raw_path"], came["query_string"] = target
+    came["headers"] = headers
+    if key is None:
+        key = primary_key(came, host)
+    request = CacheRequest(
+        scope, receive, send,
+        host=host, primary=key, rule=rule, ignored_cookies=cache.special.ignored_cookies,
+        came=came,
+    )  # fmt: skip
+    request.sent_us = sent_us
+    if special is not None:
+        request.take_special(special, with_directives=False)
+    whole = Forwarding(
+        cache,
+        request,
+        reason,
+        flight=flight,
+        detail=None if special is None else special.reason,
+        counted_as="" if special is None else "credentials",
+    )
+    whole.purges_seen, whole.root_path = purges_seen, root_path
+    return whole

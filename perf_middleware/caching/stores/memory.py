@@ -33,6 +33,7 @@ class MemoryStore:
         )
         self._by_path: dict[bytes, set[bytes]] = {}
         self._by_tag: dict[str, set[bytes]] = {}
+        self._varied: dict[bytes, int] = {}  # the paths, as they are sent, that have variants
         self.responses = 0
         # The hot path: one call less.
         self.get: Callable[[bytes], Found | None] = self._entries.get
@@ -47,6 +48,10 @@ class MemoryStore:
     @property
     def evictions(self) -> int:
         return self._entries.evictions
+
+    def is_varied(self, path: bytes | None) -> bool:
+        """Whether a URL with this path, as it is sent, may have variants; None: one unknown."""
+        return path is None or path in self._varied
 
     def peek(self, key: bytes) -> Found | None:
         """What is under `key`, without counting that it was asked for."""
@@ -115,10 +120,21 @@ class MemoryStore:
     def _lead_by(self, record: Variants, primary: bytes, key: bytes) -> None:
         """Let `record`, which leads to `key`, be what is found under `primary`."""
         known = self._entries.peek(primary)
-        if known is not None and known is not record:
-            self.drop(primary)
+        if known is not record:
+            if known is not None:
+                self.drop(primary)
+            path = sent_path(primary)
+            self._varied[path] = self._varied.get(path, 0) + 1
         if not self._entries.put(primary, record, record.size_bytes):
+            if known is not record:
+                self._varies_less(primary)
             self.drop(key)  # no way leads to it
+
+    def _varies_less(self, primary: bytes) -> None:
+        path = sent_path(primary)
+        left = self._varied.pop(path) - 1
+        if left:
+            self._varied[path] = left
 
     def holds(self, stored: StoredResponse) -> bool:
         """Whether `stored` is what is kept under its key, and not a newer one."""
@@ -165,6 +181,7 @@ class MemoryStore:
         count, self.responses = self.responses, 0
         gone = _without_indexes(self._entries.clear(), self._by_path, self._by_tag)
         self._by_path, self._by_tag = {}, {}
+        self._varied = {}
         self._expiry.clear()
         return count, gone
 
@@ -204,9 +221,10 @@ class MemoryStore:
                 record.keys.discard(key)
                 if record.keys:
                     self._entries.put(found.primary, record, record.size_bytes)
-                else:
-                    self._entries.pop(found.primary)
+                elif self._entries.pop(found.primary) is not None:
+                    self._varies_less(found.primary)
             return
+        self._varies_less(key)
         for variant in list(found.keys):
             self.drop(variant)
 
@@ -221,6 +239,14 @@ def _without_indexes(
             for tag in found.tags:
                 by_tag.pop(tag, None)
             yield found
+
+
+def sent_path(primary: bytes) -> bytes:
+    """The path in a primary key, without what a rewrite, a query or a rule has put behind it."""
+    path = primary.partition(b"\n")[2]
+    for end in (b"\0", b"?", b"\n"):
+        path = path.partition(end)[0]
+    return path
 
 
 def _discard(

@@ -11,10 +11,10 @@ from perf_middleware.caching.judgement import Judge
 from perf_middleware.caching.options import CacheOptions
 from perf_middleware.caching.selection import VARY_FIELDS_MAX, VARY_VALUE_BYTES_MAX
 from perf_middleware.caching.stored import VALIDATED_FOR_S, StoredResponse
-from perf_middleware.caching.stores.memory import EXPIRED_AT_ONCE_MAX, MemoryStore
+from perf_middleware.caching.stores.memory import EXPIRED_AT_ONCE_MAX, MemoryStore, sent_path
 from tests.caching.entries import NOW_S, STATUS, S, entry
 
-URL = b"http://h/a"
+URL = b"http://h\n/a"
 LANGUAGE, ENCODING = b"accept-language", b"accept-encoding"
 MIB = 1 << 20
 
@@ -26,7 +26,7 @@ def empty(bytes_max=MIB, entries_max=1_000):
 def keep(store, path=b"/a", *, vary=(), now_us=0, fields=None, **kept):
     """Store a response to a request with these fields, as the middleware does; its entry."""
     names = tuple(sorted(vary))
-    key = store.key_of(b"http://h" + path, names, fields or {})
+    key = store.key_of(b"http://h\n" + path, names, fields or {})
     if key is None:
         return None
     stored = entry(path, key=key, vary=names, now_us=now_us, **kept)
@@ -52,7 +52,7 @@ def test_a_response_without_vary_answers_every_request():
     assert store.get(URL) is stored
     assert store.select(URL, {}) is stored
     assert store.select(URL, {LANGUAGE: [b"de"]}) is stored
-    assert store.select(b"http://h/b", {}) is None
+    assert store.select(b"http://h\n/b", {}) is None
 
 
 def test_variants_stand_side_by_side():
@@ -169,7 +169,7 @@ def test_a_response_that_comes_back_under_fewer_fields_is_refused_and_takes_noth
 def test_looking_for_a_key_leaves_nothing_behind():
     store = empty()
     for number in range(100):
-        assert store.key_of(b"http://h/%d" % number, (LANGUAGE,), {LANGUAGE: [b"de"]})
+        assert store.key_of(b"http://h\n/%d" % number, (LANGUAGE,), {LANGUAGE: [b"de"]})
     assert is_bare(store)
     stored = keep(store)
     for names in ((LANGUAGE,), (ENCODING,), (LANGUAGE, b"x")):
@@ -215,13 +215,13 @@ def test_responses_are_found_by_url_by_path_and_by_tag():
     page = keep(store, b"/a?p=1", tags=("list",))
     german = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"de"]}, tags=("list", "a"))
     english = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"en"]})
-    other = entry(b"/a", key=b"http://h2/a", host=b"h2")
+    other = entry(b"/a", key=b"http://h2\n/a", host=b"h2")
     assert store.put(other, now_us=0)
 
     def keys(found):
         return {stored.key for stored in found}
 
-    assert keys(store.of_target(URL)) == keys([german, english])
+    assert keys(store.of_target(b"http://h/a")) == keys([german, english])
     assert keys(store.of_path(b"/a")) == keys([german, english, other])
     assert store.of_target(b"http://h/a?p=1") == [page]
     assert keys(store.of_tag("list")) == keys([page, german])
@@ -259,7 +259,7 @@ def test_clearing_tells_how_many_there_were():
     assert count == 3
     assert is_bare(store)
     later = keep(store, b"/b")
-    assert sorted(stored.target for stored in gone) == [URL, URL, b"http://h/b"]
+    assert sorted(stored.target for stored in gone) == [b"http://h/a", b"http://h/a", b"http://h/b"]
     assert store.all() == store.of_path(b"/b") == [later]
 
 
@@ -377,7 +377,7 @@ def an_answer(store, judge, number, *, fields, body_bytes, path_bytes, tags, var
     lines = judge.collect(sent)
     kept = judge.judge(200, lines, credentials=frozenset(), no_store=False, sent_us=0, rule=None,
                        now_us=0, wall_us=NOW_S * S)  # fmt: skip
-    primary = b"http://h" + path
+    primary = b"http://h\n" + path
     stored = StoredResponse(
         primary=primary,
         key=store.key_of(primary, kept.vary, asked),
@@ -431,6 +431,20 @@ def test_the_size_that_is_told_is_the_memory_that_it_takes(like):
     assert 0.9 < taken_bytes / store.size_bytes < 1.1
 
 
+@pytest.mark.parametrize(
+    ("behind", "path"),
+    [
+        pytest.param(b"", b"/a", id="a path"),
+        pytest.param(b"?q=/b", b"/a", id="its query"),
+        pytest.param(b"\n/de/a?q", b"/a", id="a rewritten path, and a query"),
+        pytest.param(b"\x001:x\x003:?/b", b"/a", id="what a rule adds to the key"),
+        pytest.param(b"?q\x001:x", b"/a", id="a query, and what a rule adds"),
+    ],
+)
+def test_a_primary_key_tells_the_path_as_it_was_sent(behind, path):
+    assert sent_path(URL + behind) == path
+
+
 # --- whatever happens -------------------------------------------------------------------------
 
 paths = st.sampled_from([b"/a", b"/b", b"/c"])
@@ -465,9 +479,9 @@ def test_indexes_sizes_and_bounds_hold_whatever_happens(steps, bytes_max, entrie
                           body=b"x" * body_bytes)  # fmt: skip
             if stored is not None:
                 made.append(stored)
-                assert store.select(b"http://h" + path, fields) is stored
+                assert store.select(b"http://h\n" + path, fields) is stored
         elif kind == "drop":
-            stored = store.select(b"http://h" + said[0], said[1])
+            stored = store.select(b"http://h\n" + said[0], said[1])
             if stored is not None:
                 assert store.drop(stored.key)
         elif kind == "again" and said[0] < len(made):
@@ -500,6 +514,10 @@ def check(store, bytes_max, entries_max):
     for record in records:
         assert record.keys
         assert record.keys <= keys
+    for path in (b"/a", b"/b", b"/c"):
+        assert store.is_varied(path) == any(
+            record.prefix.startswith(b"http://h\n%b\r" % path) for record in records
+        )
     for stored in found:
         assert stored.key in store._expiry
         record = store.get(stored.primary)

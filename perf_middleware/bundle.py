@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from perf_middleware.asgi import ASGIApp
     from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.fleet.runtime import Fleet
     from perf_middleware.metrics.settings import RuntimeSettings
     from perf_middleware.settings import Settings
 
@@ -82,8 +83,13 @@ class Bundle:
             self.metrics.add_collector("prometheus_client", registered.families)
         if settings.metrics.enabled and settings.metrics.workers:
             self._join_workers(settings)
+        self.fleet = settings.redis.make_fleet()
+        if self.fleet is not None:
+            self._join_fleet(self.fleet)
         self.cache = _cache(settings)
         if settings.cache.enabled:
+            if self.fleet is not None and settings.cache.share:
+                self.cache.share(self.fleet)
             self.metrics.add_collector(
                 "response cache", self.cache.families, reset=self.cache.reset_counts
             )
@@ -150,6 +156,14 @@ class Bundle:
         self.resources.add(exchange)
         self.metrics.join(workers=exchange)
         self.metrics.add_collector("worker exchange", exchange.families)
+
+    def _join_fleet(self, fleet: Fleet) -> None:
+        resources = self.resources
+        resources.add(fleet)
+        fleet.on_change = lambda is_up, why: resources.note(
+            fleet, "open" if is_up else "degraded", why
+        )
+        self.metrics.add_collector("redis", fleet.families)
 
     def _name_among_workers(self, service: str) -> str:
         """`service`, numbered where another app of this process has it.

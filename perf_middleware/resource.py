@@ -93,6 +93,12 @@ class Resources:
         self._resources.append(resource)
         self._states[resource.name] = ("closed", "")
 
+    def note(self, resource: Resource, state: ResourceState, reason: str = "") -> None:
+        """An open resource has degraded, or has recovered; nothing before it was opened."""
+        known, why = self._states[resource.name]
+        if known in {"open", "degraded"} and (known, why) != (state, reason):
+            self._set(resource, state, reason)
+
     def status(self) -> dict[str, dict[str, Any]]:
         """State, reason and own picture of each resource, by name, in the order of opening."""
         picture: dict[str, dict[str, Any]] = {}

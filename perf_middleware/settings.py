@@ -21,6 +21,7 @@ from perf_middleware.configuration.schema import PREFIX, Schema
 from perf_middleware.configuration.sources import gather
 from perf_middleware.dashboard.settings import DashboardSettings
 from perf_middleware.errors import SettingsError
+from perf_middleware.fleet.settings import RedisSettings
 from perf_middleware.metrics.settings import MetricsSettings, RuntimeSettings
 from perf_middleware.section import Section
 
@@ -72,6 +73,7 @@ class Settings(BaseSettings):
     )  # fmt: skip
 
     # A new feature adds one line here; a section's name has no underscore.
+    redis: RedisSettings = RedisSettings()
     cache: CacheSettings = CacheSettings()
     metrics: MetricsSettings = MetricsSettings()
     runtime: RuntimeSettings = RuntimeSettings()

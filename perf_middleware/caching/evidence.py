@@ -12,7 +12,7 @@ from perf_middleware.caching.rules import PathPattern
 from perf_middleware.route_templates import UNMATCHED
 
 if TYPE_CHECKING:
-    from perf_middleware.caching.figures import CacheFigures
+    from perf_middleware.caching.figures import CacheFigures, RouteCounts
 
 
 class Evidence:
@@ -28,12 +28,12 @@ class Evidence:
         by_route = self._figures.by_route
         if by_route.keys() == {UNMATCHED}:  # an app without routes: one like another
             counts = by_route[UNMATCHED]
-            return True if counts.stored else False if counts.refused else None
+            return _has_stored(counts) or (False if counts.refused else None)
         for route, counts in by_route.items():
             pattern = self._pattern_of(route)
             if pattern is None or not pattern.matches(path):
                 continue
-            if counts.stored:
+            if _has_stored(counts):
                 return True
             if counts.refused:
                 known = False
@@ -49,3 +49,7 @@ class Evidence:
                 pattern = None  # the label of what has no template
             self._patterns[route] = pattern
             return pattern
+
+
+def _has_stored(counts: RouteCounts) -> bool:
+    return bool(counts.stored or counts.shared_hits)

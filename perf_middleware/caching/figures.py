@@ -17,7 +17,7 @@ class RouteCounts:
 
     __slots__ = (
         "bypassed", "collapsed", "errors_hidden", "hit_bytes", "hits", "misses", "refreshed",
-        "refused", "revalidated", "stale_hits", "stored", "stored_bytes",
+        "refused", "revalidated", "shared_hits", "stale_hits", "stored", "stored_bytes",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -25,6 +25,7 @@ class RouteCounts:
 
     def reset(self) -> None:
         self.hits = 0
+        self.shared_hits = 0
         self.stale_hits = 0
         self.hit_bytes = 0
         self.collapsed = 0
@@ -69,6 +70,7 @@ class CacheFigures:
         misses = sum(sum(row.misses.values()) for row in rows)
         return {
             "hits": hits,
+            "shared_hits": sum(row.shared_hits for row in rows),
             "stale_hits": sum(row.stale_hits for row in rows),
             "misses": misses,
             "bypassed": sum(sum(row.bypassed.values()) for row in rows),
@@ -92,6 +94,9 @@ class CacheFigures:
             return counter(name, text, tuple(_reasons(self.by_route.items(), of)))
 
         yield per_route("perf_cache_hits", "Requests answered from the store.", "hits")
+        yield per_route(
+            "perf_cache_shared_hits", "Those that came from Redis into memory.", "shared_hits"
+        )
         yield per_route("perf_cache_stale_hits", "Those answered stale.", "stale_hits")
         yield per_route("perf_cache_hit_bytes", "Bytes of bodies sent from the store.", "hit_bytes")
         yield by_reason("perf_cache_misses", "Requests that went on to the app.", "misses")

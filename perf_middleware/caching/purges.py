@@ -23,16 +23,30 @@ REMEMBERED_MAX: Final = 256
 class PurgeLog:
     """The last invalidations, numbered."""
 
-    __slots__ = ("_last", "newest")
+    __slots__ = ("_heard", "_last", "newest")
 
     def __init__(self) -> None:
         self.newest = 0
         self._last: deque[Concerns] = deque(maxlen=REMEMBERED_MAX)
+        self._heard: deque[tuple[int, tuple[int, ...]]] = deque(maxlen=REMEMBERED_MAX)
 
     def note(self, concerns: Concerns) -> None:
         """Remember an invalidation, before it is begun: of the oldest only the number is kept."""
         self.newest += 1
         self._last.append(concerns)
+
+    def mark(self, heard: tuple[int, ...]) -> None:
+        """All that other processes have told up to `heard` is among what was noted so far."""
+        if self._heard and self._heard[-1][0] == self.newest:
+            self._heard.pop()
+        self._heard.append((self.newest, heard))
+
+    def heard_by(self, number: int) -> tuple[int, ...] | None:
+        """What had been heard of others when purge `number` was the newest; None: too long ago."""
+        for at, heard in reversed(self._heard):
+            if at <= number:
+                return heard
+        return None
 
     def since(self, seen: int, target: bytes, tags: tuple[str, ...]) -> bool:
         """Whether one after number `seen` concerns this response, or may: it is forgotten."""

@@ -130,6 +130,10 @@ class CacheSettings(Section):
     entry_bytes_max: int = Field(
         default=MIB, ge=0, description="A larger body is only streamed, bytes."
     )
+    share: bool = Field(
+        default=True,
+        description="Share what is stored with other processes, where `redis.url` is set.",
+    )
     default_ttl: Seconds | None = Field(
         default=None,
         description="Seconds for answers without a lifetime of their own; none: not stored.",

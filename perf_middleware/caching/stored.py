@@ -68,10 +68,10 @@ class StoredResponse:
 
     __slots__ = (
         "body", "born_us", "counts", "early_from_us", "etag", "fresh_until_us", "headers", "hits",
-        "initial_age_us", "key", "last_modified", "lifetimes", "lines", "not_modified_headers",
-        "primary", "produced_us", "received_s", "refresh_from_us", "route", "rule", "rule_name",
-        "shares_authorization", "shown_age_s", "size_bytes", "status", "stored_us", "tags",
-        "tail", "target", "usable_if_error_us", "usable_until_us", "vary",
+        "identity", "initial_age_us", "key", "last_modified", "lifetimes", "lines",
+        "not_modified_headers", "primary", "produced_us", "received_s", "refresh_from_us", "route",
+        "rule", "rule_name", "shares_authorization", "shown_age_s", "size_bytes", "status",
+        "stored_us", "tags", "tail", "target", "usable_if_error_us", "usable_until_us", "vary",
     )  # fmt: skip
 
     def __init__(
@@ -108,6 +108,7 @@ class StoredResponse:
         self.hits = 0
         self.counts = _UNCOUNTED
         self.produced_us = produced_us
+        self.identity = b""  # of the same in the store that all processes share
         self.received_s: int | None = None  # Unix time of its head, once it is in a store
         self._set_headers(headers, lines)
         self._set_times(lifetimes, initial_age_us, now_us)
@@ -222,6 +223,7 @@ class StoredResponse:
         """
         other = copy(self)
         other.tags = self.tags_with(lines)
+        other.identity = b""
         other._set_headers(headers, lines)  # noqa: SLF001
         other._set_times(lifetimes, initial_age_us, now_us)  # noqa: SLF001
         return other

@@ -707,7 +707,7 @@ def test_nobody_waits_for_answers_of_a_route_that_never_had_one_stored():
 
 def test_for_the_first_answer_of_a_route_nobody_waits_longer_than_a_moment(monkeypatch):
     """They may be waiting for each other in the app: a barrier, a long poll."""
-    monkeypatch.setattr("perf_middleware.caching.middleware.UNPROVEN_WAIT_S", 0.02)
+    monkeypatch.setattr("perf_middleware.caching.middleware.missing.UNPROVEN_WAIT_S", 0.02)
 
     async def act():
         app, inside, gate = gated({})
@@ -733,7 +733,7 @@ def test_for_the_first_answer_of_a_route_nobody_waits_longer_than_a_moment(monke
 def test_where_answers_are_stored_the_others_wait_as_long_as_it_takes(
     headers, options, monkeypatch
 ):
-    monkeypatch.setattr("perf_middleware.caching.middleware.UNPROVEN_WAIT_S", 0.001)
+    monkeypatch.setattr("perf_middleware.caching.middleware.missing.UNPROVEN_WAIT_S", 0.001)
 
     async def act():
         app, inside, gate = gated(headers)

@@ -35,13 +35,13 @@ def test_routes_beyond_the_bound_count_together():
 def test_the_totals_add_all_routes_up():
     figures = CacheFigures()
     one, other = figures.of("/a"), figures.of("/b")
-    one.hits, one.stale_hits, one.collapsed = 5, 2, 1
+    one.hits, one.stale_hits, one.collapsed, one.shared_hits = 5, 2, 1, 3
     other.hits, other.revalidated, other.stored = 1, 4, 3
     one.misses = {"uri-miss": 1, "stale": 1}
     other.bypassed = {"rule": 7}
     figures.invalidated = 9
     assert figures.totals() == {
-        "hits": 6, "stale_hits": 2, "misses": 2, "bypassed": 7, "collapsed": 1, "revalidated": 4,
+        "hits": 6, "shared_hits": 3, "stale_hits": 2, "misses": 2, "bypassed": 7, "collapsed": 1, "revalidated": 4,
         "stored": 3, "invalidated": 9, "hit_ratio": 0.75,
     }  # fmt: skip
 

@@ -47,7 +47,7 @@ def test_a_cache_that_exists_can_be_purged_by_the_app():
     client = client_of(cache)
     assert verdicts(client, "/a", "/a") == [False, True]
     assert client.portal is None
-    cache.invalidate_targets(["/a"])
+    cache.purging.wanted_here(cache.purging.wanted(["/a"]), soft=False)
     assert verdicts(client, "/a") == [False]
 
 

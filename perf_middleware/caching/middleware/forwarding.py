@@ -240,7 +240,7 @@ class Forwarding:
         stored = self._validating
         if stored is None or status >= 500 or self._request.is_head:
             return
-        self._cache.store.drop_this(stored)
+        self._cache.let_go(stored)
 
     def _told(
         self, message: Message, sent: Any, why: str | None, tell_clients: bytes | None
@@ -287,7 +287,7 @@ class Forwarding:
         """More came than Content-Length had announced: nobody knows which of the two is wrong."""
         self._whole = None
         if whole.stored is not None:
-            self._cache.store.drop_this(whole.stored)
+            self._cache.let_go(whole.stored)
         self._count_refusal("content-length")
 
     # --- answers from the store after all -------------------------------------------------------
@@ -299,7 +299,7 @@ class Forwarding:
         self._hushed = True
         if not stored.validators or not confirms(stored, lines, now_s=int(cache.wall_s())):
             self._unconfirmed = True
-            cache.store.drop_this(stored)
+            cache.let_go(stored)
             return
         if cache.name_route is not None:
             cache.name_route(stored.route)

@@ -126,4 +126,4 @@ def seen_by_head(
     if described:
         cache.confirmed(stored, sent, lines, request, purges_seen=purges_seen)
     elif described is False:
-        cache.store.drop(stored.key)
+        cache.let_go(stored)

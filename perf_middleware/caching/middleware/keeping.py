@@ -130,6 +130,8 @@ class Keeping:
             rule=rule,
             shares_authorization=keep.shares_authorization,
         )
+        if cache.shared is not None:
+            cache.shared.share(stored, request.lines, purges_seen=purges_seen)
         if not cache.keep(stored):
             return "no-room"
         if request.came.get("root_path"):

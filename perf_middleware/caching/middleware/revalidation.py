@@ -60,6 +60,8 @@ async def refresh(
     asking.directives = None
     forwarding = Forwarding(cache, asking, "stale", validating=stored, counted_as=None)
     try:
+        if await _is_renewed(cache, request):
+            return
         with anyio.move_on_after(cache.options.refresh_timeout_s) as deadline:
 
             def over() -> None:
@@ -80,3 +82,11 @@ async def refresh(
         cache.figures.background_failed += forwarding.failed
         if forwarding.failed:
             stored.refresh_from_us = cache.clock() + PAUSE_US
+
+
+async def _is_renewed(cache: ResponseCache, request: CacheRequest) -> bool:
+    """Whether another process has a fresh one, which is in memory now."""
+    if cache.shared is None:
+        return False
+    found = await cache.shared.look_up(request, None, wait_s=0.0)
+    return found is not None and cache.clock() < found.early_from_us

@@ -11,26 +11,20 @@ import time
 from math import log
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import anyio
-import anyio.lowlevel
-
 from perf_middleware.caching.cache_status import CacheStatus
 from perf_middleware.caching.cookies import IgnoredCookies
 from perf_middleware.caching.decorators import listed
 from perf_middleware.caching.evidence import Evidence
 from perf_middleware.caching.figures import CacheFigures
-from perf_middleware.caching.invalidation import (
-    path_of,
-    root_of,
-    target_of_url,
-)
+from perf_middleware.caching.invalidation import root_of
 from perf_middleware.caching.judgement import Judge
 from perf_middleware.caching.options import CacheOptions
-from perf_middleware.caching.purges import Concerns, PurgeLog, concerning
+from perf_middleware.caching.purges import PurgeLog
 from perf_middleware.caching.rules import CachePolicy, PathPattern, RuleBook
 from perf_middleware.caching.runtime.confirming import confirmed
 from perf_middleware.caching.runtime.explain import explain, scope_of
 from perf_middleware.caching.runtime.flights import Flights
+from perf_middleware.caching.runtime.purging import Purging
 from perf_middleware.caching.special import SpecialFields
 from perf_middleware.caching.stored import US_PER_S
 from perf_middleware.caching.stores.memory import MemoryStore
@@ -47,8 +41,10 @@ if TYPE_CHECKING:
     from perf_middleware.caching.fields import Headers, Lines
     from perf_middleware.caching.middleware.request import CacheRequest
     from perf_middleware.caching.stored import StoredResponse
+    from perf_middleware.caching.stores.shared import SharedStore
     from perf_middleware.clock import Clock
     from perf_middleware.families import Family
+    from perf_middleware.fleet.runtime import Fleet
 
 logger = logging.getLogger("perf_middleware.caching")
 
@@ -99,6 +95,8 @@ class ResponseCache:
         self.evidence = Evidence(self.figures)
         self.flights = Flights(waiting_max=self.options.waiting_max)
         self.purges = PurgeLog()
+        self.purging = Purging(self)
+        self.shared: SharedStore | None = None
         self.roots: set[bytes] = set()  # that the app is served below
         self.refreshing: set[bytes] = set()
         self.storing_bytes = 0
@@ -141,19 +139,12 @@ class ResponseCache:
                 raise TypeError(f"purge needs a text, not {text!r}")
         tags = None if tags is None else listed("tags", tags)
         if url is not None:
-            return self.invalidate_targets([url], soft=soft)
+            return await self.purging.url(url, soft=soft)
         if pattern is not None:
-            return await self._purge_matching(PathPattern.of(pattern), soft=soft)
+            return await self.purging.matching(PathPattern.of(pattern), soft=soft)
         if tags is not None:
-            wanted = frozenset(tags)
-            self.purges.note(lambda _target, own: not wanted.isdisjoint(own))
-            return await self._purge(
-                [key for tag in tags for key in self.store.keys(tag)], soft=soft
-            )
-        self.purges.note(lambda _target, _tags: True)
-        if soft:
-            return await self._purge(self.store.keys(), soft=True)
-        return await self._purge_everything()
+            return await self.purging.tags(tuple(tags), soft=soft)
+        return await self.purging.everything(soft=soft)
 
     async def explain(
         self,
@@ -205,6 +196,28 @@ class ResponseCache:
         self.tell("store", stored)
         return True
 
+    def take_in(self, stored: StoredResponse) -> None:
+        """Keep in memory what another process has stored for all, if there is room."""
+        counts = stored.counts = self.figures.of(stored.route)
+        counts.shared_hits += 1
+        self._set_early(stored)
+        self.unstorable.pop(hash(stored.primary), None)
+        self.store.put(stored, now_us=self.clock())
+
+    def let_go(self, stored: StoredResponse) -> None:
+        """The app has shown that `stored` holds no more; what has taken its place stays."""
+        self.store.drop_this(stored)
+        if self.shared is not None:
+            self.shared.forget(stored)
+
+    def share(self, fleet: Fleet) -> None:
+        """From now on store for all processes too."""
+        # Here and not above: redis-py takes a quarter of a second to import.
+        from perf_middleware.caching.stores.shared import SharedStore
+
+        shared = self.shared = SharedStore(fleet, self, queued_bytes_max=self.storing_bytes_max)
+        self.flights.on_lease_over = shared.leases.over
+
     def confirmed(
         self,
         stored: StoredResponse,
@@ -220,7 +233,11 @@ class ResponseCache:
         """
         renewed, may_keep = confirmed(self, stored, sent, lines, request, purges_seen=purges_seen)
         self._set_early(renewed)
-        return renewed, may_keep and self.store.put(renewed, now_us=self.clock())
+        if not may_keep:
+            return renewed, False
+        if self.shared is not None:
+            self.shared.share(renewed, request.lines, purges_seen=purges_seen)
+        return renewed, self.store.put(renewed, now_us=self.clock())
 
     def forward_fields(
         self,
@@ -269,29 +286,6 @@ class ResponseCache:
         lifetime_us = stored.fresh_until_us - stored.born_us
         stored.early_from_us = stored.fresh_until_us - min(window_us, lifetime_us // 2)
 
-    def invalidate_targets(self, targets: Iterable[bytes | str], *, soft: bool = False) -> int:
-        """Invalidate what is stored of these URLs, in each of its variants."""
-        count = 0
-        for wanted, any_host in self._wanted(targets):
-            self.purges.note(concerning(wanted, any_host=any_host))
-            look_up = self.store.of_path if any_host else self.store.of_target
-            found = look_up(wanted)
-            path, query, _ = wanted.partition(b"?")
-            if query:
-                found += [entry for entry in look_up(path) if entry.is_of_any_query]
-            count += self.invalidate(found, soft=soft)
-        return count
-
-    def _wanted(self, targets: Iterable[bytes | str]) -> set[tuple[bytes, bool]]:
-        """The targets, and whether of any host; URLs also as clients see them, below a root."""
-        wanted: set[tuple[bytes, bool]] = set()
-        for target in targets:
-            if isinstance(target, bytes):
-                wanted.add((target, False))
-            else:
-                wanted |= {target_of_url(target, root=root) for root in {b"", *self.roots}}
-        return wanted
-
     def note_root(self, scope: Scope) -> None:
         """Remember the root_path that the app is served below."""
         root = root_of(scope)
@@ -306,71 +300,27 @@ class ResponseCache:
             except Exception:
                 logger.exception("a hook of the response cache failed at %r", happening)
 
-    async def _purge_matching(self, pattern: PathPattern, *, soft: bool) -> int:
-        def concerns(target: bytes, _tags: tuple[str, ...]) -> bool:
-            path = path_of(target).partition(b"?")[0]
-            return pattern.matches(path.decode("utf-8", "replace"))
-
-        self.purges.note(concerns)
-        return await self._purge(self.store.keys(), soft=soft, concerns=concerns)
-
-    async def _purge(
-        self, keys: Iterable[bytes], *, soft: bool, concerns: Concerns | None = None
-    ) -> int:
-        """In slices, so that no purge holds the event loop up; what is begun is finished."""
-        count = 0
-        listed = list(dict.fromkeys(keys))
-        with anyio.CancelScope(shield=True):
-            for start in range(0, len(listed), PURGED_AT_ONCE):
-                if start:
-                    await anyio.lowlevel.checkpoint()
-                found = self.store.stored(listed[start : start + PURGED_AT_ONCE])
-                if concerns is not None:
-                    found = [entry for entry in found if concerns(entry.target, entry.tags)]
-                count += self.invalidate(found, soft=soft)
-        return count
-
-    async def _purge_everything(self) -> int:
-        """Nothing is stored from the first step on; it is freed in slices, as in `_purge`."""
-        count, gone = self.store.clear()
-        self.figures.invalidated += count
-        with anyio.CancelScope(shield=True):
-            for number, stored in enumerate(gone, 1):
-                self.tell("invalidate", stored)
-                if number % PURGED_AT_ONCE == 0:
-                    await anyio.lowlevel.checkpoint()
-        return count
-
-    def invalidate(self, found: Iterable[StoredResponse], *, soft: bool) -> int:
-        count = 0
-        now_us = self.clock()
-        for entry in found:
-            if soft:
-                entry.make_stale(now_us)
-            else:
-                self.store.drop(entry.key)
-            count += 1
-            self.tell("invalidate", entry)
-        self.figures.invalidated += count
-        return count
-
     # --- what operators see ---------------------------------------------------------------------
 
     def families(self) -> Iterator[Family]:
         """The figures for /metrics; what has expired is let go of first and not counted."""
         store = self.store
         store.expire(self.clock())
-        return self.figures.families(
+        yield from self.figures.families(
             entries=store.responses,
             size_bytes=store.size_bytes,
             bytes_max=store.bytes_max,
             evictions=store.evictions - self._evictions_before,
             waiting=self.flights.waiting,
         )
+        if self.shared is not None:
+            yield from self.shared.families()
 
     def reset_counts(self) -> None:
         """Every count back to zero; what is stored stays."""
         self.figures.reset()
+        if self.shared is not None:
+            self.shared.reset_counts()
         self._evictions_before = self.store.evictions
 
     def status(self) -> dict[str, Any]:
@@ -380,4 +330,5 @@ class ResponseCache:
             "bytes": self.store.size_bytes,
             "bytes_max": self.store.bytes_max,
             "evictions": self.store.evictions - self._evictions_before,
+            "shared": None if self.shared is None else self.shared.status(),
         }

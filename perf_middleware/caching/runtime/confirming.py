@@ -61,7 +61,7 @@ def confirmed(
     if not isinstance(verdict, Keep) or not set(verdict.vary).issubset(stored.vary):
         # Good for this one answer: the app has said so, and that it is the last.
         if is_newest:
-            cache.store.drop(stored.key)
+            cache.let_go(stored)
         headers = updated_headers(stored.headers, newer, without=OF_A_CACHE)
         lifetimes = Lifetimes(fresh_s=0, may_be_stale=False, must_validate=True)
         return stored.confirmed(headers, own, lifetimes, initial_age_us=0, now_us=now_us), False

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from perf_middleware.asgi import Scope
+    from perf_middleware.caching.stores.shared.leases import Lease
 
 Outcome: TypeAlias = "Literal['stored', 'unstorable', 'failed', 'gone', 'late', 'full']"
 
@@ -25,7 +26,7 @@ ATTEMPTS_MAX: Final = 2  # leaders that a request waits for before it goes alone
 class Flight:
     """The open call of the app for one key."""
 
-    __slots__ = ("_landed", "key", "on_alone", "outcome", "scope", "waiting")
+    __slots__ = ("_landed", "key", "lease", "on_alone", "outcome", "scope", "waiting")
 
     def __init__(self, key: bytes, scope: Scope) -> None:
         self.key = key
@@ -33,6 +34,8 @@ class Flight:
         self.outcome: Outcome | None = None
         self.waiting = 0
         self._landed: anyio.Event | None = None
+        self.lease: Lease | None = None
+        """That no other process makes the same meanwhile."""
         self.on_alone: Callable[[], None] | None = None
         """Called when nobody waits for it any more."""
 
@@ -61,6 +64,7 @@ class Flights:
         self._waiting_max = waiting_max
         self.open: dict[bytes, Flight] = {}
         self.waiting = 0
+        self.on_lease_over: Callable[[Lease], None] | None = None
 
     def lead(self, key: bytes, scope: Scope) -> Flight | None:
         """A new flight of the request with this scope, or None where one is open."""
@@ -74,6 +78,9 @@ class Flights:
         if self.open.get(flight.key) is flight:
             del self.open[flight.key]
         flight.land(outcome)
+        if flight.lease is not None and self.on_lease_over is not None:
+            self.on_lease_over(flight.lease)
+            flight.lease = None
 
     async def follow(self, flight: Flight, *, until_s: float) -> Outcome:
         """Wait for the outcome, at most until `until_s` on anyio's clock."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import anyio
 
 from perf_middleware.asgi import raw_path
 from perf_middleware.caching.fields import collect
@@ -16,7 +19,7 @@ from perf_middleware.caching.invalidation import (
 from perf_middleware.caching.syntax.structured import parse_string_list
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from perf_middleware.asgi import Scope
     from perf_middleware.caching.runtime import ResponseCache
@@ -24,8 +27,20 @@ if TYPE_CHECKING:
 POINTERS: Final = frozenset({b"location", b"content-location", b"cache-group-invalidation"})
 
 
-def written(cache: ResponseCache, scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Invalidate the target of a request that has succeeded, and what its answer points to."""
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What one write has made invalid."""
+
+    targets: frozenset[tuple[bytes, bool]]
+    groups: tuple[str, ...]
+    origin: bytes
+
+
+def written(cache: ResponseCache, scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> Written:
+    """Invalidate the target of a request that has succeeded, and what its answer points to.
+
+    In the memory of this process.
+    """
     host = next((value for name, value in scope["headers"] if name == b"host"), b"")
     lines = collect(headers, POINTERS)
     scheme = scope.get("scheme", "http")
@@ -36,22 +51,36 @@ def written(cache: ResponseCache, scope: Scope, headers: Iterable[tuple[bytes, b
     # As it was sent: `a%2Fb` is one segment for what is relative to it.
     url = b"%b://%b%b?%b" % (scheme.encode(), host, path, query)
     targets += pointed_targets(url.decode(*TEXT), lines, root=root)
-    cache.invalidate_targets(targets)
-    groups = lines.get(b"cache-group-invalidation")
-    if groups:
-        _invalidate_groups(cache, parse_string_list(groups) or (), origin_of(targets[0]))
-
-
-def _invalidate_groups(cache: ResponseCache, groups: Sequence[str], origin: bytes) -> None:
-    """What is in one of these groups of `origin`: a name means nothing to others (RFC 9875 §2)."""
-    wanted = frozenset(groups)
-    cache.purges.note(
-        lambda target, tags: not wanted.isdisjoint(tags) and origin_of(target) == origin
+    groups = parse_string_list(lines.get(b"cache-group-invalidation", ())) or ()
+    what = Written(
+        frozenset((target, False) for target in targets), tuple(groups), origin_of(targets[0])
     )
+    invalidate_here(cache, what)
+    return what
+
+
+def invalidate_here(cache: ResponseCache, what: Written) -> None:
+    """A group is one of its origin: its name means nothing to others (RFC 9875 §2)."""
+    cache.purging.wanted_here(what.targets, soft=False)
+    if not what.groups:
+        return
+    concerns = cache.purging.note_tags(what.groups, origin=what.origin)
     found = {
         entry.key: entry
-        for group in groups
+        for group in what.groups
         for entry in cache.store.of_tag(group)
-        if origin_of(entry.target) == origin
+        if concerns(entry.target, entry.tags)
     }
-    cache.invalidate(found.values(), soft=False)
+    cache.purging.entries(found.values(), soft=False)
+
+
+async def invalidate_for_all(cache: ResponseCache, what: Written) -> None:
+    """The same in the store that all processes share; what began here is finished."""
+    shared = cache.shared
+    if shared is None:
+        return
+    with anyio.CancelScope(shield=True):
+        await shared.purge_targets(what.targets, soft=False)
+        if what.groups:
+            await shared.purge_tags(what.groups, soft=False, origin=what.origin)
+        invalidate_here(cache, what)

@@ -1,0 +1,304 @@
+"""Stored responses in Redis, behind those in memory: what one process has made, all have.
+
+    request -> memory -> Redis -> the app
+                 ^         |
+                 '- kept --'   with the time that it has left
+
+Memory answers alone as long as it can; a purge anywhere reaches the memory of every process by a
+message (purges.py).  While Redis is away memory goes on, and what is new is not shared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from perf_middleware.caching.invalidation import origin_of, path_of
+from perf_middleware.caching.packed import left_ms, pack, unpack
+from perf_middleware.caching.places import (
+    BARE,
+    TAG,
+    URL,
+    index_name,
+    parts_of,
+    place_of,
+    record_key,
+)
+from perf_middleware.caching.stored import US_PER_S
+from perf_middleware.caching.stores.shared.leases import LEASE_MS, SLACK_S, Leases
+from perf_middleware.caching.stores.shared.outbox import Outbox
+from perf_middleware.caching.stores.shared.purges import SharedPurges, message
+from perf_middleware.caching.variants import names_in, united
+from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
+from perf_middleware.families import NO_LABELS, LabelSet, Value, counter, gauge
+from perf_middleware.fleet.layout import Found, Unnamed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from perf_middleware.caching.fields import Lines
+    from perf_middleware.caching.middleware.request import CacheRequest
+    from perf_middleware.caching.rules import PathPattern
+    from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.runtime.flights import Flight
+    from perf_middleware.caching.stored import StoredResponse
+    from perf_middleware.families import Family
+    from perf_middleware.fleet.layout import Seen
+    from perf_middleware.fleet.runtime import Fleet
+
+LOOKS_MAX: Final = 3  # at what another process is making
+BEGUN_S_MAX: Final = 3_000  # purges are remembered for an hour
+THREADED_MIN_BYTES: Final = 256 << 10  # a body that would hold the event loop up while it shrinks
+
+
+class SharedStore:
+    """What one cache does with Redis; nothing here raises because Redis does not answer."""
+
+    def __init__(self, fleet: Fleet, cache: ResponseCache, *, queued_bytes_max: int) -> None:
+        self._fleet = fleet
+        self._cache = cache
+        self._records = fleet.records("cache")
+        self.outbox = Outbox(bytes_max=queued_bytes_max)
+        self.leases = Leases(self._records, self.outbox)
+        self.purges = SharedPurges(cache, self._records, self.outbox)
+        self.found = 0
+        self.missing = 0
+        self.unreadable = 0
+        self.stored = 0
+        self.stored_bytes = 0
+        self.outdated = 0
+        """Not stored, for a purge had come meanwhile."""
+        fleet.before_use(self.purges.catch_up)
+        for job in (self.outbox.run, self.leases.run, self.purges.run):
+            fleet.while_kept(job)
+
+    @property
+    def is_up(self) -> bool:
+        return self._records.is_up
+
+    # --- looking up -----------------------------------------------------------------------------
+
+    async def look_up(
+        self, request: CacheRequest, flight: Flight | None, *, wait_s: float
+    ) -> StoredResponse | None:
+        """The stored response for `request`, kept in memory from now on; None: ask the app.
+
+        Where another process is asking its app for the same, wait for that, at most `wait_s`; else
+        `flight` has the lease from now on.
+        """
+        if not self.is_up:
+            self._fleet.ensure_kept()
+            return None
+        try:
+            return await self._look_up(request, flight, wait_s)
+        except (StoreUnavailableError, StoreRefusedError):
+            return None
+
+    async def _look_up(
+        self, request: CacheRequest, flight: Flight | None, wait_s: float
+    ) -> StoredResponse | None:
+        token = self.leases.token() if flight is not None and wait_s else b""
+        until_s = monotonic() + wait_s
+        place, key = place_of(request.target), record_key(request.primary)
+        for look in range(1, LOOKS_MAX + 1):
+            purges_seen, asked_s = self._cache.purges.newest, monotonic()
+            found = await self._records.find(
+                place, key,
+                parts_of=lambda names: parts_of(names, request.lines),
+                lease_ms=LEASE_MS if token else 0, token=token,
+            )  # fmt: skip
+            if isinstance(found, Found):
+                return self._taken(found, request, purges_seen)
+            if found is None or flight is None or not token:
+                break
+            if found.leads:
+                flight.lease = self.leases.held(place, found.key, token, seconds=max(wait_s, 1.0))
+                break
+            left_s = min(found.lease_left_ms / 1_000 + SLACK_S, until_s - monotonic())
+            if left_s <= 0 or look == LOOKS_MAX:
+                break
+            await self.leases.wait(found.key, asked_s=asked_s, seconds=left_s)
+        self.missing += 1
+        return None
+
+    def _taken(
+        self, found: Found, request: CacheRequest, purges_seen: int
+    ) -> StoredResponse | None:
+        cache = self._cache
+        now_us = cache.clock()
+        stored = unpack(
+            found.content,
+            primary=request.primary,
+            key_of=lambda vary: cache.store.key_of(request.primary, vary, request.lines),
+            now_us=now_us,
+            server_ms=self._records.server_ms(),
+            body_bytes_max=cache.options.entry_bytes_max,
+        )
+        if stored is None:
+            self.unreadable += 1
+            return None
+        if cache.purges.since(purges_seen, stored.target, stored.tags):
+            self.missing += 1
+            return None
+        self.found += 1
+        if found.is_soft:
+            stored.make_stale(now_us)
+        cache.take_in(stored)
+        return stored
+
+    # --- storing --------------------------------------------------------------------------------
+
+    def share(self, stored: StoredResponse, lines: Lines, *, purges_seen: int) -> None:
+        """Store it for all soon, unless a purge that this process has not heard of concerns it.
+
+        `purges_seen` is the number of the last one when the app was called.
+        """
+        seen = self._cache.purges.heard_by(purges_seen)
+        took_us = self._cache.clock() - stored.stored_us
+        if seen is None or not self.is_up or took_us > BEGUN_S_MAX * US_PER_S:
+            return
+
+        async def put() -> None:
+            await self._put(stored, lines, seen)
+
+        self.outbox.put(put, size_bytes=stored.size_bytes)
+
+    async def _put(self, stored: StoredResponse, lines: Lines, seen: Seen) -> None:
+        ttl_ms = left_ms(stored, self._cache.clock())
+        if not ttl_ms:
+            return
+        stored.identity = os.urandom(8)
+        content = await self._packed(stored)
+        names: tuple[bytes, ...] | None = names_in(stored.key, stored.primary)
+        while names is not None:
+            parts = parts_of(names, lines)
+            if parts is None:
+                return
+            result = await self._records.put(
+                place_of(stored.target),
+                record_key(stored.primary),
+                content,
+                ttl_ms=ttl_ms,
+                indexes=_indexes_of(stored),
+                seen=seen,
+                message=message("key", stored.primary),
+                origin=origin_of(stored.target),
+                names=names,
+                secondary=b",".join(parts),
+            )
+            if isinstance(result, Unnamed):
+                # Another process has seen it vary by more.
+                both = united(names, result.names)
+                names = None if both == names else both
+                continue
+            self.stored += result
+            self.stored_bytes += len(content) * result
+            self.outdated += not result
+            return
+
+    async def _packed(self, stored: StoredResponse) -> bytes:
+        def packed() -> bytes:
+            return pack(
+                stored, identity=stored.identity,
+                now_us=self._cache.clock(), server_ms=self._records.server_ms(),
+            )  # fmt: skip
+
+        if len(stored.body) < THREADED_MIN_BYTES:
+            return packed()
+        return await asyncio.to_thread(packed)
+
+    def forget(self, stored: StoredResponse) -> None:
+        """Let go of it for all: the app has shown that it holds no more."""
+        if not stored.identity:
+            return
+        if stored.key != stored.primary:
+            # Which of the variants it is there is not known here any more.
+            targets = frozenset({(stored.target, False)})
+            self.outbox.put(lambda: self.purges.purge(("targets", targets, False)))
+            return
+        self.outbox.put(
+            lambda: self._records.drop(
+                place_of(stored.target), record_key(stored.primary), mark=stored.identity,
+                message=message("key", stored.primary),
+            )
+        )  # fmt: skip
+
+    # --- purges ---------------------------------------------------------------------------------
+
+    async def purge_targets(self, wanted: Iterable[tuple[bytes, bool]], *, soft: bool) -> int:
+        """Targets, and whether of any host; how many there were."""
+        return await self.purges.purge(("targets", frozenset(wanted), soft))
+
+    async def purge_tags(self, tags: Iterable[str], *, soft: bool, origin: bytes = b"") -> int:
+        """The same by tag, of one origin where it is given."""
+        return await self.purges.purge(("tags", (tuple(tags), origin), soft))
+
+    async def purge_pattern(self, pattern: PathPattern, *, soft: bool) -> int:
+        return await self.purges.purge(("pattern", pattern, soft))
+
+    async def purge_everything(self, *, soft: bool) -> int:
+        """Not counted where it is not soft: they are freed later."""
+        return await self.purges.purge(("everything", None, soft))
+
+    # --- what operators see ---------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """JSON-able: whether it is used, and what it did."""
+        return {
+            "up": self.is_up,
+            "found": self.found,
+            "missing": self.missing,
+            "stored": self.stored,
+            "purges_pending": self.purges.pending,
+        }
+
+    def families(self) -> Iterator[Family]:
+        yield counter(
+            "perf_cache_shared_lookups", "Look-ups in Redis, by what they brought.",
+            tuple(
+                Value(LabelSet([("result", name)]), count)
+                for name, count in (
+                    ("found", self.found), ("missing", self.missing),
+                    ("unreadable", self.unreadable),
+                )
+            ),
+        )  # fmt: skip
+        yield counter(
+            "perf_cache_shared_stores", "Responses for Redis, by what became of them.",
+            tuple(
+                Value(LabelSet([("result", name)]), count)
+                for name, count in (
+                    ("stored", self.stored), ("outdated", self.outdated),
+                    ("refused", self.outbox.refused), ("dropped", self.outbox.dropped),
+                )
+            ),
+        )  # fmt: skip
+        yield counter(
+            "perf_cache_shared_bytes", "Bytes stored in Redis.",
+            (Value(NO_LABELS, self.stored_bytes),),
+        )  # fmt: skip
+        yield counter(
+            "perf_cache_shared_waits", "Times that another process's answer was waited for.",
+            (Value(NO_LABELS, self.leases.waited),),
+        )  # fmt: skip
+        yield gauge(
+            "perf_cache_shared_purges_pending", "Purges to be made up for when Redis is back.",
+            (Value(NO_LABELS, self.purges.pending),),
+        )  # fmt: skip
+
+    def reset_counts(self) -> None:
+        """Every count back to zero."""
+        self.found = self.missing = self.unreadable = 0
+        self.stored = self.stored_bytes = self.outdated = 0
+        self.outbox.refused = self.outbox.dropped = self.leases.waited = 0
+
+
+def _indexes_of(stored: StoredResponse) -> list[bytes]:
+    path = path_of(stored.target)
+    names = [index_name(URL, path)]
+    if stored.is_of_any_query:
+        names.append(index_name(BARE, path))
+    names += [index_name(TAG, tag.encode("utf-8", "surrogatepass")) for tag in stored.tags]
+    return list(dict.fromkeys(names))

@@ -1,0 +1,182 @@
+"""Purges for all processes: told to the shared store, heard from others, made up for after a gap.
+
+Whoever may have missed a purge lets go of everything in memory.  While the store is away purges are
+kept, to be made up for before it is used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import ormsgpack
+
+from perf_middleware.caching.invalidation import origin_of, path_of
+from perf_middleware.caching.places import BARE, TAG, URL, index_name, matches_index
+from perf_middleware.caching.rules import PathPattern
+from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.stores.shared.outbox import Outbox
+    from perf_middleware.fleet.records import Records
+
+logger = logging.getLogger("perf_middleware.caching")
+
+Purge: TypeAlias = "tuple[Literal['targets', 'tags', 'pattern', 'everything'], Any, bool]"
+"""What is purged, and whether softly."""
+
+PENDING_MAX: Final = 500  # purges to be made up for; more are one of everything
+
+
+class SharedPurges:
+    """The purges of one cache, as far as they concern other processes than this one."""
+
+    def __init__(self, cache: ResponseCache, records: Records, outbox: Outbox) -> None:
+        self._cache = cache
+        self._records = records
+        self._outbox = outbox
+        self._pending: list[Purge] = []
+        self._news: deque[Callable[[], Awaitable[object]]] = deque()
+        self._has_news: asyncio.Event | None = None
+        records.on_message = self._hear
+        records.on_gap = self._missed_some
+
+    @property
+    def pending(self) -> int:
+        """How many are to be made up for."""
+        return len(self._pending)
+
+    # --- telling --------------------------------------------------------------------------------
+
+    async def purge(self, purge: Purge) -> int:
+        """How many there were in the shared store; 0 while it is away: then it is done later."""
+        try:
+            count = await self._do(purge)
+        except (StoreUnavailableError, StoreRefusedError):
+            if len(self._pending) < PENDING_MAX:
+                self._pending.append(purge)
+            else:
+                self._pending[:] = [("everything", None, False)]
+            return 0
+        # What begins from here on is made of what there is after it.
+        self._cache.purges.mark(self._records.seen)
+        return count
+
+    async def catch_up(self) -> None:
+        """To be awaited before a new connection is used."""
+        purges = self._cache.purges
+        # What was begun until now was begun without knowing what others have purged meanwhile.
+        purges.note(lambda _target, _tags: False)
+        purges.mark(self._records.seen)
+        while self._pending:
+            await self._do(self._pending[0], before_use=True)
+            del self._pending[0]
+
+    async def _do(self, purge: Purge, *, before_use: bool = False) -> int:
+        kind, what, soft = purge
+        if kind == "targets":
+            return sum(
+                [
+                    await self._do_target(target, any_host, soft, before_use)
+                    for target, any_host in sorted(what)
+                ]
+            )
+        if kind == "tags":
+            tags, origin = what
+            return sum([await self._do_tag(tag, origin, soft, before_use) for tag in tags])
+        if before_use or (kind == "everything" and not soft):
+            # To look for each one would keep a new connection from being used.
+            told = message("everything", soft)
+            await self._records.purge_all(message=told, before_use=before_use)
+            self._outbox.put(self._records.sweep)
+            return 0
+        return await self._do_pattern(PathPattern.of("*") if what is None else what, soft)
+
+    async def _do_target(self, target: bytes, any_host: bool, soft: bool, before_use: bool) -> int:
+        path = target if any_host else path_of(target)
+        bare, query, _ = path.partition(b"?")
+        names = [index_name(URL, path), *([index_name(BARE, bare)] if query else [])]
+        return sum(
+            [
+                await self._records.purge(
+                    name, message=message("target", target, any_host, soft), soft=soft,
+                    origin=b"" if any_host else origin_of(target), place=bare,
+                    before_use=before_use,
+                )
+                for name in names
+            ]
+        )  # fmt: skip
+
+    async def _do_tag(self, tag: str, origin: bytes, soft: bool, before_use: bool) -> int:
+        return await self._records.purge(
+            index_name(TAG, tag.encode("utf-8", "surrogatepass")),
+            message=message("tag", tag, origin, soft), soft=soft, origin=origin,
+            before_use=before_use,
+        )  # fmt: skip
+
+    async def _do_pattern(self, pattern: PathPattern, soft: bool) -> int:
+        await self._records.announce(message=message("pattern", pattern.text, soft))
+        count = 0
+        async for shard, names in self._records.indexes(URL):
+            for name in names:
+                if matches_index(pattern, name):
+                    count += await self._records.purge_index(shard, name, soft=soft)
+        return count
+
+    # --- hearing --------------------------------------------------------------------------------
+
+    def _hear(self, body: bytes) -> None:
+        cache, purging = self._cache, self._cache.purging
+        try:
+            match ormsgpack.unpackb(body):
+                case ["key", bytes() as primary]:
+                    cache.store.drop(primary)
+                case ["target", bytes() as target, bool() as any_host, bool() as soft]:
+                    purging.wanted_here({(target, any_host)}, soft=soft)
+                case ["tag", str() as tag, bytes() as origin, bool() as soft]:
+                    concerns = purging.note_tags([tag], origin=origin)
+                    keys = cache.store.keys(tag)
+                    self._soon(lambda: purging.keys(keys, soft=soft, concerns=concerns))
+                case ["pattern", str() as text, bool() as soft]:
+                    concerns = purging.note_pattern(PathPattern.of(text))
+                    keys = cache.store.keys()
+                    self._soon(lambda: purging.keys(keys, soft=soft, concerns=concerns))
+                case _:
+                    self._everything_is_old()
+        except ValueError:  # of another version: it must not be missed
+            logger.warning("a purge could not be read, everything in memory goes: %r", body[:100])
+            self._everything_is_old()
+        cache.purges.mark(self._records.seen)
+
+    def _missed_some(self) -> None:
+        self._everything_is_old()
+        self._cache.purges.mark(self._records.seen)
+
+    def _everything_is_old(self) -> None:
+        self._cache.purges.note(lambda _target, _tags: True)
+        self._soon(self._cache.purging.all_here)
+
+    def _soon(self, do: Callable[[], Awaitable[object]]) -> None:
+        """In slices: a message must not hold the event loop up."""
+        self._news.append(do)
+        if self._has_news is not None:
+            self._has_news.set()
+
+    async def run(self) -> None:
+        """Do in memory what was heard, until cancelled."""
+        has_news = self._has_news = asyncio.Event()
+        while True:
+            while self._news:
+                await self._news.popleft()()
+            has_news.clear()
+            await has_news.wait()
+
+
+def message(*words: Any) -> bytes:
+    """What one process tells the others."""
+    return ormsgpack.packb(words)

@@ -1,0 +1,1 @@
+"""What several processes share: the way to Redis, and what they tell each other there."""

@@ -1,0 +1,191 @@
+"""The same for a Redis cluster: commands go where their keys are, messages come from one node.
+
+What a script publishes on any node of a cluster reaches the subscribers of all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
+from perf_middleware.fleet.link import SCANNED_AT_ONCE, STORE, RedisLink, literal, told
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from perf_middleware.fleet.script import Script
+
+REDIRECTIONS_MAX = 3  # a slot that moves answers with where it went
+
+
+class ClusterLink:
+    """Commands over redis-py's cluster client; up and down goes by the link that hears messages."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        connect_timeout_s: float,
+        heartbeat_s: float,
+        waiting_max: int,
+    ) -> None:
+        self._bus = RedisLink(
+            url,
+            timeout_s=timeout_s,
+            connect_timeout_s=connect_timeout_s,
+            heartbeat_s=heartbeat_s,
+            waiting_max=waiting_max,
+        )
+        self._url = url
+        self._timeout_s = timeout_s
+        self._connect_timeout_s = connect_timeout_s
+        self._waiting_max = waiting_max
+        self._cluster: Any = None
+        self.shown_url = self._bus.shown_url
+        self.why_down = self._bus.why_down
+        self.commands = 0
+        self.timeouts = 0
+        self.refusals = 0
+        self.waiting = 0
+
+    @property
+    def is_up(self) -> bool:
+        return self._bus.is_up
+
+    def server_ms(self) -> int:
+        return self._bus.server_ms()
+
+    @property
+    def channels(self) -> tuple[bytes, ...]:
+        return self._bus.channels
+
+    @channels.setter
+    def channels(self, channels: tuple[bytes, ...]) -> None:
+        self._bus.channels = channels
+
+    @property
+    def on_message(self) -> Callable[[bytes, bytes], None]:
+        return self._bus.on_message
+
+    @on_message.setter
+    def on_message(self, hear: Callable[[bytes, bytes], None]) -> None:
+        self._bus.on_message = hear
+
+    @property
+    def connected(self) -> Callable[[], Awaitable[None]]:
+        return self._bus.connected
+
+    @connected.setter
+    def connected(self, do: Callable[[], Awaitable[None]]) -> None:
+        self._bus.connected = do
+
+    async def command(self, *words: bytes | str | int) -> Any:
+        self._require_up()
+        return await self._ask(words)
+
+    async def get(self, *keys: bytes) -> list[bytes | None]:
+        if len(keys) == 1:
+            return [await self.command("GET", keys[0])]
+        answer: list[bytes | None] = await self.command("MGET", *keys)
+        return answer
+
+    async def run(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str | int]
+    ) -> Any:
+        self._require_up()
+        return await self.run_script(script, keys, arguments)
+
+    async def run_script(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str | int]
+    ) -> Any:
+        try:
+            return await self._ask(("EVALSHA", script.sha, len(keys), *keys, *arguments))
+        except _NotKnownError:
+            return await self._ask(("EVAL", script.text, len(keys), *keys, *arguments))
+
+    async def scan(self, prefix: bytes) -> AsyncIterator[list[bytes]]:
+        for node in self._cluster.get_primaries() if self._cluster is not None else ():
+            cursor: bytes | int = 0
+            while True:
+                self._require_up()
+                cursor, keys = await self._ask(
+                    ("SCAN", cursor, "MATCH", literal(prefix) + b"*", "COUNT", SCANNED_AT_ONCE),
+                    node=node,
+                )
+                if keys:
+                    yield keys
+                if int(cursor) == 0:
+                    break
+
+    def _require_up(self) -> None:
+        if not self._bus.is_up:
+            raise StoreUnavailableError(STORE, self.why_down)
+
+    async def _ask(self, words: Sequence[bytes | str | int], node: Any = None) -> Any:
+        cluster = self._cluster
+        if cluster is None:
+            raise StoreUnavailableError(STORE, self.why_down)
+        if self.waiting >= self._waiting_max:
+            raise StoreUnavailableError(STORE, f"{self._waiting_max} answers are awaited already")
+        self.commands += 1
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                if node is None:
+                    return await cluster.execute_command(*words)
+                return await node.execute_command(*words)
+        except NoScriptError as error:
+            raise _NotKnownError from error
+        except ResponseError as error:
+            self.refusals += 1
+            raise StoreRefusedError(STORE, str(error)) from error
+        except TimeoutError as error:
+            self.timeouts += 1
+            raise self._lost(f"no answer within {self._timeout_s:g} s") from error
+        except (RedisError, OSError) as error:
+            raise self._lost(told(error)) from error
+        finally:
+            self.waiting -= 1
+
+    def _lost(self, why: str) -> StoreUnavailableError:
+        self.why_down = why
+        self._bus.give_up(why)
+        return StoreUnavailableError(STORE, why)
+
+    async def connect_once(self, changed: Callable[[bool, str], None]) -> None:
+        """As `RedisLink.connect_once`."""
+        cluster: Any = RedisCluster.from_url(
+            self._url,
+            socket_connect_timeout=self._connect_timeout_s,
+            socket_timeout=self._timeout_s + self._connect_timeout_s,  # the shorter one is ours
+            retry=Retry(NoBackoff(), REDIRECTIONS_MAX),
+            decode_responses=False,
+        )
+        try:
+            async with asyncio.timeout(2 * self._connect_timeout_s):
+                await cluster.initialize()
+            self._cluster = cluster
+            node = random.choice(cluster.get_primaries())  # noqa: S311 - no secret
+            await self._bus.connect_once(changed, host=node.host, port=node.port)
+            self.why_down = self._bus.why_down
+        except Exception as error:  # noqa: BLE001 - garbage makes a client library raise anything
+            self.why_down = told(error)
+            changed(False, self.why_down)
+        finally:
+            self._cluster = None
+            with suppress(Exception):  # it is gone either way
+                async with asyncio.timeout(self._connect_timeout_s):
+                    await cluster.aclose()
+
+
+class _NotKnownError(Exception):
+    """The server does not know this script yet."""

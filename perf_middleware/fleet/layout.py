@@ -1,0 +1,64 @@
+"""How records and messages look: the names and numbers that scripts and processes agree on."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+HEAD: Final = 10  # version, flag, count
+VARIES: Final = b"V"
+NAMES_MAX: Final = 32
+KNOWN_MAX: Final = 10_000  # records of which it is known by what they vary
+SOFT: Final = ord("s")
+CLUSTER_SHARDS: Final = 16
+EVERYTHING: Final = b"*"
+ALL_PURGED: Final = 1  # a kind of message
+MESSAGE_HEAD: Final = 18  # count, sender, shard, kind
+COUNT: Final = struct.Struct(">Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record's content, HEAD bytes of ours before it; `key` is that of the variant."""
+
+    key: bytes
+    content: bytes
+    is_soft: bool
+    """Purged softly since it was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """No record; `key` is what was looked for.  `leads`: the lease is this process's now."""
+
+    key: bytes
+    leads: bool
+    lease_left_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unnamed:
+    """Its variants are told apart by these fields, more than were named."""
+
+    names: tuple[bytes, ...]
+
+
+PartsOf: TypeAlias = "Callable[[tuple[bytes, ...]], list[bytes] | None]"
+"""From names of request fields to this request's part of the secondary key for each of them; None
+where they are too long to be a key."""
+Seen: TypeAlias = tuple[int, ...]
+"""For each shard the number of the last message that was heard."""
+
+
+def variant_key(key: bytes, names: tuple[bytes, ...], parts: Sequence[bytes]) -> bytes:
+    return key + b"\r" + b",".join(names) + b"\r" + b",".join(parts)
+
+
+def names_in(full: bytes, key: bytes) -> tuple[bytes, ...]:
+    """By which fields a full key of `key` was made."""
+    named = full[len(key) + 1 :].partition(b"\r")[0]
+    return tuple(named.split(b",")) if named else ()

@@ -1,0 +1,377 @@
+"""One connection to a Redis server, which all requests of the process use at once.
+
+    request --- command ---.                        .--- answer --> request
+    request --- command ----+--> one connection -->-+--- answer --> request
+    purge   --- command ---'                        '--- message -> subscriber
+
+Commands go out as they come and answers come back in their order (pipelining), so that a hundred
+requests cost the server and us hardly more than one.  With RESP3 the messages of the channels that
+we subscribe to come over the same connection, in order with the answers.
+
+A request never connects, never retries and never waits longer than `timeout_s`: as soon as one
+answer is late, the connection is given up, everybody who waits is released, and until `keep` has
+made another one that answers in time every command fails at once.
+Source: Redis serialization protocol 3; the circuit breaker of Nygard, Release It!, 2007.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from contextlib import suppress
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from redis.asyncio.connection import Connection, parse_url
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+
+from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
+from perf_middleware.fleet.url import shown
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from perf_middleware.fleet.script import Script
+
+STORE: Final = "Redis"
+GRACE_S: Final = 0.02  # an answer that came while the event loop was blocked is not a late one
+SCANNED_AT_ONCE: Final = 500
+PROBES: Final = 3  # answers in time, one after the other, before it is used again
+OF_POOLS: Final = frozenset({"max_connections", "timeout", "socket_timeout", "retry_on_timeout",
+                             "health_check_interval", "protocol"})  # fmt: skip
+"""Options of a URL that mean nothing here."""
+
+
+class Link(Protocol):
+    """The way to a server, or to a cluster of them."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it is used; False: every command fails at once."""
+
+    def server_ms(self) -> int:
+        """The server's clock, Unix time in milliseconds: the one that all processes share."""
+
+    async def command(self, *words: bytes | str | int) -> Any:
+        """The server's answer.
+
+        Raises StoreUnavailableError at once while it is away, and as soon as it is known to be;
+        StoreRefusedError for an error that it answers with.
+        """
+
+    async def get(self, *keys: bytes) -> list[bytes | None]:
+        """What is under these keys of one hash slot, in one round trip; raises as `command`."""
+
+    async def run(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str | int]
+    ) -> Any:
+        """The answer of a script whose keys are of one hash slot; raises as `command` does."""
+
+    async def run_script(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str | int]
+    ) -> Any:
+        """The same while the link is being made, before `connected` has returned."""
+
+    def scan(self, prefix: bytes) -> AsyncIterator[list[bytes]]:
+        """All keys that begin so, in slices; one may come twice."""
+
+
+class _Pushed:
+    """A message of a channel, among the answers."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: list[Any]) -> None:
+        self.parts = parts
+
+
+async def _pushed(parts: list[Any]) -> _Pushed:
+    return _Pushed(parts)
+
+
+class RedisLink:
+    """A connection that is kept; `on_message(channel, payload)` hears what is published.
+
+    Belongs to one event loop.  `connected()` is awaited with each new connection before it is used:
+    whatever it raises is a failure to connect.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        connect_timeout_s: float,
+        heartbeat_s: float,
+        waiting_max: int,
+    ) -> None:
+        options: dict[str, Any] = {**parse_url(url)}
+        self._make = options.pop("connection_class", Connection)
+        for name in OF_POOLS & options.keys():
+            del options[name]
+        self._options = options
+        self.shown_url = shown(url)
+        self._timeout_s = timeout_s
+        self._connect_timeout_s = connect_timeout_s
+        self._heartbeat_s = heartbeat_s
+        self._waiting_max = waiting_max
+        self._connection: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._late_check: asyncio.TimerHandle | None = None
+        self._suspect: asyncio.Future[Any] | None = None
+        self._lost: asyncio.Future[str] | None = None
+        self._ahead_ns = 0  # of our own clock, the server's
+        self.is_up = False
+        self.why_down = "not connected yet"
+        self.commands = 0
+        self.timeouts = 0
+        self.refusals = 0
+        self.channels: tuple[bytes, ...] = ()
+        self.on_message: Callable[[bytes, bytes], None] = _ignore
+        self.connected: Callable[[], Awaitable[None]] = _nothing_more
+
+    def server_ms(self) -> int:
+        return (time.perf_counter_ns() + self._ahead_ns) // 1_000_000
+
+    @property
+    def waiting(self) -> int:
+        """How many answers are awaited."""
+        return len(self._waiting)
+
+    # --- what stores call -----------------------------------------------------------------------
+
+    async def command(self, *words: bytes | str | int) -> Any:
+        if not self.is_up:
+            raise StoreUnavailableError(STORE, self.why_down)
+        return await self.ask(*words)
+
+    async def get(self, *keys: bytes) -> list[bytes | None]:
+        if len(keys) == 1:
+            return [await self.command("GET", keys[0])]
+        answer: list[bytes | None] = await self.command("MGET", *keys)
+        return answer
+
+    async def run(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str | int]
+    ) -> Any:
+        if not self.is_up:
+            raise StoreUnavailableError(STORE, self.why_down)
+        return await self.run_script(script, keys, arguments)
+
+    async def scan(self, prefix: bytes) -> AsyncIterator[list[bytes]]:
+        cursor: bytes | int = 0
+        while True:
+            cursor, keys = await self.command(
+                "SCAN", cursor, "MATCH", literal(prefix) + b"*", "COUNT", SCANNED_AT_ONCE
+            )
+            if keys:
+                yield keys
+            if int(cursor) == 0:
+                return
+
+    # --- the same, also before `connected` has returned -----------------------------------------
+
+    async def run_script(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str | int]
+    ) -> Any:
+        try:
+            return await self._ask(("EVALSHA", script.sha, len(keys), *keys, *arguments))
+        except NoScriptError:
+            pass  # a server that has restarted, or never heard of it
+        except ResponseError as error:
+            raise self._refused(error) from error
+        return await self.ask("EVAL", script.text, len(keys), *keys, *arguments)
+
+    async def ask(self, *words: bytes | str | int) -> Any:
+        try:
+            return await self._ask(words)
+        except ResponseError as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: ResponseError) -> StoreRefusedError | StoreUnavailableError:
+        self.refusals += 1
+        if isinstance(error, ReadOnlyError):
+            # A primary that has become a replica: its name may lead elsewhere by now.
+            self.give_up(str(error))
+            return StoreUnavailableError(STORE, str(error))
+        return StoreRefusedError(STORE, str(error))
+
+    def _ask(self, words: Sequence[bytes | str | int]) -> Awaitable[Any]:
+        connection, loop = self._connection, self._loop
+        if connection is None or loop is None:
+            raise StoreUnavailableError(STORE, self.why_down)
+        if len(self._waiting) >= self._waiting_max:
+            raise StoreUnavailableError(STORE, f"{self._waiting_max} answers are awaited already")
+        self.commands += 1
+        answer: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append((answer, loop.time()))
+        if self._late_check is None:
+            self._late_check = loop.call_later(self._timeout_s, self._check_late)
+        return self._sent(connection, words, answer)
+
+    async def _sent(
+        self, connection: Any, words: Sequence[bytes | str | int], answer: asyncio.Future[Any]
+    ) -> Any:
+        try:
+            # Written before this waits for anything: answers come in the order of `_waiting`.
+            await connection.send_packed_command(
+                connection.pack_command(*words), check_health=False
+            )
+        except (RedisError, OSError) as error:
+            self.give_up(told(error))
+            raise StoreUnavailableError(STORE, self.why_down) from error
+        except asyncio.CancelledError:
+            # Cut off in the middle of a command, for only a full socket makes it wait.
+            self.give_up("it takes no more")
+            raise
+        return await answer
+
+    # --- late answers ---------------------------------------------------------------------------
+
+    def _check_late(self) -> None:
+        self._late_check = None
+        loop = self._loop
+        if not self._waiting or loop is None:
+            return
+        oldest, asked_s = self._waiting[0]
+        left_s = asked_s + self._timeout_s - loop.time()
+        if left_s > 0:
+            self._suspect = None
+        elif self._suspect is oldest:
+            self.timeouts += 1
+            self.give_up(f"no answer within {self._timeout_s:g} s")
+            return
+        else:
+            self._suspect = oldest
+            left_s = GRACE_S
+        self._late_check = loop.call_later(left_s, self._check_late)
+
+    def give_up(self, why: str) -> None:
+        """The connection is lost: everybody who waits is released now."""
+        if self._connection is None:
+            return
+        self._connection = None
+        self.is_up = False
+        self.why_down = why
+        if self._late_check is not None:
+            self._late_check.cancel()
+            self._late_check = None
+        waiting, self._waiting = self._waiting, deque()
+        for answer, _ in waiting:
+            if not answer.done():
+                answer.set_exception(StoreUnavailableError(STORE, why))
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(why)
+
+    # --- keeping the connection -----------------------------------------------------------------
+
+    async def connect_once(self, changed: Callable[[bool, str], None], **node: Any) -> None:
+        """Connect, serve until the connection is lost, and say why: returns, never raises for it.
+
+        `changed(is_up, why)` is called when it begins to be used, and when that ends.  `node` is
+        another host and port than the URL's.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._lost = self._loop.create_future()
+        self._suspect = None
+        connection = self._make(
+            **self._options | node, protocol=3, socket_timeout=None,
+            socket_connect_timeout=self._connect_timeout_s, decode_responses=False,
+        )  # fmt: skip
+        reading: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                await connection.connect()
+            connection._parser.set_pubsub_push_handler(_pushed)  # noqa: SLF001 - redis-py's pub/sub does so too
+            self._connection = connection
+            reading = asyncio.create_task(self._read(connection))
+            for _ in range(PROBES):
+                await self._look_at_its_clock()
+            if self.channels:
+                await connection.send_command("SUBSCRIBE", *self.channels, check_health=False)
+                await self.ask("PING")  # answered after it has begun to listen
+            await self.connected()
+            self.is_up = True
+            changed(True, "")
+            while not self._lost.done():
+                await asyncio.wait([self._lost], timeout=self._heartbeat_s)
+                if not self._lost.done():
+                    await self._look_at_its_clock()
+        except Exception as error:  # noqa: BLE001 - garbage makes a client library raise anything
+            if self._connection is None and not self._lost.done():
+                self.why_down = told(error)
+            self.give_up(told(error))
+        finally:
+            self.give_up("closed")
+            if reading is not None:
+                reading.cancel()
+                await asyncio.wait([reading])
+            await _closed(connection)
+        changed(False, self.why_down)
+
+    async def _look_at_its_clock(self) -> None:
+        """Also shows that it answers; right to half of the round trip (Cristian, 1989)."""
+        asked_ns = time.perf_counter_ns()
+        seconds, micros = await self.ask("TIME")
+        midway_ns = (asked_ns + time.perf_counter_ns()) // 2
+        self._ahead_ns = int(seconds) * 1_000_000_000 + int(micros) * 1_000 - midway_ns
+
+    async def _read(self, connection: Any) -> None:
+        try:
+            while True:
+                failed = False
+                try:
+                    answer = await connection.read_response(
+                        timeout=inf, disconnect_on_error=False, push_request=True
+                    )
+                except ResponseError as error:
+                    answer, failed = error, True
+                if type(answer) is _Pushed:
+                    self._hear(answer.parts)
+                    continue
+                asked, _ = self._waiting.popleft()
+                if asked.done():
+                    continue  # nobody waits for it any more
+                if failed:
+                    asked.set_exception(answer)
+                else:
+                    asked.set_result(answer)
+        except asyncio.CancelledError:
+            raise
+        except IndexError:
+            self.give_up("it answers what nobody has asked")
+        except Exception as error:  # noqa: BLE001 - as above
+            self.give_up(told(error))
+
+    def _hear(self, parts: list[Any]) -> None:
+        if len(parts) == 3 and parts[0] == b"message":
+            self.on_message(parts[1], parts[2])
+
+
+def literal(text: bytes) -> bytes:
+    """`text` as a pattern that matches nothing else."""
+    for special in (b"\\", b"*", b"?", b"[", b"]"):
+        text = text.replace(special, b"\\" + special)
+    return text
+
+
+async def _closed(connection: Any) -> None:
+    with suppress(Exception):  # it is gone either way
+        await connection.disconnect(nowait=True)
+
+
+async def _nothing_more() -> None:
+    return
+
+
+def _ignore(channel: bytes, payload: bytes) -> None:
+    del channel, payload
+
+
+def told(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__

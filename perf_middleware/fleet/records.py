@@ -1,0 +1,376 @@
+"""Records in Redis, with their tags: what the processes of a fleet keep in common.
+
+Keys of one shard, `{perf:cache:0}` its hash tag, so that a cluster has them all on one node:
+
+    {..}r:<key>    a record: version byte, `-` or `s` (purged softly), count at its storing, content
+                   or `V`, and the names of the fields that tell its variants apart
+    {..}r:<key>\\tl the lease of who is computing it
+    {..}i:<name>   index: the records with this tag, or of this URL, by the time they expire
+    {..}n {..}e    how many messages there were; the life of this keyspace (lost with its data)
+    {..}p {..}f    the last purges; the count below which everything was purged
+
+Every operation is one script, so one round trip and one atomic step; the indexes expire with what
+they point to.  Messages are numbered: who misses one knows it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from perf_middleware.fleet.layout import (
+    ALL_PURGED,
+    COUNT,
+    EVERYTHING,
+    KNOWN_MAX,
+    MESSAGE_HEAD,
+    NAMES_MAX,
+    SOFT,
+    VARIES,
+    Found,
+    Missing,
+    Unnamed,
+    names_in,
+    variant_key,
+)
+from perf_middleware.fleet.script import Script
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from perf_middleware.fleet.layout import PartsOf, Seen
+    from perf_middleware.fleet.link import Link
+
+
+_FIND, _PUT, _PURGE = Script("find"), Script("put"), Script("purge")
+_RELEASE, _SWEEP, _DROP, _STATE = (
+    Script("release"),
+    Script("sweep"),
+    Script("drop"),
+    Script("state"),
+)
+
+
+class Records:
+    """The records of one `space` ("cache", "memo") of a namespace.
+
+    `on_message(body)` gets what another process has published, `on_gap()` is called where messages
+    may have been missed: whatever is kept in memory of these records is not to be trusted then.
+    """
+
+    def __init__(self, link: Link, *, namespace: str, space: str, shards: int = 1) -> None:
+        self._link = link
+        tags = [b"{%s:%s:%d}" % (namespace.encode(), space.encode(), n) for n in range(shards)]
+        self._records = [tag + b"r:" for tag in tags]
+        self._indexes = [tag + b"i:" for tag in tags]
+        self._counts = [tag + b"n" for tag in tags]
+        self._lives = [tag + b"e" for tag in tags]
+        self._logs = [tag + b"p" for tag in tags]
+        self._floors = [tag + b"f" for tag in tags]
+        self.channel = b"{%s:%s:0}c" % (namespace.encode(), space.encode())
+        self._shards = shards
+        self._sender = os.urandom(8)
+        self._life: list[bytes | None] = [None] * shards
+        self.seen: Seen = (0,) * shards
+        self._floor = [0] * shards
+        self._names: set[bytes] = set()  # of fields by which records are known to vary
+        self._names_of: dict[bytes, tuple[bytes, ...]] = {}
+        self.on_message: Callable[[bytes], None] = _nobody_listens
+        self.on_gap: Callable[[], None] = _nothing
+        self.on_landed: Callable[[bytes], None] = _nobody_listens
+        self.messages = 0
+        self.gaps = 0
+
+    @property
+    def is_up(self) -> bool:
+        return self._link.is_up
+
+    def server_ms(self) -> int:
+        """The clock that all processes share, Unix time in milliseconds."""
+        return self._link.server_ms()
+
+    def shard_of(self, place: bytes) -> int:
+        """Where records of this `place` are: all that one purge by URL concerns is in one."""
+        return crc32(place) % self._shards if self._shards > 1 else 0
+
+    # --- one record -----------------------------------------------------------------------------
+
+    async def find(
+        self,
+        place: bytes,
+        key: bytes,
+        *,
+        parts_of: PartsOf | None = None,
+        lease_ms: int = 0,
+        token: bytes = b"",
+    ) -> Found | Missing | None:
+        """The record under `key`, or that of its variants which `parts_of` chooses.
+
+        One round trip; one more the first time that it varies by a field unknown here, and to lease
+        what is missing to `token` for `lease_ms`, if nobody else has the lease.  None where none of
+        its variants can be this request's.
+        """
+        shard = self.shard_of(place)
+        begin = self._records[shard]
+        names = self._names_of.get(key) if self._names else ()
+        if names is None:
+            return await self._find_among_variants(shard, key, parts_of, lease_ms, token)
+        if not names:
+            (value,) = await self._link.get(begin + key)
+            if value is not None and value[:1] == VARIES:
+                self._learn(key, tuple(value[1:].split(b",")))
+                return await self._find_among_variants(shard, key, parts_of, lease_ms, token)
+            full = key
+        else:
+            parts = None if parts_of is None else parts_of(names)
+            if parts is None:
+                return None
+            full = variant_key(key, names, parts)
+            record, value = await self._link.get(begin + key, begin + full)
+            if record != VARIES + b",".join(names):
+                self._names_of.pop(key, None)
+                return await self._find_among_variants(shard, key, parts_of, lease_ms, token)
+        if value is not None and COUNT.unpack_from(value, 2)[0] >= self._floor[shard]:
+            return Found(full, value, value[1] == SOFT)
+        if not lease_ms:
+            return Missing(full, leads=True)
+        return await self._find_among_variants(shard, key, parts_of, lease_ms, token)
+
+    async def _find_among_variants(
+        self, shard: int, key: bytes, parts_of: PartsOf | None, lease_ms: int, token: bytes
+    ) -> Found | Missing | None:
+        """The same in one atomic step, which costs the server more."""
+        begin = self._records[shard]
+        for _ in range(2):
+            names = () if parts_of is None else tuple(self._names)
+            parts = [] if parts_of is None else parts_of(names)
+            if parts is None:
+                return None
+            kind, value, *more = await self._link.run(
+                _FIND,
+                (begin + key, self._floors[shard]),
+                (lease_ms, token, *(item for pair in zip(names, parts, strict=True)
+                                    for item in pair)),
+            )  # fmt: skip
+            if kind == 2:
+                self._learn(key, tuple(value.split(b",")))
+                continue
+            full = value[len(begin) :]
+            self._learn(key, names_in(full, key))
+            if kind == 1:
+                return Found(full, more[0], more[0][1] == SOFT)
+            leads = more[0] == 1
+            return Missing(full, leads=leads, lease_left_ms=0 if leads else more[1])
+        return None  # it varies by ever more fields
+
+    def _learn(self, key: bytes, names: tuple[bytes, ...]) -> None:
+        self._names |= set(names)
+        if len(self._names) > NAMES_MAX:
+            self._names = set(names)
+        if self._names:
+            if len(self._names_of) >= KNOWN_MAX:
+                self._names_of.clear()
+            self._names_of[key] = names
+
+    async def put(
+        self,
+        place: bytes,
+        key: bytes,
+        content: bytes,
+        *,
+        ttl_ms: int,
+        indexes: Sequence[bytes],
+        seen: Seen,
+        message: bytes,
+        origin: bytes = b"",
+        names: tuple[bytes, ...] = (),
+        secondary: bytes = b"",
+    ) -> bool | Unnamed:
+        """Store `content` (its first HEAD bytes are ours to fill) under `key` for `ttl_ms`.
+
+        False where a purge since `seen` concerns it.  `message` tells others of an overwrite.
+        """
+        shard = self.shard_of(place)
+        kind, *more = await self._link.run(
+            _PUT,
+            (
+                self._records[shard] + key, self._counts[shard], self._logs[shard],
+                *(self._indexes[shard] + name for name in indexes),
+            ),
+            (
+                seen[shard], max(1, ttl_ms), content, b",".join(names), secondary,
+                self.channel, self._told(shard, message), origin, *indexes,
+            ),
+        )  # fmt: skip
+        return Unnamed(tuple(more[0].split(b","))) if kind == 2 else kind == 1
+
+    async def drop(self, place: bytes, key: bytes, *, mark: bytes, message: bytes) -> bool:
+        """Let go of the record under `key` if its content begins with `mark`."""
+        shard = self.shard_of(place)
+        dropped = await self._link.run(
+            _DROP,
+            (self._records[shard] + key, self._counts[shard]),
+            (mark, self.channel, self._told(shard, message)),
+        )
+        return bool(dropped)
+
+    async def release(self, place: bytes, key: bytes, token: bytes, *, landed: bytes) -> None:
+        """Give the lease of `token` back, and tell those who wait."""
+        await self._lease(place, key, token, 0, landed)
+
+    async def hold(self, place: bytes, key: bytes, token: bytes, *, lease_ms: int) -> bool:
+        """Keep the lease for `lease_ms` from now on; False where it is not ours any more."""
+        return bool(await self._lease(place, key, token, lease_ms, b""))
+
+    async def _lease(
+        self, place: bytes, key: bytes, token: bytes, lease_ms: int, landed: bytes
+    ) -> Any:
+        shard = self.shard_of(place)
+        return await self._link.run(
+            _RELEASE,
+            (self._records[shard] + key + b"\tl",),
+            (token, lease_ms, self.channel, self._told(shard, landed)),
+        )
+
+    # --- purges ---------------------------------------------------------------------------------
+
+    async def purge(
+        self, name: bytes, *, message: bytes, soft: bool = False, origin: bytes = b"",
+        place: bytes | None = None, before_use: bool = False,
+    ) -> int:  # fmt: skip
+        """Purge what the index `name` points to, of one `origin` if it is given; how many.
+
+        It is in the log, and told to all, before the first one goes.  `before_use`: of a connection
+        that is not in use yet.
+        """
+        shards = range(self._shards) if place is None else (self.shard_of(place),)
+        return sum(
+            [
+                await self._purge(
+                    shard, name, message, soft=soft, origin=origin, before_use=before_use
+                )
+                for shard in shards
+            ]
+        )
+
+    async def purge_index(self, shard: int, name: bytes, *, soft: bool) -> int:
+        """The same of one index, where all were told before (`announce`)."""
+        return await self._purge(shard, name, None, soft=soft)
+
+    async def _purge(
+        self, shard: int, name: bytes, message: bytes | None, *, soft: bool,
+        origin: bytes = b"", before_use: bool = False,
+    ) -> int:  # fmt: skip
+        run = self._link.run_script if before_use else self._link.run
+        told = b"" if message is None else self._told(shard, message)
+        purged, start, first = 0, 0, int(message is not None)
+        while start >= 0:
+            _, count, start = await run(
+                _PURGE,
+                (
+                    self._counts[shard], self._logs[shard], self._floors[shard],
+                    self._indexes[shard] + name,
+                ),
+                (first, name, self.channel, told, b"soft" if soft else b"hard", origin, start),
+            )  # fmt: skip
+            purged += count
+            first = 0
+        return purged
+
+    async def purge_all(self, *, message: bytes, before_use: bool = False) -> None:
+        """Nothing that is stored now is found from here on; `sweep` frees it."""
+        await self._announce(EVERYTHING, message, b"all", before_use=before_use)
+
+    async def announce(self, *, message: bytes) -> None:
+        """Tell all of a purge that goes by no index, before its records are looked for."""
+        await self._announce(EVERYTHING, message, b"hard")
+
+    async def _announce(
+        self, name: bytes, message: bytes, how: bytes, *, before_use: bool = False
+    ) -> None:
+        run = self._link.run_script if before_use else self._link.run
+        for shard in range(self._shards):
+            await run(
+                _PURGE,
+                (self._counts[shard], self._logs[shard], self._floors[shard]),
+                (
+                    1,
+                    name,
+                    self.channel,
+                    self._told(shard, message, ALL_PURGED if how == b"all" else 0),
+                    how,
+                    b"",
+                    0,
+                ),
+            )
+
+    async def indexes(self, prefix: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
+        """The names of all indexes that begin so, in slices, with their shard."""
+        for shard in range(self._shards):
+            begin = self._indexes[shard]
+            async for keys in self._link.scan(begin + prefix):
+                yield shard, [key[len(begin) :] for key in keys]
+
+    async def sweep(self) -> int:
+        """Free what a purge of everything has left; how many."""
+        freed = 0
+        for shard in range(self._shards):
+            async for keys in self._link.scan(self._records[shard]):
+                freed += await self._link.run(_SWEEP, (self._floors[shard], *keys), ())
+        return freed
+
+    # --- messages -------------------------------------------------------------------------------
+
+    async def synchronise(self) -> None:
+        """Find out whether messages were missed; to be awaited with each new connection."""
+        missed = False
+        seen = []
+        for shard in range(self._shards):
+            life, count, self._floor[shard] = await self._link.run_script(
+                _STATE,
+                (self._lives[shard], self._counts[shard], self._floors[shard]),
+                (os.urandom(8).hex(),),
+            )
+            known = self._life[shard]
+            missed |= known is not None and (known != life or self.seen[shard] != count)
+            self._life[shard] = life
+            seen.append(count)
+        self.seen = tuple(seen)
+        if missed:
+            self.gaps += 1
+            self.on_gap()
+
+    def hear(self, payload: bytes) -> None:
+        """A message of the channel; what is no message of ours is ignored."""
+        if len(payload) < MESSAGE_HEAD:
+            return
+        (count,) = COUNT.unpack_from(payload)
+        shard, kind, sender = payload[16], payload[17], payload[8:16]
+        body = payload[18:]
+        if shard >= self._shards:
+            return
+        self.messages += 1
+        if not count:
+            self.on_landed(body)
+            return
+        seen = self.seen[shard]
+        self.seen = (*self.seen[:shard], count, *self.seen[shard + 1 :])
+        if count != seen + 1 and self._life[shard] is not None and count != seen:
+            self.gaps += 1
+            self.on_gap()
+        if kind == ALL_PURGED:
+            self._floor[shard] = count
+        if sender != self._sender:
+            self.on_message(body)
+
+    def _told(self, shard: int, body: bytes, kind: int = 0) -> bytes:
+        return self._sender + bytes((shard, kind)) + body
+
+
+def _nobody_listens(body: bytes) -> None:
+    del body
+
+
+def _nothing() -> None:
+    return

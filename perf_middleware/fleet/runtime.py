@@ -1,0 +1,245 @@
+"""The way to Redis as a part of the app: kept open in the background, shared by the features."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from perf_middleware.errors import StoreUnavailableError
+from perf_middleware.families import NO_LABELS, Family, LabelSet, Value, counter, gauge
+from perf_middleware.fleet.backoff import Backoff
+from perf_middleware.fleet.layout import CLUSTER_SHARDS
+from perf_middleware.fleet.link import STORE, RedisLink
+from perf_middleware.fleet.records import Records
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from perf_middleware.resource import Background
+
+logger = logging.getLogger("perf_middleware.redis")
+
+FIRST_ANSWER_S = 0.5  # beyond the time to connect: how long `open` waits for the first connection
+
+
+class Fleet:
+    """What the processes of a service share in Redis; a resource of the lifespan plugin.
+
+    Where no lifespan runs, `ensure_kept` at the first use starts the same.
+    """
+
+    name = "redis"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        cluster: bool = False,
+        namespace: str = "perf",
+        timeout_s: float = 0.1,
+        connect_timeout_s: float = 1.0,
+        heartbeat_s: float = 1.0,
+        waiting_max: int = 10_000,
+        required: bool = False,
+    ) -> None:
+        if cluster:
+            from perf_middleware.fleet.cluster import ClusterLink
+
+            make: type[ClusterLink | RedisLink] = ClusterLink
+        else:
+            make = RedisLink
+        self.link = make(
+            url,
+            timeout_s=timeout_s,
+            connect_timeout_s=connect_timeout_s,
+            heartbeat_s=heartbeat_s,
+            waiting_max=waiting_max,
+        )
+        self.link.on_message = self._hear
+        self.link.connected = self._connected
+        self.required = required
+        self.on_change: Callable[[bool, str], None] | None = None
+        self._namespace = namespace
+        self._shards = CLUSTER_SHARDS if cluster else 1
+        self._open_s = connect_timeout_s + FIRST_ANSWER_S
+        self._spaces: dict[bytes, Records] = {}
+        self._on_connect: list[Callable[[], Awaitable[None]]] = []
+        self._jobs: list[Callable[[], Awaitable[None]]] = []
+        self._kept: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tried: asyncio.Event | None = None
+        self._was_up: bool | None = None
+        self._is_opening = False
+        self._since_s = monotonic()
+        self.changes = {"up": 0, "down": 0}
+
+    @property
+    def is_up(self) -> bool:
+        return self.link.is_up
+
+    def records(self, space: str) -> Records:
+        """The records of one space; the same ones at each call."""
+        records = Records(self.link, namespace=self._namespace, space=space, shards=self._shards)
+        known = self._spaces.setdefault(records.channel, records)
+        self.link.channels = tuple(self._spaces)
+        return known
+
+    def before_use(self, do: Callable[[], Awaitable[None]]) -> None:
+        """Await `do` with each new connection, before it is used and after it is known what was
+        missed.
+        """
+        self._on_connect.append(do)
+
+    def while_kept(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Run `run()` in the background, for as long as the connection is kept."""
+        self._jobs.append(run)
+
+    # --- its life -------------------------------------------------------------------------------
+
+    async def open(self, background: Background) -> None:
+        """Connect; raises StoreUnavailableError where that takes too long, and goes on trying."""
+        self._begin()
+        background.start("redis", self._keep)
+        assert self._tried is not None  # noqa: S101 - made by _begin
+        self._is_opening = True
+        try:
+            async with asyncio.timeout(self._open_s):
+                await self._tried.wait()
+        except TimeoutError:
+            pass  # told below
+        finally:
+            self._is_opening = False
+        if not self.is_up:
+            raise StoreUnavailableError(f"{STORE} ({self.link.shown_url})", self.link.why_down)
+
+    async def close(self) -> None:
+        """Nothing to wait for: what keeps the connection is cancelled after every resource."""
+        kept, self._kept = self._kept, None
+        if kept is not None and self._loop is asyncio.get_running_loop():
+            kept.cancel()
+            await asyncio.wait([kept])
+        self._loop = None
+
+    def ensure_kept(self) -> None:
+        """Start to connect where no lifespan has; does nothing where it goes on already."""
+        if self._loop is not None and self._loop is asyncio.get_running_loop():
+            return
+        self._begin()
+        self._kept = asyncio.create_task(self._keep(), name="perf_middleware: redis")
+
+    def _begin(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tried = asyncio.Event()
+
+    async def _keep(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for run in self._jobs:
+                    tasks.create_task(self._supervised(run))
+                await self._keep_connected()
+        finally:
+            self._was_up = None
+
+    async def _keep_connected(self) -> None:
+        backoff = Backoff(random.random)
+        while True:
+            await self.link.connect_once(self._changed)
+            if self._was_up:
+                backoff.reset()
+            self._note(False, self.link.why_down)
+            await asyncio.sleep(backoff.next_s())
+
+    async def _supervised(self, run: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await run()
+            except Exception:
+                logger.exception("a background task of the link to Redis failed, it goes on")
+                await asyncio.sleep(1.0)
+
+    def _changed(self, is_up: bool, why: str) -> None:
+        if is_up:
+            self._note(True, why)
+
+    def _note(self, is_up: bool, why: str) -> None:
+        if self._tried is not None:
+            self._tried.set()
+        if is_up is self._was_up:
+            return
+        was_up, self._was_up = self._was_up, is_up
+        lasted_s, self._since_s = monotonic() - self._since_s, monotonic()
+        self.changes["up" if is_up else "down"] += 1
+        where = self.link.shown_url
+        if not is_up and self._is_opening:
+            pass  # the plugin tells it
+        elif not is_up:
+            logger.warning("Redis at %s is not used, each process goes on alone: %s", where, why)
+        elif was_up is False:
+            logger.info("Redis at %s is used again, after %.1f s", where, lasted_s)
+        else:
+            logger.info("Redis at %s is used", where)
+        if self.on_change is not None:
+            self.on_change(is_up, why)
+
+    async def _connected(self) -> None:
+        for records in self._spaces.values():
+            await records.synchronise()
+        for do in self._on_connect:
+            await do()
+
+    def _hear(self, channel: bytes, payload: bytes) -> None:
+        records = self._spaces.get(channel)
+        if records is None:
+            return
+        try:
+            records.hear(payload)
+        except Exception:
+            logger.exception("a message of another process could not be understood")
+
+    # --- what operators see ---------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        picture: dict[str, Any] = {"url": self.link.shown_url, "up": self.is_up}
+        if not self.is_up:
+            picture["reason"] = self.link.why_down
+        return picture
+
+    def families(self) -> Iterator[Family]:
+        """The figures for /metrics."""
+        link = self.link
+        yield gauge(
+            "perf_redis_up", "1 while Redis is used, 0 while each process goes on alone.",
+            (Value(NO_LABELS, int(self.is_up)),), across="min",
+        )  # fmt: skip
+        yield counter(
+            "perf_redis_changes", "How often it came to be used or was given up.",
+            tuple(Value(LabelSet([("to", to)]), count) for to, count in self.changes.items()),
+        )  # fmt: skip
+        yield counter("perf_redis_commands", "Commands sent.", (Value(NO_LABELS, link.commands),))
+        yield counter(
+            "perf_redis_timeouts", "Answers that were late: the connection is given up then.",
+            (Value(NO_LABELS, link.timeouts),),
+        )  # fmt: skip
+        yield counter(
+            "perf_redis_refusals", "Errors that it answered with, out of memory for one.",
+            (Value(NO_LABELS, link.refusals),),
+        )  # fmt: skip
+        yield gauge(
+            "perf_redis_waiting", "Answers that are awaited.", (Value(NO_LABELS, link.waiting),)
+        )
+        messages = [(LabelSet([("space", name.decode())]), records)
+                    for name, records in self._named()]  # fmt: skip
+        yield counter(
+            "perf_redis_messages", "Messages of other processes and our own.",
+            tuple(Value(label, records.messages) for label, records in messages),
+        )  # fmt: skip
+        yield counter(
+            "perf_redis_gaps", "Times that messages may have been missed.",
+            tuple(Value(label, records.gaps) for label, records in messages),
+        )  # fmt: skip
+
+    def _named(self) -> list[tuple[bytes, Records]]:
+        return [(channel.split(b":")[-2], records) for channel, records in self._spaces.items()]

@@ -1,0 +1,39 @@
+-- Purge what one index points to, a slice at each call; the first call tells everybody.
+--
+-- KEYS  the counter; the log of purges; the number below which everything was purged; the index
+-- ARGV  1 at the first call; the name of the index in the log ('*': whatever it may be);
+--       the channel; the message; 'hard', 'soft' or 'all'; the origin ('': any); where to go on
+-- gives {the counter, how many were purged, where to go on (-1: nowhere)}
+local count = 0
+if ARGV[1] == '1' then
+  count = redis.call('INCR', KEYS[1])
+  redis.call('ZADD', KEYS[2], count, struct.pack('>I8', count) .. ARGV[2])
+  redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -501)
+  redis.call('PEXPIRE', KEYS[2], 3600000)
+  redis.call('PUBLISH', ARGV[3], struct.pack('>I8', count) .. ARGV[4])
+  if ARGV[5] == 'all' then redis.call('SET', KEYS[3], count) end
+end
+if not KEYS[4] then return {count, 0, -1} end
+
+local start = tonumber(ARGV[7])
+local members = redis.call('ZRANGE', KEYS[4], start, start + 499)
+local purged, left_alone, gone = 0, 0, {}
+for _, member in ipairs(members) do
+  local at = string.find(member, '\n', 1, true)
+  local key = string.sub(member, at + 1)
+  if ARGV[6] ~= '' and string.sub(member, 1, at - 1) ~= ARGV[6] then
+    left_alone = left_alone + 1
+  elseif ARGV[5] == 'soft' then
+    left_alone = left_alone + 1
+    if redis.call('EXISTS', key) == 1 then
+      redis.call('SETRANGE', key, 1, 's')
+      purged = purged + 1
+    end
+  else
+    purged = purged + redis.call('UNLINK', key)
+    gone[#gone + 1] = member
+  end
+end
+if #gone > 0 then redis.call('ZREM', KEYS[4], unpack(gone)) end
+if #members < 500 then return {count, purged, -1} end
+return {count, purged, start + left_alone}

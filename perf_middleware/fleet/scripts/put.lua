@@ -1,0 +1,66 @@
+-- Store one record with its places in the indexes, unless it was purged since it was begun.
+--
+-- KEYS  the record (of all variants); the counter; the log of purges; then each index
+-- ARGV  the counter as it was known when the answer was begun; ms to live; the record; the names of
+--       the fields that tell its variants apart and its secondary key (both empty: it has none);
+--       the channel; the message for an overwrite; the origin; then the name of each index
+-- gives {1}         it is there
+--       {0}         a purge concerns it
+--       {2, names}  its variants are told apart by more fields than it names
+local primary, names, ttl = KEYS[1], ARGV[4], tonumber(ARGV[2])
+local count = tonumber(redis.call('GET', KEYS[2]) or '0')
+local began = tonumber(ARGV[1])
+
+if count < began then return {0} end -- the counter was lost: nobody knows what was purged
+if count > began then
+  local oldest = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
+  if redis.call('ZCARD', KEYS[3]) >= 500 and tonumber(oldest[2]) > began then return {0} end
+  for _, purge in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. began, '+inf')) do
+    local name = string.sub(purge, 9)
+    if name == '*' then return {0} end
+    for i = 9, #ARGV do
+      if name == ARGV[i] then return {0} end
+    end
+  end
+end
+
+local key, replaced = primary, false
+local is_record = redis.call('GETRANGE', primary, 0, 0)
+if is_record == 'V' then
+  local known = string.sub(redis.call('GET', primary), 2)
+  if known ~= names then
+    for name in string.gmatch(known, '[^,]+') do
+      if not string.find(',' .. names .. ',', ',' .. name .. ',', 1, true) then
+        return {2, known}
+      end
+    end
+  end
+elseif is_record ~= '' then
+  replaced = true
+end
+if names ~= '' then
+  local left = ttl
+  if is_record == 'V' then left = math.max(left, redis.call('PTTL', primary)) end
+  redis.call('SET', primary, 'V' .. names, 'PX', left)
+  key = primary .. '\r' .. names .. '\r' .. ARGV[5]
+  replaced = replaced or redis.call('EXISTS', key) == 1
+end
+if replaced then
+  count = redis.call('INCR', KEYS[2])
+  redis.call('PUBLISH', ARGV[6], struct.pack('>I8', count) .. ARGV[7])
+end
+redis.call('SET', key, string.sub(ARGV[3], 1, 2) .. struct.pack('>I8', count)
+  .. string.sub(ARGV[3], 11), 'PX', ttl)
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for i = 4, #KEYS do
+  local index = KEYS[i]
+  -- What has expired leaves as new ones come: an index never outgrows what it points to for long.
+  local gone = redis.call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', 0, 32)
+  if #gone > 0 then redis.call('ZREM', index, unpack(gone)) end
+  redis.call('ZADD', index, now + ttl, ARGV[8] .. '\n' .. key)
+  if redis.call('PTTL', index) < ttl then redis.call('PEXPIRE', index, ttl) end
+end
+
+return {1}

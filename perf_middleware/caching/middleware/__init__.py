@@ -19,15 +19,15 @@ from perf_middleware.caching.judgement import credentials_reason
 from perf_middleware.caching.middleware.answers import answer, send_gateway_timeout, send_whole
 from perf_middleware.caching.middleware.forwarding import Forwarding
 from perf_middleware.caching.middleware.passing import pass_on
-from perf_middleware.caching.middleware.request import (
+from perf_middleware.caching.middleware.revalidation import refresh, validation_of
+from perf_middleware.caching.reuse import Reuse, decide_reuse, may_refresh, may_serve_on_error
+from perf_middleware.caching.runtime.flights import ATTEMPTS_MAX, Flight
+from perf_middleware.caching.runtime.request import (
     CacheRequest,
     as_it_came,
     personal,
     primary_key,
 )
-from perf_middleware.caching.middleware.revalidation import refresh, validation_of
-from perf_middleware.caching.reuse import Reuse, decide_reuse, may_refresh, may_serve_on_error
-from perf_middleware.caching.runtime.flights import ATTEMPTS_MAX, Flight
 from perf_middleware.caching.runtime.writes import written
 from perf_middleware.caching.settings import CacheSettings
 from perf_middleware.caching.stored import StoredResponse

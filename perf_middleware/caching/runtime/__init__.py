@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import Scope
     from perf_middleware.caching.cache_status import Forward
     from perf_middleware.caching.fields import Headers, Lines
-    from perf_middleware.caching.middleware.request import CacheRequest
+    from perf_middleware.caching.runtime.request import CacheRequest
     from perf_middleware.caching.stored import StoredResponse
     from perf_middleware.clock import Clock
     from perf_middleware.families import Family

@@ -9,6 +9,7 @@ from perf_middleware.asgi import SAFE_IN_PATHS, app_path
 from perf_middleware.caching.explanation import explained_entry, explained_rule, verdict_on
 from perf_middleware.caching.invalidation import TEXT, origin_of, path_of
 from perf_middleware.caching.judgement import credentials_reason
+from perf_middleware.caching.runtime.request import CacheRequest, Silence, personal, primary_key
 from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.variants import Variants
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from perf_middleware.asgi import Scope
-    from perf_middleware.caching.middleware.request import CacheRequest
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.special import Special
 
@@ -47,14 +47,6 @@ def scope_of(url: str, *, method: str, headers: Mapping[str, str]) -> Scope:
 
 def explain(cache: ResponseCache, scope: Scope) -> dict[str, Any]:
     """What is stored of the scope's URL, and what this request would get; JSON-able."""
-    # Here and not above: the middleware imports the cache.
-    from perf_middleware.caching.middleware.request import (
-        CacheRequest,
-        Silence,
-        personal,
-        primary_key,
-    )
-
     for root in cache.roots:
         if scope["path"].encode(*TEXT).startswith(root + b"/"):
             scope = {**scope, "root_path": root.decode(*TEXT)}

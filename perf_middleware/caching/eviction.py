@@ -35,6 +35,9 @@ READS_MAX = 64  # what one put may have to note
 class BoundedCache(Generic[K, V]):
     """A map that holds at most `entries_max` entries of at most `bytes_max` bytes in all.
 
+    An entry that is `held` leaves by `pop` and `clear` alone; it counts in bytes and not as one of
+    `entries_max`.  It is for what leads to others and goes with the last of them.
+
     What leaves to make room is told to `on_evict(key, value)` once the operation is complete: it
     may call any method of the cache.  It is not told of what leaves by `pop` or `clear` or because
     the same key was put again.  What it raises, the caller of the operation gets once all are told.
@@ -90,12 +93,13 @@ class BoundedCache(Generic[K, V]):
         entry = self._entries.get(key)
         return None if entry is None else entry.value
 
-    def put(self, key: K, value: V, size_bytes: int) -> bool:
+    def put(self, key: K, value: V, size_bytes: int, *, held: bool = False) -> bool:
         """Insert or replace: True where the value is in.
 
         False: it is larger than the room, or it would drive out many smaller entries and was not
         asked for before.  The key has no entry then, not even an older one.  An entry that is
-        replaced keeps its standing.  Raises ValueError for a negative size.
+        replaced keeps its standing.  Raises ValueError for a negative size, and where of two
+        entries under one key only one is `held`.
         """
         if size_bytes < 0:
             raise ValueError(f"a size is not negative: {size_bytes}")
@@ -103,25 +107,48 @@ class BoundedCache(Generic[K, V]):
             self._note_reads()
         queues = self._queues
         entry = self._entries.get(key)
+        before = None
+        if entry is not None:
+            before = entry.value
+            if (entry.queue is queues.held) is not held:
+                raise ValueError(f"{key!r} is there, and {'not ' * held}held")
         if size_bytes > self.bytes_max:
             if entry is not None:
                 queues.remove(entry)
                 self._tell([entry])
             return False
-        if entry is None:
+        if entry is not None:
+            lost = queues.replace(entry, value, size_bytes)
+        elif held:
+            lost = queues.hold(key, value, size_bytes)
+        else:
             # In a tuple, for the sample goes by the low bits: whole numbers are their own hash.
             hashed = hash((key,))
             if not hashed & self._miniatures.mask:
                 self._sample(hashed, size_bytes)
-            lost = queues.insert(key, hashed, value, size_bytes)
-            if lost is None:
+            found = queues.insert(key, hashed, value, size_bytes)
+            if found is None:
                 return False
-        else:
-            lost = queues.replace(entry, value, size_bytes)
-        if lost:
-            self.evictions += len(lost)
-            self._tell(lost)
-        return True
+            lost = found
+        is_in = True
+        try:
+            if lost:
+                self.evictions += len(lost)
+                self._tell(lost)
+        finally:
+            # What is held may have gone with what led to it: only now is it known what it leaves.
+            if queues.held.length and queues.size_bytes > self.bytes_max:
+                is_in = False
+                self._take_back(key, before)
+        return is_in
+
+    def _take_back(self, key: K, before: V | None) -> None:
+        """Let what has no room beside what is held go again, and tell what was there `before`."""
+        entry = self._entries[key]
+        self._queues.remove(entry)
+        if before is not None:
+            entry.value = before
+            self._tell([entry])
 
     def pop(self, key: K) -> V | None:
         """Take an entry out: its value, or None where there is none.
@@ -135,7 +162,7 @@ class BoundedCache(Generic[K, V]):
             self._note_reads()  # no value outlives its entry among the reads
         queues = self._queues
         queues.remove(entry)
-        if entry.hits or entry.queue is queues.main:
+        if entry.queue is queues.main or (entry.hits and entry.queue is queues.window):
             queues.remember(entry.hashed)
         return entry.value
 
@@ -152,10 +179,11 @@ class BoundedCache(Generic[K, V]):
 
     def _note_reads(self) -> None:
         read = self._queues.read
+        held = self._queues.held
         mask = self._miniatures.mask
         for entry in self._reads:
             read(entry)
-            if not entry.hashed & mask:
+            if not entry.hashed & mask and entry.queue is not held:
                 self._sample(entry.hashed, entry.size_bytes)
                 mask = self._miniatures.mask
         self._reads.clear()
@@ -163,7 +191,7 @@ class BoundedCache(Generic[K, V]):
     def _sample(self, hashed: int, size_bytes: int) -> None:
         miniatures = self._miniatures
         if miniatures.ask(hashed, size_bytes):
-            miniatures.judge(len(self._entries))
+            miniatures.judge(self._queues.length)
         if miniatures.window_percent != self._queues.window_percent:
             self._queues.resize(
                 bytes_max=self.bytes_max,

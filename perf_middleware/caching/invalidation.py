@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
@@ -15,6 +16,8 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 POINTERS_MAX: Final = 8  # lines of one field; one is the rule
 URL_BYTES_MAX: Final = 8_192
 TEXT: Final = ("utf-8", "surrogateescape")  # header bytes of any kind come back as they were
+DIVIDING: Final = frozenset(b"&=+;#%")  # decoded, these would divide a query otherwise
+_SPELLED: Final = re.compile(rb"%([0-9A-Fa-f]{2})?|\+")
 
 
 def invalidates(method: str, status: int) -> bool:
@@ -23,17 +26,37 @@ def invalidates(method: str, status: int) -> bool:
 
 
 def target_of(scheme: str, host: bytes, path: bytes, query: bytes, *, root: bytes = b"") -> bytes:
-    """The URL in the form in which stored responses are found: origin, decoded path, query.
+    """The URL in the form in which stored responses are found: origin, decoded path and query.
 
-    Two spellings of one path (`%61`, `a`) are one target: the app's router sees the same.  So does
-    it not see the `root` that the app is served below (ASGI's root_path).
+    Two spellings of one URL (`%61`, `a`) are one target: the app's router sees the same path, its
+    endpoint the same parameters.  So does it not see the `root` that the app is served below
+    (ASGI's root_path).
     """
     if b"%" in path:
         path = unquote_to_bytes(path)
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in {b"/", b""}:
         path = path[len(root) :] or b"/"
     origin = scheme.encode() + b"://" + _host_of(scheme, host)
-    return origin + path + b"?" + query if query else origin + path
+    return origin + path + b"?" + decoded_query(query) if query else origin + path
+
+
+def decoded_query(query: bytes) -> bytes:
+    """A query in one spelling: nothing escaped but what would divide it otherwise.
+
+    A plus is a space there, as in every form (WHATWG URL §5.1), a `%` that begins no escape itself.
+    """
+    if b"%" in query or b"+" in query:
+        return _SPELLED.sub(_decoded, query)
+    return query
+
+
+def _decoded(spelled: re.Match[bytes]) -> bytes:
+    if spelled[0] == b"+":
+        return b" "
+    if spelled[1] is None:
+        return b"%25"
+    byte = int(spelled[1], 16)
+    return b"%%%02X" % byte if byte in DIVIDING else bytes([byte])
 
 
 def root_of(scope: Scope) -> bytes:
@@ -53,18 +76,29 @@ def origin_of(target: bytes) -> bytes:
     return target.removesuffix(path_of(target))
 
 
-def target_of_url(url: str, *, root: bytes = b"") -> tuple[bytes, bool]:
-    """The target of a URL, and whether it is one of any host: its path and query alone.
+def split_url(url: str) -> tuple[str, bytes | None, bytes, bytes]:
+    """Scheme, host, path and query of a URL that the app's code gives; no host: it is of any.
 
     Raises ValueError for what is neither `/path` nor `http(s)://host/path`.
     """
     any_host = url.startswith("/")
     parts = _split("http://any" + url if any_host else url)
     if parts is None:
-        raise ValueError(f"{url!r} is neither a path that begins with / nor a URL with a host")
+        raise ValueError(
+            f"{url!r} is neither a path that begins with / nor an http or https URL with a host"
+        )
     scheme, host, path, query = parts
-    target = target_of(scheme, host, path, query, root=root)
-    return (path_of(target), True) if any_host else (target, False)
+    return scheme, None if any_host else host, path, query
+
+
+def target_of_url(url: str, *, root: bytes = b"") -> tuple[bytes, bool]:
+    """The target of a URL, and whether it is one of any host: its path and query alone.
+
+    Raises ValueError as `split_url` does.
+    """
+    scheme, host, path, query = split_url(url)
+    target = target_of(scheme, host or b"", path, query, root=root)
+    return (path_of(target), True) if host is None else (target, False)
 
 
 def pointed_targets(target_url: str, lines: Lines, *, root: bytes = b"") -> list[bytes]:

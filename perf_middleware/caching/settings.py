@@ -126,7 +126,7 @@ class CacheSettings(Section):
     bytes_max: int = Field(
         default=64 * MIB, ge=64 * 1024, description="Memory for stored responses, bytes."
     )
-    entries_max: int = Field(default=50_000, ge=1, description="How many are stored.")
+    entries_max: int = Field(default=50_000, ge=1, description="How many responses are stored.")
     entry_bytes_max: int = Field(
         default=MIB, ge=0, description="A larger body is only streamed, bytes."
     )

@@ -12,6 +12,7 @@ for once passes through the window and costs the proven entries nothing, so scan
 of a Zipf distribution do no harm.  With a window of all the room it is LRU.
 
 - A hit moves an entry in the window and only counts in main.
+- What is held stands in a ring of its own: it takes bytes and no place, and never leaves.
 - The queues are rings of linked entries: any entry leaves in one step, nothing dead is kept.
 - One search for a victim spares SPARED_MAX entries at most, however many were asked for.
 
@@ -99,17 +100,21 @@ class Queue(Entry[K, V]):
 
 
 class TwoQueues(Generic[K, V]):
-    """At most `entries_max` entries of at most `bytes_max` bytes in all."""
+    """At most `entries_max` entries of at most `bytes_max` bytes in all, with those that are held.
+
+    What is held counts in bytes alone: where it leaves no room, it may be over `bytes_max`.
+    """
 
     __slots__ = (
-        "bytes_max", "entries", "entries_max", "ghosts", "ghosts_max", "main", "spared", "window",
-        "window_bytes_max", "window_length_max", "window_percent",
+        "bytes_max", "entries", "entries_max", "ghosts", "ghosts_max", "held", "main", "spared",
+        "window", "window_bytes_max", "window_length_max", "window_percent",
     )  # fmt: skip
 
     def __init__(self, *, bytes_max: int, entries_max: int, window_percent: int) -> None:
         self.entries: dict[K, Entry[K, V]] = {}
         self.window: Queue[K, V] = Queue()
         self.main: Queue[K, V] = Queue()
+        self.held: Queue[K, V] = Queue()
         self.ghosts: OrderedDict[int, None] = OrderedDict()
         self.ghosts_max = GHOSTS_MIN  # as many as entries when one was last evicted
         self.spared = 0  # entries looked at and kept, ever: what searching for victims costs
@@ -126,7 +131,12 @@ class TwoQueues(Generic[K, V]):
     @property
     def size_bytes(self) -> int:
         """The sum of the sizes of all entries."""
-        return self.window.size_bytes + self.main.size_bytes
+        return self.window.size_bytes + self.main.size_bytes + self.held.size_bytes
+
+    @property
+    def length(self) -> int:
+        """How many entries there are, without those that are held."""
+        return self.window.length + self.main.length
 
     def read(self, entry: Entry[K, V]) -> None:
         """Note that `entry` was asked for."""
@@ -141,11 +151,11 @@ class TwoQueues(Generic[K, V]):
 
         It must fit into the room: `size_bytes` is `bytes_max` at most.
         """
-        window, main, ghosts, entries = self.window, self.main, self.ghosts, self.entries
+        window, main, ghosts = self.window, self.main, self.ghosts
         is_known = hashed in ghosts
         lost: list[Entry[K, V]] = []
         bytes_kept = self.bytes_max - size_bytes
-        if window.size_bytes + main.size_bytes > bytes_kept:
+        if window.size_bytes + main.size_bytes + self.held.size_bytes > bytes_kept:
             if (
                 size_bytes * LARGE_PART > self.bytes_max
                 and not is_known
@@ -154,33 +164,43 @@ class TwoQueues(Generic[K, V]):
                 self.remember(hashed)
                 return None
             lost = self.make_room(size_bytes, 1)
-        elif len(entries) >= self.entries_max:
+        elif window.length + main.length >= self.entries_max:
             lost = [self._evicted()]
+        if is_known:
+            ghosts.pop(hashed, None)
+            if self.window_percent != ALL:
+                window = main
+        self._append(window, key, hashed, value, size_bytes)
+        return lost
+
+    def hold(self, key: K, value: V, size_bytes: int) -> list[Entry[K, V]]:
+        """Let a new key in that only `remove` takes out: what left for it."""
+        lost = self.make_room(size_bytes, 0)
+        self._append(self.held, key, 0, value, size_bytes)
+        return lost
+
+    def _append(self, queue: Queue[K, V], key: K, hashed: int, value: V, size_bytes: int) -> None:
         entry: Entry[K, V] = Entry()
         entry.key = key
         entry.hashed = hashed
         entry.value = value
         entry.size_bytes = size_bytes
         entry.hits = 0
-        entries[key] = entry
-        if is_known:
-            ghosts.pop(hashed, None)
-            if self.window_percent != ALL:
-                window = main
-        window.append(entry)
-        return lost
+        self.entries[key] = entry
+        queue.append(entry)
 
     def replace(self, entry: Entry[K, V], value: V, size_bytes: int) -> list[Entry[K, V]]:
         """Give `entry` another value and size: what left for it.  It must fit into the room."""
         entry.value = value
-        if self.size_bytes - entry.size_bytes + size_bytes <= self.bytes_max:
-            entry.queue.size_bytes += size_bytes - entry.size_bytes
+        more_bytes = size_bytes - entry.size_bytes
+        if more_bytes <= 0 or self.size_bytes + more_bytes <= self.bytes_max:
+            entry.queue.size_bytes += more_bytes
             entry.size_bytes = size_bytes
             return []
         queue = entry.queue
         queue.remove(entry)  # so that it is not itself what leaves
         del self.entries[entry.key]
-        lost = self.make_room(size_bytes, 1)
+        lost = self.make_room(size_bytes, 0 if queue is self.held else 1)
         entry.size_bytes = size_bytes
         self.entries[entry.key] = entry
         queue.append(entry)
@@ -192,12 +212,14 @@ class TwoQueues(Generic[K, V]):
         entry.queue.remove(entry)
 
     def make_room(self, size_bytes: int, entries: int) -> list[Entry[K, V]]:
-        """Evict until so many bytes and entries fit beside what is left: what was evicted."""
-        window, main = self.window, self.main
+        """Evict until so many bytes and entries fit beside what is left: what was evicted.
+
+        It may be all but what is held, without there being room then.
+        """
         bytes_kept = self.bytes_max - size_bytes
         entries_kept = self.entries_max - entries
         lost = []
-        while len(self.entries) > entries_kept or window.size_bytes + main.size_bytes > bytes_kept:
+        while self.length > entries_kept or (self.size_bytes > bytes_kept and self.length):
             lost.append(self._evicted())
         return lost
 
@@ -219,16 +241,17 @@ class TwoQueues(Generic[K, V]):
         entries, self.entries = self.entries, {}
         self.window.empty()
         self.main.empty()
+        self.held.empty()
         self.ghosts.clear()
         self.ghosts_max = GHOSTS_MIN
         return entries
 
     def _evicted(self) -> Entry[K, V]:
-        """Take the entry out that is worth least; there is one at least."""
+        """Take the entry out that is worth least; there is one at least that is not held."""
         window, main = self.window, self.main
         is_lru = self.window_percent == ALL
         left = SPARED_MAX
-        self.ghosts_max = max(GHOSTS_MIN, len(self.entries))
+        self.ghosts_max = max(GHOSTS_MIN, window.length + main.length)
         while True:
             if main.length and (
                 is_lru  # what was proven under a smaller window leaves first

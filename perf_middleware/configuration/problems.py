@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel, ValidationError
 
+    from perf_middleware.configuration.json_text import Place
     from perf_middleware.configuration.sources import Given
 
 
@@ -59,6 +60,13 @@ def bad_section_value(schema: Schema, written: str, section: str, from_python: b
 
 def spelled_twice(one: str, other: str) -> str:
     return f"{one} and {other} name the same setting: keep one of them"
+
+
+def given_twice(written: str, place: Place) -> str:
+    """For a name that one table of the JSON in `written` gives more than once."""
+    *above, name = place
+    where = [f"item {at + 1}" if isinstance(at, int) else shown_name(at) for at in above]
+    return f"{', '.join((written, *where))}: {shown_name(name)} is given twice: keep one of them"
 
 
 def invalid_values(error: ValidationError, schema: Schema, given: Mapping[str, Given]) -> list[str]:

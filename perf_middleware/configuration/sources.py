@@ -11,15 +11,16 @@ the models to say, once, about the values that win.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from perf_middleware.configuration.json_text import read_json
 from perf_middleware.configuration.problems import (
     bad_section_value,
+    given_twice,
     spelled_twice,
     unknown_env_name,
     unknown_key,
@@ -30,6 +31,8 @@ from perf_middleware.configuration.words import shown_name
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from perf_middleware.configuration.json_text import Place
 
 ARGUMENT = "argument"
 PYPROJECT = "pyproject.toml"
@@ -95,7 +98,8 @@ def read_environment(schema: Schema, environ: Mapping[str, str]) -> tuple[Gather
         seen[upper] = written
         setting = settings.get(upper)
         if setting is not None:
-            value = decode_text(setting, text)
+            value, repeated = decode_text(setting, text)
+            gathered.problems += [given_twice(written, place) for place in repeated]
             gathered.values[setting.key] = Given.of(
                 setting, value, written=written, origin=written, raw=text
             )
@@ -105,24 +109,25 @@ def read_environment(schema: Schema, environ: Mapping[str, str]) -> tuple[Gather
     return gathered, next((text for name, text in environ.items() if name.upper() == config), None)
 
 
-def decode_text(setting: Setting, text: str) -> Any:
+def decode_text(setting: Setting, text: str) -> tuple[Any, list[Place]]:
     """`text` as the model takes it: None, a list (JSON or comma separated), a table (JSON), text.
 
+    Beside it the places of the names that its JSON gives twice.
     Text that is none of what the setting needs stays as it is: the model refuses it by name.
     """
     if _means_none(setting, text):
-        return None
+        return None, []
     stripped = text.strip()
     if (setting.is_sequence and stripped.startswith("[")) or (
         setting.is_table and stripped.startswith("{")
     ):
         try:
-            return json.loads(stripped)
+            return read_json(stripped)
         except (ValueError, RecursionError):
-            return text
+            return text, []
     if setting.is_sequence and setting.table is None:
-        return [part.strip() for part in stripped.split(",")] if stripped else []
-    return text
+        return [part.strip() for part in stripped.split(",")] if stripped else [], []
+    return text, []
 
 
 def _means_none(setting: Setting, value: Any) -> bool:

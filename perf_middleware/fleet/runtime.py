@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from perf_middleware.errors import StoreUnavailableError
 from perf_middleware.families import NO_LABELS, Family, LabelSet, Value, counter, gauge
 from perf_middleware.fleet.backoff import Backoff
+from perf_middleware.fleet.drivers.link import STORE, RedisLink
 from perf_middleware.fleet.layout import CLUSTER_SHARDS
-from perf_middleware.fleet.link import STORE, RedisLink
-from perf_middleware.fleet.records import Records
+from perf_middleware.fleet.stores.records import Records
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -46,7 +46,7 @@ class Fleet:
         required: bool = False,
     ) -> None:
         if cluster:
-            from perf_middleware.fleet.cluster import ClusterLink
+            from perf_middleware.fleet.drivers.cluster import ClusterLink
 
             make: type[ClusterLink | RedisLink] = ClusterLink
         else:

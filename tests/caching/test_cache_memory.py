@@ -17,6 +17,7 @@ from tests.caching.stage import (
     end,
     run,
     start,
+    verdict,
 )
 
 MIB = 1 << 20
@@ -152,6 +153,24 @@ def test_no_more_entries_than_configured():
     run(act)
     assert len(layer.cache.store) <= 50
     assert layer.cache.store.evictions >= 400
+
+
+@pytest.mark.parametrize("entries_max", [1, 3])
+def test_a_bound_of_entries_is_one_of_stored_responses_whether_they_vary_or_not(entries_max):
+    """With room for one, an answer with Vary was never hit: its record took the place."""
+
+    async def act():
+        varied = App((b"cache-control", b"max-age=60"), (b"vary", b"accept-language"))
+        layer = cached(varied, entries_max=entries_max)
+        for number in range(5):
+            for url in ("/a", f"/{number}"):
+                for expected in ("fwd=", "hit"):
+                    answer = await ask(layer, url, (b"accept-language", b"%d" % number))
+                    assert verdict(answer).startswith(expected)
+                    assert layer.cache.status()["entries"] <= entries_max
+        assert layer.cache.status()["entries"] == entries_max
+
+    run(act)
 
 
 def test_what_cannot_be_stored_leaves_nothing_of_its_url():

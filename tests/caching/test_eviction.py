@@ -36,6 +36,7 @@ class Value:
 # --- a map ----------------------------------------------------------------------------------------
 
 KEYS = st.integers(0, 15)
+HELD_KEYS = st.integers(100, 103)
 SIZES = st.one_of(st.integers(0, 12), st.integers(0, 120))
 STEPS = st.lists(
     st.one_of(
@@ -45,6 +46,9 @@ STEPS = st.lists(
         st.tuples(st.just("get"), KEYS, st.none()),
         st.tuples(st.just("pop"), KEYS, st.none()),
         st.tuples(st.just("clear"), st.none(), st.none()),
+        st.tuples(st.just("hold"), HELD_KEYS, SIZES),
+        st.tuples(st.just("get"), HELD_KEYS, st.none()),
+        st.tuples(st.just("pop"), HELD_KEYS, st.none()),
     ),
     max_size=80,
 )
@@ -58,24 +62,31 @@ class CheckedCache:
         self.model = {}  # key -> (value, size)
         self.lost = []
         self.puts = 0
+        self.overwritten = None
 
     def _lose(self, key, value):
         self.lost.append(value)
         assert key not in self.cache
-        assert self.model.pop(key)[0] == value  # once only, and the last one put
+        # Once only, and the last one put; where that did not come in, the one before.
+        assert value in (self.model.pop(key)[0], self.overwritten)
 
-    def put(self, key, size):
+    def put(self, key, size, *, held=False):
         self.puts += 1
         value = f"{key} for the {self.puts}th time"
-        overwritten = self.model.get(key)
+        self.overwritten = overwritten = self.model.get(key, (None,))[0]
         if size <= self.cache.bytes_max:
             self.model[key] = (value, size)
-        if not self.cache.put(key, value, size):
+        if not self.cache.put(key, value, size, held=held):
             assert key not in self.cache
-            assert overwritten is None or overwritten[0] in self.lost
+            assert overwritten is None or overwritten in self.lost
             self.model.pop(key, None)
         else:
             assert self.cache.peek(key) == value
+
+    def hold(self, key, size):
+        others = {other for other in self.model if other >= 100 and other != key}
+        self.put(key, size, held=True)
+        assert others <= self.model.keys()
 
     def ask(self, key, size):
         if self.cache.get(key) is None:
@@ -101,7 +112,8 @@ class CheckedCache:
         }
         assert cache.size_bytes == sum(size for _, size in self.model.values())
         assert cache.size_bytes <= cache.bytes_max
-        assert len(cache) == len(self.model) <= cache.entries_max
+        assert len(cache) == len(self.model)
+        assert sum(key < 100 for key in self.model) <= cache.entries_max
         assert len(self.lost) == len(set(self.lost))
         assert len(cache._queues.ghosts) <= max(GHOSTS_MIN, cache.entries_max)
 
@@ -216,6 +228,106 @@ def test_a_negative_size_is_refused_and_changes_nothing():
         cache.put("a", 2, -1)
 
     assert (cache.peek("a"), cache.size_bytes) == (1, 10)
+
+
+# --- what is held ---------------------------------------------------------------------------------
+
+
+def test_what_is_held_never_leaves_and_takes_no_place():
+    cache = cache_of(entries_max=2, bytes_max=1000)
+    cache.put("held", 1, 100, held=True)
+    for key in range(100):
+        assert cache.put(key, key, 10)
+        assert cache.put(key, key, 20)  # replaced
+    assert cache.peek("held") == 1
+    assert sorted(cache.keys(), key=str) == [98, 99, "held"]
+    assert cache.pop("held") == 1
+    assert cache.size_bytes == 40
+
+
+def test_what_is_held_drives_others_out_by_its_bytes():
+    told = []
+    cache = cache_of(bytes_max=100, on_evict=lambda key, _: told.append(key))
+    for key in range(10):
+        cache.put(key, key, 10)
+    assert cache.put("held", 1, 35, held=True)
+    assert len(told) == cache.evictions == 4
+    assert cache.put("held", 2, 55, held=True)
+    assert len(told) == 6
+    assert cache.size_bytes == 95
+
+
+@pytest.mark.parametrize(
+    ("key", "size_bytes", "held"),
+    [
+        pytest.param("new", 50, False, id="a new one"),
+        pytest.param("new", 50, True, id="one to be held"),
+        pytest.param("old", 50, False, id="one that grew"),
+        pytest.param("held", 101, True, id="what is held and grew beyond all room"),
+        pytest.param("also held", 50, True, id="what is held and grew beyond what others leave"),
+    ],
+)
+def test_what_has_no_room_beside_what_is_held_does_not_come_in(key, size_bytes, held):
+    told = []
+    cache = cache_of(bytes_max=100, on_evict=lambda key, value: told.append((key, value)))
+    cache.put("held", "held", 60, held=True)
+    cache.put("also held", "also held", 1, held=True)
+    ask(cache, "old", size_bytes=5)
+    ask(cache, "new", size_bytes=50)  # refused for its size, and known from now on
+    told.clear()
+    before = cache.peek(key)
+    assert not cache.put(key, "later", size_bytes, held=held)
+    assert key not in cache
+    assert ((key, before) in told) == (before is not None)
+    assert len(told) == len(set(told))
+    assert cache.size_bytes <= 100
+
+
+def test_what_goes_with_the_last_that_it_leads_to_makes_room_too():
+    cache = cache_of(bytes_max=100, on_evict=lambda key, _: cache.pop(("leads to", key)))
+    for key in range(4):
+        assert cache.put(key, key, 10)
+        assert cache.put(("leads to", key), key, 15, held=True)
+    cache.put("large", 1, 90)
+    assert cache.put("large", 1, 90)
+    assert cache.keys() == ["large"]
+
+
+def test_a_listener_that_fails_leaves_no_more_than_the_room():
+    def fail(key, _):
+        raise LookupError(key)
+
+    cache = cache_of(bytes_max=100, on_evict=fail)
+    cache.put("held", 1, 60, held=True)
+    cache.put("a", 1, 5)
+    cache.put("large", 1, 50)
+    with pytest.raises(LookupError):
+        cache.put("large", 1, 50)
+    assert cache.keys() == ["held"]
+    assert cache.size_bytes == 60
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_key_is_held_or_not_for_as_long_as_it_is_there(held):
+    cache = cache_of()
+    cache.put("a", 1, 10, held=held)
+    with pytest.raises(ValueError, match="'a' is there, and"):
+        cache.put("a", 2, 10, held=not held)
+    assert cache.peek("a") == 1
+    cache.pop("a")
+    assert cache.put("a", 2, 10, held=not held)
+
+
+def test_what_is_held_does_not_sway_the_choice_of_a_window():
+    cache = cache_of(entries_max=100)
+    for key in range(1000):
+        cache.put(("leads to", key), key, 1, held=True)
+        for _ in range(5):
+            cache.get(("leads to", key))
+    cache.put("a", 1, 1)
+    assert list(cache._miniatures.small.entries) == [hash(("a",))]
+    assert list(cache.clear()).count(1) == 2
+    assert (len(cache), cache.size_bytes) == (0, 0)
 
 
 # --- telling what was lost ------------------------------------------------------------------------

@@ -274,8 +274,39 @@ def test_asking_changes_nothing(client):
     assert cache.status() == before
 
 
-@pytest.mark.parametrize("url", ["kept", "", "?a=b"])
+@pytest.mark.parametrize(
+    "url", ["kept", "", "?a=b", "ftp://testserver/kept", "ws://testserver/kept", "http:///kept",
+            "http://[", "//[\ud800"],
+)  # fmt: skip
 def test_what_is_no_url_is_refused(client, url):
     _, cache = client
     with pytest.raises(ValueError, match="neither a path"):
         explained(cache, url)
+
+
+@pytest.mark.parametrize(
+    ("headers", "complaint"),
+    [
+        pytest.param({"Accept": "€5"}, "'Accept' must have a value in Latin-1", id="not Latin-1"),
+        pytest.param({"X-A": "\ud800"}, "'X-A' must have a", id="half a character"),
+        pytest.param({"X-A": "5\nb: c"}, "'X-A' must .* without CR, LF and NUL", id="a line feed"),
+        pytest.param({"X-A": "5\r"}, "'X-A' must .* without CR, LF and NUL", id="a return"),
+        pytest.param({"X-A": "5\0"}, "'X-A' must .* without CR, LF and NUL", id="a NUL"),
+        pytest.param({"X A": "5"}, "'X A' is no name of a header", id="a name with a space"),
+        pytest.param({"Größe": "5"}, "'Größe' is no name of a header", id="a name in unicode"),
+        pytest.param({"": "5"}, "'' is no name of a header", id="no name"),
+    ],
+)
+def test_a_header_that_no_client_can_send_is_refused_by_its_name(client, headers, complaint):
+    _, cache = client
+    with pytest.raises(ValueError, match=complaint) as caught:
+        explained(cache, "/kept", headers=headers)
+    assert "5" not in str(caught.value)
+    assert type(caught.value) is ValueError
+
+
+@pytest.mark.parametrize("method", ["", "GET ", "GE T", "GET\n", "Straße", "\ud800"], ids=ascii)
+def test_a_method_that_is_no_token_is_refused(client, method):
+    _, cache = client
+    with pytest.raises(ValueError, match="is no method: it must be a token"):
+        explained(cache, "/kept", method=method)

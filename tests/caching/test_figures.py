@@ -41,8 +41,8 @@ def test_the_totals_add_all_routes_up():
     other.bypassed = {"rule": 7}
     figures.invalidated = 9
     assert figures.totals() == {
-        "hits": 6, "shared_hits": 3, "stale_hits": 2, "misses": 2, "bypassed": 7, "collapsed": 1, "revalidated": 4,
-        "stored": 3, "invalidated": 9, "hit_ratio": 0.75,
+        "hits": 6, "shared_hits": 3, "stale_hits": 2, "misses": 2, "bypassed": 7, "collapsed": 1,
+        "revalidated": 4, "stored": 3, "invalidated": 9, "hit_ratio": 0.75,
     }  # fmt: skip
 
 

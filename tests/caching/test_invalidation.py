@@ -8,6 +8,7 @@ from perf_middleware.caching.invalidation import (
     POINTERS_MAX,
     TEXT,
     URL_BYTES_MAX,
+    decoded_query,
     invalidates,
     path_of,
     pointed_targets,
@@ -66,6 +67,11 @@ def target(path=b"/a", query=b"", scheme="http", host=b"h"):
         pytest.param({"path": b"/\xc3\xbc"}, {"path": b"/%C3%BC"}, id="bytes that need an escape"),
         pytest.param({"path": b"/a%"}, {"path": b"/a%"}, id="a percent sign of no escape"),
         pytest.param({"host": b"[::1]:80"}, {"host": b"[::1]"}, id="an address of IPv6"),
+        pytest.param({"query": b"a=%61%2c"}, {"query": b"a=a,"}, id="escapes in a query"),
+        pytest.param({"query": b"a=%c3%bc"}, {"query": b"a=%C3%BC"}, id="they have no case"),
+        pytest.param({"query": b"a=%2b%26"}, {"query": b"a=%2B%26"}, id="nor have those that stay"),
+        pytest.param({"query": b"a=b+c"}, {"query": b"a=b%20c"}, id="a space as forms send it"),
+        pytest.param({"query": b"a=5%"}, {"query": b"a=5%25"}, id="a percent sign in a query"),
     ],
 )  # fmt: skip
 def test_spellings_of_one_url_are_one_target(one, other):
@@ -83,7 +89,11 @@ def test_spellings_of_one_url_are_one_target(one, other):
         pytest.param({"path": b"/a"}, {"path": b"/a/"}, id="a slash more"),
         pytest.param({}, {"query": b"a=1"}, id="a query"),
         pytest.param({"query": b"a=1&b=2"}, {"query": b"b=2&a=1"}, id="the order in a query"),
-        pytest.param({"query": b"a=%61"}, {"query": b"a=a"}, id="a query is not decoded"),
+        pytest.param({"query": b"a=1%262"}, {"query": b"a=1&2"}, id="an escaped ampersand"),
+        pytest.param({"query": b"a%3D1"}, {"query": b"a=1"}, id="an escaped equals sign"),
+        pytest.param({"query": b"a%2B1"}, {"query": b"a+1"}, id="an escaped plus"),
+        pytest.param({"query": b"a%2561"}, {"query": b"a%61"}, id="an escaped percent sign"),
+        pytest.param({"path": b"/a+b"}, {"path": b"/a%20b"}, id="a plus in a path is no space"),
     ],
 )
 def test_different_urls_are_different_targets(one, other):
@@ -115,6 +125,7 @@ def test_the_path_of_a_target(parts, path):
         pytest.param("/a?next=http://x/", (b"/a?next=http://x/", True),
                      id="a URL inside the query is no host"),
         pytest.param("/%61/ü", (b"/a/\xc3\xbc", True), id="in one spelling"),
+        pytest.param("/a?q=%61 ü", (b"/a?q=a \xc3\xbc", True), id="its query too"),
         pytest.param("/a#part", (b"/a", True), id="without a fragment"),
         pytest.param("http://H:80/a", (b"http://h/a", False), id="a URL is of its host"),
         pytest.param("HTTPS://h", (b"https://h/", False), id="without a path it is the root"),
@@ -155,7 +166,7 @@ def pointed(location, base="http://h/a/b?q", field=b"location"):
         pytest.param(b"http://h:/x", b"http://h/x", id="an empty port"),
         pytest.param(b"http://user:pw@h/x", b"http://h/x", id="with a user"),
         pytest.param(b"http://h", b"http://h/", id="without a path"),
-        pytest.param(b"/%61?%61", b"http://h/a?%61", id="a path decoded, a query not"),
+        pytest.param(b"/%61?%61", b"http://h/a?a", id="a path and a query, decoded"),
         pytest.param(b"/\xc3\xbc", b"http://h/\xc3\xbc", id="bytes of UTF-8"),
         pytest.param(b"/%C3%BC", b"http://h/\xc3\xbc", id="the same escaped"),
         pytest.param(b"/\xff", b"http://h/\xff", id="bytes of no text"),
@@ -210,6 +221,7 @@ parts = st.one_of(st.sampled_from([b"/%2F", b"*", b"//", b"/?#"]), st.binary(max
 def test_any_bytes_have_a_target_and_point_somewhere_or_nowhere(scheme, host, path, query, to):
     own = target_of(scheme, host, path, query)
     assert own.endswith(path_of(own))
+    assert target_of(scheme, host, path, decoded_query(query)) == own
     for found in pointed_targets(own.decode(*TEXT), {b"location": [to], b"content-location": [to]}):
         assert found.startswith(b"%b://" % scheme.encode())
         assert path_of(found)

@@ -101,6 +101,47 @@ def test_all_variants_of_a_url_are_purged_and_all_keys_of_its_rule():
     run(act)
 
 
+@pytest.mark.parametrize(
+    ("sent", "human"),
+    [
+        pytest.param("/search?q=a%20b", "/search?q=a b", id="a space"),
+        pytest.param("/search?q=%C3%BC", "/search?q=ü", id="unicode"),
+        pytest.param("/search?q=%22a%22", '/search?q="a"', id="quotes"),
+        pytest.param("/search?q=[a]|{b}", "/search?q=[a]|{b}", id="what clients leave as it is"),
+        pytest.param("/search?q=1%2B1%26c", "/search?q=1%2B1%26c", id="escapes that have to be"),
+        pytest.param("/gr%C3%B6%C3%9Fe?q=%C3%BC&p=2", "/größe?q=ü&p=2", id="path and query"),
+        pytest.param("//items?a=1", "//items?a=1", id="two slashes"),
+        pytest.param("/go?to=http://x.test/?", "/go?to=http://x.test/?", id="a URL in the query"),
+    ],
+)
+@pytest.mark.parametrize(
+    "origin", ["", "http://example.test", "HTTP://Example.test:80"],
+    ids=["any host", "its host", "its host, spelled out"],
+)  # fmt: skip
+def test_a_url_means_the_same_to_a_purge_to_an_explanation_and_to_a_client(sent, human, origin):
+    async def act():
+        for spelled in (sent, human):
+            layer = await filled(sent)
+            told = await layer.cache.explain(origin + spelled)
+            assert len(told["stored"]) == 1
+            assert told["verdict"].startswith("fresh")
+            assert await layer.cache.purge(url=origin + spelled) == 1
+
+    run(act)
+
+
+@pytest.mark.parametrize(
+    "sent", ["/search?q=a+b%2c%21", "/search?q=a%20b,!", "/search?q=%61%20b%2C!"]
+)
+def test_a_purge_finds_the_query_in_whichever_spelling_a_client_sent_it(sent):
+    async def act():
+        layer = await filled(sent, "/search?q=a%2Bb,!", "/search?q=a")
+        assert await layer.cache.purge(url="/search?q=a b,!") == 1
+        assert layer.cache.store.responses == 2
+
+    run(act)
+
+
 # --- by pattern, by tag, everything ---------------------------------------------------------------
 
 PATHS = ["/items/5", "/items/5/parts", "/items", "/items/5?page=2", "/static/a/b.css", "/größe/5"]

@@ -1,5 +1,6 @@
 """How environment names and texts become settings."""
 
+import json
 import os
 from pathlib import Path
 from unittest import mock
@@ -9,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
+from perf_middleware.configuration.json_text import read_json
 from perf_middleware.configuration.schema import Schema
 from perf_middleware.errors import SettingsError
 from perf_middleware.section import Section
@@ -85,6 +87,93 @@ def test_a_text_of_another_shape_is_refused(monkeypatch, name, text, complaint):
     assert f"PERFORMANCE_SHAPES_{name}" in problem
     assert complaint in problem
     assert len(problem) < 300
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        pytest.param("RULES", '[{"path": "/a", "limit": 1, "limit": 2}]',
+                     [", item 1: limit is given twice: keep one of them"], id="in an item"),
+        pytest.param("RULES", '[{"path": "/a"}, {"path": "/a", "path": "/a"}]',
+                     [", item 2: path is given twice: keep one of them"], id="the same value"),
+        pytest.param("RULES", '[{"path": "", "path": "/b", "limit": 1, "path": "/c", "limit": 2}]',
+                     [", item 1: path is given twice: keep one of them",
+                      ", item 1: limit is given twice: keep one of them"], id="several names"),
+        pytest.param("LIMITS", '{"a": 1, "b": 1, "a": 1}',
+                     [": a is given twice: keep one of them"], id="in a table"),
+        pytest.param("LIMITS", r'{"a\n": 1, "\u0061\n": 1}',
+                     [r": a\n is given twice: keep one of them"], id="a name spelled otherwise"),
+    ],
+)  # fmt: skip
+def test_a_name_given_twice_in_json_is_refused_with_its_place(monkeypatch, name, text, told):
+    monkeypatch.setenv(f"PERFORMANCE_SHAPES_{name}", text)
+    with pytest.raises(SettingsError) as caught:
+        Shaped()
+    assert caught.value.problems == tuple(f"PERFORMANCE_SHAPES_{name}{each}" for each in told)
+
+
+def test_a_name_given_twice_is_told_beside_what_else_is_wrong(monkeypatch):
+    monkeypatch.setenv(
+        "PERFORMANCE_CACHE_RULES", '[{"path": "/a", "ttl": 1, "ttl": "x", "shard": 1}]'
+    )
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+    twice, *others = caught.value.problems
+    assert twice == "PERFORMANCE_CACHE_RULES, item 1: ttl is given twice: keep one of them"
+    assert len(others) == 2
+
+
+scalars = st.none() | st.booleans() | st.integers(0, 3)
+NESTED = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: ("list", items))
+        | st.lists(st.tuples(st.sampled_from("abc"), inner), max_size=4).map(
+            lambda pairs: ("table", pairs)
+        )
+    ),
+    max_leaves=12,
+)
+
+
+def written_as_json(node):
+    match node:
+        case ("list", items):
+            return f"[{', '.join(map(written_as_json, items))}]"
+        case ("table", pairs):
+            fields = (f'"{name}": {written_as_json(each)}' for name, each in pairs)
+            return "{" + ", ".join(fields) + "}"
+        case _:
+            return json.dumps(node)
+
+
+def has_names_twice(node):
+    match node:
+        case ("list", items):
+            return any(map(has_names_twice, items))
+        case ("table", pairs):
+            names = [name for name, _ in pairs]
+            inner = (each for _, each in pairs)
+            return len(names) != len(set(names)) or any(map(has_names_twice, inner))
+        case _:
+            return False
+
+
+@given(NESTED)
+def test_json_is_read_as_python_reads_it_and_each_name_given_twice_is_found(node):
+    text = written_as_json(node)
+    value, places = read_json(text)
+    assert value == json.loads(text)
+    assert bool(places) == has_names_twice(node)
+    for place in places:
+        inner = value
+        for at in place:
+            inner = inner[at]
+
+
+def test_a_name_given_twice_is_found_however_deep_it_stands():
+    deep = 500
+    assert read_json("[" * deep + '{"a": 1, "a": 2}' + "]" * deep)[1] == [(*[0] * deep, "a")]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_every_setting_has_a_row_with_its_meaning_and_a_default_one_can_set(key)
     name, _, default, meaning = (cell.strip() for cell in row.strip("|").split(" | "))
     assert setting.env_name in name
     assert len(meaning) > 10
-    given = Settings(**_tree(key, decode_text(setting, default.strip("`"))))
+    given = Settings(**_tree(key, decode_text(setting, default.strip("`"))[0]))
     assert given.model_dump() == Settings().model_dump()
 
 

@@ -16,14 +16,14 @@ from perf_middleware.caching.middleware.answers import send_whole
 from perf_middleware.caching.middleware.missing import miss
 from perf_middleware.caching.middleware.outcomes import bypass, hit, only_if_cached, select
 from perf_middleware.caching.middleware.passing import pass_on
-from perf_middleware.caching.middleware.request import (
+from perf_middleware.caching.middleware.revalidation import refresh
+from perf_middleware.caching.reuse import Reuse, decide_reuse, may_refresh
+from perf_middleware.caching.runtime.request import (
     CacheRequest,
     as_it_came,
     personal,
     primary_key,
 )
-from perf_middleware.caching.middleware.revalidation import refresh
-from perf_middleware.caching.reuse import Reuse, decide_reuse, may_refresh
 from perf_middleware.caching.runtime.writes import Written, invalidate_for_all, written
 from perf_middleware.caching.settings import CacheSettings
 from perf_middleware.caching.stored import StoredResponse

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from perf_middleware.asgi import Message, Send
     from perf_middleware.caching.fields import Headers
-    from perf_middleware.caching.middleware.request import CacheRequest
+    from perf_middleware.caching.runtime.request import CacheRequest
     from perf_middleware.caching.stored import StoredResponse
 
 HELD_MAX: Final = 16

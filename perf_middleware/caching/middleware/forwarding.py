@@ -16,8 +16,8 @@ from perf_middleware.caching.middleware.answers import HeldBack, answer, send_no
 from perf_middleware.caching.middleware.heads import judge_head
 from perf_middleware.caching.middleware.keeping import Keeping
 from perf_middleware.caching.middleware.leaving import Leaving
-from perf_middleware.caching.middleware.request import BodyRead
 from perf_middleware.caching.reuse import FAILURES, Reuse, decide_reuse, may_serve_on_error
+from perf_middleware.caching.runtime.request import BodyRead
 from perf_middleware.caching.special import CONDITIONAL
 from perf_middleware.caching.validation import confirms
 from perf_middleware.route_templates import UNMATCHED
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from perf_middleware.caching.cache_status import Forward
     from perf_middleware.caching.fields import Lines
     from perf_middleware.caching.figures import RouteCounts
-    from perf_middleware.caching.middleware.request import CacheRequest
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.flights import Flight, Outcome
+    from perf_middleware.caching.runtime.request import CacheRequest
     from perf_middleware.caching.stored import StoredResponse
 
 logger = logging.getLogger("perf_middleware.caching")

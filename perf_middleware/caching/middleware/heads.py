@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from perf_middleware.caching.decorators import policy_of
 from perf_middleware.caching.judgement import NO_FRESHNESS, Keep
-from perf_middleware.caching.middleware.request import personal
+from perf_middleware.caching.runtime.request import personal
 from perf_middleware.caching.stored import US_PER_S
 from perf_middleware.caching.validation import head_confirms
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from perf_middleware.asgi import Message
     from perf_middleware.caching.fields import Lines
-    from perf_middleware.caching.middleware.request import CacheRequest
     from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.runtime.request import CacheRequest
 
 LENGTH_DIGITS_MAX: Final = 15
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from perf_middleware.caching.judgement import Keep
-    from perf_middleware.caching.middleware.request import CacheRequest
     from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.runtime.request import CacheRequest
 
 PARTS_MAX = 64  # further ones are joined: an object for each of ten bytes takes five times that
 

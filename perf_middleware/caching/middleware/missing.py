@@ -23,8 +23,8 @@ from perf_middleware.layer_meter import METER, OUTSIDE
 if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp
     from perf_middleware.caching.cache_status import Forward
-    from perf_middleware.caching.middleware.request import CacheRequest
     from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.runtime.request import CacheRequest
     from perf_middleware.caching.stored import StoredResponse
 
 UNPROVEN_WAIT_S: Final = 1.0

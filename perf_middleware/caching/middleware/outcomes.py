@@ -12,8 +12,8 @@ from perf_middleware.caching.variants import Variants
 if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp
     from perf_middleware.caching.cache_status import Forward
-    from perf_middleware.caching.middleware.request import CacheRequest
     from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.runtime.request import CacheRequest
 
 
 def select(cache: ResponseCache, request: CacheRequest) -> tuple[StoredResponse | None, Forward]:

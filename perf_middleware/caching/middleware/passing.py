@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from perf_middleware.caching.decorators import ATTRIBUTE, policy_of
 from perf_middleware.caching.judgement import NO_FRESHNESS
 from perf_middleware.caching.middleware.forwarding import Forwarding
-from perf_middleware.caching.middleware.request import CacheRequest, primary_key
+from perf_middleware.caching.runtime.request import CacheRequest, primary_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from perf_middleware.caching.middleware.forwarding import Forwarding
-from perf_middleware.caching.middleware.request import CacheRequest, Silence
+from perf_middleware.caching.runtime.request import CacheRequest, Silence
 from perf_middleware.caching.special import CONDITIONAL, DIRECTIVES, PARTIAL, PRECONDITIONS
 from perf_middleware.caching.stored import US_PER_S
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import Scope
     from perf_middleware.caching.cache_status import Forward
     from perf_middleware.caching.fields import Headers, Lines
-    from perf_middleware.caching.middleware.request import CacheRequest
+    from perf_middleware.caching.runtime.request import CacheRequest
     from perf_middleware.caching.stored import StoredResponse
     from perf_middleware.caching.stores.shared import SharedStore
     from perf_middleware.clock import Clock
@@ -126,8 +126,9 @@ class ResponseCache:
     ) -> int:
         """Invalidate stored responses; how many there were.
 
-        By `url` (`/items/5?page=2`, of any host; with scheme and host, of that origin), by
-        `pattern` over paths (`/items/*`, `/items/{id}`), by `tags` (any of them), or `everything`.
+        By `url` (`/items/5?page=2`, of any host; with scheme and host, of that origin) in whichever
+        spelling, by `pattern` over paths (`/items/*`, `/items/{id}`), by `tags` (any of them), or
+        `everything`.
         `soft` makes them stale instead: they may still be served while the app is asked anew.
         No tags at all are none to purge.  Raises ValueError without exactly one of the four and for
         a pattern that is none, TypeError for what is no text.
@@ -157,7 +158,7 @@ class ResponseCache:
 
         `request` is a URL (`/items/5`, of any host, or with scheme and host), with the `method` and
         `headers` that it would have, or a Starlette request as it came.  Asks the app nothing.
-        Raises ValueError for what is no URL.
+        Raises ValueError for what no client can send: no URL, no method, no header field.
         """
         if isinstance(request, str):
             return explain(self, scope_of(request, method=method, headers=headers or {}))

@@ -2,59 +2,73 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, unquote
 
 from perf_middleware.asgi import SAFE_IN_PATHS, app_path
 from perf_middleware.caching.explanation import explained_entry, explained_rule, verdict_on
-from perf_middleware.caching.invalidation import TEXT, origin_of, path_of
+from perf_middleware.caching.invalidation import TEXT, origin_of, path_of, split_url
 from perf_middleware.caching.judgement import credentials_reason
+from perf_middleware.caching.runtime.request import CacheRequest, Silence, personal, primary_key
 from perf_middleware.caching.stored import StoredResponse
+from perf_middleware.caching.syntax.lists import is_token
 from perf_middleware.caching.variants import Variants
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from perf_middleware.asgi import Scope
-    from perf_middleware.caching.middleware.request import CacheRequest
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.special import Special
 
 
-def scope_of(url: str, *, method: str, headers: Mapping[str, str]) -> Scope:
-    """The ASGI scope of a request for `url`: `/path?query`, or with scheme and host.
+SENT_IN_QUERIES: Final = SAFE_IN_PATHS + "%?[]\\^`{|}"
+"""All of ASCII that clients send in a query as it is (WHATWG URL §1.3): not `"`, `<`, `>`."""
 
-    Raises ValueError for what is neither.
+
+def scope_of(url: str, *, method: str, headers: Mapping[str, str]) -> Scope:
+    """The ASGI scope of a request for `url`, `/path?query` or with scheme and host, as it is sent.
+
+    Raises ValueError for what no client can send.
     """
-    parts = urlsplit(url)
-    if not parts.path.startswith("/") and not parts.netloc:
-        raise ValueError(f"{url!r} is neither a path that begins with / nor a URL with a host")
-    path = quote(parts.path or "/", safe=SAFE_IN_PATHS + "%")
-    sent = {name.lower(): value for name, value in headers.items()}
-    if parts.netloc:
-        sent["host"] = parts.netloc.rpartition("@")[2]
+    scheme, host, path, query = split_url(url)
+    if not _is_token(method):
+        raise ValueError(f"{method!r} is no method: it must be a token, such as GET")
+    fields = {name.lower().encode(): _sent(name, value) for name, value in headers.items()}
+    if host is not None:
+        fields[b"host"] = host
+    raw_path = quote(path, safe=SAFE_IN_PATHS + "%")
     return {
         "type": "http",
         "method": method.upper(),
-        "scheme": parts.scheme or "http",
-        "path": unquote(path),
-        "raw_path": path.encode(),
-        "query_string": quote(parts.query, safe=SAFE_IN_PATHS + "%?").encode(),
+        "scheme": scheme,
+        "path": unquote(raw_path),
+        "raw_path": raw_path.encode(),
+        "query_string": quote(query, safe=SENT_IN_QUERIES).encode(),
         "root_path": "",
-        "headers": [(name.encode(), value.encode("latin-1")) for name, value in sent.items()],
+        "headers": list(fields.items()),
     }
+
+
+def _sent(name: str, value: str) -> bytes:
+    """The value of a header field (RFC 9110 §5.5); no error repeats it, it may be a secret."""
+    if not _is_token(name):
+        raise ValueError(f"{name!r} is no name of a header: it must be a token, such as Accept")
+    try:
+        sent = value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(f"the header {name!r} must have a value in Latin-1") from None
+    if any(byte in sent for byte in b"\r\n\0"):
+        raise ValueError(f"the header {name!r} must have a value without CR, LF and NUL")
+    return sent
+
+
+def _is_token(text: str) -> bool:
+    return text.isascii() and is_token(text.encode())
 
 
 def explain(cache: ResponseCache, scope: Scope) -> dict[str, Any]:
     """What is stored of the scope's URL, and what this request would get; JSON-able."""
-    # Here and not above: the middleware imports the cache.
-    from perf_middleware.caching.middleware.request import (
-        CacheRequest,
-        Silence,
-        personal,
-        primary_key,
-    )
-
     for root in cache.roots:
         if scope["path"].encode(*TEXT).startswith(root + b"/"):
             scope = {**scope, "root_path": root.decode(*TEXT)}

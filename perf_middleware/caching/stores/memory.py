@@ -23,7 +23,10 @@ Found: TypeAlias = StoredResponse | Variants
 
 
 class MemoryStore:
-    """At most `bytes_max` bytes and `entries_max` entries; the least asked for go first."""
+    """At most `bytes_max` bytes and `entries_max` responses; the least asked for go first.
+
+    A record of variants is held until the last of them leaves.
+    """
 
     def __init__(self, *, bytes_max: int, entries_max: int, now_us: int) -> None:
         self.bytes_max = bytes_max
@@ -102,14 +105,14 @@ class MemoryStore:
         if record is not None and not set(record.names).issubset(names):
             return False  # no way leads to this key any more
         if record is not None and record.names == names:
-            record.keys.add(key)  # not empty now: it stays, whatever has to make room
+            record.keys.add(key)  # not empty now: it stays, whichever variant has to make room
         else:
             record = Variants(primary, names) if names else None
         old = self._entries.peek(key)
         if isinstance(old, StoredResponse):
             self._unlink(old)
-        if not self._entries.put(key, stored, stored.size_bytes) or key not in self._entries:
-            self._forget(key, stored)  # making room may have taken its record, and it with that
+        if not self._entries.put(key, stored, stored.size_bytes):
+            self._forget(key, stored)
             return False
         self._link(stored)
         if record is not None:
@@ -125,7 +128,7 @@ class MemoryStore:
                 self.drop(primary)
             path = sent_path(primary)
             self._varied[path] = self._varied.get(path, 0) + 1
-        if not self._entries.put(primary, record, record.size_bytes):
+        if not self._entries.put(primary, record, record.size_bytes, held=True):
             if known is not record:
                 self._varies_less(primary)
             self.drop(key)  # no way leads to it
@@ -220,7 +223,7 @@ class MemoryStore:
             if isinstance(record, Variants):
                 record.keys.discard(key)
                 if record.keys:
-                    self._entries.put(found.primary, record, record.size_bytes)
+                    self._entries.put(found.primary, record, record.size_bytes, held=True)
                 elif self._entries.pop(found.primary) is not None:
                     self._varies_less(found.primary)
             return

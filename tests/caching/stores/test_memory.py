@@ -354,6 +354,35 @@ def test_variants_without_end_stay_in_the_room():
         assert store.select(URL, {b"x": [stored.key.rpartition(b"+")[2]]}) is stored
 
 
+def test_a_record_of_variants_takes_no_response_s_place():
+    store = empty(entries_max=2)
+    plain = keep(store, b"/b")
+    german = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"de"]})
+    assert store.select(b"http://h\n/b", {}) is plain
+    assert store.select(URL, {LANGUAGE: [b"de"]}) is german
+    assert store.evictions == 0
+
+
+@pytest.mark.parametrize("entries_max", [1, 2, 5])
+def test_of_many_variants_as_many_stay_as_responses_may(entries_max):
+    store = empty(entries_max=entries_max)
+    for number in range(20):
+        fields = {LANGUAGE: [b"%d" % number]}
+        stored = keep(store, vary=(LANGUAGE,), fields=fields)
+        assert store.select(URL, fields) is stored
+        assert store.responses == min(number + 1, entries_max)
+
+
+def test_a_record_stays_as_long_as_one_of_its_variants_does():
+    store = empty(entries_max=2)
+    german = keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"de"]})
+    for number in range(50):
+        assert store.select(URL, {LANGUAGE: [b"de"]}) is german
+        keep(store, b"/%d" % number)
+    assert store.drop(german.key)
+    assert store.get(URL) is None
+
+
 # --- sizes ------------------------------------------------------------------------------------
 
 COUNT = 2_000
@@ -467,7 +496,7 @@ steps = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(steps, st.sampled_from([20_000, 60_000]), st.sampled_from([3, 50]))
+@given(steps, st.sampled_from([20_000, 60_000]), st.sampled_from([1, 3, 50]))
 def test_indexes_sizes_and_bounds_hold_whatever_happens(steps, bytes_max, entries_max):
     store = empty(bytes_max=bytes_max, entries_max=entries_max)
     made = []
@@ -501,7 +530,7 @@ def check(store, bytes_max, entries_max):
     found = store.all()
     keys = {stored.key for stored in found}
     records = [store.get(key) for key in store._entries._entries if key not in keys]
-    assert len(store) <= entries_max
+    assert len(found) <= entries_max
     assert store.size_bytes <= bytes_max
     assert store.size_bytes == sum(item.size_bytes for item in [*found, *records])
     assert set(store._by_path) == {b"/" + stored.target.rpartition(b"/")[2] for stored in found}

@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from perf_middleware.caching.fields import Lines
-    from perf_middleware.caching.middleware.request import CacheRequest
     from perf_middleware.caching.rules import PathPattern
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.flights import Flight
+    from perf_middleware.caching.runtime.request import CacheRequest
     from perf_middleware.caching.stored import StoredResponse
     from perf_middleware.families import Family
     from perf_middleware.fleet.layout import Seen

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.stores.shared.outbox import Outbox
-    from perf_middleware.fleet.records import Records
+    from perf_middleware.fleet.stores.records import Records
 
 logger = logging.getLogger("perf_middleware.caching")
 

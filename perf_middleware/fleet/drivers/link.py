@@ -32,7 +32,7 @@ from perf_middleware.fleet.url import shown
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from perf_middleware.fleet.script import Script
+    from perf_middleware.fleet.stores.script import Script
 
 STORE: Final = "Redis"
 GRACE_S: Final = 0.02  # an answer that came while the event loop was blocked is not a late one

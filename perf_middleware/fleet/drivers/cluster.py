@@ -16,12 +16,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
-from perf_middleware.fleet.link import SCANNED_AT_ONCE, STORE, RedisLink, literal, told
+from perf_middleware.fleet.drivers.link import SCANNED_AT_ONCE, STORE, RedisLink, literal, told
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from perf_middleware.fleet.script import Script
+    from perf_middleware.fleet.stores.script import Script
 
 REDIRECTIONS_MAX = 3  # a slot that moves answers with where it went
 

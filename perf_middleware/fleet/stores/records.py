@@ -34,13 +34,13 @@ from perf_middleware.fleet.layout import (
     names_in,
     variant_key,
 )
-from perf_middleware.fleet.script import Script
+from perf_middleware.fleet.stores.script import Script
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from perf_middleware.fleet.drivers.link import Link
     from perf_middleware.fleet.layout import PartsOf, Seen
-    from perf_middleware.fleet.link import Link
 
 
 _FIND, _PUT, _PURGE = Script("find"), Script("put"), Script("purge")

@@ -1,0 +1,1 @@
+"""The ways to a Redis server, and to a cluster of them."""

@@ -1,0 +1,1 @@
+"""What is kept in Redis, by scripts that each are one atomic step."""

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from itertools import count
 from typing import TYPE_CHECKING
 
-from benchmarks.cache_apps import STORE_FOR_AN_HOUR, TTL_S, app_of
+from benchmarks.cache_apps import PREBUILT, STORE_FOR_AN_HOUR, TTL_S, app_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,3 +156,53 @@ PEERS = (
     Peer(name=" ASGI, RFC 9111", distribution="hishel", module="hishel", build=hishel),
     Peer(name=" ASGI, rfc=False", distribution="hishel", module="hishel", build=hishel_without_rfc),
 )  # fmt: skip
+
+
+# --- the same over Redis -------------------------------------------------------------------------
+
+
+def redis_peers() -> list[RedisPeer]:
+    """Those that are installed."""
+    return [peer for peer in REDIS_PEERS if find_spec(peer.module) is not None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisPeer:
+    """A cache whose entries are in the Redis at a URL."""
+
+    distribution: str
+    module: str
+    build: Callable[[str, Calls], ASGIApp]
+
+    @property
+    def label(self) -> str:
+        return f"{self.distribution} {version(self.distribution)}: hit from Redis"
+
+
+def fastapi_cache_in_redis(url: str, calls: Calls) -> ASGIApp:
+    """`@cache`, with pickle, for a Response."""
+    from fastapi_cache import FastAPICache
+    from fastapi_cache.backends.redis import RedisBackend
+    from fastapi_cache.coder import PickleCoder
+    from fastapi_cache.decorator import cache
+    from redis.asyncio import Redis
+
+    FastAPICache.reset()
+    FastAPICache.init(RedisBackend(Redis.from_url(url)), prefix="perf-benchmark")
+    decorate = cache(expire=TTL_S, coder=PickleCoder, namespace=f"peer-{next(_numbers)}")
+    return app_of(PREBUILT, calls, decorate=decorate)
+
+
+def cashews_in_redis(url: str, calls: Calls) -> ASGIApp:
+    """The decorator on the endpoint."""
+    from cashews import Cache
+
+    cache = Cache()
+    cache.setup(url, client_side=False)
+    return app_of(PREBUILT, calls, decorate=cache(ttl=TTL_S, key="perf-benchmark:large:{item}"))
+
+
+REDIS_PEERS = (
+    RedisPeer(distribution="fastapi-cache2", module="fastapi_cache", build=fastapi_cache_in_redis),
+    RedisPeer(distribution="cashews", module="cashews", build=cashews_in_redis),
+)

@@ -7,6 +7,7 @@ Cache-Status: perf_middleware; fwd=bypass; detail="credentials: cookie"
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 from perf_middleware.caching.syntax.lists import is_token
@@ -84,6 +85,7 @@ class CacheStatus:
         return value
 
 
+@lru_cache(maxsize=1_000)
 def _detail(text: str) -> bytes:
     printable = "".join(char if " " <= char <= "~" else "?" for char in text[:DETAIL_CHARS_MAX])
     return b"; detail=" + quoted(printable)

@@ -115,13 +115,7 @@ def unpack(
             headers=list(zip(pairs, pairs, strict=True)),
             lines={name: values for name, *values in lines},
             body=body,
-            lifetimes=Lifetimes(
-                fresh_s=lifetimes[0],
-                stale_while_revalidate_s=lifetimes[1],
-                stale_if_error_s=lifetimes[2],
-                may_be_stale=lifetimes[3],
-                must_validate=lifetimes[4],
-            ),
+            lifetimes=_lifetimes_from(*lifetimes),
             initial_age_us=(stored_ms - born_ms) * _US_PER_MS,
             produced_us=produced_us,
             now_us=stored_us,
@@ -160,6 +154,23 @@ def _rule_facts(rule: CachePolicy | None) -> list[Any] | None:
 
 def _hashable(fact: Any) -> Any:
     return tuple(fact) if isinstance(fact, list) else fact
+
+
+@lru_cache(maxsize=1_000)
+def _lifetimes_from(
+    fresh_s: int,
+    stale_while_revalidate_s: int,
+    stale_if_error_s: int,
+    may_be_stale: bool,
+    must_validate: bool,
+) -> Lifetimes:
+    return Lifetimes(
+        fresh_s=fresh_s,
+        stale_while_revalidate_s=stale_while_revalidate_s,
+        stale_if_error_s=stale_if_error_s,
+        may_be_stale=may_be_stale,
+        must_validate=must_validate,
+    )
 
 
 @lru_cache(maxsize=1_000)

@@ -96,6 +96,9 @@ def _invalid(
     written = setting.key if given is None else given.written
     must = f"{written} must be {allowed_in_words(setting.info)}"
     if setting.is_secret:
+        error = (detail.get("ctx") or {}).get("error")
+        if getattr(error, "holds_no_value", False):
+            return f"{written}: {error} (its value is a secret and not shown)"
         # Neither the value nor the words of a validator, which may repeat it.
         return f"{must} (its value is a secret and not shown)"
     if inner and setting.table is not None:

@@ -20,7 +20,6 @@ import asyncio
 import time
 from collections import deque
 from contextlib import suppress
-from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from redis.asyncio.connection import Connection, parse_url
@@ -38,6 +37,7 @@ STORE: Final = "Redis"
 GRACE_S: Final = 0.02  # an answer that came while the event loop was blocked is not a late one
 SCANNED_AT_ONCE: Final = 500
 PROBES: Final = 3  # answers in time, one after the other, before it is used again
+_GET: Final = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
 OF_POOLS: Final = frozenset({"max_connections", "timeout", "socket_timeout", "retry_on_timeout",
                              "health_check_interval", "protocol"})  # fmt: skip
 """Options of a URL that mean nothing here."""
@@ -148,10 +148,16 @@ class RedisLink:
         return await self.ask(*words)
 
     async def get(self, *keys: bytes) -> list[bytes | None]:
-        if len(keys) == 1:
-            return [await self.command("GET", keys[0])]
-        answer: list[bytes | None] = await self.command("MGET", *keys)
-        return answer
+        if not self.is_up:
+            raise StoreUnavailableError(STORE, self.why_down)
+        if len(keys) > 1:
+            several: list[bytes | None] = await self.ask("MGET", *keys)
+            return several
+        try:
+            # The look-up of every hit: written out, for packing it costs as much as sending it.
+            return [await self._ask(_GET % (len(keys[0]), keys[0]))]
+        except ResponseError as error:
+            raise self._refused(error) from error
 
     async def run(
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str | int]
@@ -198,7 +204,7 @@ class RedisLink:
             return StoreUnavailableError(STORE, str(error))
         return StoreRefusedError(STORE, str(error))
 
-    def _ask(self, words: Sequence[bytes | str | int]) -> Awaitable[Any]:
+    def _ask(self, words: Sequence[bytes | str | int] | bytes) -> Awaitable[Any]:
         connection, loop = self._connection, self._loop
         if connection is None or loop is None:
             raise StoreUnavailableError(STORE, self.why_down)
@@ -209,16 +215,15 @@ class RedisLink:
         self._waiting.append((answer, loop.time()))
         if self._late_check is None:
             self._late_check = loop.call_later(self._timeout_s, self._check_late)
-        return self._sent(connection, words, answer)
+        packed = words if type(words) is bytes else connection.pack_command(*words)
+        return self._sent(connection, packed, answer)
 
     async def _sent(
-        self, connection: Any, words: Sequence[bytes | str | int], answer: asyncio.Future[Any]
+        self, connection: Any, packed: bytes | list[bytes], answer: asyncio.Future[Any]
     ) -> Any:
         try:
             # Written before this waits for anything: answers come in the order of `_waiting`.
-            await connection.send_packed_command(
-                connection.pack_command(*words), check_health=False
-            )
+            await connection.send_packed_command(packed, check_health=False)
         except (RedisError, OSError) as error:
             self.give_up(told(error))
             raise StoreUnavailableError(STORE, self.why_down) from error
@@ -319,22 +324,20 @@ class RedisLink:
         self._ahead_ns = int(seconds) * 1_000_000_000 + int(micros) * 1_000 - midway_ns
 
     async def _read(self, connection: Any) -> None:
+        # Of the parser, as redis-py's own pipelines do not: around it the connection sets a timer
+        # and formats the text of an error for each answer.
+        read_response = connection._parser.read_response  # noqa: SLF001
+        waiting = self._waiting
         try:
             while True:
-                failed = False
-                try:
-                    answer = await connection.read_response(
-                        timeout=inf, disconnect_on_error=False, push_request=True
-                    )
-                except ResponseError as error:
-                    answer, failed = error, True
+                answer = await read_response(push_request=True)
                 if type(answer) is _Pushed:
                     self._hear(answer.parts)
                     continue
-                asked, _ = self._waiting.popleft()
+                asked, _ = waiting.popleft()
                 if asked.done():
                     continue  # nobody waits for it any more
-                if failed:
+                if isinstance(answer, ResponseError):
                     asked.set_exception(answer)
                 else:
                     asked.set_result(answer)
@@ -342,7 +345,7 @@ class RedisLink:
             raise
         except IndexError:
             self.give_up("it answers what nobody has asked")
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - garbage makes a client library raise anything
             self.give_up(told(error))
 
     def _hear(self, parts: list[Any]) -> None:

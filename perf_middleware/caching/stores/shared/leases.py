@@ -10,6 +10,7 @@ import asyncio
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -44,15 +45,17 @@ class Leases:
         self._held: dict[bytes, Lease] = {}
         self._landings: dict[bytes, asyncio.Event] = {}
         self._landed: dict[bytes, float] = {}
+        self._process = os.urandom(8).hex().encode()
+        self._numbers = count()
         self.waited = 0
         records.on_landed = self._hear_of_landing
 
     def __len__(self) -> int:
         return len(self._held)
 
-    @staticmethod
-    def token() -> bytes:
-        return os.urandom(12).hex().encode()
+    def token(self) -> bytes:
+        """A new one, of a fixed length."""
+        return b"%b%012x" % (self._process, next(self._numbers))
 
     def held(self, place: bytes, key: bytes, token: bytes, *, seconds: float) -> Lease:
         """A lease that this process was given, to be held for at most so long."""

@@ -1,0 +1,157 @@
+"""What a hit from Redis costs: the whole request, beside a bare `GET` of the same bytes.
+
+Each request is one for a response that is in Redis and not in memory: before each round our memory
+is emptied, and in a round each URL is asked for once.  Wall time, for a hit waits for Redis; in
+short interleaved rounds on one event loop, so that what else the machine does meets all rows alike.
+
+    python -m benchmarks.redis_hits --redis redis://127.0.0.1:6379/15
+
+Keys are written under names of their own and deleted afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import random
+from contextlib import AsyncExitStack
+from itertools import count
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.cache_apps import CACHE_ALONE, PATH, PREBUILT, TTL_S, Calls, app_of
+from benchmarks.cache_peers import redis_peers
+from benchmarks.figures import costs
+from benchmarks.layers import HEADERS, LARGE_BYTES, scopes
+from benchmarks.runner import CheckError, answer_of, on_loop
+from perf_middleware import Settings, cache_response, install
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from perf_middleware.asgi import ASGIApp, Scope
+
+BARE: Final = "redis-py: GET"
+OURS: Final = "perf_middleware: hit from Redis"
+HIT_OF_GET_TARGET: Final = 1.3  # a hit from Redis: at most so many times a bare GET
+URLS: Final = 64
+NAMESPACE: Final = "perf-benchmark"
+ROUNDS: Final = 60
+CONNECTED_S: Final = 0.5
+STORED_S: Final = 0.005  # stores happen behind the answer
+
+
+def ours(url: str, calls: Calls) -> ASGIApp:
+    """The app with the cache alone."""
+    app = app_of(PREBUILT, calls, decorate=cache_response(ttl=TTL_S))
+    settings = CACHE_ALONE | {
+        "redis": {"url": url, "namespace": NAMESPACE, "timeout_s": 2.0},
+    }
+    install(app, Settings(**settings))
+    return app
+
+
+def paths() -> Callable[[], Scope]:
+    """A scope of the next of URLS paths at each call."""
+    scope_of = [scopes(PATH.replace("{item}", str(n)), HEADERS) for n in range(URLS)]
+    numbers = count()
+
+    def scope() -> Scope:
+        return scope_of[next(numbers) % URLS]()
+
+    return scope
+
+
+async def measured(url: str, *, rounds: int) -> dict[str, list[float]]:
+    """Microseconds for each request, by row and round.
+
+    Raises CheckError for a row that is no hit from Redis.
+    """
+    from redis.asyncio import Redis
+
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(Redis.from_url(url))
+        await client.set(f"{NAMESPACE}:bare", LARGE_BYTES)
+        stack.push_async_callback(_forget, client)
+        rows: dict[str, Callable[[], Awaitable[Any]]] = {
+            BARE: lambda: client.get(f"{NAMESPACE}:bare")
+        }
+        calls: dict[str, Calls] = {}
+        apps: dict[str, Any] = {OURS: ours(url, calls.setdefault(OURS, Calls()))}
+        for peer in redis_peers():
+            apps[peer.label] = peer.build(url, calls.setdefault(peer.label, Calls()))
+        memory = apps[OURS].state.perf.cache.store
+        for name, app in apps.items():
+            rows[name] = await _row(name, app, calls[name])
+        taken: dict[str, list[float]] = {name: [] for name in rows}
+        order = list(rows)
+        draw = random.Random(1)
+        for _ in range(rounds):
+            draw.shuffle(order)
+            for name in order:
+                ask = rows[name]
+                memory.clear()
+                gc.collect()
+                gc.freeze()
+                began_ns = perf_counter_ns()
+                for _ in range(URLS):
+                    await ask()
+                taken[name].append((perf_counter_ns() - began_ns) / URLS / 1_000)
+        for name in apps:
+            if calls[name].count:
+                raise CheckError(f"{name}: the app was asked {calls[name].count} times")
+        return {name: taken[name] for name in rows}
+
+
+async def _row(name: str, app: ASGIApp, calls: Calls) -> Callable[[], Awaitable[Any]]:
+    """Fill Redis with every URL, and see that from then on the app is not asked."""
+    next_scope = paths()
+    for number in range(2 * URLS):
+        got = await answer_of(app, next_scope())
+        if got.status != 200 or got.body != LARGE_BYTES:
+            raise CheckError(f"{name}: answered {got.status} {got.body[:200]!r}")
+        if number < URLS:
+            await asyncio.sleep(CONNECTED_S if number == 0 else STORED_S)
+    # What was asked before the connection was there is in Redis by now too.
+    calls.count = 0
+    return lambda: _request(app, next_scope())
+
+
+async def _request(app: ASGIApp, scope: Scope) -> None:
+    await app(scope, _receive, _send)
+
+
+async def _receive() -> Any:
+    await asyncio.Event().wait()
+
+
+async def _send(message: Any) -> None:
+    del message
+
+
+async def _forget(client: Any) -> None:
+    async for key in client.scan_iter(f"*{NAMESPACE}*", count=500):
+        await client.unlink(key)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--redis", default="redis://127.0.0.1:6379/15")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
+    options = parser.parse_args()
+    taken = on_loop(options.loop, measured(options.redis, rounds=options.rounds))
+    print(f"### A hit from Redis: {options.rounds} rounds x {URLS} requests\n")
+    print("| | us/request | quartiles | x GET |\n|---|--:|--:|--:|")
+    for cost in costs(taken, baseline=BARE):
+        took = cost.request_us
+        print(
+            f"| {cost.name} | {took.median:.1f} | {took.low:.1f} .. {took.high:.1f} "
+            f"| {cost.ratio:.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -234,7 +234,8 @@ def test_status_is_one_picture_of_the_process():
         "metrics", "operator endpoints", "response cache", "Starlette",
     ]  # fmt: skip
     assert said["cache"] == {
-        "hits": 0, "shared_hits": 0, "shared": None, "stale_hits": 0, "misses": 3, "bypassed": 0, "collapsed": 0, "revalidated": 0,
+        "hits": 0, "shared_hits": 0, "shared": None, "stale_hits": 0, "misses": 3,
+        "bypassed": 0, "collapsed": 0, "revalidated": 0,
         "stored": 0, "invalidated": 0, "hit_ratio": 0.0,
         "entries": 0, "bytes": 0, "bytes_max": 64 << 20, "evictions": 0,
     }  # fmt: skip

@@ -29,14 +29,16 @@ from perf_middleware.caching.settings import CacheSettings
 from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.variants import Variants
 from perf_middleware.errors import SettingsError
+from perf_middleware.fleet.settings import RedisSettings
 from perf_middleware.standing_alone import section_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Mapping
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.special import Special
+    from perf_middleware.fleet.runtime import Fleet
 
 LOOKED_UP: Final = frozenset({"GET", "HEAD"})
 OF_INSTALL: Final = frozenset({"enabled", "position"})  # whether and where a layer stands
@@ -47,12 +49,20 @@ class ResponseCacheMiddleware:
 
     Stands alone: `settings` are the fields of CacheSettings (`default_ttl=60`,
     `rules=[CacheRule(path="/items/*", ttl=60)]`).  `cache`, given instead of them, is one that
-    exists: the app's code then purges that one.
+    exists: the app's code then purges that one.  `redis`, a URL or the fields of RedisSettings,
+    shares what is stored with other processes.
 
     Raises SettingsError, which names each wrong argument, and TypeError for both.
     """
 
-    def __init__(self, app: ASGIApp, cache: ResponseCache | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        cache: ResponseCache | None = None,
+        *,
+        redis: str | Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
         if cache is None:
             for name in OF_INSTALL & settings.keys():
                 raise SettingsError(
@@ -64,6 +74,13 @@ class ResponseCacheMiddleware:
             raise TypeError(f"a cache has its settings: it takes no {', '.join(settings)}")
         self.app = app
         self.cache = cache
+        self._own_fleet: Fleet | None = None
+        if redis is not None:
+            given = {"url": redis} if isinstance(redis, str) else redis
+            shared = section_of(RedisSettings, given, call="ResponseCacheMiddleware(redis=…)")
+            self._own_fleet = shared.make_fleet()
+            if self._own_fleet is not None:
+                cache.share(self._own_fleet)
         self._get = cache.store.get
         self._clock = cache.clock
         self._special = cache.special
@@ -74,6 +91,8 @@ class ResponseCacheMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] != "http":
+            if scope["type"] == "lifespan" and self._own_fleet is not None:
+                return await self._until_shutdown(self._own_fleet, scope, receive, send)
             return await self.app(scope, receive, send)
         method = scope["method"]
         if method not in LOOKED_UP:
@@ -169,6 +188,15 @@ class ResponseCacheMiddleware:
             ):
                 return await bypass(self.app, cache, request, special.reason)
         return await self._considered(request)
+
+    async def _until_shutdown(
+        self, fleet: Fleet, scope: Scope, receive: Receive, send: Send
+    ) -> Any:
+        """It connects with the first look-up, and is closed here."""
+        try:
+            return await self.app(scope, receive, send)
+        finally:
+            await fleet.close()
 
     async def _considered(self, request: CacheRequest) -> Any:
         """Every case, in the order in which they rule each other out."""

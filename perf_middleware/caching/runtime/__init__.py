@@ -157,12 +157,18 @@ class ResponseCache:
         """What is stored of a URL, and what a request for it would get and why; JSON-able.
 
         `request` is a URL (`/items/5`, of any host, or with scheme and host), with the `method` and
-        `headers` that it would have, or a Starlette request as it came.  Asks the app nothing.
+        `headers` that it would have, or a Starlette request as it came.  Asks the app nothing; of
+        the store that all processes share it tells whether it is used and has this response.
         Raises ValueError for what no client can send: no URL, no method, no header field.
         """
         if isinstance(request, str):
-            return explain(self, scope_of(request, method=method, headers=headers or {}))
-        return explain(self, request.scope)
+            scope = scope_of(request, method=method, headers=headers or {})
+        else:
+            scope = request.scope
+        told, asked = explain(self, scope)
+        if self.shared is not None:
+            told["shared"] = await self.shared.explain(asked)
+        return told
 
     def on(self, happening: Happening, tell: Callable[[StoredResponse], object]) -> None:
         """Call `tell` with the stored response at each `store`, `hit` or `invalidate`.

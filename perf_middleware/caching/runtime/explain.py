@@ -67,7 +67,7 @@ def _is_token(text: str) -> bool:
     return text.isascii() and is_token(text.encode())
 
 
-def explain(cache: ResponseCache, scope: Scope) -> dict[str, Any]:
+def explain(cache: ResponseCache, scope: Scope) -> tuple[dict[str, Any], CacheRequest]:
     """What is stored of the scope's URL, and what this request would get; JSON-able."""
     for root in cache.roots:
         if scope["path"].encode(*TEXT).startswith(root + b"/"):
@@ -99,11 +99,12 @@ def explain(cache: ResponseCache, scope: Scope) -> dict[str, Any]:
         "last_refusal": cache.unstorable.get(hash(request.primary)),
     }
     if scope["method"] not in {"GET", "HEAD"}:
-        return told | {"verdict": f"{scope['method']} is never answered from the store"}
+        return told | {"verdict": f"{scope['method']} is never answered from the store"}, request
     if sum(name == b"host" for name, _ in scope["headers"]) > 1:
-        return told | {"verdict": "bypass: host"}  # and nothing else that it says is looked at
+        # And nothing else that it says is looked at.
+        return told | {"verdict": "bypass: host"}, request
     found = _found(cache, request, special, personal(scope), entries, any_host=host is None)
-    return told | {"verdict": verdict_on(found, request.directives, now_us=now_us)}
+    return told | {"verdict": verdict_on(found, request.directives, now_us=now_us)}, request
 
 
 def stored_of(cache: ResponseCache, target: bytes, *, any_host: bool) -> list[StoredResponse]:

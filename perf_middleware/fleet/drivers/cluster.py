@@ -10,6 +10,7 @@ import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -182,9 +183,11 @@ class ClusterLink:
             changed(False, self.why_down)
         finally:
             self._cluster = None
-            with suppress(Exception):  # it is gone either way
-                async with asyncio.timeout(self._connect_timeout_s):
-                    await cluster.aclose()
+            with (
+                anyio.move_on_after(self._connect_timeout_s, shield=True),
+                suppress(Exception),  # it is gone either way
+            ):
+                await cluster.aclose()
 
 
 class _NotKnownError(Exception):

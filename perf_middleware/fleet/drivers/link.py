@@ -22,6 +22,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import anyio
 from redis.asyncio.connection import Connection, parse_url
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
@@ -310,10 +311,12 @@ class RedisLink:
             self.give_up(told(error))
         finally:
             self.give_up("closed")
-            if reading is not None:
-                reading.cancel()
-                await asyncio.wait([reading])
-            await _closed(connection)
+            # A task group that ends cancels again whatever waits, also for its own end.
+            with anyio.move_on_after(self._connect_timeout_s, shield=True):
+                if reading is not None:
+                    reading.cancel()
+                    await asyncio.wait([reading])
+                await _closed(connection)
         changed(False, self.why_down)
 
     async def _look_at_its_clock(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,7 +30,7 @@ from perf_middleware.caching.places import (
 from perf_middleware.caching.stored import US_PER_S
 from perf_middleware.caching.stores.shared.leases import LEASE_MS, SLACK_S, Leases
 from perf_middleware.caching.stores.shared.outbox import Outbox
-from perf_middleware.caching.stores.shared.purges import SharedPurges, message
+from perf_middleware.caching.stores.shared.purges import Purge, SharedPurges, message
 from perf_middleware.caching.variants import names_in, united
 from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
 from perf_middleware.families import NO_LABELS, LabelSet, Value, counter, gauge
@@ -148,6 +149,18 @@ class SharedStore:
         cache.take_in(stored)
         return stored
 
+    async def explain(self, request: CacheRequest) -> dict[str, Any]:
+        """Whether it is used, and has a response for `request` (None: it gives no answer)."""
+        has_it: bool | None = None
+        if self.is_up:
+            with suppress(StoreUnavailableError, StoreRefusedError):
+                found = await self._records.find(
+                    place_of(request.target), record_key(request.primary),
+                    parts_of=lambda names: parts_of(names, request.lines),
+                )  # fmt: skip
+                has_it = isinstance(found, Found)
+        return {"up": self.is_up, "stored": has_it}
+
     # --- storing --------------------------------------------------------------------------------
 
     def share(self, stored: StoredResponse, lines: Lines, *, purges_seen: int) -> None:
@@ -229,18 +242,23 @@ class SharedStore:
 
     async def purge_targets(self, wanted: Iterable[tuple[bytes, bool]], *, soft: bool) -> int:
         """Targets, and whether of any host; how many there were."""
-        return await self.purges.purge(("targets", frozenset(wanted), soft))
+        return await self._purge(("targets", frozenset(wanted), soft))
 
     async def purge_tags(self, tags: Iterable[str], *, soft: bool, origin: bytes = b"") -> int:
         """The same by tag, of one origin where it is given."""
-        return await self.purges.purge(("tags", (tuple(tags), origin), soft))
+        return await self._purge(("tags", (tuple(tags), origin), soft))
 
     async def purge_pattern(self, pattern: PathPattern, *, soft: bool) -> int:
-        return await self.purges.purge(("pattern", pattern, soft))
+        return await self._purge(("pattern", pattern, soft))
 
     async def purge_everything(self, *, soft: bool) -> int:
         """Not counted where it is not soft: they are freed later."""
-        return await self.purges.purge(("everything", None, soft))
+        return await self._purge(("everything", None, soft))
+
+    async def _purge(self, purge: Purge) -> int:
+        if not self.is_up:
+            self._fleet.ensure_kept()  # it is made up for when there is a connection
+        return await self.purges.purge(purge)
 
     # --- what operators see ---------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from perf_middleware.caching.places import (
     place_of,
     record_key,
 )
-from perf_middleware.caching.stored import US_PER_S
+from perf_middleware.caching.stored import US_PER_S, StoredResponse
 from perf_middleware.caching.stores.shared.leases import LEASE_MS, SLACK_S, Leases
 from perf_middleware.caching.stores.shared.outbox import Outbox
 from perf_middleware.caching.stores.shared.purges import Purge, SharedPurges, message
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.flights import Flight
     from perf_middleware.caching.runtime.request import CacheRequest
-    from perf_middleware.caching.stored import StoredResponse
     from perf_middleware.families import Family
     from perf_middleware.fleet.layout import Seen
     from perf_middleware.fleet.runtime import Fleet
@@ -143,9 +142,13 @@ class SharedStore:
         if cache.purges.since(purges_seen, stored.target, stored.tags):
             self.missing += 1
             return None
-        self.found += 1
         if found.is_soft:
             stored.make_stale(now_us)
+        known = cache.store.peek(stored.key)
+        if isinstance(known, StoredResponse) and not _is_newer(stored, known):
+            self.missing += 1
+            return None  # what is to be renewed in memory stays the one that is asked about
+        self.found += 1
         cache.take_in(stored)
         return stored
 
@@ -311,6 +314,10 @@ class SharedStore:
         self.found = self.missing = self.unreadable = 0
         self.stored = self.stored_bytes = self.outdated = 0
         self.outbox.refused = self.outbox.dropped = self.leases.waited = 0
+
+
+def _is_newer(stored: StoredResponse, known: StoredResponse) -> bool:
+    return stored.identity != known.identity and stored.fresh_until_us > known.fresh_until_us
 
 
 def _indexes_of(stored: StoredResponse) -> list[bytes]:

@@ -24,9 +24,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
 from redis.asyncio.connection import Connection, parse_url
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
+from perf_middleware.fleet.answers import AnswerReader, GarbageError, Pushed
 from perf_middleware.fleet.url import shown
 
 if TYPE_CHECKING:
@@ -78,17 +80,25 @@ class Link(Protocol):
         """All keys that begin so, in slices; one may come twice."""
 
 
-class _Pushed:
-    """A message of a channel, among the answers."""
+class _Talk(asyncio.Protocol):
+    """What the socket brings, from the moment on that redis-py has connected and signed in."""
 
-    __slots__ = ("parts",)
+    def __init__(self, link: RedisLink, reader: AnswerReader, before: Any) -> None:
+        self._link = link
+        self._feed = reader.feed
+        self._before = before
 
-    def __init__(self, parts: list[Any]) -> None:
-        self.parts = parts
+    def data_received(self, data: bytes) -> None:
+        try:
+            answers = self._feed(data)
+        except GarbageError as error:
+            self._link.give_up(told(error))
+            return
+        self._link.hear(answers)
 
-
-async def _pushed(parts: list[Any]) -> _Pushed:
-    return _Pushed(parts)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._link.give_up("the connection was lost" if exc is None else told(exc))
+        self._before.connection_lost(exc)  # redis-py's own waits to hear it
 
 
 class RedisLink:
@@ -118,6 +128,7 @@ class RedisLink:
         self._heartbeat_s = heartbeat_s
         self._waiting_max = waiting_max
         self._connection: Any = None
+        self._transport: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._late_check: asyncio.TimerHandle | None = None
@@ -205,34 +216,22 @@ class RedisLink:
             return StoreUnavailableError(STORE, str(error))
         return StoreRefusedError(STORE, str(error))
 
-    def _ask(self, words: Sequence[bytes | str | int] | bytes) -> Awaitable[Any]:
-        connection, loop = self._connection, self._loop
-        if connection is None or loop is None:
+    def _ask(self, words: Sequence[bytes | str | int] | bytes) -> asyncio.Future[Any]:
+        transport, loop = self._transport, self._loop
+        if transport is None or loop is None:
             raise StoreUnavailableError(STORE, self.why_down)
         if len(self._waiting) >= self._waiting_max:
             raise StoreUnavailableError(STORE, f"{self._waiting_max} answers are awaited already")
+        packed = words if type(words) is bytes else b"".join(self._connection.pack_command(*words))
         self.commands += 1
         answer: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((answer, loop.time()))
         if self._late_check is None:
             self._late_check = loop.call_later(self._timeout_s, self._check_late)
-        packed = words if type(words) is bytes else connection.pack_command(*words)
-        return self._sent(connection, packed, answer)
-
-    async def _sent(
-        self, connection: Any, packed: bytes | list[bytes], answer: asyncio.Future[Any]
-    ) -> Any:
-        try:
-            # Written before this waits for anything: answers come in the order of `_waiting`.
-            await connection.send_packed_command(packed, check_health=False)
-        except (RedisError, OSError) as error:
-            self.give_up(told(error))
-            raise StoreUnavailableError(STORE, self.why_down) from error
-        except asyncio.CancelledError:
-            # Cut off in the middle of a command, for only a full socket makes it wait.
-            self.give_up("it takes no more")
-            raise
-        return await answer
+        # What the socket does not take at once the transport keeps: as much as may wait, and no
+        # longer than the timeout.
+        transport.write(packed)
+        return answer
 
     # --- late answers ---------------------------------------------------------------------------
 
@@ -256,9 +255,10 @@ class RedisLink:
 
     def give_up(self, why: str) -> None:
         """The connection is lost: everybody who waits is released now."""
-        if self._connection is None:
+        transport, self._transport = self._transport, None
+        if transport is None:
             return
-        self._connection = None
+        transport.abort()
         self.is_up = False
         self.why_down = why
         if self._late_check is not None:
@@ -286,17 +286,14 @@ class RedisLink:
             **self._options | node, protocol=3, socket_timeout=None,
             socket_connect_timeout=self._connect_timeout_s, decode_responses=False,
         )  # fmt: skip
-        reading: asyncio.Task[None] | None = None
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 await connection.connect()
-            connection._parser.set_pubsub_push_handler(_pushed)  # noqa: SLF001 - redis-py's pub/sub does so too
-            self._connection = connection
-            reading = asyncio.create_task(self._read(connection))
+            self._take_over(connection)
             for _ in range(PROBES):
                 await self._look_at_its_clock()
             if self.channels:
-                await connection.send_command("SUBSCRIBE", *self.channels, check_health=False)
+                self._say("SUBSCRIBE", *self.channels)  # answered by messages
                 await self.ask("PING")  # answered after it has begun to listen
             await self.connected()
             self.is_up = True
@@ -306,18 +303,27 @@ class RedisLink:
                 if not self._lost.done():
                     await self._look_at_its_clock()
         except Exception as error:  # noqa: BLE001 - garbage makes a client library raise anything
-            if self._connection is None and not self._lost.done():
+            if self._transport is None and not self._lost.done():
                 self.why_down = told(error)
             self.give_up(told(error))
         finally:
             self.give_up("closed")
             # A task group that ends cancels again whatever waits, also for its own end.
             with anyio.move_on_after(self._connect_timeout_s, shield=True):
-                if reading is not None:
-                    reading.cancel()
-                    await asyncio.wait([reading])
                 await _closed(connection)
         changed(False, self.why_down)
+
+    def _take_over(self, connection: Any) -> None:
+        """From here on the bytes come to us: redis-py has resolved, connected and signed in."""
+        transport = connection._writer.transport  # noqa: SLF001
+        parser = connection._parser  # noqa: SLF001
+        reader = AnswerReader(parser.parse_error)
+        transport.set_protocol(_Talk(self, reader, transport.get_protocol()))
+        self._connection, self._transport = connection, transport
+
+    def _say(self, *words: bytes | str) -> None:
+        if self._transport is not None:
+            self._transport.write(b"".join(self._connection.pack_command(*words)))
 
     async def _look_at_its_clock(self) -> None:
         """Also shows that it answers; right to half of the round trip (Cristian, 1989)."""
@@ -326,32 +332,27 @@ class RedisLink:
         midway_ns = (asked_ns + time.perf_counter_ns()) // 2
         self._ahead_ns = int(seconds) * 1_000_000_000 + int(micros) * 1_000 - midway_ns
 
-    async def _read(self, connection: Any) -> None:
-        # Of the parser, as redis-py's own pipelines do not: around it the connection sets a timer
-        # and formats the text of an error for each answer.
-        read_response = connection._parser.read_response  # noqa: SLF001
-        waiting = self._waiting
-        try:
-            while True:
-                answer = await read_response(push_request=True)
-                if type(answer) is _Pushed:
-                    self._hear(answer.parts)
-                    continue
-                asked, _ = waiting.popleft()
+    def hear(self, answers: list[Any]) -> None:
+        """Give each answer to who waits for it: they come in the order of the questions."""
+        for answer in answers:
+            if type(answer) is Pushed:
+                self._hear_message(answer.parts)
+            elif isinstance(answer, RedisConnectionError):
+                self.give_up(told(answer))  # it is loading, or wants another password by now
+                return
+            elif not self._waiting:
+                self.give_up("it answers what nobody has asked")
+                return
+            else:
+                asked, _ = self._waiting.popleft()
                 if asked.done():
                     continue  # nobody waits for it any more
-                if isinstance(answer, ResponseError):
+                if isinstance(answer, Exception):
                     asked.set_exception(answer)
                 else:
                     asked.set_result(answer)
-        except asyncio.CancelledError:
-            raise
-        except IndexError:
-            self.give_up("it answers what nobody has asked")
-        except Exception as error:  # noqa: BLE001 - garbage makes a client library raise anything
-            self.give_up(told(error))
 
-    def _hear(self, parts: list[Any]) -> None:
+    def _hear_message(self, parts: list[Any]) -> None:
         if len(parts) == 3 and parts[0] == b"message":
             self.on_message(parts[1], parts[2])
 

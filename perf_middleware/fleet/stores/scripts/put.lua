@@ -1,9 +1,11 @@
 -- Store one record with its places in the indexes, unless it was purged since it was begun.
 --
 -- KEYS  the record (of all variants); the counter; the log of purges; then each index
--- ARGV  the counter as it was known when the answer was begun; ms to live; the record; the names of
+-- ARGV  the counter as it was known when the answer was begun; ms to live (0: until it is purged);
+--       the record; the names of
 --       the fields that tell its variants apart and its secondary key (both empty: it has none);
---       the channel; the message for an overwrite; the origin; then the name of each index
+--       the channel; the message for an overwrite; the origin; then the name of each index, and
+--       further names by which it may have been purged
 -- gives {1}         it is there
 --       {0}         a purge concerns it
 --       {2, names}  its variants are told apart by more fields than it names
@@ -49,8 +51,12 @@ if replaced then
   count = redis.call('INCR', KEYS[2])
   redis.call('PUBLISH', ARGV[6], struct.pack('>I8', count) .. ARGV[7])
 end
-redis.call('SET', key, string.sub(ARGV[3], 1, 2) .. struct.pack('>I8', count)
-  .. string.sub(ARGV[3], 11), 'PX', ttl)
+local record = string.sub(ARGV[3], 1, 2) .. struct.pack('>I8', count) .. string.sub(ARGV[3], 11)
+if ttl > 0 then
+  redis.call('SET', key, record, 'PX', ttl)
+else
+  redis.call('SET', key, record)
+end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -59,8 +65,13 @@ for i = 4, #KEYS do
   -- What has expired leaves as new ones come: an index never outgrows what it points to for long.
   local gone = redis.call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', 0, 32)
   if #gone > 0 then redis.call('ZREM', index, unpack(gone)) end
-  redis.call('ZADD', index, now + ttl, ARGV[8] .. '\n' .. key)
-  if redis.call('PTTL', index) < ttl then redis.call('PEXPIRE', index, ttl) end
+  local left = redis.call('PTTL', index) -- -1: it stays, -2: there is none
+  redis.call('ZADD', index, ttl > 0 and now + ttl or '+inf', ARGV[8] .. '\n' .. key)
+  if ttl == 0 then
+    redis.call('PERSIST', index)
+  elseif left ~= -1 and left < ttl then
+    redis.call('PEXPIRE', index, ttl)
+  end
 end
 
 return {1}

@@ -118,3 +118,34 @@ class ResourceStartError(PerfMiddlewareError):
 
     def __str__(self) -> str:
         return f"{self.resource} could not start: {self.reason}"
+
+
+class StoreUnavailableError(PerfMiddlewareError):
+    """A shared store (Redis) gave no answer in time, or is known to be away.
+
+    No client sees it: the response cache goes on with what is in memory, and asks the app for the
+    rest.  Raised by what the app's code calls itself where only the shared store could answer.
+    """
+
+    def __init__(self, store: str, reason: str) -> None:
+        super().__init__(store, reason)
+        self.store = store
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.store} is not available: {self.reason}"
+
+
+class StoreRefusedError(PerfMiddlewareError):
+    """A shared store answered with an error: it has no room left, or takes no writes.
+
+    No client sees it: what was to be stored there is not.
+    """
+
+    def __init__(self, store: str, reason: str) -> None:
+        super().__init__(store, reason)
+        self.store = store
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.store} refused: {self.reason}"

@@ -18,6 +18,7 @@ from perf_middleware.caching.values.keys import name_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+TRIES_MAX: Final = 100  # of an annotation that cannot be read
 NESTED_MAX: Final = 1_000  # classes that one annotation may lead to
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 _MODEL_STATE: Final = (
@@ -42,8 +43,9 @@ class Classes:
     """Which classes may come back; each under one name."""
 
     def __init__(self) -> None:
-        self.by_name: dict[str, Allowed] = {}
-        self.by_class: dict[type, Allowed] = {}
+        self._by_name: dict[str, Allowed] = {}
+        self._by_class: dict[type, Allowed] = {}
+        self._to_learn: dict[Callable[..., Any], int] = {}  # and how often it was tried
 
     def register(self, cls: type, *, name: str | None = None) -> None:
         """Allow `cls` and the classes that its fields are annotated with.
@@ -56,23 +58,42 @@ class Classes:
         if name is None:
             self._allow_all([cls])
             return
-        taken = self.by_name.get(name)
+        taken = self._by_name.get(name)
         if taken is not None and taken.cls is not cls:
             raise ValueError(f"{name!r} is the name of {taken.cls!r}")
         self._allow_all(list(_hints(cls)))
         self._allow(cls, name)
 
-    def learn(self, function: Callable[..., Any]) -> bool:
+    def learn(self, function: Callable[..., Any]) -> None:
         """Allow the classes of what `function` is annotated to return.
 
-        False where the annotation cannot be read (yet): it names what is not defined.
+        An annotation that names what is not defined yet is read again when a class is looked for.
         """
         try:
             returned = get_type_hints(function).get("return")
         except Exception:  # noqa: BLE001 - annotations are any code
-            return False
+            tries = self._to_learn[function] = self._to_learn.get(function, 0) + 1
+            if tries > TRIES_MAX:
+                del self._to_learn[function]
+            return
+        self._to_learn.pop(function, None)
         self._allow_all([returned])
-        return True
+
+    def of(self, cls: type) -> Allowed | None:
+        """What is known of a class."""
+        if cls not in self._by_class:
+            self._learn_later()
+        return self._by_class.get(cls)
+
+    def named(self, name: object) -> Allowed:
+        """The class of this name.  Raises KeyError."""
+        if name not in self._by_name:
+            self._learn_later()
+        return self._by_name[name]  # type: ignore[index]
+
+    def _learn_later(self) -> None:
+        for function in list(self._to_learn):
+            self.learn(function)
 
     def _allow_all(self, annotations: list[Any]) -> None:
         left = annotations
@@ -84,17 +105,17 @@ class Classes:
             cls = get_origin(annotation) or annotation
             if not isinstance(cls, type):
                 left += [cls.__value__] if hasattr(cls, "__value__") else []  # type X = ...
-            elif cls not in self.by_class and self._allow(cls, name_of(cls)):
+            elif cls not in self._by_class and self._allow(cls, name_of(cls)):
                 left += _hints(cls)
 
     def _allow(self, cls: type, name: str) -> bool:
         allowed = _allowed(cls, name)
         if allowed is None:
             return False
-        before = self.by_name.get(name)
+        before = self._by_name.get(name)
         if before is not None and before.cls is not cls:
-            self.by_class.pop(before.cls, None)  # a module that was loaded again
-        self.by_name[name] = self.by_class[cls] = allowed
+            self._by_class.pop(before.cls, None)  # a module that was loaded again
+        self._by_name[name] = self._by_class[cls] = allowed
         return True
 
 

@@ -189,7 +189,7 @@ class _Writing:
         write = _WRITERS.get(kind)
         if write is not None:
             number, state = write(value)
-        elif (allowed := self._classes.by_class.get(kind)) is not None:
+        elif (allowed := self._classes.of(kind)) is not None:
             number = _OBJECT
             try:
                 state = [allowed.name, allowed.take(value)]
@@ -313,7 +313,7 @@ class _Reading:
                 raise TypeError("no state")
             if value.number == _OBJECT:
                 name, taken = state
-                return self._classes.by_name[name].make(taken)
+                return self._classes.named(name).make(taken)
             return _HOLDERS[value.number](state)
         if kind is list:
             for at, inner in enumerate(value):

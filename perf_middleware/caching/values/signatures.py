@@ -52,13 +52,17 @@ class _Part:
 class Arguments:
     """The parameters of one function, and what is made of them.
 
-    Raises ValueError for a template or an exclusion that names no parameter.
+    Raises TypeError for a function without signature, ValueError for a template or an exclusion
+    that names no parameter.
     """
 
     def __init__(self, function: Callable[..., Any], *, name: str, texts: Texts) -> None:
         self.name = name
         self._texts = texts
-        parameters = inspect.signature(function).parameters.values()
+        try:
+            parameters = inspect.signature(function).parameters.values()
+        except ValueError:  # some functions written in C
+            raise TypeError(f"{name} tells no signature: wrap it in a function of yours") from None
         if len(parameters) > PARAMETERS_MAX:
             raise ValueError(f"{name} has more than {PARAMETERS_MAX} parameters")
         self._parameters = list(parameters)

@@ -1,7 +1,7 @@
 """What a value takes in memory, bytes: exact where it is small, an estimate where it is large.
 
-Of a long container SAMPLE_MAX of its values, evenly spaced, stand for the others.  An object that is
-shared inside one value counts once, a text or a number each time: rather too much than too little.
+Of a long container SAMPLE_MAX of its values, evenly spaced, stand for the others.  An object that
+is shared inside one value counts once, a text or a number each time: rather too much than too few.
 At most NODES_MAX objects are looked at: under 1 ms.
 """
 

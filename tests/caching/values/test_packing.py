@@ -2,7 +2,7 @@
 
 import zlib
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum
@@ -92,8 +92,8 @@ def page() -> Page[User] | RootModel[list[int]]: ...
 
 def packer(**options):
     classes = Classes()
-    assert classes.learn(returned)
-    assert classes.learn(page)
+    classes.learn(returned)
+    classes.learn(page)
     return Packer(classes, **options)
 
 
@@ -384,14 +384,31 @@ def test_a_short_secret_is_refused():
 
 def test_an_annotation_leads_to_every_class_below_it():
     assert {"Color", "Leaf", "Branch", "User", "Address", "Point", "Permission", "Level"} <= {
-        name.rpartition(".")[2] for name in PACKER._classes.by_name
+        name.rpartition(".")[2] for name in PACKER._classes._by_name
     }
 
 
-def test_an_annotation_that_names_nothing_is_told():
+def test_an_annotation_may_name_what_is_defined_later(monkeypatch):
+    def early() -> "list[Later]": ...  # noqa: F821
+
+    classes = Classes()
+    classes.learn(early)
+    later = make_dataclass("Later", ["a"])
+    with pytest.raises(UnpackableValueError):
+        Packer(classes).pack([later(1)], key="k")
+    monkeypatch.setitem(globals(), "Later", later)
+    assert back([later(1)], Packer(classes)) == [later(1)]
+
+
+def test_an_annotation_that_names_nothing_is_not_read_for_ever():
     def broken() -> "Nowhere": ...  # noqa: F821
 
-    assert not Classes().learn(broken)
+    classes = Classes()
+    classes.learn(broken)
+    for _ in range(200):
+        with pytest.raises(UnpackableValueError):
+            Packer(classes).pack(Unknown(), key="k")
+    assert classes._to_learn == {}
 
 
 def test_classes_are_registered_by_hand_once_for_each_name():

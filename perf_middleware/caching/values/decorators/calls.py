@@ -154,16 +154,17 @@ class AsyncCalls(Calls):
             flight, leads = cache.flights.lead(key, tags, threaded=False)
             if leads:
                 return await self._lead(flight, self.stand_in(kept), args, kwargs)
+            follows = cache.flights.is_to_follow(flight, threaded=False)
             try:
-                if not cache.flights.is_to_follow(flight, threaded=False):
-                    self.counts.misses += 1
-                    return await self.function(*args, **kwargs)
-                if not await flight.landed(cache.collapse_wait_s):
+                if follows and not await flight.landed(cache.collapse_wait_s):
                     cache.flights.give_up(flight)
-                if flight.has_answer:
-                    return self.followed(flight)
             finally:
                 cache.flights.release(flight)
+            if not follows:
+                self.counts.misses += 1
+                return await self.function(*args, **kwargs)
+            if flight.has_answer:
+                return self.followed(flight)
             kept = cache.look(key)
         assert kept is not None  # noqa: S101 - it is served
         return self.hit(key, kept)
@@ -292,16 +293,17 @@ class SyncCalls(Calls):
                     kept = newer
                     continue
                 return self._lead(flight, self.stand_in(kept), args, kwargs)
+            follows = cache.flights.is_to_follow(flight, threaded=True) and not is_on_event_loop()
             try:
-                if not cache.flights.is_to_follow(flight, threaded=True) or is_on_event_loop():
-                    self.counts.misses += 1
-                    return self.function(*args, **kwargs)
-                if not flight.landed_in_thread(cache.collapse_wait_s):
+                if follows and not flight.landed_in_thread(cache.collapse_wait_s):
                     cache.flights.give_up(flight)
-                if flight.has_answer:
-                    return self.followed(flight)
             finally:
                 cache.flights.release(flight)
+            if not follows:
+                self.counts.misses += 1
+                return self.function(*args, **kwargs)
+            if flight.has_answer:
+                return self.followed(flight)
             kept = cache.look(key)
         assert kept is not None  # noqa: S101 - it is served
         return self.hit(key, kept)

@@ -36,8 +36,8 @@ class Flight:
     """One run; `state` is `gone` where it ended without a value or an error of the function."""
 
     __slots__ = (
-        "_error", "_event", "_held", "_thaw", "_traceback", "is_spoiled", "is_threaded", "key",
-        "state", "tags", "thread", "took_us", "waiting",
+        "_error", "_event", "_held", "_thaw", "_traceback", "is_closed", "is_spoiled",
+        "is_threaded", "key", "state", "tags", "thread", "took_us", "waiting",
     )  # fmt: skip
 
     def __init__(self, key: str, tags: tuple[str, ...], *, threaded: bool) -> None:
@@ -45,6 +45,7 @@ class Flight:
         self.tags = tags
         self.thread = get_ident()
         self.is_threaded = threaded
+        self.is_closed = False
         self.is_spoiled = False
         self.state: State = "open"
         self.waiting = 0
@@ -174,7 +175,10 @@ class Flights:
             return self._begin(key, tags, threaded)
 
     def close(self, flight: Flight) -> None:
-        """Forget a run that has ended."""
+        """Forget a run that has ended; twice does nothing."""
+        if flight.is_closed:
+            return
+        flight.is_closed = True
         with self._lock:
             self._give_up(flight)
             for index, names in ((self._by_key, (flight.key,)), (self._by_tag, flight.tags)):

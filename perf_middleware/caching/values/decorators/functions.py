@@ -107,7 +107,7 @@ def _made(
         options=options,
         counts=cache.figures.of(name),
     )
-    cache.learn(function)
+    cache.classes.learn(function)
     made = _async_form(calls) if isinstance(calls, AsyncCalls) else _sync_form(calls)
     functools.update_wrapper(made, function)
     made.invalidate = calls.invalidate  # type: ignore[attr-defined]

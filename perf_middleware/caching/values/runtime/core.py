@@ -47,7 +47,6 @@ class Core:
         self.flights = Flights(waiting_max=waiting_max)
         self.figures = ValueFigures()
         self._names: dict[str, int] = {}  # how many functions go by each name
-        self._to_learn: list[Callable[..., Any]] = []
         self._evictions_before = 0  # the last reset of the counts
 
     def look(self, key: str) -> Kept | None:
@@ -78,11 +77,6 @@ class Core:
         if name is not None:
             raise ValueError(f"another function is cached as {full!r}: give this one its own name")
         return f"{full}#{count}"
-
-    def learn(self, function: Callable[..., Any]) -> None:
-        """Register what `function` is annotated to return; later, where that is not defined yet."""
-        self._to_learn.append(function)
-        self._to_learn = [each for each in self._to_learn if not self.classes.learn(each)]
 
     # --- to forget --------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.settings import CacheRule, CacheSettings
     from perf_middleware.caching.values.runtime import ValueCache
+    from perf_middleware.caching.values.settings import MemoSettings
     from perf_middleware.dashboard.settings import DashboardSettings
     from perf_middleware.errors import (
         ConfigurationError,
@@ -45,6 +46,7 @@ __all__ = [
     "DashboardSettings",
     "LifespanSettings",
     "LoopBlock",
+    "MemoSettings",
     "MetricUseError",
     "MetricsMiddleware",
     "MetricsSettings",
@@ -74,6 +76,7 @@ _HOME_OF = {
     "DashboardSettings": "perf_middleware.dashboard.settings",
     "LifespanSettings": "perf_middleware.settings",
     "LoopBlock": "perf_middleware.metrics.watching.blocks",
+    "MemoSettings": "perf_middleware.caching.values.settings",
     "MetricUseError": "perf_middleware.errors",
     "MetricsMiddleware": "perf_middleware.metrics.middleware",
     "MetricsSettings": "perf_middleware.metrics.settings",

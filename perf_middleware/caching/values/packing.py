@@ -76,8 +76,8 @@ class Packer:
         if pickle_key is not None and len(pickle_key) < 16:
             raise ValueError("pickle_key must have at least 16 bytes")
         self._classes = classes
-        self._compress_bytes_min = compress_bytes_min
-        self._pickle_key = pickle_key
+        self.compress_bytes_min = compress_bytes_min
+        self.pickle_key = pickle_key
 
     def pack(self, value: object, *, key: str) -> bytes:
         """`value` as bytes that are to be stored under `key`.
@@ -88,10 +88,10 @@ class Packer:
         try:
             body = self._packed(value)
         except UnpackableValueError:
-            if self._pickle_key is None:
+            if self.pickle_key is None:
                 raise
             flags, body = _PICKLE, _pickled(value)
-        if self._compress_bytes_min is not None and len(body) >= self._compress_bytes_min:
+        if self.compress_bytes_min is not None and len(body) >= self.compress_bytes_min:
             smaller = zlib.compress(body, _ZLIB_LEVEL)
             if len(smaller) < len(body):
                 flags, body = flags | _ZLIB, smaller
@@ -115,7 +115,7 @@ class Packer:
             return MISS
         if flags & _PICKLE:
             signature, body = body[:_SIGNATURE_BYTES], body[_SIGNATURE_BYTES:]
-            if self._pickle_key is None or not hmac.compare_digest(
+            if self.pickle_key is None or not hmac.compare_digest(
                 signature, self._signature(bytes(stored[:2]) + body, key)
             ):
                 return MISS
@@ -144,9 +144,9 @@ class Packer:
 
     def _signature(self, signed: bytes, key: str) -> bytes:
         # The key is signed too: what is another entry's value must not be read as this one's.
-        assert self._pickle_key is not None  # noqa: S101
+        assert self.pickle_key is not None  # noqa: S101
         about = key.encode("utf-8", "surrogatepass")
-        return hmac.digest(self._pickle_key, len(about).to_bytes(8) + about + signed, sha256)
+        return hmac.digest(self.pickle_key, len(about).to_bytes(8) + about + signed, sha256)
 
 
 def _pickled(value: object) -> bytes:

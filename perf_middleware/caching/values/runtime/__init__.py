@@ -14,7 +14,7 @@ Two of them share nothing.  Made without a store it keeps its values in this pro
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from perf_middleware.caching.values.decorators.functions import cached_form
 from perf_middleware.caching.values.decorators.properties import CachedProperty
@@ -38,10 +38,14 @@ from perf_middleware.clock import monotonic_us
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from perf_middleware.caching.values.handles import CachedDecorator, CachedValue
     from perf_middleware.caching.values.keys import Rule
     from perf_middleware.caching.values.stores import ValueStore
     from perf_middleware.clock import Clock
     from perf_middleware.families import Family
+
+F = TypeVar("F", bound="Callable[..., Any]")
+R = TypeVar("R")
 
 BYTES_MAX: Final = 32 << 20
 ENTRIES_MAX: Final = 50_000
@@ -101,7 +105,7 @@ class ValueCache:
         early: float | None = None,
         stale_if_error: Seconds | None = None,
         copy: bool = True,
-    ) -> Callable[[Any], Any]:
+    ) -> CachedDecorator:
         """Keep what the function returns, for the arguments that it was called with.
 
         - `ttl`: seconds or a timedelta; None: until it is invalidated or has to make room.
@@ -138,7 +142,7 @@ class ValueCache:
 
     def cached_property(
         self, getter: None = None, /, *, ttl: Seconds | None
-    ) -> Callable[[Callable[[Any], Any]], Any]:
+    ) -> Callable[[Callable[[Any], R]], CachedValue[R]]:
         """Keep what the getter works out in the object itself; awaitable where it is async.
 
         `ttl` as in `cached`; `del user.profile` forgets it.  Raises TypeError for what is no
@@ -148,7 +152,7 @@ class ValueCache:
             raise TypeError("@cached_property needs its brackets: @memo.cached_property(ttl=60)")
         lifetime_us = ttl_us(ttl)
 
-        def decorate(getter: Callable[[Any], Any]) -> Any:
+        def decorate(getter: Callable[[Any], R]) -> Any:
             name = self._core.claim_name(getter, namespace=None, name=None)
             return CachedProperty(getter, self._core, name=name, ttl_us=lifetime_us)
 
@@ -162,7 +166,7 @@ class ValueCache:
         tags: Iterable[str] | str = (),
         pattern: Iterable[str] | str = (),
         function: Any = (),
-    ) -> Callable[[Any], Any]:
+    ) -> Callable[[F], F]:
         """Forget, once the decorated function has succeeded, what it has changed.
 
         By `tags` and by `pattern` over keys, in which `{user_id}` is replaced by the argument, and
@@ -179,10 +183,11 @@ class ValueCache:
         if not (tag_names or patterns or names):
             raise ValueError("@invalidates needs tags, a pattern or a function")
 
-        def decorate(written: Any) -> Any:
-            return invalidating_form(
+        def decorate(written: F) -> F:
+            formed: F = invalidating_form(
                 written, self._core, tags=tag_names, patterns=patterns, functions=names
             )
+            return formed
 
         return decorate
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from perf_middleware.caching.middleware import ResponseCacheMiddleware
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.settings import CacheRule, CacheSettings
+    from perf_middleware.caching.values.runtime import ValueCache
+    from perf_middleware.caching.values.settings import MemoSettings
     from perf_middleware.dashboard.settings import DashboardSettings
     from perf_middleware.errors import (
         ConfigurationError,
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
         PerfMiddlewareError,
         ResourceStartError,
         SettingsError,
+        UnkeyableArgumentError,
+        UnpackableValueError,
     )
     from perf_middleware.events import ResourceChanged
     from perf_middleware.metrics.middleware import MetricsMiddleware
@@ -42,6 +46,7 @@ __all__ = [
     "DashboardSettings",
     "LifespanSettings",
     "LoopBlock",
+    "MemoSettings",
     "MetricUseError",
     "MetricsMiddleware",
     "MetricsSettings",
@@ -55,6 +60,9 @@ __all__ = [
     "RuntimeSettings",
     "Settings",
     "SettingsError",
+    "UnkeyableArgumentError",
+    "UnpackableValueError",
+    "ValueCache",
     "__version__",
     "cache_response",
     "install",
@@ -68,6 +76,7 @@ _HOME_OF = {
     "DashboardSettings": "perf_middleware.dashboard.settings",
     "LifespanSettings": "perf_middleware.settings",
     "LoopBlock": "perf_middleware.metrics.watching.blocks",
+    "MemoSettings": "perf_middleware.caching.values.settings",
     "MetricUseError": "perf_middleware.errors",
     "MetricsMiddleware": "perf_middleware.metrics.middleware",
     "MetricsSettings": "perf_middleware.metrics.settings",
@@ -81,6 +90,9 @@ _HOME_OF = {
     "RuntimeSettings": "perf_middleware.metrics.settings",
     "Settings": "perf_middleware.settings",
     "SettingsError": "perf_middleware.errors",
+    "UnkeyableArgumentError": "perf_middleware.errors",
+    "UnpackableValueError": "perf_middleware.errors",
+    "ValueCache": "perf_middleware.caching.values.runtime",
     "cache_response": "perf_middleware.caching.decorators",
 }
 

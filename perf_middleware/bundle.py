@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from perf_middleware.asgi import ASGIApp
     from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.values.runtime import ValueCache
     from perf_middleware.fleet.runtime import Fleet
     from perf_middleware.metrics.settings import RuntimeSettings
     from perf_middleware.settings import Settings
@@ -63,7 +64,7 @@ _NAMED: WeakValueDictionary[str, Bundle] = WeakValueDictionary()
 class Bundle:
     """The parts of one app, on their way to becoming a Perf."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, memo: ValueCache | None = None) -> None:
         self.settings = settings
         self.events = Events()
         self.resources = Resources(
@@ -93,6 +94,11 @@ class Bundle:
             self.metrics.add_collector(
                 "response cache", self.cache.families, reset=self.cache.reset_counts
             )
+        self.memo = settings.memo.make_cache() if memo is None else settings.memo.adopt(memo)
+        if settings.memo.enabled:
+            self.metrics.add_collector(
+                "value cache", self.memo.families, reset=self.memo.reset_counts
+            )
         self.loop: LoopProbe | None = None
         if settings.runtime.enabled:
             self._watch_process(settings.runtime)
@@ -108,6 +114,7 @@ class Bundle:
             settings=self.settings,
             metrics=self.metrics,
             cache=self.cache,
+            memo=self.memo,
             events=self.events,
             resources=self.resources,
             overhead=self.overhead,

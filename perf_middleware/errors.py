@@ -45,6 +45,45 @@ class MetricUseError(PerfMiddlewareError, TypeError, ValueError):
         return f"{self.metric}: {self.problem}"
 
 
+class UnkeyableArgumentError(PerfMiddlewareError, TypeError):
+    """An argument of a cached function cannot be told apart by text, so the call has no key.
+
+    Raised at the call, before the function runs: a mistake in the program.  Never for types that
+    docs/values.md lists.
+    """
+
+    def __init__(self, function: str, argument: str, kind: str, why: str) -> None:
+        super().__init__(function, argument, kind, why)
+        self.function = function
+        self.argument = argument
+        self.kind = kind
+        self.why = why
+
+    def __str__(self) -> str:
+        name = self.argument.partition(".")[0].partition("[")[0].partition(" ")[0]
+        return (
+            f"{self.function}: argument {self.argument} ({self.kind}) {self.why}: "
+            f"leave it out with exclude=({name!r},), say what names it with key=..., "
+            f"or give its class a __cache_key__"
+        )
+
+
+class UnpackableValueError(PerfMiddlewareError, TypeError):
+    """A value cannot be written to bytes, or could not be read back as what it was.
+
+    Raised when it is put into a store outside of this process; a cached function returns it all the
+    same, uncached, and one log line says so.
+    """
+
+    def __init__(self, kind: str, why: str) -> None:
+        super().__init__(kind, why)
+        self.kind = kind
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.kind} cannot be stored: {self.why}"
+
+
 class AlreadyInstalledError(ConfigurationError):
     """`install` was called a second time on the same app."""
 

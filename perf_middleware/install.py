@@ -15,16 +15,18 @@ from perf_middleware.errors import (
 )
 
 if TYPE_CHECKING:
+    from perf_middleware.caching.values.runtime import ValueCache
     from perf_middleware.perf import Perf
     from perf_middleware.settings import Settings
 
 
-def install(app: Any, settings: Settings | None = None) -> Perf:
+def install(app: Any, settings: Settings | None = None, *, memo: ValueCache | None = None) -> Perf:
     """Install the bundle into `app` and return its handle.
 
     FastAPI and Starlette apps are changed in place and get `app.state.perf`; for any other ASGI
     callable serve the returned Perf instead of it.  Without `settings`, `Settings()` is used, which
-    reads the environment and TOML.
+    reads the environment and TOML.  `memo` is the app's own value cache, made where its functions
+    are decorated: it becomes `perf.memo`, and what the settings say of it holds.
 
     Raises ConfigurationError: not an ASGI app, installed before, or the app has started already;
     SettingsError for settings that are wrong.
@@ -34,6 +36,7 @@ def install(app: Any, settings: Settings | None = None) -> Perf:
 
     from perf_middleware.assembly import assemble_around, assemble_inside
     from perf_middleware.bundle import Bundle
+    from perf_middleware.caching.values.runtime import ValueCache
     from perf_middleware.perf import Perf
     from perf_middleware.settings import Settings
 
@@ -52,9 +55,11 @@ def install(app: Any, settings: Settings | None = None) -> Perf:
         settings = Settings()
     elif not isinstance(settings, Settings):
         raise ConfigurationError(f"install() needs Settings, not {type(settings).__name__}")
+    if memo is not None and not isinstance(memo, ValueCache):
+        raise ConfigurationError(f"memo must be a ValueCache, not {type(memo).__name__}")
     if not in_place:
-        return assemble_around(Bundle(settings), app)
-    perf = app.state.perf = assemble_inside(Bundle(settings), app)
+        return assemble_around(Bundle(settings, memo=memo), app)
+    perf = app.state.perf = assemble_inside(Bundle(settings, memo=memo), app)
     return perf
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
     from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.values.runtime import ValueCache
     from perf_middleware.events import Events
     from perf_middleware.metrics.overhead import Overhead
     from perf_middleware.metrics.runtime import Metrics
@@ -28,7 +29,7 @@ RECENT_S = 300.0  # the health score looks at the last five minutes
 class Perf:
     """The handle of one app's bundle.
 
-    `cache`, `metrics`, `events`, `settings` are its parts; `describe()` shows the stack,
+    `cache`, `memo`, `metrics`, `events`, `settings` are its parts; `describe()` shows the stack,
     `status()` how it does.
     For an app that is not Starlette's or FastAPI's, this object is the ASGI app to serve.
     """
@@ -40,6 +41,7 @@ class Perf:
         settings: Settings,
         metrics: Metrics,
         cache: ResponseCache,
+        memo: ValueCache,
         events: Events,
         resources: Resources,
         overhead: Overhead | None,
@@ -56,6 +58,7 @@ class Perf:
         self.settings = settings
         self.metrics = metrics
         self.cache = cache
+        self.memo = memo
         self.events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
@@ -104,6 +107,7 @@ class Perf:
                 "window_s": round(recent.seconds, 1),
             },
             "cache": self.cache.status() if self.settings.cache.enabled else None,
+            "memo": self.memo.status() if self.settings.memo.enabled else None,
             "layers": [
                 {"position": layer.position, "name": layer.name, "place": layer.place}
                 for layer in self.describe()

@@ -16,6 +16,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from perf_middleware.caching.settings import CacheSettings
+from perf_middleware.caching.values.settings import MemoSettings
 from perf_middleware.configuration.problems import invalid_values
 from perf_middleware.configuration.schema import PREFIX, Schema
 from perf_middleware.configuration.sources import gather
@@ -75,6 +76,7 @@ class Settings(BaseSettings):
     # A new feature adds one line here; a section's name has no underscore.
     redis: RedisSettings = RedisSettings()
     cache: CacheSettings = CacheSettings()
+    memo: MemoSettings = MemoSettings()
     metrics: MetricsSettings = MetricsSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     dashboard: DashboardSettings = DashboardSettings()

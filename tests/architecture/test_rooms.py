@@ -43,6 +43,7 @@ PURE_NAMES = {
     "pathlib": {"PurePath", "PurePosixPath"},
     "sys": {"byteorder", "maxsize", "version_info"},
     "perf_middleware.clock": {"Clock"},
+    "uuid": {"UUID"},
     "urllib.parse": {"parse_qsl", "unquote_to_bytes", "urlencode", "urljoin", "urlsplit"},
 }
 CODECS = frozenset({"ormsgpack", "orjson"})  # values in, bytes out, as the stdlib's json
@@ -303,6 +304,7 @@ def test_every_exception_to_the_rules_is_still_needed():
         ("metrics/window.py", "from pathlib import Path", "outside world: pathlib"),
         ("metrics/window.py", "from sys import _current_frames", "outside world: sys"),
         ("metrics/window.py", "at = datetime.now(UTC)", "reads the clock: now()"),
+        ("metrics/window.py", "from uuid import uuid4", "outside world: uuid"),
         ("metrics/window.py", "import redis.asyncio", "client library: redis.asyncio"),
         ("metrics/window.py", "import numpy as np", "client library: numpy"),
         ("metrics/window.py", "from starlette.routing import Route", "client library: starlette"),
@@ -363,6 +365,7 @@ def test_a_breach_is_found(path, source, breach):
         ("metrics/window.py", "from .families import counter"),
         ("metrics/window.py", "from perf_middleware.asgi import find_header"),
         ("metrics/window.py", "from os import PathLike\nfrom sys import byteorder"),
+        ("metrics/window.py", "from uuid import UUID"),
         ("metrics/window.py", "import ormsgpack"),
         ("metrics/window.py", "from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S"),
         ("metrics/custom/tracking.py", "async def f(): await g()"),

@@ -1,0 +1,1 @@
+"""The value cache: what functions returned, kept by their arguments."""

@@ -27,10 +27,13 @@ if TYPE_CHECKING:
         PerfMiddlewareError,
         ResourceStartError,
         SettingsError,
+        StoreRefusedError,
+        StoreUnavailableError,
         UnkeyableArgumentError,
         UnpackableValueError,
     )
     from perf_middleware.events import ResourceChanged
+    from perf_middleware.fleet.settings import RedisSettings
     from perf_middleware.metrics.middleware import MetricsMiddleware
     from perf_middleware.metrics.settings import MetricsSettings, RuntimeSettings
     from perf_middleware.metrics.watching.blocks import LoopBlock
@@ -52,6 +55,7 @@ __all__ = [
     "MetricsSettings",
     "Perf",
     "PerfMiddlewareError",
+    "RedisSettings",
     "Resource",
     "ResourceChanged",
     "ResourceStartError",
@@ -60,6 +64,8 @@ __all__ = [
     "RuntimeSettings",
     "Settings",
     "SettingsError",
+    "StoreRefusedError",
+    "StoreUnavailableError",
     "UnkeyableArgumentError",
     "UnpackableValueError",
     "ValueCache",
@@ -87,9 +93,12 @@ _HOME_OF = {
     "ResourceStartError": "perf_middleware.errors",
     "ResponseCache": "perf_middleware.caching.runtime",
     "ResponseCacheMiddleware": "perf_middleware.caching.middleware",
+    "RedisSettings": "perf_middleware.fleet.settings",
     "RuntimeSettings": "perf_middleware.metrics.settings",
     "Settings": "perf_middleware.settings",
     "SettingsError": "perf_middleware.errors",
+    "StoreRefusedError": "perf_middleware.errors",
+    "StoreUnavailableError": "perf_middleware.errors",
     "UnkeyableArgumentError": "perf_middleware.errors",
     "UnpackableValueError": "perf_middleware.errors",
     "ValueCache": "perf_middleware.caching.values.runtime",

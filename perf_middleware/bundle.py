@@ -96,6 +96,8 @@ class Bundle:
             )
         self.memo = settings.memo.make_cache() if memo is None else settings.memo.adopt(memo)
         if settings.memo.enabled:
+            if self.fleet is not None and settings.memo.share:
+                self.memo.share(self.fleet)
             self.metrics.add_collector(
                 "value cache", self.memo.families, reset=self.memo.reset_counts
             )

@@ -47,6 +47,16 @@ class Unnamed:
     names: tuple[bytes, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ShardKeys:
+    """The first part of its records' names, and the names of what is kept beside them."""
+
+    records: bytes
+    count: bytes
+    log: bytes
+    floor: bytes
+
+
 PartsOf: TypeAlias = "Callable[[tuple[bytes, ...]], list[bytes] | None]"
 """From names of request fields to this request's part of the secondary key for each of them; None
 where they are too long to be a key."""

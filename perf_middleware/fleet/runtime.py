@@ -62,7 +62,7 @@ class Fleet:
         self.link.connected = self._connected
         self.required = required
         self.on_change: Callable[[bool, str], None] | None = None
-        self._namespace = namespace
+        self.namespace = namespace
         self._shards = CLUSTER_SHARDS if cluster else 1
         self._open_s = connect_timeout_s + FIRST_ANSWER_S
         self._spaces: dict[bytes, Records] = {}
@@ -82,9 +82,12 @@ class Fleet:
 
     def records(self, space: str) -> Records:
         """The records of one space; the same ones at each call."""
-        records = Records(self.link, namespace=self._namespace, space=space, shards=self._shards)
-        known = self._spaces.setdefault(records.channel, records)
-        self.link.channels = tuple(self._spaces)
+        records = Records(self.link, namespace=self.namespace, space=space, shards=self._shards)
+        known = self._spaces.get(records.channel)
+        if known is None:
+            known = self._spaces[records.channel] = records
+            self.link.channels = tuple(self._spaces)
+            self.link.give_up("there is one more channel to hear")
         return known
 
     def before_use(self, do: Callable[[], Awaitable[None]]) -> None:
@@ -96,6 +99,16 @@ class Fleet:
     def while_kept(self, run: Callable[[], Awaitable[None]]) -> None:
         """Run `run()` in the background, for as long as the connection is kept."""
         self._jobs.append(run)
+
+    def call_soon(self, do: Callable[[], object]) -> None:
+        """Call `do` on the event loop of the connection, from any thread; at once where there is
+        none yet.
+        """
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            do()
+        else:
+            loop.call_soon_threadsafe(do)
 
     # --- its life -------------------------------------------------------------------------------
 

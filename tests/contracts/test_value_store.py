@@ -1,16 +1,27 @@
 """What every store of the value cache does: one suite for each of them.
 
-A store that is new adds a line to STORES: a function from a clock to an async context manager.
+A store that is new adds a line to STORES: an async context manager of a store and its clock.
 """
 
+import socket
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from itertools import count
+from os import getpid
 
 import anyio
 import pytest
 
+from perf_middleware.caching.values.classes import Classes
+from perf_middleware.caching.values.decorators.flights import Flights
 from perf_middleware.caching.values.kept import Terms
+from perf_middleware.caching.values.packing import Packer
 from perf_middleware.caching.values.stores.memory import MemoryStore
+from perf_middleware.caching.values.stores.redis import RedisStore
+from perf_middleware.caching.values.stores.tiered import TieredStore
+from perf_middleware.clock import monotonic_us
+from perf_middleware.fleet.runtime import Fleet
+from tests.fleet.servers import RedisServer
 
 US = 1_000_000
 KEEP = Terms(ttl_us=60 * US)
@@ -28,22 +39,82 @@ class Clock:
         self.us += round(seconds * US)
 
 
+class RealClock:
+    """Of a store whose values end by a server's clock."""
+
+    def __call__(self):
+        return monotonic_us()
+
+    async def pass_s(self, seconds):
+        await anyio.sleep(seconds)
+
+
 @asynccontextmanager
-async def memory(clock):
-    yield MemoryStore(bytes_max=1 << 20, entries_max=1000, clock=clock)
+async def memory(server):
+    clock = Clock()
+    yield MemoryStore(bytes_max=1 << 20, entries_max=1000, clock=clock), clock
 
 
-STORES = {"memory": memory}
+@asynccontextmanager
+async def in_redis(server):
+    clock = RealClock()
+    fleet = Fleet(server.url, namespace=f"contract-{next(NUMBERS)}-{getpid()}", timeout_s=5.0)
+    store = RedisStore(fleet, Packer(Classes()), clock=clock)
+    fleet.ensure_kept()
+    with anyio.fail_after(20):
+        while not fleet.is_up:
+            await anyio.sleep(0.005)
+    try:
+        yield store, clock
+        async for keys in fleet.link.scan(b"{%b:" % fleet.namespace.encode()):
+            await fleet.link.command("UNLINK", *keys)  # counters too: it may not be our server
+    finally:
+        await fleet.close()
 
 
-@pytest.fixture(params=sorted(STORES))
-def run(request):
+@asynccontextmanager
+async def tiered(server):
+    async with in_redis(server) as (far, clock):
+        near = MemoryStore(bytes_max=1 << 20, entries_max=1000, clock=clock)
+        yield TieredStore(near, far, Flights(waiting_max=10), clock=clock), clock
+
+
+NUMBERS = count()
+STORES = {"memory": memory, "redis": in_redis, "tiered": tiered}
+
+
+def of_this_machine():
+    """The Redis that answers on the standard port, if one does: another server, another version."""
+    try:
+        with socket.create_connection(("127.0.0.1", 6379), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+class StandardRedis:
+    url = "redis://127.0.0.1:6379/0"
+
+
+RUNS = ["memory", "redis", "tiered", *(["redis of this machine"] if of_this_machine() else [])]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    started = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(params=RUNS)
+def run(request, server):
     """Run `test(store, clock)` with a fresh store, on an event loop."""
+    name, _, other = request.param.partition(" ")
 
     def run(test):
         async def main():
-            clock = Clock()
-            async with STORES[request.param](clock) as store:
+            async with STORES[name](StandardRedis if other else server) as (store, clock):
                 await test(store, clock)
 
         anyio.run(main)

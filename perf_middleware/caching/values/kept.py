@@ -63,6 +63,9 @@ class Terms:
     took_us: int = 0
     early: float = 0.0
     copy: bool = True
+    heard: Any = None
+    """How much was heard of other processes when the value began to be made (`ValueStore.heard`);
+    None: it is as new as can be."""
 
 
 class Kept:
@@ -82,12 +85,18 @@ class Kept:
             return
         self.fresh_until_us = now_us + terms.ttl_us
         self.ends_us = self.fresh_until_us + terms.stale_us
-        window_us = int(terms.took_us * terms.early * EARLY_WINDOW)
-        self.early_from_us = self.fresh_until_us - min(window_us, terms.ttl_us // 2)
+        self.early_from_us = self.fresh_until_us - early_window_us(terms)
 
     def give(self) -> Any:
         """The value, for one caller."""
         return self.held if self.thaw is None else self.thaw(self.held)
+
+
+def early_window_us(terms: Terms) -> int:
+    """How long before its end a value may be made anew; 0 for one without end."""
+    if terms.ttl_us is None:
+        return 0
+    return min(int(terms.took_us * terms.early * EARLY_WINDOW), terms.ttl_us // 2)
 
 
 def frozen(value: Any, *, copy: bool) -> tuple[Any, Callable[[Any], Any] | None, int]:

@@ -26,6 +26,10 @@ class MemoSettings(Section):
     )
     bytes_max: int = Field(default=BYTES_MAX, ge=64 * 1024, description="Memory for values, bytes.")
     entries_max: int = Field(default=ENTRIES_MAX, ge=1, description="How many values are kept.")
+    share: bool = Field(
+        default=True,
+        description="Share values with other processes, where `redis.url` is set.",
+    )
     collapse_wait_s: float = Field(
         default=COLLAPSE_WAIT_S, gt=0, le=3600,
         description="How long a call waits for another's run of the same, seconds.",

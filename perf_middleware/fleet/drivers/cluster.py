@@ -157,6 +157,10 @@ class ClusterLink:
         finally:
             self.waiting -= 1
 
+    def give_up(self, why: str) -> None:
+        """As `RedisLink.give_up`."""
+        self._bus.give_up(why)
+
     def _lost(self, why: str) -> StoreUnavailableError:
         self.why_down = why
         self._bus.give_up(why)

@@ -30,6 +30,7 @@ from perf_middleware.fleet.layout import (
     VARIES,
     Found,
     Missing,
+    ShardKeys,
     Unnamed,
     names_in,
     variant_key,
@@ -69,7 +70,7 @@ class Records:
         self._logs = [tag + b"p" for tag in tags]
         self._floors = [tag + b"f" for tag in tags]
         self.channel = b"{%s:%s:0}c" % (namespace.encode(), space.encode())
-        self._shards = shards
+        self.shards = shards
         self._sender = os.urandom(8)
         self._life: list[bytes | None] = [None] * shards
         self.seen: Seen = (0,) * shards
@@ -92,7 +93,17 @@ class Records:
 
     def shard_of(self, place: bytes) -> int:
         """Where records of this `place` are: all that one purge by URL concerns is in one."""
-        return crc32(place) % self._shards if self._shards > 1 else 0
+        return crc32(place) % self.shards if self.shards > 1 else 0
+
+    def keys_of(self, shard: int) -> ShardKeys:
+        """Where the records of a shard are, and what is kept beside them."""
+        return ShardKeys(
+            self._records[shard], self._counts[shard], self._logs[shard], self._floors[shard]
+        )
+
+    def is_reachable(self, shard: int, record: bytes) -> bool:
+        """Whether `record` was stored after the last purge of everything."""
+        return bool(COUNT.unpack_from(record, 2)[0] >= self._floor[shard])
 
     # --- one record -----------------------------------------------------------------------------
 
@@ -131,7 +142,7 @@ class Records:
             if record != VARIES + b",".join(names):
                 self._names_of.pop(key, None)
                 return await self._find_among_variants(shard, key, parts_of, lease_ms, token)
-        if value is not None and COUNT.unpack_from(value, 2)[0] >= self._floor[shard]:
+        if value is not None and self.is_reachable(shard, value):
             return Found(full, value, value[1] == SOFT)
         if not lease_ms:
             return Missing(full, leads=True)
@@ -179,19 +190,23 @@ class Records:
         key: bytes,
         content: bytes,
         *,
-        ttl_ms: int,
+        ttl_ms: int | None,
         indexes: Sequence[bytes],
         seen: Seen,
         message: bytes,
+        also: Sequence[bytes] = (),
         origin: bytes = b"",
         names: tuple[bytes, ...] = (),
         secondary: bytes = b"",
     ) -> bool | Unnamed:
-        """Store `content` (its first HEAD bytes are ours to fill) under `key` for `ttl_ms`.
+        """Store `content` (its first HEAD bytes are ours to fill) under `key` for `ttl_ms`
+        (None: until it is purged).
 
-        False where a purge since `seen` concerns it.  `message` tells others of an overwrite.
+        False where a purge since `seen` concerns it, by one of its indexes or by a name in `also`.
+        `message` tells others of an overwrite.
         """
         shard = self.shard_of(place)
+        live_ms = 0 if ttl_ms is None else max(1, ttl_ms)
         kind, *more = await self._link.run(
             _PUT,
             (
@@ -199,8 +214,8 @@ class Records:
                 *(self._indexes[shard] + name for name in indexes),
             ),
             (
-                seen[shard], max(1, ttl_ms), content, b",".join(names), secondary,
-                self.channel, self._told(shard, message), origin, *indexes,
+                seen[shard], live_ms, content, b",".join(names), secondary,
+                self.channel, self.told(shard, message), origin, *indexes, *also,
             ),
         )  # fmt: skip
         return Unnamed(tuple(more[0].split(b","))) if kind == 2 else kind == 1
@@ -211,7 +226,7 @@ class Records:
         dropped = await self._link.run(
             _DROP,
             (self._records[shard] + key, self._counts[shard]),
-            (mark, self.channel, self._told(shard, message)),
+            (mark, self.channel, self.told(shard, message)),
         )
         return bool(dropped)
 
@@ -230,25 +245,32 @@ class Records:
         return await self._link.run(
             _RELEASE,
             (self._records[shard] + key + b"\tl",),
-            (token, lease_ms, self.channel, self._told(shard, landed)),
+            (token, lease_ms, self.channel, self.told(shard, landed)),
         )
 
     # --- purges ---------------------------------------------------------------------------------
 
     async def purge(
         self, name: bytes, *, message: bytes, soft: bool = False, origin: bytes = b"",
-        place: bytes | None = None, before_use: bool = False,
+        place: bytes | None = None, told_in: tuple[int, bytes] = (0, b""), before_use: bool = False,
     ) -> int:  # fmt: skip
         """Purge what the index `name` points to, of one `origin` if it is given; how many.
 
-        It is in the log, and told to all, before the first one goes.  `before_use`: of a connection
+        It is in the log, and told to all, before the first one goes.  `told_in` is where in a
+        record its tags are told, and the one that it must have.  `before_use`: of a connection
         that is not in use yet.
         """
-        shards = range(self._shards) if place is None else (self.shard_of(place),)
+        shards = range(self.shards) if place is None else (self.shard_of(place),)
         return sum(
             [
                 await self._purge(
-                    shard, name, message, soft=soft, origin=origin, before_use=before_use
+                    shard,
+                    name,
+                    message,
+                    soft=soft,
+                    origin=origin,
+                    told_in=told_in,
+                    before_use=before_use,
                 )
                 for shard in shards
             ]
@@ -260,10 +282,10 @@ class Records:
 
     async def _purge(
         self, shard: int, name: bytes, message: bytes | None, *, soft: bool,
-        origin: bytes = b"", before_use: bool = False,
+        origin: bytes = b"", told_in: tuple[int, bytes] = (0, b""), before_use: bool = False,
     ) -> int:  # fmt: skip
         run = self._link.run_script if before_use else self._link.run
-        told = b"" if message is None else self._told(shard, message)
+        told = b"" if message is None else self.told(shard, message)
         purged, start, first = 0, 0, int(message is not None)
         while start >= 0:
             _, count, start = await run(
@@ -272,7 +294,10 @@ class Records:
                     self._counts[shard], self._logs[shard], self._floors[shard],
                     self._indexes[shard] + name,
                 ),
-                (first, name, self.channel, told, b"soft" if soft else b"hard", origin, start),
+                (
+                    first, name, self.channel, told, b"soft" if soft else b"hard", origin, start,
+                    *told_in,
+                ),
             )  # fmt: skip
             purged += count
             first = 0
@@ -290,7 +315,7 @@ class Records:
         self, name: bytes, message: bytes, how: bytes, *, before_use: bool = False
     ) -> None:
         run = self._link.run_script if before_use else self._link.run
-        for shard in range(self._shards):
+        for shard in range(self.shards):
             await run(
                 _PURGE,
                 (self._counts[shard], self._logs[shard], self._floors[shard]),
@@ -298,7 +323,7 @@ class Records:
                     1,
                     name,
                     self.channel,
-                    self._told(shard, message, ALL_PURGED if how == b"all" else 0),
+                    self.told(shard, message, ALL_PURGED if how == b"all" else 0),
                     how,
                     b"",
                     0,
@@ -307,7 +332,7 @@ class Records:
 
     async def indexes(self, prefix: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
         """The names of all indexes that begin so, in slices, with their shard."""
-        for shard in range(self._shards):
+        for shard in range(self.shards):
             begin = self._indexes[shard]
             async for keys in self._link.scan(begin + prefix):
                 yield shard, [key[len(begin) :] for key in keys]
@@ -315,7 +340,7 @@ class Records:
     async def sweep(self) -> int:
         """Free what a purge of everything has left; how many."""
         freed = 0
-        for shard in range(self._shards):
+        for shard in range(self.shards):
             async for keys in self._link.scan(self._records[shard]):
                 freed += await self._link.run(_SWEEP, (self._floors[shard], *keys), ())
         return freed
@@ -326,7 +351,7 @@ class Records:
         """Find out whether messages were missed; to be awaited with each new connection."""
         missed = False
         seen = []
-        for shard in range(self._shards):
+        for shard in range(self.shards):
             life, count, self._floor[shard] = await self._link.run_script(
                 _STATE,
                 (self._lives[shard], self._counts[shard], self._floors[shard]),
@@ -348,7 +373,7 @@ class Records:
         (count,) = COUNT.unpack_from(payload)
         shard, kind, sender = payload[16], payload[17], payload[8:16]
         body = payload[18:]
-        if shard >= self._shards:
+        if shard >= self.shards:
             return
         self.messages += 1
         if not count:
@@ -364,7 +389,8 @@ class Records:
         if sender != self._sender:
             self.on_message(body)
 
-    def _told(self, shard: int, body: bytes, kind: int = 0) -> bytes:
+    def told(self, shard: int, body: bytes, kind: int = 0) -> bytes:
+        """A message of this process, as scripts publish it."""
         return self._sender + bytes((shard, kind)) + body
 
 

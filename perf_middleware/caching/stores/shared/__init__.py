@@ -29,12 +29,12 @@ from perf_middleware.caching.places import (
 )
 from perf_middleware.caching.stored import US_PER_S, StoredResponse
 from perf_middleware.caching.stores.shared.leases import LEASE_MS, SLACK_S, Leases
-from perf_middleware.caching.stores.shared.outbox import Outbox
 from perf_middleware.caching.stores.shared.purges import Purge, SharedPurges, message
 from perf_middleware.caching.variants import names_in, united
 from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
 from perf_middleware.families import NO_LABELS, LabelSet, Value, counter, gauge
 from perf_middleware.fleet.layout import Found, Unnamed
+from perf_middleware.fleet.stores.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

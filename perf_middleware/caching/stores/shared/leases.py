@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from perf_middleware.caching.stores.shared.outbox import Outbox
+    from perf_middleware.fleet.stores.outbox import Outbox
     from perf_middleware.fleet.stores.records import Records
 
 LEASE_MS: Final = 1_500  # nobody waits longer for a holder that has died

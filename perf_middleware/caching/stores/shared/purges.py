@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from perf_middleware.caching.runtime import ResponseCache
-    from perf_middleware.caching.stores.shared.outbox import Outbox
+    from perf_middleware.fleet.stores.outbox import Outbox
     from perf_middleware.fleet.stores.records import Records
 
 logger = logging.getLogger("perf_middleware.caching")

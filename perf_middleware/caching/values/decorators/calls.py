@@ -105,6 +105,7 @@ class Calls:
             took_us=took_us,
             early=options.early,
             copy=options.copy,
+            heard=flight.heard,
         )
 
     def may_keep(self, value: object) -> bool:
@@ -209,6 +210,8 @@ class AsyncCalls(Calls):
         leading = LEADING.get()
         LEADING.set((*leading, flight))
         try:
+            if cache.has_distance:
+                flight.heard = cache.store.heard()
             if cache.has_distance and not anew:
                 found = await self._ask_store(flight)
                 if found is not None and cache.clock() < found.fresh_until_us:

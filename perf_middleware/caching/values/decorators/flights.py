@@ -36,7 +36,7 @@ class Flight:
     """One run; `state` is `gone` where it ended without a value or an error of the function."""
 
     __slots__ = (
-        "_error", "_event", "_held", "_thaw", "_traceback", "is_closed", "is_spoiled",
+        "_error", "_event", "_held", "_thaw", "_traceback", "heard", "is_closed", "is_spoiled",
         "is_threaded", "key", "state", "tags", "thread", "took_us", "waiting",
     )  # fmt: skip
 
@@ -48,6 +48,7 @@ class Flight:
         self.is_closed = False
         self.is_spoiled = False
         self.state: State = "open"
+        self.heard: Any = None
         self.waiting = 0
         self.took_us = 0
         self._held: Any = None

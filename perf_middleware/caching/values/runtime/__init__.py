@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from perf_middleware.caching.values.stores import ValueStore
     from perf_middleware.clock import Clock
     from perf_middleware.families import Family
+    from perf_middleware.fleet.runtime import Fleet
 
 F = TypeVar("F", bound="Callable[..., Any]")
 R = TypeVar("R")
@@ -87,6 +88,25 @@ class ValueCache:
         self.packer = Packer(
             self._core.classes, compress_bytes_min=compress_bytes_min, pickle_key=pickle_key
         )
+
+    def share(self, fleet: Fleet) -> None:
+        """From now on keep values in Redis too, for all processes; `install` does so where
+        `redis.url` is set.
+
+        Plain functions that are not async go on with the memory of the process; what they forget
+        all others are told.
+        """
+        # Here and not above: redis-py takes a quarter of a second to import.
+        from perf_middleware.caching.values.stores.redis import RedisStore
+        from perf_middleware.caching.values.stores.tiered import TieredStore
+
+        core = self._core
+        if core.memory is None or core.has_distance:
+            raise RuntimeError("this value cache has a store outside of the process already")
+        far = RedisStore(fleet, self.packer, clock=core.clock)
+        tiered = TieredStore(core.memory, far, core.flights, clock=core.clock)
+        core.share(tiered)
+        core.tell_soon = tiered.tell_soon
 
     # --- decorators -----------------------------------------------------------------------------
 

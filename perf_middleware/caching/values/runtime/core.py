@@ -46,8 +46,14 @@ class Core:
         self.classes = Classes()
         self.flights = Flights(waiting_max=waiting_max)
         self.figures = ValueFigures()
+        self.tell_soon: Callable[[Any], object] = _to_nobody
         self._names: dict[str, int] = {}  # how many functions go by each name
         self._evictions_before = 0  # the last reset of the counts
+
+    def share(self, store: ValueStore) -> None:
+        """From now on keep values in `store` too, whose memory is the one that there is."""
+        self.store = store
+        self.has_distance = True
 
     def look(self, key: str) -> Kept | None:
         """What is in memory under `key`, whatever its age."""
@@ -94,17 +100,20 @@ class Core:
         return self._invalidated(await self.store.clear(pattern))
 
     def forget(self, keys: Sequence[str]) -> int:
-        """As `drop`, in this process's memory alone and without waiting."""
+        """As `drop`, in this process's memory, without waiting; other processes are told soon."""
         self.flights.spoil(keys=keys)
+        self.tell_soon(("keys", tuple(keys)))
         return self._forgotten(keys)
 
     def forget_tagged(self, tags: Sequence[str]) -> int:
-        """As `purge`, in this process's memory alone and without waiting."""
+        """As `purge`, in the same way."""
         self.flights.spoil(tags=tags)
+        self.tell_soon(("tags", tuple(tags)))
         return self._forgotten(self.memory.tagged(tags)) if self.memory is not None else 0
 
     def forget_matching(self, pattern: str | None) -> int:
-        """As `clear`, in this process's memory alone and without waiting."""
+        """As `clear`, in the same way."""
+        self.tell_soon(("pattern", pattern))
         self.flights.spoil_matching(_any if pattern is None else matcher(pattern))
         return self._forgotten(self.memory.keys(pattern)) if self.memory is not None else 0
 
@@ -147,6 +156,10 @@ class Core:
             "evictions": (memory.evictions if memory is not None else 0) - self._evictions_before,
             "waiting": self.flights.waiting,
         }
+
+
+def _to_nobody(_what: Any) -> None:
+    return
 
 
 def _any(_key: str) -> bool:

@@ -30,6 +30,10 @@ class ValueStore(Protocol):
         """The part in this process's memory, asked first and without waiting."""
         ...
 
+    def heard(self) -> Any:
+        """How much was heard of other processes, for `Terms.heard`; None: there are none."""
+        ...
+
     async def get(self, key: str) -> Kept | None:
         """What is under `key`, fresh or in its stale time; None where there is nothing."""
         ...

@@ -151,6 +151,9 @@ class MemoryStore:
 
     # --- the port -----------------------------------------------------------------------------
 
+    def heard(self) -> None:
+        return None
+
     async def get(self, key: str) -> Kept | None:
         return self.find(key)
 

@@ -2,7 +2,8 @@
 --
 -- KEYS  the counter; the log of purges; the number below which everything was purged; the index
 -- ARGV  1 at the first call; the name of the index in the log ('*': whatever it may be);
---       the channel; the message; 'hard', 'soft' or 'all'; the origin ('': any); where to go on
+--       the channel; the message; 'hard', 'soft' or 'all'; the origin ('': any); where to go on;
+--       where a record tells its tags, and the tag ('': every record of the index has it)
 -- gives {the counter, how many were purged, where to go on (-1: nowhere)}
 local count = 0
 if ARGV[1] == '1' then
@@ -14,6 +15,15 @@ if ARGV[1] == '1' then
   if ARGV[5] == 'all' then redis.call('SET', KEYS[3], count) end
 end
 if not KEYS[4] then return {count, 0, -1} end
+
+local function has_tag(key)
+  if ARGV[9] == '' then return true end
+  local at = tonumber(ARGV[8])
+  local size = redis.call('GETRANGE', key, at, at + 1)
+  if #size < 2 then return false end
+  local tags = redis.call('GETRANGE', key, at + 2, at + 1 + struct.unpack('>I2', size))
+  return string.find(tags, ARGV[9], 1, true)
+end
 
 local start = tonumber(ARGV[7])
 local members = redis.call('ZRANGE', KEYS[4], start, start + 499)
@@ -30,7 +40,8 @@ for _, member in ipairs(members) do
       purged = purged + 1
     end
   else
-    purged = purged + redis.call('UNLINK', key)
+    -- What took its place under the key may have other tags.
+    if has_tag(key) then purged = purged + redis.call('UNLINK', key) end
     gone[#gone + 1] = member
   end
 end

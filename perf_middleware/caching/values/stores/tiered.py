@@ -1,0 +1,240 @@
+"""Values in memory, and behind it in Redis: what one process has made, all have.
+
+Memory is let go of first, then Redis is told, which tells the others; then memory once more, for
+what came back meanwhile.  While Redis is away memory goes on, and what was forgotten is kept to be
+made up for before Redis is used again.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import ormsgpack
+
+from perf_middleware.caching.purges import PurgeLog
+from perf_middleware.caching.values.kept import NEVER_US, Kept, Terms
+from perf_middleware.caching.values.patterns import matcher
+from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
+from perf_middleware.fleet.stores.outbox import Outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from perf_middleware.caching.values.decorators.flights import Flights
+    from perf_middleware.caching.values.stores.memory import MemoryStore
+    from perf_middleware.caching.values.stores.redis import RedisStore
+    from perf_middleware.clock import Clock
+    from perf_middleware.fleet.layout import Seen
+
+logger = logging.getLogger("perf_middleware.caching")
+
+Forgetting: TypeAlias = "tuple[Literal['keys', 'tags', 'pattern'], Any]"
+AWAY: Final = (StoreUnavailableError, StoreRefusedError)
+OUTBOX_BYTES_MAX: Final = 1 << 20
+PENDING_MAX: Final = 500  # more are one of everything
+
+
+class TieredStore:
+    """`memory` before `far`; `flights` are the runs that a message of others may spoil."""
+
+    def __init__(
+        self, memory: MemoryStore, far: RedisStore, flights: Flights, *, clock: Clock
+    ) -> None:
+        self._memory = memory
+        self._far = far
+        self._flights = flights
+        self._clock = clock
+        self._log = PurgeLog()
+        self._outbox = Outbox(bytes_max=OUTBOX_BYTES_MAX)
+        self._pending: list[Forgetting] = []
+        far.records.on_message = self._hear
+        far.records.on_gap = self._missed_some
+        far.fleet.before_use(self._catch_up)
+        far.fleet.while_kept(self._outbox.run)
+
+    @property
+    def memory(self) -> MemoryStore:
+        return self._memory
+
+    @property
+    def is_up(self) -> bool:
+        return self._far.records.is_up
+
+    @property
+    def pending(self) -> int:
+        """How many purges are to be made up for."""
+        return len(self._pending)
+
+    def heard(self) -> Seen:
+        return self._far.heard()
+
+    # --- the port -----------------------------------------------------------------------------
+
+    async def get(self, key: str) -> Kept | None:
+        return (await self.get_many([key])).get(key)
+
+    async def get_many(self, keys: Sequence[str]) -> dict[str, Kept]:
+        found, missing = {}, []
+        now_us = self._clock()
+        for key in dict.fromkeys(keys):
+            kept = self._memory.find(key)
+            if kept is not None and now_us < kept.fresh_until_us:
+                found[key] = kept
+            else:
+                missing.append(key)
+        if missing:
+            seen = self._log.newest
+            try:
+                farther = await self._far.get_many(missing)
+            except AWAY:
+                farther = {}
+            for key, kept in farther.items():
+                if not self._log.since(seen, key.encode("utf-8", "surrogatepass"), kept.tags):
+                    found[key] = self._taken(key, kept)
+            for key in missing:
+                stale = self._memory.find(key) if key not in found else None
+                if stale is not None:
+                    found[key] = stale
+        return found
+
+    async def put(self, key: str, value: Any, terms: Terms) -> bool:
+        kept = self._memory.keep(key, value, terms)
+        try:
+            if await self._far.put(key, value, terms):
+                return True
+        except AWAY:
+            return kept is not None
+        self._memory.forget((key,))  # a purge elsewhere came before it
+        return False
+
+    async def put_many(self, values: Mapping[str, Any], terms: Terms) -> int:
+        kept = sum(
+            self._memory.keep(key, value, terms) is not None for key, value in values.items()
+        )
+        try:
+            return max(kept, await self._far.put_many(values, terms))
+        except AWAY:
+            return kept
+
+    async def exists(self, key: str) -> bool:
+        if await self._memory.exists(key):
+            return True
+        try:
+            return await self._far.exists(key)
+        except AWAY:
+            return False
+
+    async def drop(self, keys: Sequence[str]) -> int:
+        return await self._forget(("keys", tuple(keys)))
+
+    async def purge(self, tags: Sequence[str]) -> int:
+        return await self._forget(("tags", tuple(tags)))
+
+    async def clear(self, pattern: str | None) -> int:
+        return await self._forget(("pattern", pattern))
+
+    async def increase(self, key: str, amount: int, *, ttl_us: int | None) -> int:
+        """Raises StoreUnavailableError while Redis is away: only there is the true number."""
+        total = await self._far.increase(key, amount, ttl_us=ttl_us)
+        self._memory.forget((key,))
+        return total
+
+    # --- forgetting -----------------------------------------------------------------------------
+
+    async def _forget(self, what: Forgetting) -> int:
+        here = self.forget_here(what)
+        try:
+            everywhere = await self._do(what)
+        except AWAY:
+            self._make_up_for(what)
+            return here
+        self.forget_here(what)
+        return max(here, everywhere)
+
+    def tell_soon(self, what: Forgetting) -> None:
+        """As `_forget`, of what was forgotten here already, from any thread and without waiting."""
+        self._far.fleet.call_soon(lambda: self._outbox.put(lambda: self._forget(what)))
+
+    def forget_here(self, what: Forgetting) -> int:
+        """In memory, and in what is on its way to it."""
+        kind, which = what
+        memory = self._memory
+        if kind == "keys":
+            names = frozenset(key.encode("utf-8", "surrogatepass") for key in which)
+            self._log.note(lambda key, _tags: key in names)
+            self._flights.spoil(keys=which)
+            return memory.forget(which)
+        if kind == "tags":
+            tags = frozenset(which)
+            self._log.note(lambda _key, own: not tags.isdisjoint(own))
+            self._flights.spoil(tags=which)
+            return memory.forget(memory.tagged(which))
+        matches: Callable[[str], bool] = matcher("*" if which is None else which)
+        self._log.note(lambda key, _tags: matches(key.decode("utf-8", "surrogatepass")))
+        self._flights.spoil_matching(matches)
+        return memory.forget(memory.keys(which))
+
+    async def _do(self, what: Forgetting, *, before_use: bool = False) -> int:
+        kind, which = what
+        if kind == "keys":
+            return await self._far.drop(which, before_use=before_use)
+        if kind == "tags":
+            return await self._far.purge(which, before_use=before_use)
+        if before_use:  # to look for each one would keep a new connection from being used
+            await self._far.purge_all(before_use=True)
+            return 0
+        return await self._far.clear(which)
+
+    def _make_up_for(self, what: Forgetting) -> None:
+        if len(self._pending) < PENDING_MAX:
+            self._pending.append(what)
+        else:
+            self._pending[:] = [("pattern", None)]
+
+    async def _catch_up(self) -> None:
+        while self._pending:
+            await self._do(self._pending[0], before_use=True)
+            del self._pending[0]
+
+    # --- what other processes tell --------------------------------------------------------------
+
+    def _hear(self, body: bytes) -> None:
+        try:
+            match ormsgpack.unpackb(body):
+                case ["key", str() as key]:
+                    # Another has a newer value; a run that goes on here may be newer still.
+                    self._log.note(_named(key))
+                    self._memory.forget((key,))
+                case ["gone", str() as key]:
+                    self.forget_here(("keys", (key,)))
+                case ["tag", str() as tag]:
+                    self.forget_here(("tags", (tag,)))
+                case ["pattern", str() as pattern]:
+                    self.forget_here(("pattern", pattern))
+                case _:
+                    self._missed_some()
+        except ValueError:
+            logger.warning("a purge could not be read, all values in memory go: %r", body[:100])
+            self._missed_some()
+
+    def _missed_some(self) -> None:
+        self.forget_here(("pattern", None))
+
+    def _taken(self, key: str, kept: Kept) -> Kept:
+        """Kept in memory for the time that it has left, if that is any."""
+        now_us = self._clock()
+        if kept.fresh_until_us == NEVER_US:
+            ttl_us: int | None = None
+        elif now_us < kept.fresh_until_us:
+            ttl_us = kept.fresh_until_us - now_us
+        else:
+            return kept
+        stale_us = 0 if ttl_us is None else kept.ends_us - kept.fresh_until_us
+        terms = Terms(ttl_us=ttl_us, stale_us=stale_us, tags=kept.tags, took_us=kept.took_us)
+        return self._memory.keep(key, kept.give(), terms) or kept
+
+
+def _named(key: str) -> Callable[[bytes, Iterable[str]], bool]:
+    name = key.encode("utf-8", "surrogatepass")
+    return lambda other, _tags: other == name

@@ -32,6 +32,7 @@ logger = logging.getLogger("perf_middleware.caching")
 Forgetting: TypeAlias = "tuple[Literal['keys', 'tags', 'pattern'], Any]"
 AWAY: Final = (StoreUnavailableError, StoreRefusedError)
 OUTBOX_BYTES_MAX: Final = 1 << 20
+LOOKS_MAX: Final = 3
 PENDING_MAX: Final = 500  # more are one of everything
 
 
@@ -84,19 +85,33 @@ class TieredStore:
             else:
                 missing.append(key)
         if missing:
-            seen = self._log.newest
-            try:
-                farther = await self._far.get_many(missing)
-            except AWAY:
-                farther = {}
-            for key, kept in farther.items():
-                if not self._log.since(seen, key.encode("utf-8", "surrogatepass"), kept.tags):
-                    found[key] = self._taken(key, kept)
+            found |= await self._from_far(missing)
             for key in missing:
                 stale = self._memory.find(key) if key not in found else None
                 if stale is not None:
                     found[key] = stale
         return found
+
+    async def _from_far(self, keys: Sequence[str]) -> dict[str, Kept]:
+        """What was purged while it was on its way is looked for anew: it may be newer than that."""
+        found: dict[str, Kept] = {}
+        for _ in range(LOOKS_MAX):
+            seen = self._log.newest
+            try:
+                farther = await self._far.get_many(keys)
+            except AWAY:
+                return found
+            concerned = []
+            for key, kept in farther.items():
+                if self._log.since(seen, key.encode("utf-8", "surrogatepass"), kept.tags):
+                    concerned.append(key)
+                else:
+                    found[key] = self._taken(key, kept)
+            if not concerned:
+                return found
+            keys = concerned
+        # Newer than the last but one that was heard, and for this one caller.
+        return found | {key: farther[key] for key in keys}
 
     async def put(self, key: str, value: Any, terms: Terms) -> bool:
         kept = self._memory.keep(key, value, terms)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         PerfMiddlewareError,
         ResourceStartError,
         SettingsError,
+        StoreUnavailableError,
         UnkeyableArgumentError,
         UnpackableValueError,
     )
@@ -60,6 +61,7 @@ __all__ = [
     "RuntimeSettings",
     "Settings",
     "SettingsError",
+    "StoreUnavailableError",
     "UnkeyableArgumentError",
     "UnpackableValueError",
     "ValueCache",
@@ -90,6 +92,7 @@ _HOME_OF = {
     "RuntimeSettings": "perf_middleware.metrics.settings",
     "Settings": "perf_middleware.settings",
     "SettingsError": "perf_middleware.errors",
+    "StoreUnavailableError": "perf_middleware.errors",
     "UnkeyableArgumentError": "perf_middleware.errors",
     "UnpackableValueError": "perf_middleware.errors",
     "ValueCache": "perf_middleware.caching.values.runtime",

@@ -11,6 +11,7 @@ import pytest
 
 from perf_middleware.caching.values.kept import Terms
 from perf_middleware.caching.values.stores.memory import MemoryStore
+from tests.caching.values.distant import distant
 
 US = 1_000_000
 KEEP = Terms(ttl_us=60 * US)
@@ -33,7 +34,7 @@ async def memory(clock):
     yield MemoryStore(bytes_max=1 << 20, entries_max=1000, clock=clock)
 
 
-STORES = {"memory": memory}
+STORES = {"memory": memory, "packed, in a dict": distant}
 
 
 @pytest.fixture(params=sorted(STORES))

@@ -494,6 +494,8 @@ ERRORS = [
     AlreadyInstalledError(),
     AppAlreadyStartedError(),
     errors.ResourceStartError("redis", "no answer"),
+    errors.UnkeyableArgumentError("load", "user", "object", "has no text"),
+    errors.UnpackableValueError("object", "it has no safe form"),
     errors.StoreUnavailableError("Redis", "no answer within 0.1 s"),
     errors.StoreRefusedError("Redis", "OOM command not allowed"),
 ]

@@ -44,13 +44,8 @@ if TYPE_CHECKING:
     from perf_middleware.fleet.layout import PartsOf, Seen
 
 
-_FIND, _PUT, _PURGE = Script("find"), Script("put"), Script("purge")
-_RELEASE, _SWEEP, _DROP, _STATE = (
-    Script("release"),
-    Script("sweep"),
-    Script("drop"),
-    Script("state"),
-)
+_FIND, _PUT, _PURGE, _RELEASE = map(Script, ("find", "put", "purge", "release"))
+_SWEEP, _DROP, _STATE = map(Script, ("sweep", "drop", "state"))
 
 
 class Records:

@@ -13,6 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from perf_middleware import UnkeyableArgumentError, ValueCache
+from perf_middleware.caching.values.decorators.properties import CachedProperty
 from tests.caching.values.stage import BACKENDS, Calls, Gate, made, run, settled
 
 MEMO = ValueCache()
@@ -298,6 +299,21 @@ def test_a_value_goes_with_its_object():
     del user
     gc.collect()
     assert gone() is None
+
+
+def test_a_class_with_cached_attributes_can_be_freed():
+    memo, _ = made()
+    gone = [ref(user_class(memo)), ref(service(memo, Calls()))]
+    gc.collect()
+    assert [one() for one in gone] == [None, None]
+
+
+def test_a_property_goes_with_its_class():
+    memo, _ = made()
+    user_class(memo)
+    gc.collect()
+    left = [one for one in gc.get_objects() if type(one) is CachedProperty]
+    assert [one for one in left if one._cache is memo._core] == []
 
 
 class Pickled:

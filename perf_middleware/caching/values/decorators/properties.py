@@ -46,8 +46,8 @@ class CachedProperty(property):
         self, getter: Callable[[Any], Any], cache: Core, *, name: str, ttl_us: int | None
     ) -> None:
         self._is_async = require_function(getter, what="cached_property")
-        super().__init__(self._awaited if self._is_async else self._worked_out, None, self._forget)
-        self.__doc__ = getter.__doc__
+        # Not given our own methods: a property in a cycle of references is never freed.
+        super().__init__(getter)
         self._getter = getter
         self._cache = cache
         self._ttl_us = ttl_us
@@ -57,6 +57,19 @@ class CachedProperty(property):
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._place = PLACE + name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        return self._awaited(instance) if self._is_async else self._worked_out(instance)
+
+    def __delete__(self, instance: Any) -> None:
+        cell = self._cell(instance)
+        cell.until_us = -1
+        cell.value = None
+        if cell.flight is not None:
+            cell.flight.is_spoiled = True
+            cell.flight = None
 
     def _cell(self, instance: Any) -> Cell:
         try:
@@ -71,14 +84,6 @@ class CachedProperty(property):
             return cell
         made = places[self._place] = Cell(instance)
         return made
-
-    def _forget(self, instance: Any) -> None:
-        cell = self._cell(instance)
-        cell.until_us = -1
-        cell.value = None
-        if cell.flight is not None:
-            cell.flight.is_spoiled = True
-            cell.flight = None
 
     def _is_hit(self, cell: Cell) -> bool:
         if self._cache.clock() >= cell.until_us:

@@ -1,44 +1,29 @@
-"""Values in Redis, for all processes.
-
-A record:
-
-    <10: the store's own> I or P <8: fresh until> <8: ends> <8: early from> <4: took>
-    <2: length of the tags> <tags> <value>
-
-`I` is a whole number of 64 bits as text, which Redis can add to; `P` what the packer made.  Times
-are Redis's own, Unix time in milliseconds, 0 for never; what it took to make is in microseconds.
-"""
+"""Values in Redis, for all processes."""
 
 from __future__ import annotations
 
 import asyncio
-import struct
 from typing import TYPE_CHECKING, Any, Final
 
 import ormsgpack
 
-from perf_middleware.caching.values.kept import NEVER_US, Kept, Terms, early_window_us
-from perf_middleware.caching.values.packing import MISS
+from perf_middleware.caching.values.envelope import INT64, TAGS_AT, opened, sealed
+from perf_middleware.caching.values.kept import Terms
 from perf_middleware.caching.values.patterns import matcher
-from perf_middleware.fleet.layout import HEAD
 from perf_middleware.fleet.stores.keyed import KEY, KeyedRecords
 from perf_middleware.fleet.stores.script import Script
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from perf_middleware.caching.values.kept import Kept
     from perf_middleware.caching.values.packing import Packer
     from perf_middleware.clock import Clock
     from perf_middleware.fleet.layout import Found, Seen
     from perf_middleware.fleet.runtime import Fleet
 
 _INCREASE: Final = Script("increase", package=__package__)
-_TIMES: Final = struct.Struct(">cqqqIH")
-_BEFORE: Final = b"\1-" + bytes(HEAD - 2)
-_NUMBER, _PACKED = b"I", b"P"
-_INT64: Final = range(-(2**63), 2**63)
 _US_PER_MS: Final = 1_000
-_TOOK_US_MAX: Final = 2**32 - 1
 TAG: Final = b"t:"
 PUT_AT_ONCE: Final = 100
 
@@ -118,7 +103,7 @@ class RedisStore:
             [
                 await self.records.purge(
                     TAG + tag.encode("utf-8", "surrogatepass"), message=message("tag", tag),
-                    told_in=(HEAD + _TIMES.size - 2, tag.encode("utf-8", "surrogatepass")),
+                    told_in=(TAGS_AT, tag.encode("utf-8", "surrogatepass")),
                     before_use=before_use,
                 )
                 for tag in tags
@@ -143,7 +128,7 @@ class RedisStore:
 
     async def increase(self, key: str, amount: int, *, ttl_us: int | None) -> int:
         self._require()
-        if amount not in _INT64:
+        if amount not in INT64:
             raise OverflowError(f"{amount} is no number of 64 bits")
         name = _name(key)
         none = self._packed(key, 0, Terms(ttl_us=ttl_us))
@@ -160,49 +145,14 @@ class RedisStore:
         if not self.records.is_up:
             self.fleet.ensure_kept()
 
-    # --- records --------------------------------------------------------------------------------
-
     def _packed(self, key: str, value: Any, terms: Terms) -> bytes:
-        """Raises UnpackableValueError."""
-        is_number = type(value) is int and value in _INT64
-        packed = b"%d" % value if is_number else self._packer.pack(value, key=key)
-        fresh_ms = ends_ms = early_ms = 0
-        if terms.ttl_us is not None:
-            fresh_ms = self.records.server_ms() + terms.ttl_us // _US_PER_MS
-            ends_ms = fresh_ms + terms.stale_us // _US_PER_MS
-            early_ms = fresh_ms - early_window_us(terms) // _US_PER_MS
-        tags = ormsgpack.packb(list(terms.tags)) if terms.tags else b""
-        times = _TIMES.pack(
-            _NUMBER if is_number else _PACKED, fresh_ms, ends_ms, early_ms,
-            min(terms.took_us, _TOOK_US_MAX), len(tags),
-        )  # fmt: skip
-        return b"".join((_BEFORE, times, tags, packed))
+        return sealed(self._packer, key, value, terms, server_ms=self.records.server_ms())
 
     def _kept(self, key: str, found: Found) -> Kept | None:
-        """The value of a record; None for what is none, or over."""
-        content = found.content
-        try:
-            kind, fresh_ms, ends_ms, early_ms, took_us, tags_bytes = _TIMES.unpack_from(
-                content, HEAD
-            )
-            start = HEAD + _TIMES.size
-            stop = start + tags_bytes
-            tags = ormsgpack.unpackb(content[start:stop]) if tags_bytes else []
-            value = (
-                int(content[stop:]) if kind == _NUMBER
-                else self._packer.unpack(content[stop:], key=key)
-            )  # fmt: skip
-        except (ValueError, struct.error):
-            return None
-        if value is MISS or not all(isinstance(tag, str) for tag in tags):
-            return None
-        now_us, server_ms = self._clock(), self.records.server_ms()
-        kept = Kept(value, Terms(ttl_us=None, tags=tuple(tags), took_us=took_us), now_us=now_us)
-        if fresh_ms:
-            kept.fresh_until_us = now_us + (fresh_ms - server_ms) * _US_PER_MS
-            kept.early_from_us = now_us + (early_ms - server_ms) * _US_PER_MS
-            kept.ends_us = now_us + (ends_ms - server_ms) * _US_PER_MS
-        return kept if now_us < kept.ends_us or kept.ends_us == NEVER_US else None
+        return opened(
+            self._packer, key, found.content,
+            now_us=self._clock(), server_ms=self.records.server_ms(),
+        )  # fmt: skip
 
 
 def message(*words: Any) -> bytes:

@@ -116,20 +116,33 @@ class StoredResponse:
     def _set_headers(self, headers: Headers, lines: Lines) -> None:
         self.headers = headers
         self.lines = lines
-        self.size_bytes = (
+        size_bytes = (
             ENTRY_BYTES
             + len(self.body)
             + 3 * len(self.primary)  # itself, the target, the target's path
             + (len(self.key) if self.key != self.primary else 0)
-            + sum(HEADER_BYTES + len(name) + len(value) for name, value in headers)
             + LINE_BYTES * len(lines)
-            + sum(TAG_BYTES + len(tag) for tag in self.tags)
+            + HEADER_BYTES * len(headers)
         )
-        self.not_modified_headers = [pair for pair in headers if pair[0] not in OF_CONTENT]
-        fields = dict(reversed(headers))  # of several lines the first counts
-        etag = fields.get(b"etag")
-        self.etag: EntityTag | None = parse_etag(etag) if etag is not None else None
-        self.last_modified: bytes | None = fields.get(b"last-modified")
+        for tag in self.tags:
+            size_bytes += TAG_BYTES + len(tag)
+        etag: bytes | None = None
+        last_modified: bytes | None = None
+        kept_of_304 = []
+        for pair in headers:
+            name, value = pair
+            size_bytes += len(name) + len(value)
+            if name not in OF_CONTENT:
+                kept_of_304.append(pair)
+                # Of several lines the first counts.
+                if name == b"etag" and etag is None:
+                    etag = value
+                elif name == b"last-modified" and last_modified is None:
+                    last_modified = value
+        self.size_bytes = size_bytes
+        self.not_modified_headers = kept_of_304
+        self.etag: EntityTag | None = None if etag is None else parse_etag(etag)
+        self.last_modified = last_modified
 
     def _set_times(self, lifetimes: Lifetimes, initial_age_us: int, now_us: int) -> None:
         self.lifetimes = lifetimes

@@ -54,6 +54,7 @@ bench: $(VENV)/.dev
 	$(VENV)/bin/python -m benchmarks.layers
 	$(VENV)/bin/python -m benchmarks.exposition
 	$(VENV)/bin/python -m benchmarks.response_cache --quick
+	$(VENV)/bin/python -m benchmarks.values --rounds 20
 	$(VENV)/bin/python -m benchmarks.eviction --quick
 
 clean:

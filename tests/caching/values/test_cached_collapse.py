@@ -435,6 +435,25 @@ def test_a_sync_function_on_the_event_loop_waits_for_no_thread():
     run(main)
 
 
+def test_the_event_loop_is_not_held_up_until_a_thread_is_done():
+    async def main():
+        memo, _ = made()
+        gate, ran = threading.Event(), []
+
+        @memo.cached(ttl=60)
+        def load(user_id):
+            ran.append(user_id)
+            return "alone" if len(ran) == 2 else gate.wait(10)
+
+        threads, _ = in_threads(lambda: load(5))
+        until(lambda: ran)
+        assert load(5) == "alone"
+        gate.set()
+        threads[0].join(10)
+
+    run(main)
+
+
 def test_what_is_invalidated_while_a_thread_makes_it_is_not_kept():
     memo, _ = made()
     load, gate, ran = gated_in_threads(memo, tags=("user:{user_id}",))

@@ -83,6 +83,19 @@ def test_without_copies_every_caller_gets_the_same(value):
     assert kept.give() is value
 
 
+@pytest.mark.parametrize(
+    ("took_s", "from_s"),
+    [
+        pytest.param(0, 60, id="what took no time is not made early"),
+        pytest.param(1, 53, id="seven times what it took"),
+        pytest.param(100, 30, id="but not in the first half of its life"),
+    ],
+)
+def test_a_value_has_an_early_window(took_s, from_s):
+    kept = Kept(1, Terms(ttl_us=60 * US, took_us=took_s * US, early=1.0), now_us=0)
+    assert kept.early_from_us == from_s * US
+
+
 def test_what_cannot_be_pickled_is_copied_deeply_or_else_shared():
     @dataclass
     class Local:

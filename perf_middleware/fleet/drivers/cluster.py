@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
-from perf_middleware.fleet.drivers.link import SCANNED_AT_ONCE, STORE, RedisLink, literal, told
+from perf_middleware.fleet.drivers.link import (
+    GRACE_S,
+    SCANNED_AT_ONCE,
+    STORE,
+    RedisLink,
+    literal,
+    require_loop,
+    told,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -50,6 +59,7 @@ class ClusterLink:
         self._connect_timeout_s = connect_timeout_s
         self._waiting_max = waiting_max
         self._cluster: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.shown_url = self._bus.shown_url
         self.why_down = self._bus.why_down
         self.commands = 0
@@ -87,6 +97,14 @@ class ClusterLink:
     @connected.setter
     def connected(self, do: Callable[[], Awaitable[None]]) -> None:
         self._bus.connected = do
+
+    @property
+    def on_loss(self) -> Callable[[], None]:
+        return self._bus.on_loss
+
+    @on_loss.setter
+    def on_loss(self, do: Callable[[], None]) -> None:
+        self._bus.on_loss = do
 
     async def command(self, *words: bytes | str | int) -> Any:
         self._require_up()
@@ -134,12 +152,13 @@ class ClusterLink:
         cluster = self._cluster
         if cluster is None:
             raise StoreUnavailableError(STORE, self.why_down)
+        require_loop(self._loop)
         if self.waiting >= self._waiting_max:
             raise StoreUnavailableError(STORE, f"{self._waiting_max} answers are awaited already")
         self.commands += 1
         self.waiting += 1
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with _in_time(self._timeout_s):
                 if node is None:
                     return await cluster.execute_command(*words)
                 return await node.execute_command(*words)
@@ -157,20 +176,25 @@ class ClusterLink:
             self.waiting -= 1
 
     def _lost(self, why: str) -> StoreUnavailableError:
+        self.give_up(why)
+        return StoreUnavailableError(STORE, why)
+
+    def give_up(self, why: str) -> None:
         self.why_down = why
         self._bus.give_up(why)
-        return StoreUnavailableError(STORE, why)
 
     async def connect_once(self, changed: Callable[[bool, str], None]) -> None:
         """As `RedisLink.connect_once`."""
-        cluster: Any = RedisCluster.from_url(
-            self._url,
-            socket_connect_timeout=self._connect_timeout_s,
-            socket_timeout=self._timeout_s + self._connect_timeout_s,  # the shorter one is ours
-            retry=Retry(NoBackoff(), REDIRECTIONS_MAX),
-            decode_responses=False,
-        )
+        self._loop = asyncio.get_running_loop()
+        cluster: Any = None
         try:
+            cluster = RedisCluster.from_url(
+                self._url,
+                socket_connect_timeout=self._connect_timeout_s,
+                socket_timeout=self._timeout_s + self._connect_timeout_s,  # the shorter one is ours
+                retry=Retry(NoBackoff(), REDIRECTIONS_MAX),
+                decode_responses=False,
+            )
             async with asyncio.timeout(2 * self._connect_timeout_s):
                 await cluster.initialize()
             self._cluster = cluster
@@ -182,9 +206,24 @@ class ClusterLink:
             changed(False, self.why_down)
         finally:
             self._cluster = None
-            with suppress(Exception):  # it is gone either way
+            # The shield: anyio cancels a second time, and the connections would stay open.
+            with anyio.CancelScope(shield=True), suppress(Exception):  # it is gone either way
                 async with asyncio.timeout(self._connect_timeout_s):
                     await cluster.aclose()
+
+
+@asynccontextmanager
+async def _in_time(seconds: float) -> AsyncIterator[None]:
+    """As `asyncio.timeout`, and a moment more: an answer that came while the event loop was blocked
+    is not a late one.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as bound:
+        due = loop.call_later(seconds, lambda: bound.reschedule(loop.time() + GRACE_S))
+        try:
+            yield
+        finally:
+            due.cancel()
 
 
 class _NotKnownError(Exception):

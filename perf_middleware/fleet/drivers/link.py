@@ -23,8 +23,9 @@ from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import anyio
 from redis.asyncio.connection import Connection, parse_url
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
 from perf_middleware.fleet.url import shown
@@ -76,6 +77,9 @@ class Link(Protocol):
     def scan(self, prefix: bytes) -> AsyncIterator[list[bytes]]:
         """All keys that begin so, in slices; one may come twice."""
 
+    def give_up(self, why: str) -> None:
+        """It is not to be used before it has been made anew; does nothing while it is away."""
+
 
 class _Pushed:
     """A message of a channel, among the answers."""
@@ -94,7 +98,7 @@ class RedisLink:
     """A connection that is kept; `on_message(channel, payload)` hears what is published.
 
     Belongs to one event loop.  `connected()` is awaited with each new connection before it is used:
-    whatever it raises is a failure to connect.
+    whatever it raises is a failure to connect.  `on_loss()` is called as soon as it is given up.
     """
 
     def __init__(
@@ -131,6 +135,7 @@ class RedisLink:
         self.channels: tuple[bytes, ...] = ()
         self.on_message: Callable[[bytes, bytes], None] = _ignore
         self.connected: Callable[[], Awaitable[None]] = _nothing_more
+        self.on_loss: Callable[[], None] = _nothing
 
     def server_ms(self) -> int:
         return (time.perf_counter_ns() + self._ahead_ns) // 1_000_000
@@ -198,9 +203,14 @@ class RedisLink:
             return StoreUnavailableError(STORE, str(error))
         return StoreRefusedError(STORE, str(error))
 
-    def _ask(self, words: Sequence[bytes | str | int]) -> Awaitable[Any]:
+    def _ask(self, words: Sequence[bytes | str | int]) -> asyncio.Future[Any]:
         connection, loop = self._connection, self._loop
         if connection is None or loop is None:
+            raise StoreUnavailableError(STORE, self.why_down)
+        require_loop(loop)
+        writer = connection._writer  # noqa: SLF001 - see below
+        if writer is None or writer.is_closing():
+            self.give_up("the connection is closed")
             raise StoreUnavailableError(STORE, self.why_down)
         if len(self._waiting) >= self._waiting_max:
             raise StoreUnavailableError(STORE, f"{self._waiting_max} answers are awaited already")
@@ -209,24 +219,10 @@ class RedisLink:
         self._waiting.append((answer, loop.time()))
         if self._late_check is None:
             self._late_check = loop.call_later(self._timeout_s, self._check_late)
-        return self._sent(connection, words, answer)
-
-    async def _sent(
-        self, connection: Any, words: Sequence[bytes | str | int], answer: asyncio.Future[Any]
-    ) -> Any:
-        try:
-            # Written before this waits for anything: answers come in the order of `_waiting`.
-            await connection.send_packed_command(
-                connection.pack_command(*words), check_health=False
-            )
-        except (RedisError, OSError) as error:
-            self.give_up(told(error))
-            raise StoreUnavailableError(STORE, self.why_down) from error
-        except asyncio.CancelledError:
-            # Cut off in the middle of a command, for only a full socket makes it wait.
-            self.give_up("it takes no more")
-            raise
-        return await answer
+        # Not by the client's own method: that waits until a full socket has room, for as long as a
+        # frozen server likes.  What is not sent yet is bounded by the answers that are awaited.
+        writer.writelines(connection.pack_command(*words))
+        return answer
 
     # --- late answers ---------------------------------------------------------------------------
 
@@ -264,6 +260,7 @@ class RedisLink:
                 answer.set_exception(StoreUnavailableError(STORE, why))
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(why)
+        self.on_loss()
 
     # --- keeping the connection -----------------------------------------------------------------
 
@@ -276,12 +273,13 @@ class RedisLink:
         self._loop = asyncio.get_running_loop()
         self._lost = self._loop.create_future()
         self._suspect = None
-        connection = self._make(
-            **self._options | node, protocol=3, socket_timeout=None,
-            socket_connect_timeout=self._connect_timeout_s, decode_responses=False,
-        )  # fmt: skip
+        connection: Any = None
         reading: asyncio.Task[None] | None = None
         try:
+            connection = self._make(
+                **self._options | node, protocol=3, socket_timeout=None,
+                socket_connect_timeout=self._connect_timeout_s, decode_responses=False,
+            )  # fmt: skip
             async with asyncio.timeout(self._connect_timeout_s):
                 await connection.connect()
             connection._parser.set_pubsub_push_handler(_pushed)  # noqa: SLF001 - redis-py's pub/sub does so too
@@ -293,8 +291,9 @@ class RedisLink:
                 await connection.send_command("SUBSCRIBE", *self.channels, check_health=False)
                 await self.ask("PING")  # answered after it has begun to listen
             await self.connected()
-            self.is_up = True
-            changed(True, "")
+            if not self._lost.done():  # with its last answer
+                self.is_up = True
+                changed(True, "")
             while not self._lost.done():
                 await asyncio.wait([self._lost], timeout=self._heartbeat_s)
                 if not self._lost.done():
@@ -305,10 +304,12 @@ class RedisLink:
             self.give_up(told(error))
         finally:
             self.give_up("closed")
-            if reading is not None:
-                reading.cancel()
-                await asyncio.wait([reading])
-            await _closed(connection)
+            # The shield: anyio cancels a second time, and the connection would stay open.
+            with anyio.CancelScope(shield=True):
+                if reading is not None:
+                    reading.cancel()
+                    await asyncio.wait([reading])
+                await _closed(connection)
         changed(False, self.why_down)
 
     async def _look_at_its_clock(self) -> None:
@@ -357,9 +358,31 @@ def literal(text: bytes) -> bytes:
     return text
 
 
+def require_loop(loop: asyncio.AbstractEventLoop | None) -> None:
+    """Raises StoreUnavailableError outside of `loop`: a connection belongs to one."""
+    if loop is not running_loop():
+        raise StoreUnavailableError(STORE, "another event loop uses it")
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """asyncio's; None where another library runs the app."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 async def _closed(connection: Any) -> None:
+    writer = getattr(connection, "_writer", None)
+    if writer is not None:
+        # What is unsent would keep a socket open that nobody reads.
+        writer.transport.abort()
     with suppress(Exception):  # it is gone either way
         await connection.disconnect(nowait=True)
+
+
+def _nothing() -> None:
+    return
 
 
 async def _nothing_more() -> None:

@@ -79,10 +79,10 @@ class Process:
 
     async def reads(self, path, **scope):
         """The body, and whether it came without asking the app of this process."""
-        before = len(self.pages.calls)
+        before = self.pages.calls.count(path)
         answer = await self.get(path, **scope)
         assert answer.status == self.pages.status
-        return answer.body, len(self.pages.calls) == before
+        return answer.body, self.pages.calls.count(path) == before
 
     @property
     def is_up(self):
@@ -102,8 +102,14 @@ class Process:
         raise AssertionError(f"no figure {name} {labels}")
 
     async def settled(self):
-        """All that was to be stored is stored."""
-        await until(lambda: not len(self.shared.outbox))
+        """All that was to be stored until now is stored."""
+        done = []
+
+        async def note():
+            done.append(True)
+
+        assert self.shared.outbox.put(note)
+        await until(lambda: done)
 
 
 @asynccontextmanager

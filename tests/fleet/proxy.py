@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 
 NONSENSE = b"\x00\xff\x13 +-:$*%~,#_( \r\n" * 50
 
@@ -9,10 +10,11 @@ NONSENSE = b"\x00\xff\x13 +-:$*%~,#_( \r\n" * 50
 class Proxy:
     """Passes bytes between its clients and the server on `upstream`, on a port of its own."""
 
-    def __init__(self, upstream, *, port=0, ssl=None):
+    def __init__(self, upstream, *, port=0, ssl=None, room_bytes=None):
         self._upstream = upstream
         self._port = port
         self._ssl = ssl
+        self._room_bytes = room_bytes  # for what the server has said and nobody has read yet
         self._server = None
         self._tasks = set()
         self.delay_s = 0.0
@@ -43,7 +45,12 @@ class Proxy:
         self._tasks.add(task)
         up = None
         try:
-            back, up = await asyncio.open_connection("127.0.0.1", self._upstream)
+            upstream = socket.socket()
+            if self._room_bytes is not None:
+                upstream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._room_bytes)
+            upstream.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(upstream, ("127.0.0.1", self._upstream))
+            back, up = await asyncio.open_connection(sock=upstream)
             done, pending = await asyncio.wait(
                 [
                     asyncio.create_task(self._pass(reader, up)),

@@ -56,7 +56,7 @@ class RedisServer:
             if self._process.poll() is not None:
                 break
             time.sleep(0.02)
-        raise RuntimeError((self._directory / "log").read_text()[-2_000:])
+        raise RuntimeError(self.log()[-2_000:])
 
     def say(self, *words: str) -> bytes:
         """The first line of its answer to a command, over a connection of its own."""
@@ -64,6 +64,9 @@ class RedisServer:
             told = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in map(str.encode, words))
             connection.sendall(b"*%d\r\n" % len(words) + told)
             return connection.recv(65_536).split(b"\r\n")[0]
+
+    def log(self) -> str:
+        return (self._directory / "log").read_text(errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None

@@ -246,13 +246,15 @@ async def test_what_was_purged_while_redis_was_away_is_purged_when_it_is_back(pu
             await one.cache.purge(**purge)
         assert one.shared.purges.pending >= 1
         assert one.figure("perf_cache_shared_purges_pending") >= 1
-        assert (await one.reads("/p"))[0] == b"/p 1"
+        await until_new(one, "/p")
         own_redis.thaw()
         await until(lambda: one.is_up and two.is_up)
         assert one.shared.purges.pending == 0
-        await until_new(two, "/p")
         async with running(third):  # has nothing of its own: what Redis holds
-            assert (await third.reads("/p"))[0] == b"/p 1"
+            if not (purge or {}).get("soft"):  # else it may be served while the app is asked
+                assert (await third.reads("/p"))[0] == b"/p 1"
+            await until_new(third, "/p")
+        await until_new(two, "/p")
 
 
 async def test_a_purge_that_the_server_refuses_is_made_up_for_before_it_is_read_again(
@@ -270,7 +272,8 @@ async def test_a_purge_that_the_server_refuses_is_made_up_for_before_it_is_read_
         await one.cache.purge(url="/p")
         assert (await one.reads("/p"))[0] == b"/p 1"
         assert not one.is_up
-        assert "NOREPLICAS" in said("WARNING")[-1]
+        await until(lambda: said("WARNING"))
+        assert "NOREPLICAS" in said("WARNING")[0]
         own_redis.say("CONFIG", "SET", "min-replicas-to-write", "0")
         await until(lambda: one.is_up)
         await until_new(two, "/p")
@@ -288,7 +291,7 @@ async def test_a_lost_message_leaves_nothing_stale(own_redis):
             await one.reads(path)
             changes = one.fleet.changes["down"]
             host, port = one.link._connection._writer.get_extra_info("sockname")
-            assert own_redis.say("CLIENT", "KILL", "ADDR", f"{host}:{port}") == b":1" or True
+            assert own_redis.say("CLIENT", "KILL", "ADDR", f"{host}:{port}") == b":1"
             pages.change(path)
             await two.cache.purge(url=path)
             await until(lambda changes=changes: one.fleet.changes["down"] > changes)
@@ -299,25 +302,26 @@ async def test_a_lost_message_leaves_nothing_stale(own_redis):
 async def test_messages_that_overflow_the_buffer_leave_nothing_stale(own_redis):
     """A process that reads too slowly is thrown out by the server, and knows what it missed."""
     pages = Pages()
-    async with Proxy(own_redis.port) as proxy:
-        one = Process(pages, f"redis://127.0.0.1:{proxy.port}/0", timeout_s=5, heartbeat_s=1)
+    async with Proxy(own_redis.port, room_bytes=65_536) as proxy:
+        one = Process(pages, f"redis://127.0.0.1:{proxy.port}/0", timeout_s=10, heartbeat_s=1)
         two = Process(pages, own_redis.url)
-        own_redis.say("CONFIG", "SET", "client-output-buffer-limit", "pubsub 16kb 16kb 0")
+        own_redis.say("CONFIG", "SET", "client-output-buffer-limit", "pubsub 256kb 256kb 0")
         async with running(one, two):
             await two.reads("/p")
             await two.settled()
             await one.reads("/p")
             proxy.delay_s = 0.3  # what it reads comes late, and piles up at the server
             changes = one.fleet.changes["down"]
-            host = b"/long" + b"x" * 20_000
+            long = "/long" + "x" * 10_000  # longer ones are not counted by Valkey 9
             pages.change("/p")
-            for number in range(400):
-                await two.cache.purge(url=f"{host.decode()}{number}")
-                if one.fleet.changes["down"] > changes:
+            for number in range(5_000):
+                await two.cache.purge(url=f"{long}{number}")
+                if "output buffer limits" in own_redis.log():
                     break
+            assert "output buffer limits" in own_redis.log()
             await two.cache.purge(url="/p")
-            await until(lambda: one.fleet.changes["down"] > changes)
             proxy.delay_s = 0.0
+            await until(lambda: one.fleet.changes["down"] > changes)
             await until(lambda: one.is_up)
             await until_new(one, "/p")
 

@@ -22,6 +22,7 @@ from perf_middleware.fleet.drivers.link import (
     SCANNED_AT_ONCE,
     STORE,
     RedisLink,
+    closed,
     literal,
     require_loop,
     told,
@@ -207,9 +208,10 @@ class ClusterLink:
         finally:
             self._cluster = None
             # The shield: anyio cancels a second time, and the connections would stay open.
-            with anyio.CancelScope(shield=True), suppress(Exception):  # it is gone either way
-                async with asyncio.timeout(self._connect_timeout_s):
-                    await cluster.aclose()
+            with anyio.CancelScope(shield=True):
+                while self.waiting:  # until its timeout: the client may still connect for it
+                    await asyncio.sleep(GRACE_S)
+                await _closed(cluster)
 
 
 @asynccontextmanager
@@ -218,12 +220,30 @@ async def _in_time(seconds: float) -> AsyncIterator[None]:
     is not a late one.
     """
     loop = asyncio.get_running_loop()
+
+    def end(bound: asyncio.Timeout, due_s: float) -> None:
+        now_s = loop.time()
+        # It may take several steps, each of which has waited for the loop: to connect for one.
+        bound.reschedule(now_s + (seconds if now_s - due_s > GRACE_S else GRACE_S))
+
     async with asyncio.timeout(None) as bound:
-        due = loop.call_later(seconds, lambda: bound.reschedule(loop.time() + GRACE_S))
+        timer = loop.call_later(seconds, end, bound, loop.time() + seconds)
         try:
             yield
         finally:
-            due.cancel()
+            timer.cancel()
+
+
+async def _closed(cluster: Any) -> None:
+    """Every connection, at once: the client's own way forgets those of an interrupted start."""
+    if cluster is None:
+        return
+    manager = cluster.nodes_manager
+    for node in (*manager.nodes_cache.values(), *manager.startup_nodes.values()):
+        for connection in node._connections:  # noqa: SLF001 - see above
+            await closed(connection)
+    with suppress(Exception):  # it is gone either way
+        await cluster.aclose()
 
 
 class _NotKnownError(Exception):

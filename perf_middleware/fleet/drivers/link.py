@@ -309,7 +309,7 @@ class RedisLink:
                 if reading is not None:
                     reading.cancel()
                     await asyncio.wait([reading])
-                await _closed(connection)
+                await closed(connection)
         changed(False, self.why_down)
 
     async def _look_at_its_clock(self) -> None:
@@ -372,7 +372,7 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-async def _closed(connection: Any) -> None:
+async def closed(connection: Any) -> None:
     writer = getattr(connection, "_writer", None)
     if writer is not None:
         # What is unsent would keep a socket open that nobody reads.

@@ -434,9 +434,7 @@ async def test_a_record_that_is_none_is_a_miss(value, own_redis):
         await process.reads("/p")
         await process.settled()
         (stored,) = process.cache.store.of_path(b"/p")
-        await process.link.command(
-            "SET", b"{perf:cache:0}r:" + record_key(stored.primary), value
-        )
+        await process.link.command("SET", b"{perf:cache:0}r:" + record_key(stored.primary), value)
         process.cache.store.clear()
         assert await process.reads("/p") == (b"/p 0", False)
         assert process.is_up

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from perf_middleware.errors import StoreUnavailableError
 from perf_middleware.families import NO_LABELS, Family, LabelSet, Value, counter, gauge
 from perf_middleware.fleet.backoff import Backoff
-from perf_middleware.fleet.drivers.link import STORE, RedisLink
+from perf_middleware.fleet.drivers.link import STORE, RedisLink, running_loop
 from perf_middleware.fleet.layout import CLUSTER_SHARDS
 from perf_middleware.fleet.stores.records import Records
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perf_middleware.redis")
 
 FIRST_ANSWER_S = 0.5  # beyond the time to connect: how long `open` waits for the first connection
+
+
+STEADY_S = 1.0  # in use for so long: what was wrong before is over
 
 
 class Fleet:
@@ -60,6 +63,7 @@ class Fleet:
         )
         self.link.on_message = self._hear
         self.link.connected = self._connected
+        self.link.on_loss = self._lost
         self.required = required
         self.on_change: Callable[[bool, str], None] | None = None
         self.namespace = namespace
@@ -67,9 +71,11 @@ class Fleet:
         self._open_s = connect_timeout_s + FIRST_ANSWER_S
         self._spaces: dict[bytes, Records] = {}
         self._on_connect: list[Callable[[], Awaitable[None]]] = []
+        self._on_loss: list[Callable[[], None]] = []
         self._jobs: list[Callable[[], Awaitable[None]]] = []
         self._kept: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended: asyncio.AbstractEventLoop | None = None
         self._tried: asyncio.Event | None = None
         self._was_up: bool | None = None
         self._is_opening = False
@@ -95,6 +101,10 @@ class Fleet:
         missed.
         """
         self._on_connect.append(do)
+
+    def when_lost(self, do: Callable[[], None]) -> None:
+        """Call `do` as soon as the connection is given up: nothing comes over it any more."""
+        self._on_loss.append(do)
 
     def while_kept(self, run: Callable[[], Awaitable[None]]) -> None:
         """Run `run()` in the background, for as long as the connection is kept."""
@@ -131,23 +141,31 @@ class Fleet:
     async def close(self) -> None:
         """Nothing to wait for: what keeps the connection is cancelled after every resource."""
         kept, self._kept = self._kept, None
-        if kept is not None and self._loop is asyncio.get_running_loop():
+        self._ended = asyncio.get_running_loop()
+        if kept is not None and self._loop is self._ended:
             kept.cancel()
             await asyncio.wait([kept])
-        self._loop = None
 
     def ensure_kept(self) -> None:
-        """Start to connect where no lifespan has; does nothing where it goes on already."""
-        if self._loop is not None and self._loop is asyncio.get_running_loop():
+        """Start to connect where no lifespan has; does nothing where it goes on already.
+
+        Nor where the lifespan is over, for nobody would end it, and where no asyncio runs.
+        """
+        loop = running_loop()
+        if loop is None or loop is self._ended:
             return
+        if self._loop is not None and not self._loop.is_closed():
+            return  # another loop's, if not this one's
         self._begin()
         self._kept = asyncio.create_task(self._keep(), name="perf_middleware: redis")
 
     def _begin(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._ended = None
         self._tried = asyncio.Event()
 
     async def _keep(self) -> None:
+        loop = self._loop
         try:
             async with asyncio.TaskGroup() as tasks:
                 for run in self._jobs:
@@ -155,13 +173,15 @@ class Fleet:
                 await self._keep_connected()
         finally:
             self._was_up = None
+            if self._loop is loop:
+                self._loop = None
 
     async def _keep_connected(self) -> None:
         backoff = Backoff(random.random)
         while True:
             await self.link.connect_once(self._changed)
-            if self._was_up:
-                backoff.reset()
+            if self._was_up and monotonic() - self._since_s >= STEADY_S:
+                backoff.reset()  # else it comes and goes: less and less often
             self._note(False, self.link.why_down)
             await asyncio.sleep(backoff.next_s())
 
@@ -202,6 +222,10 @@ class Fleet:
             await records.synchronise()
         for do in self._on_connect:
             await do()
+
+    def _lost(self) -> None:
+        for do in self._on_loss:
+            do()
 
     def _hear(self, channel: bytes, payload: bytes) -> None:
         records = self._spaces.get(channel)

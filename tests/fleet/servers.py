@@ -51,19 +51,26 @@ class RedisServer:
         until_s = time.monotonic() + STARTED_S
         while time.monotonic() < until_s:
             with contextlib.suppress(OSError):
-                if self.say("PING") == b"+PONG":
+                if self.say("PING").startswith((b"+PONG", b"-NOAUTH")):
                     return self
             if self._process.poll() is not None:
                 break
             time.sleep(0.02)
-        raise RuntimeError((self._directory / "log").read_text()[-2_000:])
+        raise RuntimeError(self.log()[-2_000:])
 
     def say(self, *words: str) -> bytes:
         """The first line of its answer to a command, over a connection of its own."""
+        return self.say_all(*words).split(b"\r\n")[0]
+
+    def say_all(self, *words: str) -> bytes:
+        """The first packet of its answer: the whole of a short one."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
             told = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in map(str.encode, words))
             connection.sendall(b"*%d\r\n" % len(words) + told)
-            return connection.recv(65_536).split(b"\r\n")[0]
+            return connection.recv(65_536)
+
+    def log(self) -> str:
+        return (self._directory / "log").read_text(errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None

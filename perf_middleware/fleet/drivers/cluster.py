@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -17,7 +17,16 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
-from perf_middleware.fleet.drivers.link import SCANNED_AT_ONCE, STORE, RedisLink, literal, told
+from perf_middleware.fleet.drivers.link import (
+    GRACE_S,
+    SCANNED_AT_ONCE,
+    STORE,
+    RedisLink,
+    closed,
+    literal,
+    require_loop,
+    told,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -51,6 +60,7 @@ class ClusterLink:
         self._connect_timeout_s = connect_timeout_s
         self._waiting_max = waiting_max
         self._cluster: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.shown_url = self._bus.shown_url
         self.why_down = self._bus.why_down
         self.commands = 0
@@ -88,6 +98,14 @@ class ClusterLink:
     @connected.setter
     def connected(self, do: Callable[[], Awaitable[None]]) -> None:
         self._bus.connected = do
+
+    @property
+    def on_loss(self) -> Callable[[], None]:
+        return self._bus.on_loss
+
+    @on_loss.setter
+    def on_loss(self, do: Callable[[], None]) -> None:
+        self._bus.on_loss = do
 
     async def command(self, *words: bytes | str | int) -> Any:
         self._require_up()
@@ -135,12 +153,13 @@ class ClusterLink:
         cluster = self._cluster
         if cluster is None:
             raise StoreUnavailableError(STORE, self.why_down)
+        require_loop(self._loop)
         if self.waiting >= self._waiting_max:
             raise StoreUnavailableError(STORE, f"{self._waiting_max} answers are awaited already")
         self.commands += 1
         self.waiting += 1
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with _in_time(self._timeout_s):
                 if node is None:
                     return await cluster.execute_command(*words)
                 return await node.execute_command(*words)
@@ -157,25 +176,26 @@ class ClusterLink:
         finally:
             self.waiting -= 1
 
-    def give_up(self, why: str) -> None:
-        """As `RedisLink.give_up`."""
-        self._bus.give_up(why)
-
     def _lost(self, why: str) -> StoreUnavailableError:
+        self.give_up(why)
+        return StoreUnavailableError(STORE, why)
+
+    def give_up(self, why: str) -> None:
         self.why_down = why
         self._bus.give_up(why)
-        return StoreUnavailableError(STORE, why)
 
     async def connect_once(self, changed: Callable[[bool, str], None]) -> None:
         """As `RedisLink.connect_once`."""
-        cluster: Any = RedisCluster.from_url(
-            self._url,
-            socket_connect_timeout=self._connect_timeout_s,
-            socket_timeout=self._timeout_s + self._connect_timeout_s,  # the shorter one is ours
-            retry=Retry(NoBackoff(), REDIRECTIONS_MAX),
-            decode_responses=False,
-        )
+        self._loop = asyncio.get_running_loop()
+        cluster: Any = None
         try:
+            cluster = RedisCluster.from_url(
+                self._url,
+                socket_connect_timeout=self._connect_timeout_s,
+                socket_timeout=self._timeout_s + self._connect_timeout_s,  # the shorter one is ours
+                retry=Retry(NoBackoff(), REDIRECTIONS_MAX),
+                decode_responses=False,
+            )
             async with asyncio.timeout(2 * self._connect_timeout_s):
                 await cluster.initialize()
             self._cluster = cluster
@@ -187,11 +207,43 @@ class ClusterLink:
             changed(False, self.why_down)
         finally:
             self._cluster = None
-            with (
-                anyio.move_on_after(self._connect_timeout_s, shield=True),
-                suppress(Exception),  # it is gone either way
-            ):
-                await cluster.aclose()
+            # The shield: anyio cancels a second time, and the connections would stay open.
+            with anyio.CancelScope(shield=True):
+                while self.waiting:  # noqa: ASYNC110 - until its timeout: the client may yet connect
+                    await asyncio.sleep(GRACE_S)
+                await _closed(cluster)
+
+
+@asynccontextmanager
+async def _in_time(seconds: float) -> AsyncIterator[None]:
+    """As `asyncio.timeout`, and a moment more: an answer that came while the event loop was blocked
+    is not a late one.
+    """
+    loop = asyncio.get_running_loop()
+
+    def end(bound: asyncio.Timeout, due_s: float) -> None:
+        now_s = loop.time()
+        # It may take several steps, each of which has waited for the loop: to connect for one.
+        bound.reschedule(now_s + (seconds if now_s - due_s > GRACE_S else GRACE_S))
+
+    async with asyncio.timeout(None) as bound:
+        timer = loop.call_later(seconds, end, bound, loop.time() + seconds)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+async def _closed(cluster: Any) -> None:
+    """Every connection, at once: the client's own way forgets those of an interrupted start."""
+    if cluster is None:
+        return
+    manager = cluster.nodes_manager
+    for node in (*manager.nodes_cache.values(), *manager.startup_nodes.values()):
+        for connection in node._connections:  # noqa: SLF001 - see above
+            await closed(connection)
+    with suppress(Exception):  # it is gone either way
+        await cluster.aclose()
 
 
 class _NotKnownError(Exception):

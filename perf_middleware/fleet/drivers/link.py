@@ -79,6 +79,9 @@ class Link(Protocol):
     def scan(self, prefix: bytes) -> AsyncIterator[list[bytes]]:
         """All keys that begin so, in slices; one may come twice."""
 
+    def give_up(self, why: str) -> None:
+        """It is not to be used before it has been made anew; does nothing while it is away."""
+
 
 class _Talk(asyncio.Protocol):
     """What the socket brings, from the moment on that redis-py has connected and signed in."""
@@ -105,7 +108,7 @@ class RedisLink:
     """A connection that is kept; `on_message(channel, payload)` hears what is published.
 
     Belongs to one event loop.  `connected()` is awaited with each new connection before it is used:
-    whatever it raises is a failure to connect.
+    whatever it raises is a failure to connect.  `on_loss()` is called as soon as it is given up.
     """
 
     def __init__(
@@ -143,6 +146,7 @@ class RedisLink:
         self.channels: tuple[bytes, ...] = ()
         self.on_message: Callable[[bytes, bytes], None] = _ignore
         self.connected: Callable[[], Awaitable[None]] = _nothing_more
+        self.on_loss: Callable[[], None] = _nothing
 
     def server_ms(self) -> int:
         return (time.perf_counter_ns() + self._ahead_ns) // 1_000_000
@@ -220,6 +224,10 @@ class RedisLink:
         transport, loop = self._transport, self._loop
         if transport is None or loop is None:
             raise StoreUnavailableError(STORE, self.why_down)
+        require_loop(loop)
+        if transport.is_closing():
+            self.give_up("the connection is closed")
+            raise StoreUnavailableError(STORE, self.why_down)
         if len(self._waiting) >= self._waiting_max:
             raise StoreUnavailableError(STORE, f"{self._waiting_max} answers are awaited already")
         packed = words if type(words) is bytes else b"".join(self._connection.pack_command(*words))
@@ -270,6 +278,7 @@ class RedisLink:
                 answer.set_exception(StoreUnavailableError(STORE, why))
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(why)
+        self.on_loss()
 
     # --- keeping the connection -----------------------------------------------------------------
 
@@ -282,11 +291,12 @@ class RedisLink:
         self._loop = asyncio.get_running_loop()
         self._lost = self._loop.create_future()
         self._suspect = None
-        connection = self._make(
-            **self._options | node, protocol=3, socket_timeout=None,
-            socket_connect_timeout=self._connect_timeout_s, decode_responses=False,
-        )  # fmt: skip
+        connection: Any = None
         try:
+            connection = self._make(
+                **self._options | node, protocol=3, socket_timeout=None,
+                socket_connect_timeout=self._connect_timeout_s, decode_responses=False,
+            )  # fmt: skip
             async with asyncio.timeout(self._connect_timeout_s):
                 await connection.connect()
             self._take_over(connection)
@@ -296,8 +306,9 @@ class RedisLink:
                 self._say("SUBSCRIBE", *self.channels)  # answered by messages
                 await self.ask("PING")  # answered after it has begun to listen
             await self.connected()
-            self.is_up = True
-            changed(True, "")
+            if not self._lost.done():  # with its last answer
+                self.is_up = True
+                changed(True, "")
             while not self._lost.done():
                 await asyncio.wait([self._lost], timeout=self._heartbeat_s)
                 if not self._lost.done():
@@ -308,9 +319,9 @@ class RedisLink:
             self.give_up(told(error))
         finally:
             self.give_up("closed")
-            # A task group that ends cancels again whatever waits, also for its own end.
-            with anyio.move_on_after(self._connect_timeout_s, shield=True):
-                await _closed(connection)
+            # The shield: anyio cancels a second time, and the connection would stay open.
+            with anyio.CancelScope(shield=True):
+                await closed(connection)
         changed(False, self.why_down)
 
     def _take_over(self, connection: Any) -> None:
@@ -364,9 +375,31 @@ def literal(text: bytes) -> bytes:
     return text
 
 
-async def _closed(connection: Any) -> None:
+def require_loop(loop: asyncio.AbstractEventLoop | None) -> None:
+    """Raises StoreUnavailableError outside of `loop`: a connection belongs to one."""
+    if loop is not running_loop():
+        raise StoreUnavailableError(STORE, "another event loop uses it")
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """asyncio's; None where another library runs the app."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+async def closed(connection: Any) -> None:
+    writer = getattr(connection, "_writer", None)
+    if writer is not None:
+        # What is unsent would keep a socket open that nobody reads.
+        writer.transport.abort()
     with suppress(Exception):  # it is gone either way
         await connection.disconnect(nowait=True)
+
+
+def _nothing() -> None:
+    return
 
 
 async def _nothing_more() -> None:

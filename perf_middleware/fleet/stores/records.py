@@ -16,13 +16,14 @@ they point to.  Messages are numbered: who misses one knows it.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from perf_middleware.fleet.layout import (
     ALL_PURGED,
     COUNT,
     EVERYTHING,
+    HEAD,
     KNOWN_MAX,
     MESSAGE_HEAD,
     NAMES_MAX,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from perf_middleware.fleet.drivers.link import Link
     from perf_middleware.fleet.layout import PartsOf, Seen
 
+
+COUNT_LOST: Final = 3  # an answer of put.lua
 
 _FIND, _PUT, _PURGE, _RELEASE = map(Script, ("find", "put", "purge", "release"))
 _SWEEP, _DROP, _STATE = map(Script, ("sweep", "drop", "state"))
@@ -66,7 +69,7 @@ class Records:
         self._floors = [tag + b"f" for tag in tags]
         self.channel = b"{%s:%s:0}c" % (namespace.encode(), space.encode())
         self.shards = shards
-        self._sender = os.urandom(8)
+        self._sender = b""
         self._life: list[bytes | None] = [None] * shards
         self.seen: Seen = (0,) * shards
         self._floor = [0] * shards
@@ -85,6 +88,10 @@ class Records:
     def server_ms(self) -> int:
         """The clock that all processes share, Unix time in milliseconds."""
         return self._link.server_ms()
+
+    def give_up(self, why: str) -> None:
+        """Nothing is read any more before all is known to be right again."""
+        self._link.give_up(why)
 
     def shard_of(self, place: bytes) -> int:
         """Where records of this `place` are: all that one purge by URL concerns is in one."""
@@ -137,6 +144,8 @@ class Records:
             if record != VARIES + b",".join(names):
                 self._names_of.pop(key, None)
                 return await self._find_among_variants(shard, key, parts_of, lease_ms, token)
+        if value is not None and len(value) < HEAD:
+            return None  # none of ours
         if value is not None and self.is_reachable(shard, value):
             return Found(full, value, value[1] == SOFT)
         if not lease_ms:
@@ -213,6 +222,9 @@ class Records:
                 self.channel, self.told(shard, message), origin, *indexes, *also,
             ),
         )  # fmt: skip
+        if kind == COUNT_LOST:
+            # A server that evicts has taken the number of messages: begin anew with what it has.
+            self.give_up("what it knew of purges is lost")
         return Unnamed(tuple(more[0].split(b","))) if kind == 2 else kind == 1
 
     async def drop(self, place: bytes, key: bytes, *, mark: bytes, message: bytes) -> bool:
@@ -344,19 +356,25 @@ class Records:
 
     async def synchronise(self) -> None:
         """Find out whether messages were missed; to be awaited with each new connection."""
+        # A new name each time: what was forked off since the last one must not pass for us.
+        self._sender = os.urandom(8)
         missed = False
-        seen = []
         for shard in range(self.shards):
-            life, count, self._floor[shard] = await self._link.run_script(
+            heard, floor_heard = self.seen[shard], self._floor[shard]
+            life, count, floor = await self._link.run_script(
                 _STATE,
                 (self._lives[shard], self._counts[shard], self._floors[shard]),
                 (os.urandom(8).hex(),),
             )
+            # A message behind the answer may have been heard before this goes on.
+            if self.seen[shard] != heard:
+                count = max(count, self.seen[shard])
+            if self._floor[shard] != floor_heard:
+                floor = max(floor, self._floor[shard])
             known = self._life[shard]
             missed |= known is not None and (known != life or self.seen[shard] != count)
-            self._life[shard] = life
-            seen.append(count)
-        self.seen = tuple(seen)
+            self._life[shard], self._floor[shard] = life, floor
+            self._saw(shard, count)
         if missed:
             self.gaps += 1
             self.on_gap()
@@ -375,7 +393,7 @@ class Records:
             self.on_landed(body)
             return
         seen = self.seen[shard]
-        self.seen = (*self.seen[:shard], count, *self.seen[shard + 1 :])
+        self._saw(shard, count)
         if count != seen + 1 and self._life[shard] is not None and count != seen:
             self.gaps += 1
             self.on_gap()
@@ -383,6 +401,9 @@ class Records:
             self._floor[shard] = count
         if sender != self._sender:
             self.on_message(body)
+
+    def _saw(self, shard: int, count: int) -> None:
+        self.seen = (*self.seen[:shard], count, *self.seen[shard + 1 :])
 
     def told(self, shard: int, body: bytes, kind: int = 0) -> bytes:
         """A message of this process, as scripts publish it."""

@@ -71,6 +71,7 @@ class SharedStore:
         self.outdated = 0
         """Not stored, for a purge had come meanwhile."""
         fleet.before_use(self.purges.catch_up)
+        fleet.when_lost(self.leases.let_go)
         for job in (self.outbox.run, self.leases.run, self.purges.run):
             fleet.while_kept(job)
 
@@ -94,6 +95,9 @@ class SharedStore:
         try:
             return await self._look_up(request, flight, wait_s)
         except (StoreUnavailableError, StoreRefusedError):
+            return None
+        except Exception as error:  # noqa: BLE001 - garbage: whatever comes of it is no answer
+            self._records.give_up(f"what it answers makes no sense: {error!r}"[:200])
             return None
 
     async def _look_up(

@@ -81,12 +81,20 @@ class Leases:
             return
         self.waited += 1
         landing = self._landings.setdefault(key, asyncio.Event())
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await landing.wait()
-        if self._landings.get(key) is landing:
-            del self._landings[key]
-            landing.set()  # others wait for the same: they look again with this one
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await landing.wait()
+        finally:
+            if self._landings.get(key) is landing:
+                del self._landings[key]
+                landing.set()  # others wait for the same: they look again with this one
+
+    def let_go(self) -> None:
+        """Nobody can be told any more: whoever waits goes on."""
+        landings, self._landings = self._landings, {}
+        for landing in landings.values():
+            landing.set()
 
     def _hear_of_landing(self, key: bytes) -> None:
         if len(self._landed) >= LANDED_MAX:

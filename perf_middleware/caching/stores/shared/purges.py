@@ -16,7 +16,6 @@ import ormsgpack
 from perf_middleware.caching.invalidation import origin_of, path_of
 from perf_middleware.caching.places import BARE, TAG, URL, index_name, matches_index
 from perf_middleware.caching.rules import PathPattern
-from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -57,11 +56,13 @@ class SharedPurges:
         """How many there were in the shared store; 0 while it is away: then it is done later."""
         try:
             count = await self._do(purge)
-        except (StoreUnavailableError, StoreRefusedError):
+        except Exception as error:  # noqa: BLE001 - garbage: whatever comes of it is no answer
             if len(self._pending) < PENDING_MAX:
                 self._pending.append(purge)
             else:
                 self._pending[:] = [("everything", None, False)]
+            # What is still there must not be read before it is made up for.
+            self._records.give_up(f"a purge was not done: {error}")
             return 0
         # What begins from here on is made of what there is after it.
         self._cache.purges.mark(self._records.seen)
@@ -74,8 +75,10 @@ class SharedPurges:
         purges.note(lambda _target, _tags: False)
         purges.mark(self._records.seen)
         while self._pending:
-            await self._do(self._pending[0], before_use=True)
-            del self._pending[0]
+            purge = self._pending[0]
+            await self._do(purge, before_use=True)
+            if self._pending[0] is purge:  # else too many came meanwhile, and one stands for all
+                del self._pending[0]
 
     async def _do(self, purge: Purge, *, before_use: bool = False) -> int:
         kind, what, soft = purge

@@ -6,10 +6,12 @@
 --       where a record tells its tags, and the tag ('': every record of the index has it)
 -- gives {the counter, how many were purged, where to go on (-1: nowhere)}
 local count = 0
+-- A full server takes no first write that may need room, and whatever comes behind one that does
+-- not: a purge must go through.
+redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -501)
 if ARGV[1] == '1' then
   count = redis.call('INCR', KEYS[1])
   redis.call('ZADD', KEYS[2], count, struct.pack('>I8', count) .. ARGV[2])
-  redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -501)
   redis.call('PEXPIRE', KEYS[2], 3600000)
   redis.call('PUBLISH', ARGV[3], struct.pack('>I8', count) .. ARGV[4])
   if ARGV[5] == 'all' then redis.call('SET', KEYS[3], count) end

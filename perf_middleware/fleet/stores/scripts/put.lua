@@ -9,11 +9,12 @@
 -- gives {1}         it is there
 --       {0}         a purge concerns it
 --       {2, names}  its variants are told apart by more fields than it names
+--       {3}         the counter was lost: nobody knows what was purged
 local primary, names, ttl = KEYS[1], ARGV[4], tonumber(ARGV[2])
 local count = tonumber(redis.call('GET', KEYS[2]) or '0')
 local began = tonumber(ARGV[1])
 
-if count < began then return {0} end -- the counter was lost: nobody knows what was purged
+if count < began then return {3} end
 if count > began then
   local oldest = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
   if redis.call('ZCARD', KEYS[3]) >= 500 and tonumber(oldest[2]) > began then return {0} end

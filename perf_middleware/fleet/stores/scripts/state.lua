@@ -2,6 +2,10 @@
 --
 -- KEYS  the name of this life; the counter; the number below which everything was purged
 -- ARGV  a name for a new one
-redis.call('SET', KEYS[1], ARGV[1], 'NX')
-return {redis.call('GET', KEYS[1]), tonumber(redis.call('GET', KEYS[2]) or '0'),
+local life = redis.call('GET', KEYS[1])
+if not life then -- only then: a server that takes no writes can still be read
+  life = ARGV[1]
+  redis.call('SET', KEYS[1], life)
+end
+return {life, tonumber(redis.call('GET', KEYS[2]) or '0'),
   tonumber(redis.call('GET', KEYS[3]) or '0')}

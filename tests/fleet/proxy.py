@@ -44,8 +44,8 @@ class Proxy:
         task = asyncio.current_task()
         self._tasks.add(task)
         up = None
+        upstream = socket.socket()
         try:
-            upstream = socket.socket()
             if self._room_bytes is not None:
                 upstream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._room_bytes)
             upstream.setblocking(False)
@@ -65,9 +65,11 @@ class Proxy:
             pass
         finally:
             self._tasks.discard(task)
-            for end in (writer, up):
-                if end is not None:
-                    end.transport.abort()
+            writer.transport.abort()
+            if up is not None:
+                up.transport.abort()
+            else:
+                upstream.close()
 
     async def _pass(self, reader, writer, *, is_answer=False):
         with contextlib.suppress(OSError):

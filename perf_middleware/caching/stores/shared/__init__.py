@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from perf_middleware.fleet.layout import Seen
     from perf_middleware.fleet.runtime import Fleet
 
+LEFT_FOR_CALL_S: Final = 1.0
 LOOKS_MAX: Final = 3  # at what another process is making
 BEGUN_S_MAX: Final = 3_000  # purges are remembered for an hour
 THREADED_MIN_BYTES: Final = 256 << 10  # a body that would hold the event loop up while it shrinks
@@ -104,7 +105,8 @@ class SharedStore:
         self, request: CacheRequest, flight: Flight | None, wait_s: float
     ) -> StoredResponse | None:
         token = self.leases.token() if flight is not None and wait_s else b""
-        until_s = monotonic() + wait_s
+        # Those who wait for this request began with it: something is left for its own call.
+        until_s = monotonic() + wait_s - min(wait_s / 2, LEFT_FOR_CALL_S)
         place, key = place_of(request.target), record_key(request.primary)
         for look in range(1, LOOKS_MAX + 1):
             purges_seen, asked_s = self._cache.purges.newest, monotonic()

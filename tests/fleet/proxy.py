@@ -44,13 +44,16 @@ class Proxy:
         task = asyncio.current_task()
         self._tasks.add(task)
         up = None
-        upstream = socket.socket()
+        left = contextlib.ExitStack()
         try:
+            upstream = socket.socket()
+            left.callback(upstream.close)
             if self._room_bytes is not None:
                 upstream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._room_bytes)
             upstream.setblocking(False)
             await asyncio.get_running_loop().sock_connect(upstream, ("127.0.0.1", self._upstream))
             back, up = await asyncio.open_connection(sock=upstream)
+            left.pop_all()  # it is the writer's now
             done, pending = await asyncio.wait(
                 [
                     asyncio.create_task(self._pass(reader, up)),
@@ -64,12 +67,11 @@ class Proxy:
         except (OSError, asyncio.CancelledError):
             pass
         finally:
+            left.close()
             self._tasks.discard(task)
-            writer.transport.abort()
-            if up is not None:
-                up.transport.abort()
-            else:
-                upstream.close()
+            for end in (writer, up):
+                if end is not None:
+                    end.transport.abort()
 
     async def _pass(self, reader, writer, *, is_answer=False):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""A cold key is computed once across processes, and nobody waits long for one that does not come."""
+"""A cold key is computed once across processes, and nobody waits long for what does not come."""
 
 import asyncio
 import time
@@ -10,6 +10,7 @@ from tests.fleet.processes import Pages, Process, running, until
 from tests.fleet.proxy import Proxy
 
 LEASE_S = leases.LEASE_MS / 1_000
+TOLD_S = 0.7  # by a message, which takes a moment; else a whole second goes by
 SLACK_S = 3.0  # a machine that does other things too
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_set")]
@@ -40,8 +41,7 @@ async def test_a_cold_key_is_computed_once_for_all_processes(redis_server, pages
         pages.gate.set()
         began_s = time.monotonic()
         answers = await asyncio.gather(*asking)
-        # By the message, not by the end of the lease or a look now and then.
-        assert time.monotonic() - began_s < LEASE_S
+        assert time.monotonic() - began_s < TOLD_S
         assert {answer.body for answer in answers} == {b"/p 0"}
         assert pages.calls == ["/p"]
         assert sum(process.figure("perf_cache_shared_waits") for process in some) == 2
@@ -107,7 +107,7 @@ async def test_a_holder_that_is_cancelled_gives_its_lease_back_at_once(redis_ser
         first.cancel()
         began_s = time.monotonic()
         await until(lambda: len(pages.calls) == 2)
-        assert time.monotonic() - began_s < LEASE_S  # else it has waited for the end of the lease
+        assert time.monotonic() - began_s < TOLD_S
         pages.gate.set()
         await asyncio.gather(*second)
         assert len(one.shared.leases) == 0
@@ -125,7 +125,7 @@ async def test_an_answer_that_cannot_be_stored_releases_who_waits(redis_server, 
         pages.gate.set()
         began_s = time.monotonic()
         answers = await asyncio.gather(*first, *second)
-        assert time.monotonic() - began_s < LEASE_S
+        assert time.monotonic() - began_s < TOLD_S
         assert {answer.body for answer in answers} == {b"/p 0"}
         await until(lambda: not one.shared.leases and not two.shared.leases)
 
@@ -142,7 +142,7 @@ async def test_a_server_that_is_lost_releases_who_waits_at_once(own_redis, pages
         began_s = time.monotonic()
         own_redis.kill()
         await until(lambda: len(pages.calls) == 2)
-        assert time.monotonic() - began_s < LEASE_S
+        assert time.monotonic() - began_s < TOLD_S
         pages.gate.set()
         await asyncio.gather(*first, *second)
         assert two.shared.leases._landings == {}

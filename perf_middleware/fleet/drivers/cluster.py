@@ -209,7 +209,8 @@ class ClusterLink:
             self._cluster = None
             # The shield: anyio cancels a second time, and the connections would stay open.
             with anyio.CancelScope(shield=True):
-                while self.waiting:  # noqa: ASYNC110 - until its timeout: the client may yet connect
+                # Until its timeout: the client may still connect for whoever waits.
+                while self.waiting:  # noqa: ASYNC110 - once in the life of a cluster client
                     await asyncio.sleep(GRACE_S)
                 await _closed(cluster)
 

@@ -8,6 +8,9 @@ The versions of one thing only grow.  Who has its answer to a write knows that i
 without an answer (its server was killed) may have happened or not, so nothing is expected of it.  A
 read may give what was there when it started or anything newer: only its start counts.
 
+A soft purge promises less: each process may give the old once more, to who asks first, while it
+asks the app anew.  `expected_after_soft` makes of that what the process itself is held to.
+
 Source: the freshness half of k-atomicity, Golab, Li, Shah, Analyzing Consistency Properties for Fun
 and Profit, PODC 2011 (Delta-atomicity: how old the value of a read is at most).
 """
@@ -15,7 +18,7 @@ and Profit, PODC 2011 (Delta-atomicity: how old the value of a read is at most).
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,35 @@ def judge(writes: Iterable[Write], reads: Iterable[Read], *, bound_s: float) -> 
     )
 
 
+def expected_after_soft(
+    purges: Iterable[Write], reads: Iterable[Read], *, bound_s: float
+) -> tuple[list[Write], list[Read]]:
+    """What each process is held to after soft purges, and its reads, for `judge`.
+
+    It has heard of a purge within the bound; the first of its reads of a place that starts then
+    makes it ask, and counts as a write of this process alone.
+    """
+    own = [replace(read, place=f"{read.place} of {read.by}") for read in reads]
+    by_place: defaultdict[str, list[Read]] = defaultdict(list)
+    for read in own:
+        by_place[read.place].append(read)
+    expected = []
+    for place, read_there in by_place.items():
+        read_there.sort(key=lambda read: read.start_s)
+        starts = [read.start_s for read in read_there]
+        path = place.removesuffix(f" of {read_there[0].by}")
+        for purge in purges:
+            at = bisect_right(starts, purge.end_s + bound_s)
+            if purge.certain and path in purge.places and at < len(starts):
+                first = read_there[at]
+                expected.append(
+                    replace(
+                        purge, places=frozenset({place}), start_s=first.start_s, end_s=first.end_s
+                    )
+                )
+    return expected, own
+
+
 def _first_ends(writes: list[Write]) -> dict[str, tuple[list[int], list[Write]]]:
     """For each place its versions, and for each of them the first write of it or a newer one."""
     by_place: defaultdict[str, list[Write]] = defaultdict(list)
@@ -115,10 +147,7 @@ def _with_version_of(write: Write, newer: Write) -> Write:
     """The one that ended first, as what a read of less than `write.version` has missed."""
     if write.end_s <= newer.end_s:
         return write
-    return Write(
-        places=write.places, version=write.version, start_s=newer.start_s, end_s=newer.end_s,
-        what=newer.what,
-    )  # fmt: skip
+    return replace(newer, version=write.version)
 
 
 def _staleness(read: Read, known: dict[str, tuple[list[int], list[Write]]]) -> Staleness | None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fleet.consistency import Read, Write, judge
+from tests.fleet.consistency import Read, Write, expected_after_soft, judge
 
 BOUND_S = 1.0
 
@@ -73,6 +73,24 @@ def test_what_it_counts():
 def test_a_write_that_ends_before_it_starts_is_none():
     with pytest.raises(ValueError, match="ends before it starts"):
         write(1, 1.0, start_s=2.0)
+
+
+@pytest.mark.parametrize(
+    ("seen", "stale"),
+    [
+        pytest.param([(0, 9.0, "p")], 0, id="once more, however late"),
+        pytest.param([(0, 3.5, "p"), (0, 9.0, "p")], 1, id="and not again beyond the bound"),
+        pytest.param([(0, 8.5, "p"), (0, 9.0, "p")], 0, id="within it, while the app is asked"),
+        pytest.param([(0, 3.5, "p"), (0, 9.0, "q")], 0, id="each process for itself"),
+        pytest.param([(0, 2.5, "p"), (0, 9.0, "p")], 0, id="before it has heard, it does not ask"),
+        pytest.param([(0, 1.0, "p"), (0, 9.0, "p")], 0, id="what was read before tells nothing"),
+        pytest.param([(1, 3.5, "p"), (0, 9.0, "p")], 1, id="never back from what is new"),
+    ],
+)
+def test_after_a_soft_purge_a_process_gives_the_old_once_more(seen, stale):
+    reads = [Read("a", version, at_s, at_s + 0.1, by=by) for version, at_s, by in seen]
+    expected, own = expected_after_soft([write(1, 2.0)], reads, bound_s=BOUND_S)
+    assert len(judge(expected, own, bound_s=BOUND_S).stale) == stale
 
 
 TIMES = st.integers(0, 40).map(lambda tenths: tenths / 10)

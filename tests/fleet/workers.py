@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.examples.servers import ROOT, ServerProcess
-from tests.fleet.consistency import Read, Write
+from tests.fleet.consistency import Read, Verdict, Write, expected_after_soft, judge
 from tests.fleet.servers import RedisServer
 
 ANSWER_S_MAX = 20.0
@@ -153,10 +153,16 @@ class History:
     """What was sent and what came of it."""
 
     writes: list[Write] = field(default_factory=list)
+    soft: list[Write] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     """What must not happen: an answer of 5xx, or none from a worker that nobody has ended."""
+
+    def judged(self, *, bound_s: float) -> tuple[Verdict, Verdict]:
+        """Of everything that is to be seen by all at once; and of soft purges."""
+        soft = judge(*expected_after_soft(self.soft, self.reads, bound_s=bound_s), bound_s=bound_s)
+        return judge(self.writes, self.reads, bound_s=bound_s), soft
 
 
 PLACES = ("/items/{n}", "/items/{n}/words en", "/items/{n}/words de", "/pages/{n}?page=1",
@@ -178,25 +184,30 @@ class Client:
     async def read(self, worker: Worker, place: str) -> Read | None:
         path, _, language = place.partition(" ")
         headers = {"accept_language": language} if language else {}
-        start_s = monotonic()
+        by, start_s = f"{worker.name}.{worker.starts}", monotonic()
         answer = await self._ask(worker, "GET", path, **headers)
         if answer is None:
             return None
         told = json.loads(answer.body)
         self.history.counts["hits" if answer.is_hit else "misses"] += 1
-        read = Read(place, told["version"], start_s, monotonic(), by=worker.name)
+        read = Read(place, told["version"], start_s, monotonic(), by=by)
         self.history.reads.append(read)
         return read
 
     async def put(self, worker: Worker, n: int) -> Write:
-        return await self._write(worker, "PUT", f"/items/{n}", ("/items/{n}",), n)
+        writes = self.history.writes
+        return await self._write(worker, "PUT", f"/items/{n}", ("/items/{n}",), n, writes)
 
     async def touch(self, worker: Worker, n: int, by: str) -> Write:
-        return await self._write(worker, "POST", f"/items/{n}/touch?by={by}", PURGED_BY[by], n)
+        path, writes = f"/items/{n}/touch?by={by}", self.history.writes
+        if by == "soft":
+            writes = self.history.soft
+        return await self._write(worker, "POST", path, PURGED_BY[by], n, writes)
 
     async def _write(
-        self, worker: Worker, method: str, path: str, places: tuple[str, ...], n: int
-    ) -> Write:
+        self, worker: Worker, method: str, path: str, places: tuple[str, ...], n: int,
+        writes: list[Write],
+    ) -> Write:  # fmt: skip
         start_s = monotonic()
         answer = await self._ask(worker, method, path)
         write = Write(
@@ -204,7 +215,7 @@ class Client:
             0 if answer is None else json.loads(answer.body)["version"],
             start_s, monotonic(), certain=answer is not None, what=f"{method} {path} {worker.name}",
         )  # fmt: skip
-        self.history.writes.append(write)
+        writes.append(write)
         return write
 
     async def _ask(self, worker: Worker, method: str, path: str, **headers: str) -> Answer | None:

@@ -241,8 +241,9 @@ class Records:
     ) -> int:  # fmt: skip
         """Purge what the index `name` points to, of one `origin` if it is given; how many.
 
-        It is in the log, and told to all, before the first one goes.  `before_use`: of a connection
-        that is not in use yet.
+        It is in the log, and told to all, before the first one goes, and told again where there
+        were many: what was found meanwhile goes too.  `before_use`: of a connection that is not in
+        use yet.
         """
         shards = range(self._shards) if place is None else (self.shard_of(place),)
         return sum(
@@ -255,7 +256,7 @@ class Records:
         )
 
     async def purge_index(self, shard: int, name: bytes, *, soft: bool) -> int:
-        """The same of one index, where all were told before (`announce`)."""
+        """The same of one index, where all are told before and after (`announce`)."""
         return await self._purge(shard, name, None, soft=soft)
 
     async def _purge(
@@ -264,30 +265,33 @@ class Records:
     ) -> int:  # fmt: skip
         run = self._link.run_script if before_use else self._link.run
         told = b"" if message is None else self._told(shard, message)
+        keys = (self._counts[shard], self._logs[shard], self._floors[shard])
+        how = b"soft" if soft else b"hard"
         purged, start, first = 0, 0, int(message is not None)
         while start >= 0:
-            _, count, start = await run(
+            _, count, next_start = await run(
                 _PURGE,
-                (
-                    self._counts[shard], self._logs[shard], self._floors[shard],
-                    self._indexes[shard] + name,
-                ),
-                (first, name, self.channel, told, b"soft" if soft else b"hard", origin, start),
-            )  # fmt: skip
-            purged += count
-            first = 0
+                (*keys, self._indexes[shard] + name),
+                (first, name, self.channel, told, how, origin, start),
+            )
+            if next_start < 0 and not first and message is not None:
+                await run(_PURGE, keys, (2, name, self.channel, told, how, origin, 0))
+            purged, start, first = purged + count, next_start, 0
         return purged
 
     async def purge_all(self, *, message: bytes, before_use: bool = False) -> None:
         """Nothing that is stored now is found from here on; `sweep` frees it."""
         await self._announce(EVERYTHING, message, b"all", before_use=before_use)
 
-    async def announce(self, *, message: bytes) -> None:
-        """Tell all of a purge that goes by no index, before its records are looked for."""
-        await self._announce(EVERYTHING, message, b"hard")
+    async def announce(self, *, message: bytes, again: bool = False) -> None:
+        """Tell all of a purge that goes by no index, before its records are looked for.
+
+        `again`: after that, for what was found meanwhile.
+        """
+        await self._announce(EVERYTHING, message, b"hard", turn=2 if again else 1)
 
     async def _announce(
-        self, name: bytes, message: bytes, how: bytes, *, before_use: bool = False
+        self, name: bytes, message: bytes, how: bytes, *, turn: int = 1, before_use: bool = False
     ) -> None:
         run = self._link.run_script if before_use else self._link.run
         for shard in range(self._shards):
@@ -295,15 +299,10 @@ class Records:
                 _PURGE,
                 (self._counts[shard], self._logs[shard], self._floors[shard]),
                 (
-                    1,
-                    name,
-                    self.channel,
-                    self._told(shard, message, ALL_PURGED if how == b"all" else 0),
-                    how,
-                    b"",
-                    0,
+                    turn, name, self.channel,
+                    self._told(shard, message, ALL_PURGED if how == b"all" else 0), how, b"", 0,
                 ),
-            )
+            )  # fmt: skip
 
     async def indexes(self, prefix: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
         """The names of all indexes that begin so, in slices, with their shard."""
@@ -323,8 +322,11 @@ class Records:
     # --- messages -------------------------------------------------------------------------------
 
     async def synchronise(self) -> None:
-        """Find out whether messages were missed; to be awaited with each new connection."""
-        missed = False
+        """Find out whether messages were missed; to be awaited with each new connection.
+
+        All were until the first: what is kept from before it is not to be trusted either.
+        """
+        missed, is_first = False, None in self._life
         seen = []
         for shard in range(self._shards):
             life, count, self._floor[shard] = await self._link.run_script(
@@ -337,8 +339,8 @@ class Records:
             self._life[shard] = life
             seen.append(count)
         self.seen = tuple(seen)
-        if missed:
-            self.gaps += 1
+        self.gaps += missed
+        if missed or is_first:
             self.on_gap()
 
     def hear(self, payload: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import ormsgpack
@@ -31,6 +32,8 @@ Purge: TypeAlias = "tuple[Literal['targets', 'tags', 'pattern', 'everything'], A
 """What is purged, and whether softly."""
 
 PENDING_MAX: Final = 500  # purges to be made up for; more are one of everything
+MADE_UP_EVERY_S: Final = 0.5  # for those that a server refused which is there
+OVERWRITTEN_MAX: Final = 64  # the last keys; a look-up that saw more pass finds nothing
 
 
 class SharedPurges:
@@ -41,6 +44,8 @@ class SharedPurges:
         self._records = records
         self._outbox = outbox
         self._pending: list[Purge] = []
+        self.overwrites = 0
+        self._overwritten: deque[bytes] = deque(maxlen=OVERWRITTEN_MAX)
         self._news: deque[Callable[[], Awaitable[object]]] = deque()
         self._has_news: asyncio.Event | None = None
         records.on_message = self._hear
@@ -73,9 +78,23 @@ class SharedPurges:
         # What was begun until now was begun without knowing what others have purged meanwhile.
         purges.note(lambda _target, _tags: False)
         purges.mark(self._records.seen)
+        await self._make_up(before_use=True)
+
+    async def make_up(self) -> None:
+        """Try again what the store has refused, until cancelled."""
+        while True:
+            await asyncio.sleep(MADE_UP_EVERY_S)
+            if self._pending and self._records.is_up:
+                with suppress(StoreUnavailableError, StoreRefusedError):
+                    await self._make_up()
+
+    async def _make_up(self, *, before_use: bool = False) -> None:
         while self._pending:
-            await self._do(self._pending[0], before_use=True)
-            del self._pending[0]
+            purge = self._pending[0]
+            await self._do(purge, before_use=before_use)
+            # One of everything may have taken the place of all meanwhile.
+            if self._pending and self._pending[0] is purge:
+                del self._pending[0]
 
     async def _do(self, purge: Purge, *, before_use: bool = False) -> int:
         kind, what, soft = purge
@@ -120,12 +139,14 @@ class SharedPurges:
         )  # fmt: skip
 
     async def _do_pattern(self, pattern: PathPattern, soft: bool) -> int:
-        await self._records.announce(message=message("pattern", pattern.text, soft))
+        told = message("pattern", pattern.text, soft)
+        await self._records.announce(message=told)
         count = 0
         async for shard, names in self._records.indexes(URL):
             for name in names:
                 if matches_index(pattern, name):
                     count += await self._records.purge_index(shard, name, soft=soft)
+        await self._records.announce(message=told, again=True)
         return count
 
     # --- hearing --------------------------------------------------------------------------------
@@ -135,6 +156,8 @@ class SharedPurges:
         try:
             match ormsgpack.unpackb(body):
                 case ["key", bytes() as primary]:
+                    self.overwrites += 1
+                    self._overwritten.append(primary)
                     cache.store.drop(primary)
                 case ["target", bytes() as target, bool() as any_host, bool() as soft]:
                     purging.wanted_here({(target, any_host)}, soft=soft)
@@ -152,6 +175,13 @@ class SharedPurges:
             logger.warning("a purge could not be read, everything in memory goes: %r", body[:100])
             self._everything_is_old()
         cache.purges.mark(self._records.seen)
+
+    def is_overwritten(self, primary: bytes, *, since: int) -> bool:
+        """Whether another process has let go of it, or may have, after `overwrites` was `since`."""
+        missed = self.overwrites - since
+        return missed > 0 and (
+            missed > len(self._overwritten) or primary in list(self._overwritten)[-missed:]
+        )
 
     def _missed_some(self) -> None:
         self._everything_is_old()

@@ -254,13 +254,14 @@ class World:
             self.reads.append(Read(place, version, start_s, self.clock_s, by=process.name))
             return version
         if what == "put":
-            await ask(process.app, http_scope(PLACE, method="PUT"))
-            places = {PLACE}
+            answer = await ask(process.app, http_scope(PLACE, method="PUT"))
+            version, places = int(answer.body), {PLACE}
         else:
-            self.version += 1
+            version = self.version = self.version + 1
             places = await self._purge(process, what)
-        self.writes.append(Write(frozenset(places), self.version, start_s, self.clock_s, what=what))
-        return self.version
+        writes = self.soft if what == "soft" else self.writes
+        writes.append(Write(frozenset(places), version, start_s, self.clock_s, what=what))
+        return version
 
     async def _purge(self, process: Process, by: str) -> set[str]:
         purge, places = process.cache.purge, set(self.places)

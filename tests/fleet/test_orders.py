@@ -275,6 +275,7 @@ def test_what_is_overwritten_while_it_is_looked_up_is_not_kept(server):
     async def scenario(world):
         await both_up(world)
         await world.now(world.a, "read")
+        await world.drained()
         held = world.a.cache.store.all()[0]
         world.start(world.b, "read")
         await world.settle()

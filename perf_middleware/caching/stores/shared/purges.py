@@ -1,7 +1,16 @@
 """Purges for all processes: told to the shared store, heard from others, made up for after a gap.
 
-Whoever may have missed a purge lets go of everything in memory.  While the store is away purges are
-kept, to be made up for before it is used again.
+    truth changes -> purge: numbered, logged, told -> its records go -> told again if they were many
+
+Where a response may be that is older than a purge, and why it does not stay there:
+- in the store: its record goes; a later put names the last message heard when its answer was begun,
+  and is refused if the log has a purge behind that (put.lua);
+- in memory: the message takes it out; what was found behind that and before its record went does
+  the second message;
+- on the way to memory, from store or app: a purge is noted as it is heard, before anything waits,
+  and what was begun before is not kept (PurgeLog.since).
+Who may have missed one (first connection, a gap in the numbers, a store that forgot) lets go of
+everything; one that could not be told is made up for, and until then the store is not used here.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 import perf_middleware.caching.stores.shared as shared_module
 import perf_middleware.caching.stores.shared.purges as purges_module
+from perf_middleware.fleet.stores.script import Script
 from tests.fleet.consistency import expected_after_soft, judge
-from tests.fleet.stepped import BOUND_S, Server, World
+from tests.fleet.stepped import BOUND_S, NAMESPACES, Server, World
 
 HARD = ("tag", "url", "pattern", "all", "put")
 SOFT = ("soft",)
@@ -341,3 +342,13 @@ def test_a_full_server_takes_purges(own_redis):
         play(server, scenario)
     finally:
         server.close()
+
+
+def test_a_soft_purge_leaves_the_record_of_variants_as_it_is(server):
+    """It stands where one response stood before, and the index still points there."""
+    client, begin = server._client, f"soft{next(NAMESPACES)}"
+    client.set(f"{begin}r", b"Vaccept-language")
+    client.zadd(f"{begin}i", {f"http://h\n{begin}r": 1})
+    keys = [f"{begin}{name}" for name in "npfi"]
+    client.eval(Script("purge").text, 4, *keys, 1, "u:/", "c", b"told", "soft", b"", 0)
+    assert client.get(f"{begin}r") == b"Vaccept-language"

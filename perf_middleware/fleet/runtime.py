@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from perf_middleware.errors import StoreUnavailableError
 from perf_middleware.families import NO_LABELS, Family, LabelSet, Value, counter, gauge
 from perf_middleware.fleet.backoff import Backoff
-from perf_middleware.fleet.drivers.link import STORE, RedisLink, running_loop
+from perf_middleware.fleet.drivers.link import RedisLink
+from perf_middleware.fleet.drivers.port import STORE, running_loop
 from perf_middleware.fleet.layout import CLUSTER_SHARDS
 from perf_middleware.fleet.stores.records import Records
 

@@ -15,8 +15,8 @@ from perf_middleware.caching.decorators import policy_of
 from perf_middleware.caching.middleware.answers import answer
 from perf_middleware.caching.middleware.forwarding import Forwarding
 from perf_middleware.caching.middleware.outcomes import bypass, hit, select
-from perf_middleware.caching.middleware.revalidation import validation_of
-from perf_middleware.caching.reuse import Reuse, decide_reuse, may_serve_on_error
+from perf_middleware.caching.middleware.revalidation import refresh, validation_of
+from perf_middleware.caching.reuse import Reuse, decide_reuse, may_refresh, may_serve_on_error
 from perf_middleware.caching.runtime.flights import ATTEMPTS_MAX, Flight
 from perf_middleware.layer_meter import METER, OUTSIDE
 
@@ -88,6 +88,8 @@ async def miss(
                 if flight is not None:
                     cache.flights.land(flight, "stored")
                 await hit(cache, request, found, now_us, stale=reuse is not Reuse.FRESH)
+                if reuse is Reuse.REFRESH and may_refresh(request.directives):
+                    await refresh(cache, app, request, found)
                 return None
             stored = found
     forwarding = Forwarding(

@@ -17,11 +17,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
-from perf_middleware.fleet.drivers.link import (
+from perf_middleware.fleet.drivers.link import RedisLink
+from perf_middleware.fleet.drivers.port import (
     GRACE_S,
     SCANNED_AT_ONCE,
     STORE,
-    RedisLink,
     closed,
     literal,
     require_loop,

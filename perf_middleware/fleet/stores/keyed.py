@@ -11,7 +11,7 @@ from perf_middleware.fleet.stores.script import Script
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from perf_middleware.fleet.drivers.link import Link
+    from perf_middleware.fleet.drivers.port import Link
     from perf_middleware.fleet.stores.records import Records
 
 _FORGET: Final = Script("forget")

@@ -15,7 +15,6 @@ they point to.  Messages are numbered: who misses one knows it.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
@@ -25,7 +24,6 @@ from perf_middleware.fleet.layout import (
     EVERYTHING,
     HEAD,
     KNOWN_MAX,
-    MESSAGE_HEAD,
     NAMES_MAX,
     SOFT,
     VARIES,
@@ -36,50 +34,32 @@ from perf_middleware.fleet.layout import (
     names_in,
     variant_key,
 )
+from perf_middleware.fleet.stores.messages import Messages
 from perf_middleware.fleet.stores.script import Script
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
-    from perf_middleware.fleet.drivers.link import Link
+    from perf_middleware.fleet.drivers.port import Link
     from perf_middleware.fleet.layout import PartsOf, Seen
 
 
 COUNT_LOST: Final = 3  # an answer of put.lua
 
 _FIND, _PUT, _PURGE, _RELEASE = map(Script, ("find", "put", "purge", "release"))
-_SWEEP, _DROP, _STATE = map(Script, ("sweep", "drop", "state"))
+_SWEEP, _DROP = map(Script, ("sweep", "drop"))
 
 
-class Records:
+class Records(Messages):
     """The records of one `space` ("cache", "memo") of a namespace.
 
-    `on_message(body)` gets what another process has published, `on_gap()` is called where messages
-    may have been missed: whatever is kept in memory of these records is not to be trusted then.
+    What is kept of them in memory is to be let go of by their messages.
     """
 
     def __init__(self, link: Link, *, namespace: str, space: str, shards: int = 1) -> None:
-        self._link = link
-        tags = [b"{%s:%s:%d}" % (namespace.encode(), space.encode(), n) for n in range(shards)]
-        self._records = [tag + b"r:" for tag in tags]
-        self._indexes = [tag + b"i:" for tag in tags]
-        self._counts = [tag + b"n" for tag in tags]
-        self._lives = [tag + b"e" for tag in tags]
-        self._logs = [tag + b"p" for tag in tags]
-        self._floors = [tag + b"f" for tag in tags]
-        self.channel = b"{%s:%s:0}c" % (namespace.encode(), space.encode())
-        self.shards = shards
-        self._sender = b""
-        self._life: list[bytes | None] = [None] * shards
-        self.seen: Seen = (0,) * shards
-        self._floor = [0] * shards
+        super().__init__(link, namespace=namespace, space=space, shards=shards)
         self._names: set[bytes] = set()  # of fields by which records are known to vary
         self._names_of: dict[bytes, tuple[bytes, ...]] = {}
-        self.on_message: Callable[[bytes], None] = _nobody_listens
-        self.on_gap: Callable[[], None] = _nothing
-        self.on_landed: Callable[[bytes], None] = _nobody_listens
-        self.messages = 0
-        self.gaps = 0
 
     @property
     def is_up(self) -> bool:
@@ -263,9 +243,9 @@ class Records:
     ) -> int:  # fmt: skip
         """Purge what the index `name` points to, of one `origin` if it is given; how many.
 
-        It is in the log, and told to all, before the first one goes.  `told_in` is where in a
-        record its tags are told, and the one that it must have.  `before_use`: of a connection
-        that is not in use yet.
+        It is in the log, and told to all, before the first one goes, and told again where there
+        were many: what was found meanwhile goes too.  `told_in` is where in a record its tags are
+        told, and the one that it must have.  `before_use`: of a connection that is not in use yet.
         """
         shards = range(self.shards) if place is None else (self.shard_of(place),)
         return sum(
@@ -284,7 +264,7 @@ class Records:
         )
 
     async def purge_index(self, shard: int, name: bytes, *, soft: bool) -> int:
-        """The same of one index, where all were told before (`announce`)."""
+        """The same of one index, where all are told before and after (`announce`)."""
         return await self._purge(shard, name, None, soft=soft)
 
     async def _purge(
@@ -293,33 +273,33 @@ class Records:
     ) -> int:  # fmt: skip
         run = self._link.run_script if before_use else self._link.run
         told = b"" if message is None else self.told(shard, message)
+        keys = (self._counts[shard], self._logs[shard], self._floors[shard])
+        how = b"soft" if soft else b"hard"
         purged, start, first = 0, 0, int(message is not None)
         while start >= 0:
-            _, count, start = await run(
+            _, count, next_start = await run(
                 _PURGE,
-                (
-                    self._counts[shard], self._logs[shard], self._floors[shard],
-                    self._indexes[shard] + name,
-                ),
-                (
-                    first, name, self.channel, told, b"soft" if soft else b"hard", origin, start,
-                    *told_in,
-                ),
-            )  # fmt: skip
-            purged += count
-            first = 0
+                (*keys, self._indexes[shard] + name),
+                (first, name, self.channel, told, how, origin, start, *told_in),
+            )
+            if next_start < 0 and not first and message is not None:
+                await run(_PURGE, keys, (2, name, self.channel, told, how, origin, 0))
+            purged, start, first = purged + count, next_start, 0
         return purged
 
     async def purge_all(self, *, message: bytes, before_use: bool = False) -> None:
         """Nothing that is stored now is found from here on; `sweep` frees it."""
         await self._announce(EVERYTHING, message, b"all", before_use=before_use)
 
-    async def announce(self, *, message: bytes) -> None:
-        """Tell all of a purge that goes by no index, before its records are looked for."""
-        await self._announce(EVERYTHING, message, b"hard")
+    async def announce(self, *, message: bytes, again: bool = False) -> None:
+        """Tell all of a purge that goes by no index, before its records are looked for.
+
+        `again`: after that, for what was found meanwhile.
+        """
+        await self._announce(EVERYTHING, message, b"hard", turn=2 if again else 1)
 
     async def _announce(
-        self, name: bytes, message: bytes, how: bytes, *, before_use: bool = False
+        self, name: bytes, message: bytes, how: bytes, *, turn: int = 1, before_use: bool = False
     ) -> None:
         run = self._link.run_script if before_use else self._link.run
         for shard in range(self.shards):
@@ -327,15 +307,10 @@ class Records:
                 _PURGE,
                 (self._counts[shard], self._logs[shard], self._floors[shard]),
                 (
-                    1,
-                    name,
-                    self.channel,
-                    self.told(shard, message, ALL_PURGED if how == b"all" else 0),
-                    how,
-                    b"",
-                    0,
+                    turn, name, self.channel,
+                    self.told(shard, message, ALL_PURGED if how == b"all" else 0), how, b"", 0,
                 ),
-            )
+            )  # fmt: skip
 
     async def indexes(self, prefix: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
         """The names of all indexes that begin so, in slices, with their shard."""
@@ -351,68 +326,3 @@ class Records:
             async for keys in self._link.scan(self._records[shard]):
                 freed += await self._link.run(_SWEEP, (self._floors[shard], *keys), ())
         return freed
-
-    # --- messages -------------------------------------------------------------------------------
-
-    async def synchronise(self) -> None:
-        """Find out whether messages were missed; to be awaited with each new connection."""
-        # A new name each time: what was forked off since the last one must not pass for us.
-        self._sender = os.urandom(8)
-        missed = False
-        for shard in range(self.shards):
-            heard, floor_heard = self.seen[shard], self._floor[shard]
-            life, count, floor = await self._link.run_script(
-                _STATE,
-                (self._lives[shard], self._counts[shard], self._floors[shard]),
-                (os.urandom(8).hex(),),
-            )
-            # A message behind the answer may have been heard before this goes on.
-            if self.seen[shard] != heard:
-                count = max(count, self.seen[shard])
-            if self._floor[shard] != floor_heard:
-                floor = max(floor, self._floor[shard])
-            known = self._life[shard]
-            missed |= known is not None and (known != life or self.seen[shard] != count)
-            self._life[shard], self._floor[shard] = life, floor
-            self._saw(shard, count)
-        if missed:
-            self.gaps += 1
-            self.on_gap()
-
-    def hear(self, payload: bytes) -> None:
-        """A message of the channel; what is no message of ours is ignored."""
-        if len(payload) < MESSAGE_HEAD:
-            return
-        (count,) = COUNT.unpack_from(payload)
-        shard, kind, sender = payload[16], payload[17], payload[8:16]
-        body = payload[18:]
-        if shard >= self.shards:
-            return
-        self.messages += 1
-        if not count:
-            self.on_landed(body)
-            return
-        seen = self.seen[shard]
-        self._saw(shard, count)
-        if count != seen + 1 and self._life[shard] is not None and count != seen:
-            self.gaps += 1
-            self.on_gap()
-        if kind == ALL_PURGED:
-            self._floor[shard] = count
-        if sender != self._sender:
-            self.on_message(body)
-
-    def _saw(self, shard: int, count: int) -> None:
-        self.seen = (*self.seen[:shard], count, *self.seen[shard + 1 :])
-
-    def told(self, shard: int, body: bytes, kind: int = 0) -> bytes:
-        """A message of this process, as scripts publish it."""
-        return self._sender + bytes((shard, kind)) + body
-
-
-def _nobody_listens(body: bytes) -> None:
-    del body
-
-
-def _nothing() -> None:
-    return

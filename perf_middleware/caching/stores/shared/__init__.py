@@ -73,12 +73,13 @@ class SharedStore:
         """Not stored, for a purge had come meanwhile."""
         fleet.before_use(self.purges.catch_up)
         fleet.when_lost(self.leases.let_go)
-        for job in (self.outbox.run, self.leases.run, self.purges.run):
+        for job in (self.outbox.run, self.leases.run, self.purges.run, self.purges.make_up):
             fleet.while_kept(job)
 
     @property
     def is_up(self) -> bool:
-        return self._records.is_up
+        """Whether it is used: not while it holds what was purged here and could not be there."""
+        return self._records.is_up and not self.purges.pending
 
     # --- looking up -----------------------------------------------------------------------------
 
@@ -109,14 +110,15 @@ class SharedStore:
         until_s = monotonic() + wait_s - min(wait_s / 2, LEFT_FOR_CALL_S)
         place, key = place_of(request.target), record_key(request.primary)
         for look in range(1, LOOKS_MAX + 1):
-            purges_seen, asked_s = self._cache.purges.newest, monotonic()
+            seen = self._cache.purges.newest, self.purges.overwrites
+            asked_s = monotonic()
             found = await self._records.find(
                 place, key,
                 parts_of=lambda names: parts_of(names, request.lines),
                 lease_ms=LEASE_MS if token else 0, token=token,
             )  # fmt: skip
             if isinstance(found, Found):
-                return self._taken(found, request, purges_seen)
+                return self._taken(found, request, *seen)
             if found is None or flight is None or not token:
                 break
             if found.leads:
@@ -130,7 +132,7 @@ class SharedStore:
         return None
 
     def _taken(
-        self, found: Found, request: CacheRequest, purges_seen: int
+        self, found: Found, request: CacheRequest, purges_seen: int, overwrites_seen: int
     ) -> StoredResponse | None:
         cache = self._cache
         now_us = cache.clock()
@@ -145,7 +147,9 @@ class SharedStore:
         if stored is None:
             self.unreadable += 1
             return None
-        if cache.purges.since(purges_seen, stored.target, stored.tags):
+        if cache.purges.since(
+            purges_seen, stored.target, stored.tags
+        ) or self.purges.is_overwritten(request.primary, since=overwrites_seen):
             self.missing += 1
             return None
         if found.is_soft:
@@ -183,16 +187,22 @@ class SharedStore:
             return
 
         async def put() -> None:
-            await self._put(stored, lines, seen)
+            await self._put(stored, lines, seen, purges_seen)
 
         self.outbox.put(put, size_bytes=stored.size_bytes)
 
-    async def _put(self, stored: StoredResponse, lines: Lines, seen: Seen) -> None:
+    async def _put(
+        self, stored: StoredResponse, lines: Lines, seen: Seen, purges_seen: int
+    ) -> None:
         ttl_ms = left_ms(stored, self._cache.clock())
         if not ttl_ms:
             return
         stored.identity = os.urandom(8)
         content = await self._packed(stored)
+        if self._cache.purges.since(purges_seen, stored.target, stored.tags):
+            # The store might not know: it has lost what it held, and counts anew.
+            self.outdated += 1
+            return
         names: tuple[bytes, ...] | None = names_in(stored.key, stored.primary)
         while names is not None:
             parts = parts_of(names, lines)

@@ -1,7 +1,16 @@
 """Purges for all processes: told to the shared store, heard from others, made up for after a gap.
 
-Whoever may have missed a purge lets go of everything in memory.  While the store is away purges are
-kept, to be made up for before it is used again.
+    truth changes -> purge: numbered, logged, told -> its records go -> told again if they were many
+
+Where a response may be that is older than a purge, and why it does not stay there:
+- in the store: its record goes; a later put names the last message heard when its answer was begun,
+  and is refused if the log has a purge behind that (put.lua);
+- in memory: the message takes it out; what was found behind that and before its record went does
+  the second message;
+- on the way to memory, from store or app: a purge is noted as it is heard, before anything waits,
+  and what was begun before is not kept (PurgeLog.since).
+Who may have missed one (first connection, a gap in the numbers, a store that forgot) lets go of
+everything; one that could not be told is made up for, and until then the store is not used here.
 """
 
 from __future__ import annotations
@@ -9,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import ormsgpack
@@ -16,6 +26,7 @@ import ormsgpack
 from perf_middleware.caching.invalidation import origin_of, path_of
 from perf_middleware.caching.places import BARE, TAG, URL, index_name, matches_index
 from perf_middleware.caching.rules import PathPattern
+from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,6 +41,8 @@ Purge: TypeAlias = "tuple[Literal['targets', 'tags', 'pattern', 'everything'], A
 """What is purged, and whether softly."""
 
 PENDING_MAX: Final = 500  # purges to be made up for; more are one of everything
+MADE_UP_EVERY_S: Final = 0.5  # for those that a server refused which is there
+OVERWRITTEN_MAX: Final = 64  # the last keys; a look-up that saw more pass finds nothing
 
 
 class SharedPurges:
@@ -40,6 +53,8 @@ class SharedPurges:
         self._records = records
         self._outbox = outbox
         self._pending: list[Purge] = []
+        self.overwrites = 0
+        self._overwritten: deque[bytes] = deque(maxlen=OVERWRITTEN_MAX)
         self._news: deque[Callable[[], Awaitable[object]]] = deque()
         self._has_news: asyncio.Event | None = None
         records.on_message = self._hear
@@ -74,10 +89,22 @@ class SharedPurges:
         # What was begun until now was begun without knowing what others have purged meanwhile.
         purges.note(lambda _target, _tags: False)
         purges.mark(self._records.seen)
+        await self._make_up(before_use=True)
+
+    async def make_up(self) -> None:
+        """Try again what the store has refused, until cancelled."""
+        while True:
+            await asyncio.sleep(MADE_UP_EVERY_S)
+            if self._pending and self._records.is_up:
+                with suppress(StoreUnavailableError, StoreRefusedError):
+                    await self._make_up()
+
+    async def _make_up(self, *, before_use: bool = False) -> None:
         while self._pending:
             purge = self._pending[0]
-            await self._do(purge, before_use=True)
-            if self._pending[0] is purge:  # else too many came meanwhile, and one stands for all
+            await self._do(purge, before_use=before_use)
+            # One of everything may have taken the place of all meanwhile.
+            if self._pending and self._pending[0] is purge:
                 del self._pending[0]
 
     async def _do(self, purge: Purge, *, before_use: bool = False) -> int:
@@ -123,12 +150,14 @@ class SharedPurges:
         )  # fmt: skip
 
     async def _do_pattern(self, pattern: PathPattern, soft: bool) -> int:
-        await self._records.announce(message=message("pattern", pattern.text, soft))
+        told = message("pattern", pattern.text, soft)
+        await self._records.announce(message=told)
         count = 0
         async for shard, names in self._records.indexes(URL):
             for name in names:
                 if matches_index(pattern, name):
                     count += await self._records.purge_index(shard, name, soft=soft)
+        await self._records.announce(message=told, again=True)
         return count
 
     # --- hearing --------------------------------------------------------------------------------
@@ -138,6 +167,8 @@ class SharedPurges:
         try:
             match ormsgpack.unpackb(body):
                 case ["key", bytes() as primary]:
+                    self.overwrites += 1
+                    self._overwritten.append(primary)
                     cache.store.drop(primary)
                 case ["target", bytes() as target, bool() as any_host, bool() as soft]:
                     purging.wanted_here({(target, any_host)}, soft=soft)
@@ -155,6 +186,13 @@ class SharedPurges:
             logger.warning("a purge could not be read, everything in memory goes: %r", body[:100])
             self._everything_is_old()
         cache.purges.mark(self._records.seen)
+
+    def is_overwritten(self, primary: bytes, *, since: int) -> bool:
+        """Whether another process has let go of it, or may have, after `overwrites` was `since`."""
+        missed = self.overwrites - since
+        return missed > 0 and (
+            missed > len(self._overwritten) or primary in list(self._overwritten)[-missed:]
+        )
 
     def _missed_some(self) -> None:
         self._everything_is_old()

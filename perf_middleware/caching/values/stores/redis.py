@@ -117,10 +117,12 @@ class RedisStore:
             return await self.records.sweep()
         await self.records.announce(message=message("pattern", pattern))
         matches = matcher(pattern)
-        return await self._keyed.forget_matching(
+        count = await self._keyed.forget_matching(
             pattern.partition("*")[0].encode("utf-8", "surrogatepass"),
             lambda name: matches(name.decode("utf-8", "surrogatepass")),
         )
+        await self.records.announce(message=message("pattern", pattern), again=True)
+        return count
 
     async def purge_all(self, *, before_use: bool = False) -> None:
         """Nothing that is stored now is found from here on."""

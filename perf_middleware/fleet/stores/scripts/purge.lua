@@ -1,18 +1,21 @@
--- Purge what one index points to, a slice at each call; the first call tells everybody.
+-- Purge what one index points to, a slice at each call; the first call tells everybody, and one
+-- behind the last does again: what was not reached yet could be found, and kept, until then.
 --
 -- KEYS  the counter; the log of purges; the number below which everything was purged; the index
--- ARGV  1 at the first call; the name of the index in the log ('*': whatever it may be);
---       the channel; the message; 'hard', 'soft' or 'all'; the origin ('': any); where to go on;
---       where a record tells its tags, and the tag ('': every record of the index has it)
+-- ARGV  1 at the first call, 2 to tell once more; the name of the index in the log ('*': whatever
+--       it may be); the channel; the message; 'hard', 'soft' or 'all'; the origin ('': any); where
+--       to go on; where a record tells its tags, and the tag ('': every record of the index has it)
 -- gives {the counter, how many were purged, where to go on (-1: nowhere)}
 local count = 0
 -- A full server takes no first write that may need room, and whatever comes behind one that does
 -- not: a purge must go through.
 redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -501)
-if ARGV[1] == '1' then
+if ARGV[1] ~= '0' then
   count = redis.call('INCR', KEYS[1])
-  redis.call('ZADD', KEYS[2], count, struct.pack('>I8', count) .. ARGV[2])
-  redis.call('PEXPIRE', KEYS[2], 3600000)
+  if ARGV[1] == '1' then
+    redis.call('ZADD', KEYS[2], count, struct.pack('>I8', count) .. ARGV[2])
+    redis.call('PEXPIRE', KEYS[2], 3600000)
+  end
   redis.call('PUBLISH', ARGV[3], struct.pack('>I8', count) .. ARGV[4])
   if ARGV[5] == 'all' then redis.call('SET', KEYS[3], count) end
 end
@@ -37,7 +40,8 @@ for _, member in ipairs(members) do
     left_alone = left_alone + 1
   elseif ARGV[5] == 'soft' then
     left_alone = left_alone + 1
-    if redis.call('EXISTS', key) == 1 then
+    local version = redis.call('GETRANGE', key, 0, 0)
+    if version ~= '' and version ~= 'V' then -- of variants: each of them is in here itself
       redis.call('SETRANGE', key, 1, 's')
       purged = purged + 1
     end

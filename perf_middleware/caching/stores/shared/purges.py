@@ -72,14 +72,20 @@ class SharedPurges:
         try:
             count = await self._do(purge)
         except (StoreUnavailableError, StoreRefusedError):
-            if len(self._pending) < PENDING_MAX:
-                self._pending.append(purge)
-            else:
-                self._pending[:] = [("everything", None, False)]
+            self._owe(purge)
             return 0
+        except asyncio.CancelledError:
+            self._owe(purge)  # begun, and perhaps not whole: whoever asked for it has left
+            raise
         # What begins from here on is made of what there is after it.
         self._cache.purges.mark(self._records.seen)
         return count
+
+    def _owe(self, purge: Purge) -> None:
+        if len(self._pending) < PENDING_MAX:
+            self._pending.append(purge)
+        else:
+            self._pending[:] = [("everything", None, False)]
 
     async def catch_up(self) -> None:
         """To be awaited before a new connection is used."""

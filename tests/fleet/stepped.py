@@ -165,6 +165,10 @@ class SteppedLink:
             if not answer.done():
                 answer.set_exception(StoreUnavailableError("Redis", "lost"))
 
+    def give_up(self, why: str) -> None:
+        if self.is_up:
+            self.lose()
+
     async def connect(self) -> None:
         self.listens = True
         with suppress(StoreUnavailableError, StoreRefusedError):

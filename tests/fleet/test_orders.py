@@ -13,7 +13,7 @@ import perf_middleware.caching.stores.shared as shared_module
 import perf_middleware.caching.stores.shared.purges as purges_module
 from perf_middleware.fleet.stores.script import Script
 from tests.fleet.consistency import expected_after_soft, judge
-from tests.fleet.stepped import BOUND_S, NAMESPACES, Server, World
+from tests.fleet.stepped import BOUND_S, NAMESPACES, TAG, Server, World
 
 HARD = ("tag", "url", "pattern", "all", "put")
 SOFT = ("soft",)
@@ -261,13 +261,34 @@ def test_a_purge_that_redis_refuses_is_made_up_for_while_the_connection_lasts(se
         world.a.link.refuses = lambda words: b"tag" in b"".join(map(as_bytes, words))
         await world.now(world.a, "tag")
         world.a.link.refuses = lambda _words: False
-        until_s = monotonic() + DEADLINE_S
-        while world.a.cache.shared.purges.pending:
-            await world.drained()
-            assert monotonic() < until_s
-            await asyncio.sleep(0.01)
+        await made_up(world, world.a)
 
     play(server, scenario, judged_from_end=True)
+
+
+def test_a_purge_whose_caller_is_cancelled_is_finished(server):
+    async def scenario(world):
+        await both_up(world)
+        await world.now(world.b, "read")
+        caller = asyncio.create_task(world.a.cache.purge(tags=TAG))
+        await world.settle()
+        world.a.link.out.clear()  # not even sent
+        caller.cancel()
+        await world.settle()
+        assert caller.cancelled()
+        await made_up(world, world.a)
+        assert not world.b.cache.store.all()
+
+    play(server, scenario)
+
+
+async def made_up(world, process):
+    """Until this process owes the others no purge."""
+    until_s = monotonic() + DEADLINE_S
+    while process.cache.shared.purges.pending:
+        await world.drained()
+        assert monotonic() < until_s
+        await asyncio.sleep(0.01)
 
 
 def test_what_is_overwritten_while_it_is_looked_up_is_not_kept(server):

@@ -115,7 +115,7 @@ class Worker:
             pytest.fail(f"{self.name} hangs: {method} {path}\n{self.log()}")
         except (OSError, EOFError) as error:
             raise LostError(f"{self.name}: {method} {path}: {error!r}") from error
-        if starts == self.starts:
+        if self.is_up and starts == self.starts:
             self._idle.append((reader, writer))
         else:
             writer.close()

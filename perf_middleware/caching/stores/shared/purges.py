@@ -72,16 +72,22 @@ class SharedPurges:
         try:
             count = await self._do(purge)
         except Exception as error:  # noqa: BLE001 - garbage: whatever comes of it is no answer
-            if len(self._pending) < PENDING_MAX:
-                self._pending.append(purge)
-            else:
-                self._pending[:] = [("everything", None, False)]
+            self._owe(purge)
             # What is still there must not be read before it is made up for.
             self._records.give_up(f"a purge was not done: {error}")
             return 0
+        except asyncio.CancelledError:
+            self._owe(purge)  # begun, and perhaps not whole: whoever asked for it has left
+            raise
         # What begins from here on is made of what there is after it.
         self._cache.purges.mark(self._records.seen)
         return count
+
+    def _owe(self, purge: Purge) -> None:
+        if len(self._pending) < PENDING_MAX:
+            self._pending.append(purge)
+        else:
+            self._pending[:] = [("everything", None, False)]
 
     async def catch_up(self) -> None:
         """To be awaited before a new connection is used."""

@@ -61,8 +61,10 @@ class SharedPurges:
                 self._pending.append(purge)
             else:
                 self._pending[:] = [("everything", None, False)]
-            # What is still there must not be read before it is made up for.
-            self._records.give_up(f"a purge was not done: {error}")
+            if self._records.is_up:
+                # What is still there must not be read before it is made up for.  A connection that
+                # is being made goes on: it does so before it is used.
+                self._records.give_up(f"a purge was not done: {error}")
             return 0
         # What begins from here on is made of what there is after it.
         self._cache.purges.mark(self._records.seen)

@@ -488,3 +488,49 @@ async def test_a_server_that_is_away_at_the_start_is_used_as_soon_as_it_is_there
         await until(lambda: process.is_up)
         assert process.state == "open"
         assert len(said("INFO")) == 1
+
+
+async def test_a_connection_that_comes_and_goes_is_made_less_and_less_often(own_redis, monkeypatch):
+    """A server that answers pings and nothing else would be given up ten times a second."""
+    monkeypatch.setattr("perf_middleware.fleet.runtime.random.random", lambda: 1.0)
+    process = Process(Pages(), own_redis.url)
+    ups = []
+
+    def lose(is_up, why):
+        if is_up:
+            ups.append(time.monotonic())
+            process.link.give_up("lost again")
+
+    async with running(process, up=False):
+        process.fleet.on_change = lose
+        process.link.give_up("lost")
+        await until(lambda: len(ups) >= 5)
+        assert ups[4] - ups[0] > 0.1 + 0.2 + 0.4 + 0.8
+
+
+async def test_too_many_purges_while_others_are_made_up_for_become_one_of_everything(
+    own_redis, monkeypatch
+):
+    monkeypatch.setattr("perf_middleware.caching.stores.shared.purges.PENDING_MAX", 2)
+    process = Process(Pages(), own_redis.url)
+    purges = process.shared.purges
+    do, done = purges._do, []
+
+    async def noted(purge, *, before_use=False):
+        if before_use and not done:
+            done.append(purge)
+            await process.cache.purge(url="/third")  # while it is not in use yet
+            return await do(purge, before_use=True)
+        done.append(purge)
+        return await do(purge, before_use=before_use)
+
+    async with running(process):
+        process.link.give_up("lost")
+        await process.cache.purge(url="/first")
+        await process.cache.purge(url="/second")
+        assert purges.pending == 2
+        done.clear()
+        purges._do = noted
+        await until(lambda: process.is_up)
+        assert purges.pending == 0
+        assert done[-1][0] == "everything"

@@ -73,8 +73,10 @@ class SharedPurges:
             count = await self._do(purge)
         except Exception as error:  # noqa: BLE001 - garbage: whatever comes of it is no answer
             self._owe(purge)
-            # What is still there must not be read before it is made up for.
-            self._records.give_up(f"a purge was not done: {error}")
+            if self._records.is_up:
+                # What is still there must not be read before it is made up for.  A connection that
+                # is being made goes on: it does so before it is used.
+                self._records.give_up(f"a purge was not done: {error}")
             return 0
         except asyncio.CancelledError:
             self._owe(purge)  # begun, and perhaps not whole: whoever asked for it has left

@@ -7,6 +7,7 @@ made up for before Redis is used again.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -161,9 +162,15 @@ class TieredStore:
         here = self.forget_here(what)
         try:
             everywhere = await self._do(what)
-        except AWAY:
-            self._make_up_for(what)
+        except Exception as error:  # noqa: BLE001 - garbage: whatever comes of it is no answer
+            self._owe(what)
+            if self._far.records.is_up:
+                # What is still there must not be read before it is made up for.
+                self._far.records.give_up(f"a purge was not done: {error}")
             return here
+        except asyncio.CancelledError:
+            self._owe(what)  # begun, and perhaps not whole: whoever asked for it has left
+            raise
         self.forget_here(what)
         return max(here, everywhere)
 
@@ -201,7 +208,7 @@ class TieredStore:
             return 0
         return await self._far.clear(which)
 
-    def _make_up_for(self, what: Forgetting) -> None:
+    def _owe(self, what: Forgetting) -> None:
         if len(self._pending) < PENDING_MAX:
             self._pending.append(what)
         else:
@@ -209,8 +216,11 @@ class TieredStore:
 
     async def _catch_up(self) -> None:
         while self._pending:
-            await self._do(self._pending[0], before_use=True)
-            del self._pending[0]
+            what = self._pending[0]
+            await self._do(what, before_use=True)
+            # One of everything may have taken the place of all meanwhile.
+            if self._pending and self._pending[0] is what:
+                del self._pending[0]
 
     # --- what other processes tell --------------------------------------------------------------
 

@@ -254,13 +254,15 @@ def test_purges_that_became_too_many_while_they_were_made_up_for_are_done(server
     play(server, scenario, places=2, judged_from_end=True)
 
 
-def test_a_purge_that_redis_refuses_is_made_up_for_while_the_connection_lasts(server):
+def test_a_purge_that_redis_refuses_is_made_up_for_before_redis_is_read_again(server):
     async def scenario(world):
         await both_up(world)
         await world.now(world.b, "read")
         world.a.link.refuses = lambda words: b"tag" in b"".join(map(as_bytes, words))
         await world.now(world.a, "tag")
         world.a.link.refuses = lambda _words: False
+        assert not world.a.link.is_up
+        await world.connect(world.a)
         await made_up(world, world.a)
 
     play(server, scenario, judged_from_end=True)

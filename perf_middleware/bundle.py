@@ -84,7 +84,7 @@ class Bundle:
             self.metrics.add_collector("prometheus_client", registered.families)
         if settings.metrics.enabled and settings.metrics.workers:
             self._join_workers(settings)
-        self.fleet = settings.redis.make_fleet()
+        self.fleet = settings.redis.make_fleet(settings.service)
         if self.fleet is not None:
             self._join_fleet(self.fleet)
         self.cache = _cache(settings)

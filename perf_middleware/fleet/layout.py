@@ -6,6 +6,8 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import ormsgpack
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -62,6 +64,22 @@ PartsOf: TypeAlias = "Callable[[tuple[bytes, ...]], list[bytes] | None]"
 where they are too long to be a key."""
 Seen: TypeAlias = tuple[int, ...]
 """For each shard the number of the last message that was heard."""
+
+
+def bytes_of(text: str) -> bytes:
+    """A text of any kind: what JSON lets in need not be one that UTF-8 knows."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def text_of(name: bytes) -> str:
+    return name.decode("utf-8", "surrogatepass")
+
+
+def message(kind: str, *words: str | bytes | bool) -> bytes:
+    """What one process tells the others; texts go as bytes."""
+    return ormsgpack.packb(
+        [kind, *(bytes_of(word) if isinstance(word, str) else word for word in words)]
+    )
 
 
 def variant_key(key: bytes, names: tuple[bytes, ...], parts: Sequence[bytes]) -> bytes:

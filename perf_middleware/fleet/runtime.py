@@ -42,7 +42,7 @@ class Fleet:
         url: str,
         *,
         cluster: bool = False,
-        namespace: str = "perf",
+        namespace: str = "app",
         timeout_s: float = 0.1,
         connect_timeout_s: float = 1.0,
         heartbeat_s: float = 1.0,
@@ -73,8 +73,10 @@ class Fleet:
         self._spaces: dict[bytes, Records] = {}
         self._on_connect: list[Callable[[], Awaitable[None]]] = []
         self._on_loss: list[Callable[[], None]] = []
+        self._at_end: list[Callable[[], None]] = []
         self._jobs: list[Callable[[], Awaitable[None]]] = []
         self._kept: asyncio.Task[None] | None = None
+        self._tasks: asyncio.TaskGroup | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.AbstractEventLoop | None = None
         self._tried: asyncio.Event | None = None
@@ -107,9 +109,15 @@ class Fleet:
         """Call `do` as soon as the connection is given up: nothing comes over it any more."""
         self._on_loss.append(do)
 
+    def at_end(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when the app stops, for a last word."""
+        self._at_end.append(tell)
+
     def while_kept(self, run: Callable[[], Awaitable[None]]) -> None:
         """Run `run()` in the background, for as long as the connection is kept."""
         self._jobs.append(run)
+        if self._tasks is not None:
+            self._tasks.create_task(self._supervised(run))
 
     def call_soon(self, do: Callable[[], object]) -> None:
         """Call `do` on the event loop of the connection, from any thread; at once where there is
@@ -125,6 +133,7 @@ class Fleet:
 
     async def open(self, background: Background) -> None:
         """Connect; raises StoreUnavailableError where that takes too long, and goes on trying."""
+        await self._end_kept()  # who used it before the app has started
         self._begin()
         background.start("redis", self._keep)
         assert self._tried is not None  # noqa: S101 - made by _begin
@@ -141,9 +150,14 @@ class Fleet:
 
     async def close(self) -> None:
         """Nothing to wait for: what keeps the connection is cancelled after every resource."""
-        kept, self._kept = self._kept, None
         self._ended = asyncio.get_running_loop()
-        if kept is not None and self._loop is self._ended:
+        for tell in self._at_end:
+            tell()
+        await self._end_kept()
+
+    async def _end_kept(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None and self._loop is asyncio.get_running_loop():
             kept.cancel()
             await asyncio.wait([kept])
 
@@ -169,10 +183,12 @@ class Fleet:
         loop = self._loop
         try:
             async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
                 for run in self._jobs:
                     tasks.create_task(self._supervised(run))
                 await self._keep_connected()
         finally:
+            self._tasks = None
             self._was_up = None
             if self._loop is loop:
                 self._loop = None
@@ -216,7 +232,10 @@ class Fleet:
         else:
             logger.info("Redis at %s is used", where)
         if self.on_change is not None:
-            self.on_change(is_up, why)
+            try:
+                self.on_change(is_up, why)
+            except Exception:
+                logger.exception("an observer of Redis failed")
 
     async def _connected(self) -> None:
         for records in self._spaces.values():

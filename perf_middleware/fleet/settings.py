@@ -35,9 +35,10 @@ class RedisSettings(Section):
         description="redis://user:password@host:6379/0, rediss:// with TLS, unix:///path.",
     )
     cluster: bool = Field(default=False, description="The URL is that of a node of a cluster.")
-    namespace: Namespace = Field(
-        default="perf",
-        description="First part of every key: services that must not share have different ones.",
+    namespace: Namespace | None = Field(
+        default=None,
+        description="First part of every key, `service` by default: services that must not share "
+        "have different ones.",
     )
     timeout_s: float = Field(
         default=0.1,
@@ -64,12 +65,14 @@ class RedisSettings(Section):
     )
 
     @model_validator(mode="after")
-    def _cluster_has_one_database(self) -> RedisSettings:
+    def _fits_together(self) -> RedisSettings:
+        if self.url is None and (self.required or self.cluster):
+            raise ValueError("`required` and `cluster` need a `url`: it is not set")
         if self.cluster and self.url is not None:
             check_url(self.url.get_secret_value(), cluster=True)
         return self
 
-    def make_fleet(self) -> Fleet | None:
+    def make_fleet(self, service: str = "app") -> Fleet | None:
         """The way to Redis that these settings describe; None without a URL."""
         if self.url is None:
             return None
@@ -79,7 +82,7 @@ class RedisSettings(Section):
         return Fleet(
             self.url.get_secret_value(),
             cluster=self.cluster,
-            namespace=self.namespace,
+            namespace=self.namespace or service,
             timeout_s=self.timeout_s,
             connect_timeout_s=self.connect_timeout_s,
             heartbeat_s=self.heartbeat_s,

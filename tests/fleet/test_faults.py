@@ -332,7 +332,7 @@ async def test_a_lost_counter_does_not_end_the_sharing(own_redis):
     async with running(*both):
         await one.cache.purge(url="/p")
         await until(lambda: two.shared._records.seen[0] >= 1)
-        assert own_redis.say("DEL", "{perf:cache:0}n") == b":1"
+        assert own_redis.say("DEL", "{app:cache:0}n") == b":1"
         end_s = time.monotonic() + 20
         for number in range(10_000):
             path = f"/after/{number}"
@@ -433,7 +433,7 @@ async def test_a_record_that_is_none_is_a_miss(value, own_redis):
         await process.reads("/p")
         await process.settled()
         (stored,) = process.cache.store.of_path(b"/p")
-        await process.link.command("SET", b"{perf:cache:0}r:" + record_key(stored.primary), value)
+        await process.link.command("SET", b"{app:cache:0}r:" + record_key(stored.primary), value)
         process.cache.store.clear()
         assert await process.reads("/p") == (b"/p 0", False)
         assert process.is_up

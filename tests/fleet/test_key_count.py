@@ -84,8 +84,8 @@ async def test_nothing_but_a_few_fixed_keys_is_left_when_all_has_expired(own_red
     # Two keys of a record and its index for a page each, as many as are stored within their time.
     await until(lambda: keys() <= FIXED)
     # Of the log only an hour's purges, at most so many, and it expires as well.
-    assert await fleet.link.command("ZCARD", b"{perf:cache:0}p") <= 500
-    assert 0 < await fleet.link.command("PTTL", b"{perf:cache:0}p") <= 3_600_000
+    assert await fleet.link.command("ZCARD", b"{app:cache:0}p") <= 500
+    assert 0 < await fleet.link.command("PTTL", b"{app:cache:0}p") <= 3_600_000
     await fleet.close()
 
 
@@ -101,7 +101,7 @@ async def test_an_index_in_use_does_not_outgrow_what_it_points_to(own_redis):
         await asyncio.sleep(0.03)
     await stored(records, range(0, 20 * TAGS, TAGS), ttl_ms=60_000)
     # 400 have expired, of 20 each with their own time only the living are left and a few slices.
-    assert await fleet.link.command("ZCARD", b"{perf:cache:0}i:t:tag-0") <= 20 + 32
-    (content,) = await fleet.link.get(b"{perf:cache:0}r:page/0")
+    assert await fleet.link.command("ZCARD", b"{app:cache:0}i:t:tag-0") <= 20 + 32
+    (content,) = await fleet.link.get(b"{app:cache:0}r:page/0")
     assert struct.unpack_from(">Q", content, 2) == (1,)  # told to others: it was replaced once
     await fleet.close()

@@ -42,7 +42,7 @@ def closed_redis(tmp_path):
     """A server that asks for a password, and knows a user who may do just what is needed."""
     server = RedisServer(
         tmp_path / "closed", "--requirepass", SECRET, "--user", "cache", "on", f">{SECRET}",
-        "~perf:*", "~{perf:*", "&{perf:*", "+@all", "-@dangerous",
+        "~{app:*", "&{app:*", "+@all", "-@dangerous",
     )  # fmt: skip
     yield server.start()
     server.stop()

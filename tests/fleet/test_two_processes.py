@@ -229,6 +229,7 @@ async def test_a_soft_purge_makes_it_stale_for_all(pair):
     ))  # fmt: skip
     # Given once more, while the app is asked behind it; what that says is shared again.
     assert "; hit; ttl=0" in (await second.get("/tagged")).header("cache-status")
+    await until(lambda: first.shared.purges.overwrites)
     first.perf.cache.store.clear()
     assert "; hit; ttl=60" in (await first.get("/tagged")).header("cache-status")
     assert (first.shop.asked, second.shop.asked) == (["/tagged"], [])

@@ -134,15 +134,19 @@ class Purging:
 
     async def all_here(self) -> int:
         """Nothing is stored from the first step on; it is freed in slices, as in `keys`."""
+        count, gone = self._cache.store.clear()
+        self._cache.figures.invalidated += count
+        await self.free(gone)
+        return count
+
+    async def free(self, gone: Iterable[StoredResponse]) -> None:
+        """Tell the hooks of what has left the store, and free it, in slices."""
         cache = self._cache
-        count, gone = cache.store.clear()
-        cache.figures.invalidated += count
         with anyio.CancelScope(shield=True):
             for number, stored in enumerate(gone, 1):
                 cache.tell("invalidate", stored)
                 if number % PURGED_AT_ONCE == 0:
                     await anyio.lowlevel.checkpoint()
-        return count
 
     def entries(self, found: Iterable[StoredResponse], *, soft: bool) -> int:
         """Invalidate these, and tell the hooks."""

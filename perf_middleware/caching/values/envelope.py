@@ -17,6 +17,8 @@ import ormsgpack
 
 from perf_middleware.caching.values.kept import Kept, Terms, early_window_us
 from perf_middleware.caching.values.packing import MISS
+from perf_middleware.errors import UnpackableValueError
+from perf_middleware.fleet.layout import bytes_of, text_of
 
 if TYPE_CHECKING:
     from perf_middleware.caching.values.packing import Packer
@@ -36,7 +38,7 @@ TAGS_AT: Final = STORES_OWN + _TERMS.size - 2
 def sealed(packer: Packer, key: str, value: Any, terms: Terms, *, server_ms: int) -> bytes:
     """`value` and its terms, to be stored under `key` at `server_ms` of the store's clock.
 
-    Raises UnpackableValueError; ValueError for tags of more than TAGS_BYTES_MAX together.
+    Raises UnpackableValueError, also for tags of more than TAGS_BYTES_MAX together.
     """
     is_number = type(value) is int and value in INT64
     packed = b"%d" % value if is_number else packer.pack(value, key=key)
@@ -45,9 +47,9 @@ def sealed(packer: Packer, key: str, value: Any, terms: Terms, *, server_ms: int
         fresh_ms = server_ms + terms.ttl_us // _US_PER_MS
         ends_ms = fresh_ms + terms.stale_us // _US_PER_MS
         early_ms = fresh_ms - early_window_us(terms) // _US_PER_MS
-    tags = ormsgpack.packb(list(terms.tags)) if terms.tags else b""
+    tags = ormsgpack.packb([bytes_of(tag) for tag in terms.tags]) if terms.tags else b""
     if len(tags) > TAGS_BYTES_MAX:
-        raise ValueError(f"{key!r} has tags of {len(tags)} bytes, more than {TAGS_BYTES_MAX}")
+        raise UnpackableValueError(type(value).__name__, f"its tags take {len(tags)} bytes")
     kind = _NUMBER if is_number else _PACKED
     took_us = min(terms.took_us, _TOOK_US_MAX)
     head = _TERMS.pack(kind, fresh_ms, ends_ms, early_ms, took_us, len(tags))
@@ -65,20 +67,21 @@ def opened(packer: Packer, key: str, content: bytes, *, now_us: int, server_ms: 
         )
         start = STORES_OWN + _TERMS.size
         stop = start + tags_bytes
-        tags = ormsgpack.unpackb(content[start:stop]) if tags_bytes else []
+        tags = tuple(map(text_of, ormsgpack.unpackb(content[start:stop]))) if tags_bytes else ()
         if kind == _NUMBER:
             value: Any = int(content[stop:])
         elif kind == _PACKED:
             value = packer.unpack(content[stop:], key=key)
         else:
             return None
-    except (ValueError, struct.error):
+    # Bytes of any kind: whatever does not fit is no value of ours.
+    except (ValueError, TypeError, AttributeError, struct.error):
         return None
-    if value is MISS or type(tags) is not list or not all(type(tag) is str for tag in tags):
+    if value is MISS:
         return None
     if fresh_ms and server_ms >= max(fresh_ms, ends_ms):
         return None
-    terms = Terms(ttl_us=None, tags=tuple(tags), took_us=took_us, copy=False)
+    terms = Terms(ttl_us=None, tags=tags, took_us=took_us, copy=False)
     kept = Kept(value, terms, now_us=now_us)
     if fresh_ms:
         kept.fresh_until_us = now_us + (fresh_ms - server_ms) * _US_PER_MS

@@ -58,8 +58,11 @@ class _Talk(asyncio.Protocol):
         self._link = link
         self._feed = reader.feed
         self._before = before
+        self.transport: Any = None
 
     def data_received(self, data: bytes) -> None:
+        if not self._link.is_over(self.transport):
+            return  # it was given up: nobody waits for this one's answers
         try:
             answers = self._feed(data)
         except GarbageError as error:
@@ -68,7 +71,8 @@ class _Talk(asyncio.Protocol):
         self._link.hear(answers)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._link.give_up("the connection was lost" if exc is None else told(exc))
+        if self._link.is_over(self.transport):
+            self._link.give_up("the connection was lost" if exc is None else told(exc))
         self._before.connection_lost(exc)  # redis-py's own waits to hear it
 
 
@@ -118,6 +122,10 @@ class RedisLink:
 
     def server_ms(self) -> int:
         return (time.perf_counter_ns() + self._ahead_ns) // 1_000_000
+
+    def is_over(self, transport: Any) -> bool:
+        """Whether commands go over this one."""
+        return transport is not None and transport is self._transport
 
     @property
     def waiting(self) -> int:
@@ -182,7 +190,8 @@ class RedisLink:
 
     def _refused(self, error: ResponseError) -> StoreRefusedError | StoreUnavailableError:
         self.refusals += 1
-        if isinstance(error, ReadOnlyError):
+        # Redis 6 puts it behind words of its own where a script meets it.
+        if isinstance(error, ReadOnlyError) or "READONLY" in str(error):
             # A primary that has become a replica: its name may lead elsewhere by now.
             self.give_up(str(error))
             return StoreUnavailableError(STORE, str(error))
@@ -297,7 +306,9 @@ class RedisLink:
         transport = connection._writer.transport  # noqa: SLF001
         parser = connection._parser  # noqa: SLF001
         reader = AnswerReader(parser.parse_error)
-        transport.set_protocol(_Talk(self, reader, transport.get_protocol()))
+        talk = _Talk(self, reader, transport.get_protocol())
+        talk.transport = transport
+        transport.set_protocol(talk)
         self._connection, self._transport = connection, transport
 
     def _say(self, *words: bytes | str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.fleet.layout import SOFT, Found
+from perf_middleware.fleet.layout import HEAD, SOFT, Found
 from perf_middleware.fleet.stores.script import Script
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _FORGET: Final = Script("forget")
 FORGOTTEN_AT_ONCE: Final = 250
+FOUND_AT_ONCE: Final = 50
 KEY: Final = b"k:"
 """What the log of purges calls a record that went by its key."""
 
@@ -36,11 +37,18 @@ class KeyedRecords:
     async def _find(self, shard: int, keys: list[bytes]) -> dict[bytes, Found]:
         records = self._records
         begin = records.keys_of(shard).records
-        values = await self._link.get(*(begin + key for key in keys))
+        # In one piece each, one behind the other: a long answer is read whole.
+        values = await asyncio.gather(
+            *(
+                self._link.get(*(begin + key for key in keys[start : start + FOUND_AT_ONCE]))
+                for start in range(0, len(keys), FOUND_AT_ONCE)
+            )
+        )
+        found = [value for some in values for value in some]
         return {
             key: Found(key, value, value[1] == SOFT)
-            for key, value in zip(keys, values, strict=True)
-            if value is not None and records.is_reachable(shard, value)
+            for key, value in zip(keys, found, strict=True)
+            if value is not None and len(value) >= HEAD and records.is_reachable(shard, value)
         }
 
     async def forget(

@@ -49,6 +49,11 @@ class Messages:
         self.messages = 0
         self.gaps = 0
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether somebody keeps what these messages are about."""
+        return self.on_message is not _nobody_listens
+
     async def synchronise(self) -> None:
         """Find out whether messages were missed; to be awaited with each new connection.
 
@@ -95,6 +100,8 @@ class Messages:
         if count != seen + 1 and self._life[shard] is not None and count != seen:
             self.gaps += 1
             self.on_gap()
+            if count < seen:
+                self._link.give_up("the number of messages was lost")
         if kind == ALL_PURGED:
             self._floor[shard] = count
         if sender != self._sender:

@@ -179,6 +179,7 @@ class Records(Messages):
         seen: Seen,
         message: bytes,
         also: Sequence[bytes] = (),
+        always_tell: bool = False,
         origin: bytes = b"",
         names: tuple[bytes, ...] = (),
         secondary: bytes = b"",
@@ -187,7 +188,7 @@ class Records(Messages):
         (None: until it is purged).
 
         False where a purge since `seen` concerns it, by one of its indexes or by a name in `also`.
-        `message` tells others of an overwrite.
+        `message` tells others of an overwrite, or `always_tell`s them.
         """
         shard = self.shard_of(place)
         live_ms = 0 if ttl_ms is None else max(1, ttl_ms)
@@ -199,7 +200,8 @@ class Records(Messages):
             ),
             (
                 seen[shard], live_ms, content, b",".join(names), secondary,
-                self.channel, self.told(shard, message), origin, *indexes, *also,
+                self.channel, self.told(shard, message), origin, int(always_tell),
+                *indexes, *also,
             ),
         )  # fmt: skip
         if kind == COUNT_LOST:

@@ -225,7 +225,7 @@ def test_a_value_without_end_has_none_in_another_process():
 
 
 def test_tags_without_bound_are_refused():
-    with pytest.raises(ValueError, match="has tags of"):
+    with pytest.raises(UnpackableValueError, match="its tags take"):
         sealed(
             Packer(Classes()), "k", 1, Terms(ttl_us=None, tags=("x" * 70_000,)), server_ms=1
         )  # fmt: skip

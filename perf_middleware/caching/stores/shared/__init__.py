@@ -29,11 +29,11 @@ from perf_middleware.caching.places import (
 )
 from perf_middleware.caching.stored import US_PER_S, StoredResponse
 from perf_middleware.caching.stores.shared.leases import LEASE_MS, SLACK_S, Leases
-from perf_middleware.caching.stores.shared.purges import Purge, SharedPurges, message
+from perf_middleware.caching.stores.shared.purges import Purge, SharedPurges
 from perf_middleware.caching.variants import names_in, united
 from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
 from perf_middleware.families import NO_LABELS, LabelSet, Value, counter, gauge
-from perf_middleware.fleet.layout import Found, Unnamed
+from perf_middleware.fleet.layout import Found, Unnamed, bytes_of, message
 from perf_middleware.fleet.stores.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class SharedStore:
         self.outdated = 0
         """Not stored, for a purge had come meanwhile."""
         fleet.before_use(self.purges.catch_up)
+        fleet.at_end(self.purges.tell_owed)
         fleet.when_lost(self.leases.let_go)
         for job in (self.outbox.run, self.leases.run, self.purges.run, self.purges.make_up):
             fleet.while_kept(job)
@@ -248,14 +249,16 @@ class SharedStore:
         if stored.key != stored.primary:
             # Which of the variants it is there is not known here any more.
             targets = frozenset({(stored.target, False)})
-            self.outbox.put(lambda: self.purges.purge(("targets", targets, False)))
-            return
-        self.outbox.put(
-            lambda: self._records.drop(
-                place_of(stored.target), record_key(stored.primary), mark=stored.identity,
-                message=message("key", stored.primary),
-            )
-        )  # fmt: skip
+            is_told = self.outbox.put(lambda: self.purges.purge(("targets", targets, False)))
+        else:
+            is_told = self.outbox.put(
+                lambda: self._records.drop(
+                    place_of(stored.target), record_key(stored.primary), mark=stored.identity,
+                    message=message("key", stored.primary),
+                )
+            )  # fmt: skip
+        if not is_told:
+            self.purges.owe(("targets", frozenset({(stored.target, False)}), False))
 
     # --- purges ---------------------------------------------------------------------------------
 
@@ -341,5 +344,5 @@ def _indexes_of(stored: StoredResponse) -> list[bytes]:
     names = [index_name(URL, path)]
     if stored.is_of_any_query:
         names.append(index_name(BARE, path))
-    names += [index_name(TAG, tag.encode("utf-8", "surrogatepass")) for tag in stored.tags]
+    names += [index_name(TAG, bytes_of(tag)) for tag in stored.tags]
     return list(dict.fromkeys(names))

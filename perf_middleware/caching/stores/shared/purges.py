@@ -27,6 +27,7 @@ from perf_middleware.caching.invalidation import origin_of, path_of
 from perf_middleware.caching.places import BARE, TAG, URL, index_name, matches_index
 from perf_middleware.caching.rules import PathPattern
 from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
+from perf_middleware.fleet.layout import bytes_of, message, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -42,6 +43,7 @@ Purge: TypeAlias = "tuple[Literal['targets', 'tags', 'pattern', 'everything'], A
 
 PENDING_MAX: Final = 500  # purges to be made up for; more are one of everything
 MADE_UP_EVERY_S: Final = 0.5  # for those that a server refused which is there
+NEWS_MAX: Final = 100  # purges by tag or pattern that memory has not done yet
 OVERWRITTEN_MAX: Final = 64  # the last keys; a look-up that saw more pass finds nothing
 
 
@@ -72,11 +74,7 @@ class SharedPurges:
         try:
             count = await self._do(purge)
         except Exception as error:  # noqa: BLE001 - garbage: whatever comes of it is no answer
-            self._owe(purge)
-            if self._records.is_up:
-                # What is still there must not be read before it is made up for.  A connection that
-                # is being made goes on: it does so before it is used.
-                self._records.give_up(f"a purge was not done: {error}")
+            self.owe(purge, why=f"a purge was not done: {error}")
             return 0
         except asyncio.CancelledError:
             self._owe(purge)  # begun, and perhaps not whole: whoever asked for it has left
@@ -84,6 +82,14 @@ class SharedPurges:
         # What begins from here on is made of what there is after it.
         self._cache.purges.mark(self._records.seen)
         return count
+
+    def owe(self, purge: Purge, *, why: str = "too many purges at once") -> None:
+        """Make up for it before what is still there is read again.  A connection that is being made
+        goes on: it does so before it is used.
+        """
+        self._owe(purge)
+        if self._records.is_up:
+            self._records.give_up(why)
 
     def _owe(self, purge: Purge) -> None:
         if len(self._pending) < PENDING_MAX:
@@ -98,6 +104,14 @@ class SharedPurges:
         purges.note(lambda _target, _tags: False)
         purges.mark(self._records.seen)
         await self._make_up(before_use=True)
+
+    def tell_owed(self) -> None:
+        """In the log, what is lost now."""
+        if self._pending:
+            logger.warning(
+                "%d purges could not be made while Redis was away and are lost now: what they were "
+                "about may be given again until it expires", len(self._pending),
+            )  # fmt: skip
 
     async def make_up(self) -> None:
         """Try again what the store has refused, until cancelled."""
@@ -152,7 +166,7 @@ class SharedPurges:
 
     async def _do_tag(self, tag: str, origin: bytes, soft: bool, before_use: bool) -> int:
         return await self._records.purge(
-            index_name(TAG, tag.encode("utf-8", "surrogatepass")),
+            index_name(TAG, bytes_of(tag)),
             message=message("tag", tag, origin, soft), soft=soft, origin=origin,
             before_use=before_use,
         )  # fmt: skip
@@ -180,12 +194,13 @@ class SharedPurges:
                     cache.store.drop(primary)
                 case ["target", bytes() as target, bool() as any_host, bool() as soft]:
                     purging.wanted_here({(target, any_host)}, soft=soft)
-                case ["tag", str() as tag, bytes() as origin, bool() as soft]:
+                case ["tag", bytes() as name, bytes() as origin, bool() as soft]:
+                    tag = text_of(name)
                     concerns = purging.note_tags([tag], origin=origin)
                     keys = cache.store.keys(tag)
                     self._soon(lambda: purging.keys(keys, soft=soft, concerns=concerns))
-                case ["pattern", str() as text, bool() as soft]:
-                    concerns = purging.note_pattern(PathPattern.of(text))
+                case ["pattern", bytes() as text, bool() as soft]:
+                    concerns = purging.note_pattern(PathPattern.of(text_of(text)))
                     keys = cache.store.keys()
                     self._soon(lambda: purging.keys(keys, soft=soft, concerns=concerns))
                 case _:
@@ -207,11 +222,17 @@ class SharedPurges:
         self._cache.purges.mark(self._records.seen)
 
     def _everything_is_old(self) -> None:
+        purging = self._cache.purging
         self._cache.purges.note(lambda _target, _tags: True)
-        self._soon(self._cache.purging.all_here)
+        _, gone = self._cache.store.clear()  # at once; what takes time is to free it
+        self._news.clear()
+        self._soon(lambda: purging.free(gone))
 
     def _soon(self, do: Callable[[], Awaitable[object]]) -> None:
         """In slices: a message must not hold the event loop up."""
+        if len(self._news) >= NEWS_MAX:
+            self._everything_is_old()
+            return
         self._news.append(do)
         if self._has_news is not None:
             self._has_news.set()
@@ -224,8 +245,3 @@ class SharedPurges:
                 await self._news.popleft()()
             has_news.clear()
             await has_news.wait()
-
-
-def message(*words: Any) -> bytes:
-    """What one process tells the others."""
-    return ormsgpack.packb(words)

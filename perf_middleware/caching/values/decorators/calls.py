@@ -236,14 +236,14 @@ class AsyncCalls(Calls):
                 flight.land(kept.give(), copy=self.options.copy, took_us=kept.took_us)
                 return kept.give()
             counts.misses += 1
-            await self._keep(flight, value, cache.clock() - began_us)
+            await self._keep(flight, value, cache.clock() - began_us, anew=anew)
             return value
         finally:
             LEADING.set(leading)
             cache.flights.close(flight)
             flight.leave()
 
-    async def _keep(self, flight: Flight, value: Any, took_us: int) -> None:
+    async def _keep(self, flight: Flight, value: Any, took_us: int, *, anew: bool) -> None:
         cache, copy = self.cache, self.options.copy
         if not cache.has_distance:
             self.keep_in_memory(flight, value, took_us)
@@ -259,6 +259,8 @@ class AsyncCalls(Calls):
         except UnpackableValueError as error:
             self.counts.uncached += 1
             self.tell_once("unpackable", "%s", error)
+            if anew:  # what was there before is older than what this call returns
+                await cache.drop([flight.key])
         except (StoreUnavailableError, StoreRefusedError):
             cache.figures.store_errors += 1
         if not flight.may_be_kept():  # while it was on its way

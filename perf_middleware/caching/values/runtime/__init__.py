@@ -215,13 +215,14 @@ class ValueCache:
 
     async def get(self, key: str, default: Any = None) -> Any:
         """The value under `key`, or `default`.  Raises StoreUnavailableError as all of these."""
-        kept = await self._core.store.get(_checked(key))
+        kept_as = _checked(key)
+        kept = await self._core.store.get(kept_as) if self._core.enabled else None
         return default if kept is None or self._core.is_over(kept) else kept.give()
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """The values that there are under `keys`."""
         by_key = {_checked(key): key for key in keys}
-        found = await self._core.store.get_many(list(by_key))
+        found = await self._core.store.get_many(list(by_key)) if self._core.enabled else {}
         return {
             by_key[key]: kept.give() for key, kept in found.items() if not self._core.is_over(kept)
         }

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-import ormsgpack
-
 from perf_middleware.caching.values.envelope import INT64, TAGS_AT, opened, sealed
 from perf_middleware.caching.values.kept import Terms
 from perf_middleware.caching.values.patterns import matcher
+from perf_middleware.fleet.layout import bytes_of, message, text_of
 from perf_middleware.fleet.stores.keyed import KEY, KeyedRecords
 from perf_middleware.fleet.stores.script import Script
 
@@ -26,6 +25,7 @@ _INCREASE: Final = Script("increase", package=__package__)
 _US_PER_MS: Final = 1_000
 TAG: Final = b"t:"
 PUT_AT_ONCE: Final = 100
+NO_NUMBER, TOO_LARGE = 0, 2  # answers of increase.lua
 
 
 class RedisStore:
@@ -51,35 +51,50 @@ class RedisStore:
         if not keys:
             return {}
         self._require()
-        by_name = {_name(key): key for key in keys}
+        by_name = {bytes_of(key): key for key in keys}
         found = await self._keyed.find(list(by_name))
         kept = {by_name[name]: self._kept(by_name[name], at) for name, at in found.items()}
         return {key: at for key, at in kept.items() if at is not None}
 
     async def put(self, key: str, value: Any, terms: Terms) -> bool:
-        content = self._packed(key, value, terms)
+        return await self.put_sealed(key, self.sealed(key, value, terms), terms)
+
+    async def put_many(self, values: Mapping[str, Any], terms: Terms) -> int:
+        return await self.put_many_sealed(
+            {key: self.sealed(key, value, terms) for key, value in values.items()}, terms
+        )
+
+    def sealed(self, key: str, value: Any, terms: Terms) -> bytes:
+        """What is stored of `value`; raises UnpackableValueError."""
+        return sealed(self._packer, key, value, terms, server_ms=self.records.server_ms())
+
+    async def put_sealed(self, key: str, content: bytes, terms: Terms) -> bool:
+        """As `put`."""
         self._require()
-        name = _name(key)
+        name = bytes_of(key)
         ends_us = None if terms.ttl_us is None else terms.ttl_us + terms.stale_us
         result = await self.records.put(
             name,
             name,
             content,
             ttl_ms=None if ends_us is None else max(1, ends_us // _US_PER_MS),
-            indexes=[TAG + tag.encode("utf-8", "surrogatepass") for tag in terms.tags],
+            indexes=[TAG + bytes_of(tag) for tag in terms.tags],
             seen=self.records.seen if terms.heard is None else terms.heard,
             message=message("key", key),
             also=(KEY + name,),
+            always_tell=terms.heard is None,  # set by hand: whatever others have is older
         )
         return result is True
 
-    async def put_many(self, values: Mapping[str, Any], terms: Terms) -> int:
+    async def put_many_sealed(self, contents: Mapping[str, bytes], terms: Terms) -> int:
         """Written together, so that Redis gets them in one piece."""
         count = 0
-        keys = list(values)
+        keys = list(contents)
         for start in range(0, len(keys), PUT_AT_ONCE):
             some = keys[start : start + PUT_AT_ONCE]
-            stored = await asyncio.gather(*(self.put(key, values[key], terms) for key in some))
+            stored = await asyncio.gather(
+                *(self.put_sealed(key, contents[key], terms) for key in some)
+            )
             count += sum(stored)
         return count
 
@@ -91,8 +106,8 @@ class RedisStore:
         if not before_use:
             self._require()
         return await self._keyed.forget(
-            [_name(key) for key in keys],
-            message_of=lambda name: message("gone", name.decode("utf-8", "surrogatepass")),
+            [bytes_of(key) for key in keys],
+            message_of=lambda name: message("gone", text_of(name)),
             before_use=before_use,
         )
 
@@ -102,8 +117,8 @@ class RedisStore:
         return sum(
             [
                 await self.records.purge(
-                    TAG + tag.encode("utf-8", "surrogatepass"), message=message("tag", tag),
-                    told_in=(TAGS_AT, tag.encode("utf-8", "surrogatepass")),
+                    TAG + bytes_of(tag), message=message("tag", tag),
+                    told_in=(TAGS_AT, bytes_of(tag)),
                     before_use=before_use,
                 )
                 for tag in tags
@@ -118,8 +133,8 @@ class RedisStore:
         await self.records.announce(message=message("pattern", pattern))
         matches = matcher(pattern)
         count = await self._keyed.forget_matching(
-            pattern.partition("*")[0].encode("utf-8", "surrogatepass"),
-            lambda name: matches(name.decode("utf-8", "surrogatepass")),
+            bytes_of(pattern.partition("*")[0]),
+            lambda name: matches(text_of(name)),
         )
         await self.records.announce(message=message("pattern", pattern), again=True)
         return count
@@ -132,13 +147,15 @@ class RedisStore:
         self._require()
         if amount not in INT64:
             raise OverflowError(f"{amount} is no number of 64 bits")
-        name = _name(key)
-        none = self._packed(key, 0, Terms(ttl_us=ttl_us))
+        name = bytes_of(key)
+        none = self.sealed(key, 0, Terms(ttl_us=ttl_us))
         ttl_ms = 0 if ttl_us is None else max(1, ttl_us // _US_PER_MS)
-        is_number, *total = await self._keyed.run_on(
+        result, *total = await self._keyed.run_on(
             _INCREASE, name, (amount, none, ttl_ms), message=message("gone", key)
         )
-        if not is_number:
+        if result == TOO_LARGE:
+            raise OverflowError(f"{key!r} would have more than 64 bits")
+        if result == NO_NUMBER:
             raise TypeError(f"{key!r} holds no whole number")
         return int(total[0])
 
@@ -147,20 +164,8 @@ class RedisStore:
         if not self.records.is_up:
             self.fleet.ensure_kept()
 
-    def _packed(self, key: str, value: Any, terms: Terms) -> bytes:
-        return sealed(self._packer, key, value, terms, server_ms=self.records.server_ms())
-
     def _kept(self, key: str, found: Found) -> Kept | None:
         return opened(
             self._packer, key, found.content,
             now_us=self._clock(), server_ms=self.records.server_ms(),
         )  # fmt: skip
-
-
-def message(*words: Any) -> bytes:
-    """What one process tells the others."""
-    return ormsgpack.packb(words)
-
-
-def _name(key: str) -> bytes:
-    return key.encode("utf-8", "surrogatepass")

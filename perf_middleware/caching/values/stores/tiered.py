@@ -17,6 +17,7 @@ from perf_middleware.caching.purges import PurgeLog
 from perf_middleware.caching.values.kept import NEVER_US, Kept, Terms
 from perf_middleware.caching.values.patterns import matcher
 from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
+from perf_middleware.fleet.layout import bytes_of, text_of
 from perf_middleware.fleet.stores.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class TieredStore:
     def __init__(
         self, memory: MemoryStore, far: RedisStore, flights: Flights, *, clock: Clock
     ) -> None:
+        if far.records.is_heard:
+            raise RuntimeError("another value cache shares its values over this link already")
         self._memory = memory
         self._far = far
         self._flights = flights
@@ -53,6 +56,7 @@ class TieredStore:
         far.records.on_message = self._hear
         far.records.on_gap = self._missed_some
         far.fleet.before_use(self._catch_up)
+        far.fleet.at_end(self._tell_owed)
         far.fleet.while_kept(self._outbox.run)
 
     @property
@@ -104,7 +108,7 @@ class TieredStore:
                 return found
             concerned = []
             for key, kept in farther.items():
-                if self._log.since(seen, key.encode("utf-8", "surrogatepass"), kept.tags):
+                if self._log.since(seen, bytes_of(key), kept.tags):
                     concerned.append(key)
                 else:
                     found[key] = self._taken(key, kept)
@@ -115,22 +119,27 @@ class TieredStore:
         return found | {key: farther[key] for key in keys}
 
     async def put(self, key: str, value: Any, terms: Terms) -> bool:
+        content = self._far.sealed(key, value, terms)  # what fails does so before anything changes
+        self._log.note(_named(key))  # a look-up that is on its way brings what was before
         kept = self._memory.keep(key, value, terms)
         try:
-            if await self._far.put(key, value, terms):
+            if await self._far.put_sealed(key, content, terms):
                 return True
         except AWAY:
+            self._owe_of(terms, (key,))
             return kept is not None
         self._memory.forget((key,))  # a purge elsewhere came before it
         return False
 
     async def put_many(self, values: Mapping[str, Any], terms: Terms) -> int:
-        kept = sum(
-            self._memory.keep(key, value, terms) is not None for key, value in values.items()
-        )
+        contents = {key: self._far.sealed(key, value, terms) for key, value in values.items()}
+        for key in values:
+            self._log.note(_named(key))
+        kept = await self._memory.put_many(values, terms)
         try:
-            return max(kept, await self._far.put_many(values, terms))
+            return max(kept, await self._far.put_many_sealed(contents, terms))
         except AWAY:
+            self._owe_of(terms, tuple(values))
             return kept
 
     async def exists(self, key: str) -> bool:
@@ -176,14 +185,19 @@ class TieredStore:
 
     def tell_soon(self, what: Forgetting) -> None:
         """As `_forget`, of what was forgotten here already, from any thread and without waiting."""
-        self._far.fleet.call_soon(lambda: self._outbox.put(lambda: self._forget(what)))
+        self._far.fleet.call_soon(lambda: self._put_out(what))
+
+    def _put_out(self, what: Forgetting) -> None:
+        if not self._outbox.put(lambda: self._forget(what)):
+            self._owe(what)  # too much at once: it is made up for before Redis is read again
+            self._far.records.give_up("too many purges at once")
 
     def forget_here(self, what: Forgetting) -> int:
         """In memory, and in what is on its way to it."""
         kind, which = what
         memory = self._memory
         if kind == "keys":
-            names = frozenset(key.encode("utf-8", "surrogatepass") for key in which)
+            names = frozenset(bytes_of(key) for key in which)
             self._log.note(lambda key, _tags: key in names)
             self._flights.spoil(keys=which)
             return memory.forget(which)
@@ -193,7 +207,7 @@ class TieredStore:
             self._flights.spoil(tags=which)
             return memory.forget(memory.tagged(which))
         matches: Callable[[str], bool] = matcher("*" if which is None else which)
-        self._log.note(lambda key, _tags: matches(key.decode("utf-8", "surrogatepass")))
+        self._log.note(lambda key, _tags: matches(text_of(key)))
         self._flights.spoil_matching(matches)
         return memory.forget(memory.keys(which))
 
@@ -205,14 +219,28 @@ class TieredStore:
             return await self._far.purge(which, before_use=before_use)
         if before_use:  # to look for each one would keep a new connection from being used
             await self._far.purge_all(before_use=True)
+            self._outbox.put(self._far.records.sweep)
             return 0
         return await self._far.clear(which)
+
+    def _owe_of(self, terms: Terms, keys: tuple[str, ...]) -> None:
+        """What was set by hand is not there: what was there before must not come back."""
+        if terms.heard is None:
+            self._owe(("keys", keys))
 
     def _owe(self, what: Forgetting) -> None:
         if len(self._pending) < PENDING_MAX:
             self._pending.append(what)
         else:
             self._pending[:] = [("pattern", None)]
+
+    def _tell_owed(self) -> None:
+        """In the log, what is lost now."""
+        if self._pending:
+            logger.warning(
+                "%d purges could not be made while Redis was away and are lost now: what they were "
+                "about may be given again until it expires", len(self._pending),
+            )  # fmt: skip
 
     async def _catch_up(self) -> None:
         while self._pending:
@@ -227,16 +255,16 @@ class TieredStore:
     def _hear(self, body: bytes) -> None:
         try:
             match ormsgpack.unpackb(body):
-                case ["key", str() as key]:
+                case ["key", bytes() as name]:
                     # Another has a newer value; a run that goes on here may be newer still.
-                    self._log.note(_named(key))
-                    self._memory.forget((key,))
-                case ["gone", str() as key]:
-                    self.forget_here(("keys", (key,)))
-                case ["tag", str() as tag]:
-                    self.forget_here(("tags", (tag,)))
-                case ["pattern", str() as pattern]:
-                    self.forget_here(("pattern", pattern))
+                    self._log.note(_named(text_of(name)))
+                    self._memory.forget((text_of(name),))
+                case ["gone", bytes() as name]:
+                    self.forget_here(("keys", (text_of(name),)))
+                case ["tag", bytes() as tag]:
+                    self.forget_here(("tags", (text_of(tag),)))
+                case ["pattern", bytes() as pattern]:
+                    self.forget_here(("pattern", text_of(pattern)))
                 case _:
                     self._missed_some()
         except ValueError:
@@ -261,5 +289,5 @@ class TieredStore:
 
 
 def _named(key: str) -> Callable[[bytes, Iterable[str]], bool]:
-    name = key.encode("utf-8", "surrogatepass")
+    name = bytes_of(key)
     return lambda other, _tags: other == name

@@ -5,7 +5,7 @@
 local gone = 0
 for i = 3, #KEYS do
   local count = redis.call('INCR', KEYS[1])
-  redis.call('ZADD', KEYS[2], count, struct.pack('>I8', count) .. ARGV[2 * i - 4])
+  redis.call('ZADD', KEYS[2], count, ARGV[2 * i - 4])
   redis.call('PUBLISH', ARGV[1], struct.pack('>I8', count) .. ARGV[2 * i - 3])
   gone = gone + redis.call('UNLINK', KEYS[i])
 end

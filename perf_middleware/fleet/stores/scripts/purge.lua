@@ -13,7 +13,7 @@ redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -501)
 if ARGV[1] ~= '0' then
   count = redis.call('INCR', KEYS[1])
   if ARGV[1] == '1' then
-    redis.call('ZADD', KEYS[2], count, struct.pack('>I8', count) .. ARGV[2])
+    redis.call('ZADD', KEYS[2], count, ARGV[2])
     redis.call('PEXPIRE', KEYS[2], 3600000)
   end
   redis.call('PUBLISH', ARGV[3], struct.pack('>I8', count) .. ARGV[4])
@@ -31,7 +31,8 @@ local function has_tag(key)
 end
 
 local start = tonumber(ARGV[7])
-local members = redis.call('ZRANGE', KEYS[4], start, start + 499)
+-- From the back: what expires leaves at the front, and what is stored anew comes in behind.
+local members = redis.call('ZREVRANGE', KEYS[4], start, start + 499)
 local purged, left_alone, gone = 0, 0, {}
 for _, member in ipairs(members) do
   local at = string.find(member, '\n', 1, true)

@@ -2,10 +2,10 @@
 --
 -- KEYS  the record (of all variants); the counter; the log of purges; then each index
 -- ARGV  the counter as it was known when the answer was begun; ms to live (0: until it is purged);
---       the record; the names of
---       the fields that tell its variants apart and its secondary key (both empty: it has none);
---       the channel; the message for an overwrite; the origin; then the name of each index, and
---       further names by which it may have been purged
+--       the record; the names of the fields that tell its variants apart and its secondary key (both
+--       empty: it has none); the channel; the message for an overwrite; the origin; '1' to tell it
+--       also where nothing is overwritten; then the name of each index, and further names by which
+--       it may have been purged
 -- gives {1}         it is there
 --       {0}         a purge concerns it
 --       {2, names}  its variants are told apart by more fields than it names
@@ -18,10 +18,9 @@ if count < began then return {3} end
 if count > began then
   local oldest = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
   if redis.call('ZCARD', KEYS[3]) >= 500 and tonumber(oldest[2]) > began then return {0} end
-  for _, purge in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. began, '+inf')) do
-    local name = string.sub(purge, 9)
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. began, '+inf')) do
     if name == '*' then return {0} end
-    for i = 9, #ARGV do
+    for i = 10, #ARGV do
       if name == ARGV[i] then return {0} end
     end
   end
@@ -48,7 +47,7 @@ if names ~= '' then
   key = primary .. '\r' .. names .. '\r' .. ARGV[5]
   replaced = replaced or redis.call('EXISTS', key) == 1
 end
-if replaced then
+if replaced or ARGV[9] == '1' then
   count = redis.call('INCR', KEYS[2])
   redis.call('PUBLISH', ARGV[6], struct.pack('>I8', count) .. ARGV[7])
 end

@@ -7,5 +7,10 @@ if not life then -- only then: a server that takes no writes can still be read
   life = ARGV[1]
   redis.call('SET', KEYS[1], life)
 end
-return {life, tonumber(redis.call('GET', KEYS[2]) or '0'),
-  tonumber(redis.call('GET', KEYS[3]) or '0')}
+local count = tonumber(redis.call('GET', KEYS[2]) or '0')
+local floor = tonumber(redis.call('GET', KEYS[3]) or '0')
+if count < floor then -- it was evicted: what is stored from here on must be found
+  count = floor
+  redis.call('SET', KEYS[2], count)
+end
+return {life, count, floor}

@@ -28,6 +28,7 @@ from perf_middleware.caching.runtime.purging import Purging
 from perf_middleware.caching.special import SpecialFields
 from perf_middleware.caching.stored import US_PER_S
 from perf_middleware.caching.stores.memory import MemoryStore
+from perf_middleware.caching.variants import Variants
 from perf_middleware.clock import monotonic_us
 from perf_middleware.route_templates import UNMATCHED, RouteTemplates
 
@@ -202,6 +203,13 @@ class ResponseCache:
         self.unstorable.pop(hash(stored.primary), None)
         self.tell("store", stored)
         return True
+
+    def key_for(self, request: CacheRequest, vary: tuple[bytes, ...]) -> bytes | None:
+        """The key in memory of a response to `request` that varies by `vary`."""
+        primary = request.primary
+        if not vary and not isinstance(self.store.peek(primary), Variants):
+            return primary  # without a look at the request's fields
+        return self.store.key_of(primary, vary, request.lines)
 
     def take_in(self, stored: StoredResponse) -> None:
         """Keep in memory what another process has stored for all, if there is room."""

@@ -109,7 +109,8 @@ class SharedStore:
         token = self.leases.token() if flight is not None and wait_s else b""
         # Those who wait for this request began with it: something is left for its own call.
         until_s = monotonic() + wait_s - min(wait_s / 2, LEFT_FOR_CALL_S)
-        place, key = place_of(request.target), record_key(request.primary)
+        place = place_of(request.target) if self._records.shards > 1 else b""
+        key = record_key(request.primary)
         for look in range(1, LOOKS_MAX + 1):
             seen = self._cache.purges.newest, self.purges.overwrites
             asked_s = monotonic()
@@ -140,7 +141,7 @@ class SharedStore:
         stored = unpack(
             found.content,
             primary=request.primary,
-            key_of=lambda vary: cache.store.key_of(request.primary, vary, request.lines),
+            key_of=lambda vary: cache.key_for(request, vary),
             now_us=now_us,
             server_ms=self._records.server_ms(),
             body_bytes_max=cache.options.entry_bytes_max,

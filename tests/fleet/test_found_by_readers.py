@@ -301,3 +301,25 @@ def test_services_share_nothing_by_default(redis_server):
     one, other = (install(Starlette(), Settings(service=name, **urls)) for name in ("a", "b"))
     assert one.cache.shared._fleet.namespace == "a"
     assert other.cache.shared._fleet.namespace == "b"
+
+
+async def test_a_full_redis_lets_go_of_a_value_and_is_used_on(own_redis):
+    async with two(own_redis, "full") as (first, second):
+        await first.memo.set("a", "old", ttl=None)
+        await first.memo.set("b", "old", ttl=None)
+        assert await second.memo.get_many(["a", "b"]) == {"a": "old", "b": "old"}
+        own_redis.say("CONFIG", "SET", "maxmemory", "1")
+        assert await first.memo.delete("a") == 1
+        await first.memo.set("b", "new", ttl=None)
+        await until(lambda: not second.memo._core.memory.keys())
+        assert await second.memo.get_many(["a", "b"]) == {}
+        assert await first.memo.get("b") == "new"
+        assert first.fleet.is_up
+        assert first.fleet.changes["down"] == 0
+
+
+async def test_a_look_up_on_its_way_brings_no_count_older_than_the_own(pair):
+    first, _ = pair
+    await first.memo.incr("n")
+    await asyncio.gather(first.memo.get("n"), first.memo.incr("n"))
+    assert await first.memo.get("n") == 2

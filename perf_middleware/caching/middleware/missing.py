@@ -73,10 +73,12 @@ async def miss(
                 return await bypass(app, cache, request, "rule", may_keep=False)
             if await _answered_by_another(cache, request, outcome == "failed"):
                 return None
-    if cache.shared is not None and _may_be_shared(cache, request, stored):
+    shared = cache.shared
+    shared_s = 0.0 if shared is None else _worth_sharing_s(cache, request, stored)
+    if shared is not None and shared_s:
         try:
-            wait_s = 0.0 if flight is None else _worth_waiting_s(cache, request, stored)
-            found = await cache.shared.look_up(request, flight, wait_s=wait_s)
+            wait_s = 0.0 if flight is None else shared_s
+            found = await shared.look_up(request, flight, wait_s=wait_s)
         except BaseException:
             if flight is not None:
                 cache.flights.land(flight, "gone")
@@ -115,18 +117,18 @@ def _collapses(cache: ResponseCache, request: CacheRequest, stored: StoredRespon
     return not request.is_for_one_client
 
 
-def _may_be_shared(
+def _worth_sharing_s(
     cache: ResponseCache, request: CacheRequest, stored: StoredResponse | None
-) -> bool:
-    """Whether another process may have what this request would take."""
+) -> float:
+    """How long another process's answer is worth waiting for: 0 where none would do."""
     directives = request.directives
     if directives is not None and (directives.no_store or directives.no_cache):
-        return False
-    if stored is not None:
-        return not stored.lifetimes.must_validate  # the app is to be asked each time
-    if hash(request.primary) in cache.unstorable:
-        return False
-    return _worth_waiting_s(cache, request, stored) > 0.0
+        return 0.0
+    if stored is not None and stored.lifetimes.must_validate:
+        return 0.0  # the app is to be asked each time
+    if stored is None and hash(request.primary) in cache.unstorable:
+        return 0.0
+    return _worth_waiting_s(cache, request, stored)
 
 
 def _worth_waiting_s(

@@ -1,6 +1,6 @@
 """Records in Redis, with their tags: what the processes of a fleet keep in common.
 
-Keys of one shard, `{perf:cache:0}` its hash tag, so that a cluster has them all on one node:
+Keys of one shard, `{app:cache:0}` its hash tag, so that a cluster has them all on one node:
 
     {..}r:<key>    a record: version byte, `-` or `s` (purged softly), count at its storing, content
                    or `V`, and the names of the fields that tell its variants apart
@@ -9,8 +9,9 @@ Keys of one shard, `{perf:cache:0}` its hash tag, so that a cluster has them all
     {..}n {..}e    how many messages there were; the life of this keyspace (lost with its data)
     {..}p {..}f    the last purges; the count below which everything was purged
 
-Every operation is one script, so one round trip and one atomic step; the indexes expire with what
-they point to.  Messages are numbered: who misses one knows it.
+What changes something is one script, so one round trip and one atomic step; a look-up of what is
+there needs none.  The indexes expire with what they point to.  Messages are numbered: who misses
+one knows it.
 """
 
 from __future__ import annotations
@@ -291,17 +292,17 @@ class Records(Messages):
 
     async def purge_all(self, *, message: bytes, before_use: bool = False) -> None:
         """Nothing that is stored now is found from here on; `sweep` frees it."""
-        await self._announce(EVERYTHING, message, b"all", before_use=before_use)
+        await self._announce(message, b"all", before_use=before_use)
 
     async def announce(self, *, message: bytes, again: bool = False) -> None:
         """Tell all of a purge that goes by no index, before its records are looked for.
 
         `again`: after that, for what was found meanwhile.
         """
-        await self._announce(EVERYTHING, message, b"hard", turn=2 if again else 1)
+        await self._announce(message, b"hard", turn=2 if again else 1)
 
     async def _announce(
-        self, name: bytes, message: bytes, how: bytes, *, turn: int = 1, before_use: bool = False
+        self, message: bytes, how: bytes, *, turn: int = 1, before_use: bool = False
     ) -> None:
         run = self._link.run_script if before_use else self._link.run
         for shard in range(self.shards):
@@ -309,7 +310,7 @@ class Records(Messages):
                 _PURGE,
                 (self._counts[shard], self._logs[shard], self._floors[shard]),
                 (
-                    turn, name, self.channel,
+                    turn, EVERYTHING, self.channel,
                     self.told(shard, message, ALL_PURGED if how == b"all" else 0), how, b"", 0,
                 ),
             )  # fmt: skip

@@ -64,10 +64,6 @@ class TieredStore:
         return self._memory
 
     @property
-    def is_up(self) -> bool:
-        return self._far.records.is_up
-
-    @property
     def pending(self) -> int:
         """How many purges are to be made up for."""
         return len(self._pending)
@@ -126,7 +122,7 @@ class TieredStore:
             if await self._far.put_sealed(key, content, terms):
                 return True
         except AWAY:
-            self._owe_of(terms, (key,))
+            await self._not_stored(terms, (key,))
             return kept is not None
         self._memory.forget((key,))  # a purge elsewhere came before it
         return False
@@ -139,7 +135,7 @@ class TieredStore:
         try:
             return max(kept, await self._far.put_many_sealed(contents, terms))
         except AWAY:
-            self._owe_of(terms, tuple(values))
+            await self._not_stored(terms, tuple(values))
             return kept
 
     async def exists(self, key: str) -> bool:
@@ -162,6 +158,7 @@ class TieredStore:
     async def increase(self, key: str, amount: int, *, ttl_us: int | None) -> int:
         """Raises StoreUnavailableError while Redis is away: only there is the true number."""
         total = await self._far.increase(key, amount, ttl_us=ttl_us)
+        self._log.note(_named(key))
         self._memory.forget((key,))
         return total
 
@@ -169,19 +166,25 @@ class TieredStore:
 
     async def _forget(self, what: Forgetting) -> int:
         here = self.forget_here(what)
+        everywhere = await self._tell(what)
+        if everywhere is None:
+            return here
+        self.forget_here(what)
+        return max(here, everywhere)
+
+    async def _tell(self, what: Forgetting) -> int | None:
+        """How many there were in Redis; None: that is owed."""
         try:
-            everywhere = await self._do(what)
+            return await self._do(what)
         except Exception as error:  # noqa: BLE001 - garbage: whatever comes of it is no answer
             self._owe(what)
             if self._far.records.is_up:
                 # What is still there must not be read before it is made up for.
                 self._far.records.give_up(f"a purge was not done: {error}")
-            return here
+            return None
         except asyncio.CancelledError:
             self._owe(what)  # begun, and perhaps not whole: whoever asked for it has left
             raise
-        self.forget_here(what)
-        return max(here, everywhere)
 
     def tell_soon(self, what: Forgetting) -> None:
         """As `_forget`, of what was forgotten here already, from any thread and without waiting."""
@@ -223,10 +226,10 @@ class TieredStore:
             return 0
         return await self._far.clear(which)
 
-    def _owe_of(self, terms: Terms, keys: tuple[str, ...]) -> None:
+    async def _not_stored(self, terms: Terms, keys: tuple[str, ...]) -> None:
         """What was set by hand is not there: what was there before must not come back."""
         if terms.heard is None:
-            self._owe(("keys", keys))
+            await self._tell(("keys", keys))
 
     def _owe(self, what: Forgetting) -> None:
         if len(self._pending) < PENDING_MAX:

@@ -14,6 +14,7 @@ from perf_middleware.stack import (
     Inner,
     Layer,
     LayerInfo,
+    composed,
     in_order,
 )
 
@@ -68,7 +69,9 @@ def assemble_inside(bundle: Bundle, app: Any) -> Perf:
         users = app.user_middleware
         inner = _inner(layers, users)
 
-        def inner_layers(core: ASGIApp) -> Inner:
+        def inner_layers(core: ASGIApp) -> ASGIApp:
+            if bundle.overhead is None:
+                return composed(inner, core)  # nothing is sampled: no head that asks for it
             return Inner(core, layers=inner, first=len(outer), overhead=bundle.overhead)
 
         app.user_middleware = [*users, *([Middleware(inner_layers)] if inner else [])]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from perf_middleware.caching.middleware import ResponseCacheMiddleware
+from perf_middleware.caching.middleware import CacheLayer
 from perf_middleware.dashboard.access import TokenGate
 from perf_middleware.dashboard.resource import OperatorDoor
 from perf_middleware.dashboard.routes import Endpoint, OperatorEndpoints, json_answer
@@ -147,7 +147,7 @@ class Bundle:
         if settings.cache.enabled:
             cache = self.cache
             rank = CACHE if settings.cache.position == "inner" else FRONT_CACHE
-            layers.append(Layer(rank, lambda app: ResponseCacheMiddleware(app, cache)))
+            layers.append(Layer(rank, lambda app: CacheLayer(app, cache)))
         if settings.metrics.overhead and layers:
             ordered = [*in_order(layers, "outer"), *in_order(layers, "inner")]
             self.overhead = Overhead([layer.rank.name for layer in ordered])

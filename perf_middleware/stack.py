@@ -180,7 +180,7 @@ class Inner:
     """Head of the inner layers: sampled requests take the measured twin."""
 
     def __init__(
-        self, app: ASGIApp, *, layers: Sequence[Layer], first: int, overhead: Overhead | None
+        self, app: ASGIApp, *, layers: Sequence[Layer], first: int, overhead: Overhead
     ) -> None:
         self.app = self._plain = composed(layers, app)
         self._measured = composed_measured(layers, app, first=first)

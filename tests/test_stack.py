@@ -168,7 +168,7 @@ def test_outer_layers_stand_outside_the_users_middlewares_and_inner_ones_inside(
     outer = ["Entrance", "MetricsMiddleware", "OperatorEndpoints", "ServerErrorMiddleware"]
     assert built[:4] == outer
     assert built[built.index(users[0]) :][: len(users) + 4] == [
-        *users, "Inner", "ResponseCacheMiddleware", "RequestScope", "ExceptionMiddleware",
+        *users, "Inner", "CacheLayer", "RequestScope", "ExceptionMiddleware",
     ]  # fmt: skip
 
 
@@ -211,8 +211,8 @@ def test_the_cache_stands_before_the_users_middlewares_where_a_setting_says_so(f
         "metrics", "operator endpoints", "response cache in front", "request scope",
     ]  # fmt: skip
     built = chain(app.middleware_stack)
-    assert built.index("ResponseCacheMiddleware") < built.index("Auth") < built.index("Inner")
-    assert built.count("ResponseCacheMiddleware") == 1
+    assert built.index("CacheLayer") < built.index("Auth") < built.index("Inner")
+    assert built.count("CacheLayer") == 1
 
 
 def test_the_request_scope_is_there_where_a_middleware_stands_between():

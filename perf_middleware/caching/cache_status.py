@@ -19,6 +19,8 @@ Forward: TypeAlias = Literal["bypass", "uri-miss", "vary-miss", "miss", "request
 """Why a request went on to the app (RFC 9211 §2.2)."""
 
 DETAIL_CHARS_MAX: Final = 200
+NO_FRESHNESS: Final = "no-freshness"
+"""The detail of an answer that says nothing of being stored."""
 
 
 class CacheStatus:
@@ -35,6 +37,8 @@ class CacheStatus:
         self._cache = name[1:-1] if cache[:1].isalpha() and is_token(name[1:-1]) else name
         self._fields: dict[tuple[str, bool, str | None], tuple[bytes, bytes]] = {}
         self._kept: dict[tuple[str, int | None, bool, bool, str | None], bytes] = {}
+        self.silent_miss = self.forwarded("uri-miss", stored=False, detail=NO_FRESHNESS)
+        """The field of most answers: they say nothing of being stored."""
 
     def hit(self, *, ttl_s: int, detail: str | None = None) -> bytes:
         """An answer from the store; `ttl_s` is negative where it is stale (§2.1, §2.4)."""

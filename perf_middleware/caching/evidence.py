@@ -28,14 +28,14 @@ class Evidence:
         by_route = self._figures.by_route
         if by_route.keys() == {UNMATCHED}:  # an app without routes: one like another
             counts = by_route[UNMATCHED]
-            return _has_stored(counts) or (False if counts.refused else None)
+            return _has_stored(counts) or (False if _has_refused(counts) else None)
         for route, counts in by_route.items():
             pattern = self._pattern_of(route)
             if pattern is None or not pattern.matches(path):
                 continue
             if _has_stored(counts):
                 return True
-            if counts.refused:
+            if _has_refused(counts):
                 known = False
         return known
 
@@ -53,3 +53,7 @@ class Evidence:
 
 def _has_stored(counts: RouteCounts) -> bool:
     return bool(counts.stored or counts.shared_hits)
+
+
+def _has_refused(counts: RouteCounts) -> bool:
+    return bool(counts.refused or counts.silent)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from perf_middleware.caching.cache_status import NO_FRESHNESS
 from perf_middleware.families import NO_LABELS, OTHER, Family, LabelSet, Value, counter, gauge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 ROUTES_MAX: Final = 1_000  # beyond, routes count together as `other`
+SILENT_UNDER: Final = {"misses": "uri-miss", "refused": NO_FRESHNESS}
 
 
 class RouteCounts:
@@ -17,7 +19,7 @@ class RouteCounts:
 
     __slots__ = (
         "bypassed", "collapsed", "errors_hidden", "hit_bytes", "hits", "misses", "refreshed",
-        "refused", "revalidated", "shared_hits", "stale_hits", "stored", "stored_bytes",
+        "refused", "revalidated", "shared_hits", "silent", "stale_hits", "stored", "stored_bytes",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -37,6 +39,15 @@ class RouteCounts:
         self.misses: dict[str, int] = {}
         self.bypassed: dict[str, int] = {}
         self.refused: dict[str, int] = {}
+        self.silent = 0  # misses refused as silent: most answers are, so they cost one addition
+
+    def by_reason(self, of: str) -> dict[str, int]:
+        """`misses`, `bypassed` or `refused` with the silent ones among them."""
+        counts: dict[str, int] = getattr(self, of)
+        reason = SILENT_UNDER.get(of)
+        if reason is None or not self.silent:
+            return counts
+        return counts | {reason: counts.get(reason, 0) + self.silent}
 
 
 class CacheFigures:
@@ -67,7 +78,7 @@ class CacheFigures:
         """The sums over all routes, JSON-able; `hit_ratio` of those requests that looked."""
         rows = self.by_route.values()
         hits = sum(row.hits for row in rows)
-        misses = sum(sum(row.misses.values()) for row in rows)
+        misses = sum(sum(row.by_reason("misses").values()) for row in rows)
         return {
             "hits": hits,
             "shared_hits": sum(row.shared_hits for row in rows),
@@ -135,5 +146,5 @@ class CacheFigures:
 
 def _reasons(rows: Iterable[tuple[str, RouteCounts]], of: str) -> Iterator[Value]:
     for route, row in rows:
-        for reason, count in getattr(row, of).items():
+        for reason, count in row.by_reason(of).items():
             yield Value(LabelSet([("route", route), ("reason", reason)]), count)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from perf_middleware.caching.cache_status import NO_FRESHNESS
 from perf_middleware.caching.fields import RESPONSE_FIELDS, collect, storable_headers
 from perf_middleware.caching.freshness import (
     HEURISTIC_STATUSES,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 COOKIE: Final = frozenset({b"cookie"})
 READ_MAX: Final = 512
-NO_FRESHNESS: Final = "no-freshness"
 EVENT_STREAM: Final = b"text/event-stream"
 
 
@@ -90,12 +90,12 @@ class Judge:
         """The lines of the fields that a judgement needs."""
         return collect(headers, self._fields)
 
-    def is_silent(self, names: Iterable[bytes]) -> bool:
+    def is_silent(self, sent: Iterable[tuple[bytes, bytes]]) -> bool:
         """Whether an answer with these fields, without a rule, says nothing of being stored."""
         if not self._needs_a_word:
             return False
         freshness = self._freshness
-        for name in names:  # noqa: SIM110 - no generator: it costs as much again, for each answer
+        for name, _ in sent:  # noqa: SIM110 - no generator: it costs as much again, for each answer
             if name.lower() in freshness:
                 return False
         return True
@@ -123,7 +123,7 @@ class Judge:
 
         `sent_us` is when the app was called, on the clock of `now_us`; `wall_us` is Unix time.
         """
-        if rule is None and self.is_silent(lines):
+        if rule is None and self._needs_a_word and self._freshness.isdisjoint(lines):
             return NO_FRESHNESS
         directives, targeted = self._directives_of(lines)
         refused = refusal(status, directives, request_no_store=no_store)

@@ -46,6 +46,27 @@ def test_the_totals_add_all_routes_up():
     }  # fmt: skip
 
 
+def test_a_silent_miss_is_told_as_one_and_as_a_refusal():
+    figures = CacheFigures()
+    counts = figures.of("/a")
+    counts.silent = 2
+    counts.misses, counts.refused = {"uri-miss": 1, "stale": 5}, {"no-freshness": 7, "no-store": 8}
+    assert figures.totals()["misses"] == 8
+    families = exposed(figures)
+    assert {
+        (name, labels(point)["reason"]): point.value
+        for name in ("perf_cache_misses", "perf_cache_refused")
+        for point in families[name].points
+    } == {
+        ("perf_cache_misses", "uri-miss"): 3,
+        ("perf_cache_misses", "stale"): 5,
+        ("perf_cache_refused", "no-freshness"): 9,
+        ("perf_cache_refused", "no-store"): 8,
+    }
+    figures.reset()
+    assert figures.totals()["misses"] == 0
+
+
 def test_a_cache_that_nobody_asked_has_no_hit_ratio():
     assert CacheFigures().totals()["hit_ratio"] is None
 
@@ -54,6 +75,7 @@ def test_every_counter_is_exposed_by_route():
     figures = CacheFigures()
     counts = figures.of("/a")
     plain = [name for name in RouteCounts.__slots__ if isinstance(getattr(counts, name), int)]
+    plain.remove("silent")  # told among the misses and the refusals
     for number, name in enumerate(plain, 1):
         setattr(counts, name, number)
     families = exposed(figures)

@@ -44,43 +44,15 @@ LOOKED_UP: Final = frozenset({"GET", "HEAD"})
 OF_INSTALL: Final = frozenset({"enabled", "position"})  # whether and where a layer stands
 
 
-class ResponseCacheMiddleware:
-    """Answers GET and HEAD from stored responses, as a shared cache may (RFC 9111).
+class CacheLayer:
+    """The response cache `cache` around `app`, as install stands it in the stack.
 
-    Stands alone: `settings` are the fields of CacheSettings (`default_ttl=60`,
-    `rules=[CacheRule(path="/items/*", ttl=60)]`).  `cache`, given instead of them, is one that
-    exists: the app's code then purges that one.  `redis`, a URL or the fields of RedisSettings,
-    shares what is stored with other processes.
-
-    Raises SettingsError, which names each wrong argument, and TypeError for both.
+    A call makes no coroutine of its own, each way through it returns the one that it needs.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        cache: ResponseCache | None = None,
-        *,
-        redis: str | Mapping[str, Any] | None = None,
-        **settings: Any,
-    ) -> None:
-        if cache is None:
-            for name in OF_INSTALL & settings.keys():
-                raise SettingsError(
-                    (f"ResponseCacheMiddleware({name}=…): only install can do that",)
-                )
-            made = section_of(CacheSettings, settings, call="ResponseCacheMiddleware")
-            cache = made.make_cache()
-        elif settings:
-            raise TypeError(f"a cache has its settings: it takes no {', '.join(settings)}")
+    def __init__(self, app: ASGIApp, cache: ResponseCache) -> None:
         self.app = app
         self.cache = cache
-        self._own_fleet: Fleet | None = None
-        if redis is not None:
-            given = {"url": redis} if isinstance(redis, str) else redis
-            shared = section_of(RedisSettings, given, call="ResponseCacheMiddleware(redis=…)")
-            self._own_fleet = shared.make_fleet()
-            if self._own_fleet is not None:
-                cache.share(self._own_fleet)
         self._get = cache.store.get
         self._clock = cache.clock
         self._special = cache.special
@@ -89,16 +61,14 @@ class ResponseCacheMiddleware:
         self._obeys_directives = cache.options.request_directives
         self._by_rfc = cache.options.authorization_by_rfc
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
         if scope["type"] != "http":
-            if scope["type"] == "lifespan" and self._own_fleet is not None:
-                return await self._until_shutdown(self._own_fleet, scope, receive, send)
-            return await self.app(scope, receive, send)
+            return self.app(scope, receive, send)
         method = scope["method"]
         if method not in LOOKED_UP:
             if method in SAFE_METHODS:
-                return await self.app(scope, receive, send)
-            return await self._invalidating(scope, receive, send)
+                return self.app(scope, receive, send)
+            return self._invalidating(scope, receive, send)
         headers = scope["headers"]
         if type(headers) is not list:
             headers = scope["headers"] = list(headers)  # an iterator can be read once
@@ -109,7 +79,7 @@ class ResponseCacheMiddleware:
                 scope, receive, send,
                 host=b"", primary=b"", rule=None, ignored_cookies=None,
             )  # fmt: skip
-            return await bypass(self.app, self.cache, request, "host", may_keep=False)
+            return bypass(self.app, self.cache, request, "host", may_keep=False)
         host = fields.get(b"host", b"")
         cache = self.cache
         rule = None
@@ -129,9 +99,9 @@ class ResponseCacheMiddleware:
             and not self._by_rfc
             and not cache.store.is_varied(scope.get("raw_path"))
         ):
-            return await pass_on(
+            return pass_on(
                 self.app, cache, scope, receive, send,
-                host=host, key=None, reason="bypass", special=special, rule=rule,
+                host=host, key=None, special=special, rule=rule,
             )  # fmt: skip
         key = primary_key(scope, host)
         stored = self._get(key)
@@ -152,7 +122,7 @@ class ResponseCacheMiddleware:
                     if cache.note_part is not None:
                         cache.note_part("cache", self._clock() - now_us)
                     tail = stored.show(now_us, cache.shown_status)
-                    return await send_whole(send, stored, tail, head=method == "HEAD")
+                    return send_whole(send, stored, tail, head=method == "HEAD")
             elif stored is None:
                 is_unstorable = hash(key) in cache.unstorable
                 if rule is None and method == "GET" and (cache.shared is None or is_unstorable):
@@ -163,15 +133,15 @@ class ResponseCacheMiddleware:
                         flight = cache.flights.lead(key, scope)
                         leads = flight is not None
                     if leads:
-                        return await pass_on(
+                        return pass_on(
                             self.app, cache, scope, receive, send,
-                            host=host, key=key, reason="uri-miss", flight=flight,
+                            host=host, key=key, flight=flight,
                         )  # fmt: skip
                 request = CacheRequest(
                     scope, receive, send,
                     host=host, primary=key, rule=rule, ignored_cookies=self._ignored_cookies,
                 )  # fmt: skip
-                return await miss(self.app, cache, request, "uri-miss")
+                return miss(self.app, cache, request, "uri-miss")
         request = CacheRequest(
             scope, receive, send,
             host=host, primary=key, rule=rule, ignored_cookies=self._ignored_cookies,
@@ -179,24 +149,15 @@ class ResponseCacheMiddleware:
         if special is not None:
             request.take_special(special, with_directives=self._obeys_directives)
             if special.is_out:
-                return await bypass(self.app, cache, request, "precondition", may_keep=False)
+                return bypass(self.app, cache, request, "precondition", may_keep=False)
             if (
                 special.credentials
                 and rule is None
                 and type(stored) is not Variants
                 and not self._by_rfc
             ):
-                return await bypass(self.app, cache, request, special.reason)
-        return await self._considered(request)
-
-    async def _until_shutdown(
-        self, fleet: Fleet, scope: Scope, receive: Receive, send: Send
-    ) -> Any:
-        """It connects with the first look-up, and is closed here."""
-        try:
-            return await self.app(scope, receive, send)
-        finally:
-            await fleet.close()
+                return bypass(self.app, cache, request, special.reason)
+        return self._considered(request)
 
     async def _considered(self, request: CacheRequest) -> Any:
         """Every case, in the order in which they rule each other out."""
@@ -265,6 +226,59 @@ class ResponseCacheMiddleware:
         finally:
             if answered is not None:
                 await invalidate_for_all(cache, written(cache, came, answered))
+
+
+class ResponseCacheMiddleware(CacheLayer):
+    """Answers GET and HEAD from stored responses, as a shared cache may (RFC 9111).
+
+    Stands alone: `settings` are the fields of CacheSettings (`default_ttl=60`,
+    `rules=[CacheRule(path="/items/*", ttl=60)]`).  `cache`, given instead of them, is one that
+    exists: the app's code then purges that one.  `redis`, a URL or the fields of RedisSettings,
+    shares what is stored with other processes.
+
+    Raises SettingsError, which names each wrong argument, and TypeError for both.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        cache: ResponseCache | None = None,
+        *,
+        redis: str | Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        if cache is None:
+            for name in OF_INSTALL & settings.keys():
+                raise SettingsError(
+                    (f"ResponseCacheMiddleware({name}=…): only install can do that",)
+                )
+            made = section_of(CacheSettings, settings, call="ResponseCacheMiddleware")
+            cache = made.make_cache()
+        elif settings:
+            raise TypeError(f"a cache has its settings: it takes no {', '.join(settings)}")
+        super().__init__(app, cache)
+        self._own_fleet: Fleet | None = None
+        if redis is not None:
+            given = {"url": redis} if isinstance(redis, str) else redis
+            shared = section_of(RedisSettings, given, call="ResponseCacheMiddleware(redis=…)")
+            self._own_fleet = shared.make_fleet()
+            if self._own_fleet is not None:
+                cache.share(self._own_fleet)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        # A coroutine function: servers tell ASGI 3 from ASGI 2 by that.
+        if scope["type"] == "lifespan" and self._own_fleet is not None:
+            return await self._until_shutdown(self._own_fleet, scope, receive, send)
+        return await CacheLayer.__call__(self, scope, receive, send)
+
+    async def _until_shutdown(
+        self, fleet: Fleet, scope: Scope, receive: Receive, send: Send
+    ) -> Any:
+        """It connects with the first look-up, and is closed here."""
+        try:
+            return await self.app(scope, receive, send)
+        finally:
+            await fleet.close()
 
 
 async def _send_when_told(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from perf_middleware.caching.cache_status import NO_FRESHNESS
 from perf_middleware.caching.decorators import policy_of
-from perf_middleware.caching.judgement import NO_FRESHNESS, Keep
+from perf_middleware.caching.judgement import Keep
 from perf_middleware.caching.runtime.request import personal
 from perf_middleware.caching.stored import US_PER_S
 from perf_middleware.caching.validation import head_confirms
@@ -63,7 +64,7 @@ def judge_head(
     whose = personal(request.scope)
     if whose is not None and not (rule is not None and rule.is_for_all_or_one):
         return Judged(None, whose)
-    if rule is None and cache.judge.is_silent(dict(sent)) and not request.is_head:
+    if rule is None and cache.judge.is_silent(sent) and not request.is_head:
         return Judged(None, NO_FRESHNESS)
     lines = cache.judge.collect(sent)
     now_us = cache.clock()

@@ -9,8 +9,8 @@ from __future__ import annotations
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from perf_middleware.caching.cache_status import NO_FRESHNESS
 from perf_middleware.caching.decorators import ATTRIBUTE, policy_of
-from perf_middleware.caching.judgement import NO_FRESHNESS
 from perf_middleware.caching.middleware.forwarding import Forwarding
 from perf_middleware.caching.runtime.request import CacheRequest, primary_key
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
-    from perf_middleware.caching.cache_status import Forward
     from perf_middleware.caching.figures import RouteCounts
     from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.runtime import ResponseCache
@@ -40,12 +39,11 @@ async def pass_on(
     *,
     host: bytes,
     key: bytes | None,
-    reason: Forward,
     special: Special | None = None,
     rule: CachePolicy | None = None,
     flight: Flight | None = None,
 ) -> Any:
-    """Call the app for a GET without a rule, of which nothing is stored.
+    """Call the app for a GET without a rule, of whose URL nothing is stored.
 
     Or for one that is passed by for its credentials: those in `special`, where `rule` keeps them
     out, if there is one; `key` may be None then.
@@ -72,23 +70,23 @@ async def pass_on(
             return send(message)
         refused = _refused(cache, scope, message, special, rule)
         if refused is None:
-            whole = _handed_over(cache, scope, send, reason, special, rule, opening)
+            whole = _handed_over(cache, scope, send, special, rule, opening)
             return whole.send(message)
         passed = True
         counts = _counts_of(cache, scope, root_path)
-        counts.refused[refused] = counts.refused.get(refused, 0) + 1
         if special is None:
-            counts.misses[reason] = counts.misses.get(reason, 0) + 1
+            counts.silent += 1
             if flight is not None:
                 cache.note_unstorable(flight.key, NO_FRESHNESS)
                 cache.flights.land(flight, "unstorable")
         else:
+            counts.refused[refused] = counts.refused.get(refused, 0) + 1
             counts.bypassed["credentials"] = counts.bypassed.get("credentials", 0) + 1
         status = cache.shown_status
         if status is None:
             return send(message)
         if special is None:
-            field = status.forwarded(reason, stored=False, detail=NO_FRESHNESS)
+            field = status.silent_miss
         else:
             field = special.bypass_field(status, None if rule is None else rule.name)
         told = dict(message)
@@ -103,7 +101,7 @@ async def pass_on(
         left = message["type"] == "http.disconnect"
         if left or message.get("body") or message.get("more_body"):
             if whole is None:
-                whole = _handed_over(cache, scope, send, reason, special, rule, opening)
+                whole = _handed_over(cache, scope, send, special, rule, opening)
             if left:
                 return await whole.left_by_client(message)
             whole.saw_body()
@@ -118,7 +116,7 @@ async def pass_on(
     finally:
         if not passed:
             if whole is None:
-                whole = _handed_over(cache, scope, send, reason, special, rule, opening)
+                whole = _handed_over(cache, scope, send, special, rule, opening)
             whole.failed = whole.failed or failed
             whole.end()
 
@@ -141,10 +139,9 @@ def _refused(
         own = getattr(endpoint, ATTRIBUTE, None) if is_function else policy_of(scope)
         if own is not rule:
             return None
-    fields = dict(sent)
-    if rule is None and cache.judge.is_silent(fields):
+    if rule is None and cache.judge.is_silent(sent):
         return NO_FRESHNESS
-    if special is None or cache.judge.may_cover_credentials(fields):
+    if special is None or cache.judge.may_cover_credentials(dict(sent)):
         return None
     return "credentials"
 
@@ -162,7 +159,6 @@ def _handed_over(
     cache: ResponseCache,
     scope: Scope,
     send: Send,
-    reason: Forward,
     special: Special | None,
     rule: CachePolicy | None,
     opening: Opening,
@@ -186,7 +182,7 @@ def _handed_over(
     whole = Forwarding(
         cache,
         request,
-        reason,
+        "uri-miss" if special is None else "bypass",
         flight=flight,
         detail=None if special is None else special.reason,
         counted_as="" if special is None else "credentials",

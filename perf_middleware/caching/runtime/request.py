@@ -35,14 +35,15 @@ def primary_key(scope: Scope, host: bytes) -> bytes:
     query = scope.get("query_string")
     scheme = scope.get("scheme", "http")
     origin = _ORIGINS.get(scheme) or scheme.encode() + b"://"
-    path = raw_path(scope)
+    path: bytes = scope.get("raw_path") or raw_path(scope)
     routed = scope["path"].encode("utf-8", "surrogateescape")
     if path != routed and unquote_to_bytes(path) != routed:
         # A middleware outside rewrote it, by a language or a tenant: the router goes by that.
         path += b"\n" + routed
+    # join: half the time of b"%b", which every look-up would pay
     if query:
-        return b"%b%b\n%b?%b" % (origin, host, path, query)
-    return b"%b%b\n%b" % (origin, host, path)
+        return b"".join((origin, host, b"\n", path, b"?", query))
+    return b"".join((origin, host, b"\n", path))
 
 
 def as_it_came(scope: Scope) -> Scope:

@@ -177,6 +177,13 @@ def ours(route: Route, calls: Calls, *, rule: bool = True) -> ASGIApp:
     return app
 
 
+def ours_in_front(route: Route, calls: Calls) -> ASGIApp:
+    """Our cache in a FastAPI app, before every middleware in it."""
+    app = app_of(route, calls, cache_control=STORE_FOR_AN_HOUR)
+    install(app, Settings(**{**CACHE_ALONE, "cache": {"position": "outer"}}))
+    return app
+
+
 def ours_around(route: Route, calls: Calls) -> ASGIApp:
     """Our cache around the whole app, as around one that is not Starlette's."""
     app = app_of(route, calls, cache_control=STORE_FOR_AN_HOUR)

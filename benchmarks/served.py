@@ -39,6 +39,7 @@ from benchmarks.cache_apps import (
     hand_written_around,
     ours,
     ours_around,
+    ours_in_front,
 )
 from benchmarks.figures import Spread, spread
 from benchmarks.layers import HEADERS, LARGE_BYTES
@@ -81,10 +82,11 @@ SERVERS: Final[Mapping[str, Server]] = {
         name="hand-written minimum around FastAPI: hit", build=hand_written_around
     ),
     "ours": Server(name="perf_middleware: hit", build=ours),
+    "ours-in-front": Server(name='perf_middleware, position "outer": hit', build=ours_in_front),
     "ours-around": Server(name="perf_middleware around FastAPI: hit", build=ours_around),
     "bare": Server(name="bare app", build=app_of, hit=False),
 }
-OURS = ("ours", "ours-around")
+OURS = ("ours", "ours-in-front", "ours-around")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,6 +65,10 @@ class CachePolicy:
     """Of the paths that a rule from settings is for."""
     on_endpoint: bool = False
     """Found on the endpoint that the router took, and checked there at every answer."""
+    has_own_key: bool = field(init=False, default=False)
+    """The key needs more than the URL."""
+    needs_request: bool = field(init=False, default=False)
+    """A request must be looked at before its URL is looked up."""
     says_nothing_of_clients: bool = field(init=False, default=False)
     """Neither whose an answer is nor what else it depends on: no request with credentials is
     answered by it."""
@@ -74,11 +78,13 @@ class CachePolicy:
     def __post_init__(self) -> None:
         if self.shared and self.private_by:
             raise ValueError(f"{self.name}: `shared` and `private_by` contradict each other")
-        object.__setattr__(
-            self,
-            "says_nothing_of_clients",
-            not (self.needs_request or self.vary or self.is_for_all_or_one),
-        )
+        # Asked for at every hit: worked out once.
+        has_own_key = self.query is not None or self.key is not None or bool(self.private_by)
+        needs_request = self.bypass or has_own_key
+        says_nothing = not (needs_request or self.vary or self.is_for_all_or_one)
+        object.__setattr__(self, "has_own_key", has_own_key)
+        object.__setattr__(self, "needs_request", needs_request)
+        object.__setattr__(self, "says_nothing_of_clients", says_nothing)
         if self.key is not None and not callable(self.key):
             raise TypeError(f"{self.name}: key must be a function of the scope, not {self.key!r}")
         for function in (self.key, self.private_by):
@@ -92,16 +98,6 @@ class CachePolicy:
             field, colon, cookie = by.partition(":")
             if colon and not (field == "cookie" and is_token(cookie.encode())):
                 raise ValueError(f"{self.name}: {by!r} names no cookie")  # it would tell none apart
-
-    @property
-    def needs_request(self) -> bool:
-        """Whether a request must be looked at before its URL is looked up."""
-        return self.bypass or self.has_own_key
-
-    @property
-    def has_own_key(self) -> bool:
-        """Whether the key needs more than the URL."""
-        return self.query is not None or self.key is not None or bool(self.private_by)
 
     @property
     def has_functions(self) -> bool:

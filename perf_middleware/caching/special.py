@@ -20,6 +20,9 @@ PARTIAL: Final = frozenset({b"range", b"if-range"})
 DIRECTIVES: Final = frozenset({b"cache-control", b"pragma"})
 BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
 
+NO_HOST: Final = -1
+SEVERAL_HOSTS: Final = -2
+
 _OF_ONE_CLIENT: Final = CONDITIONAL | PARTIAL
 _COOKIE: Final = frozenset({b"cookie"})
 _LENGTH: Final = frozenset({b"content-length"})
@@ -71,7 +74,8 @@ class SpecialFields:
     `credentials` say who asks, beside those in CREDENTIALS.
 
     `known` may be read instead of calling `of`: by the names of a request's fields, in their order.
-    The same few clients send the same few sequences again and again.
+    The same few clients send the same few sequences again and again.  Beside the meaning stands the
+    place of Host among them: NO_HOST without one, SEVERAL_HOSTS where it is not clear which counts.
     """
 
     KEPT_MAX: Final = 1_000  # sets, and sequences, of fields whose meaning is remembered
@@ -85,23 +89,30 @@ class SpecialFields:
         self.ignored_cookies = ignored_cookies
         # Those of which the values count too.
         self._by_value = _LENGTH if ignored_cookies is None else _LENGTH | _COOKIE
-        self.known: dict[tuple[bytes, ...], Special | None] = {}
+        self.known: dict[tuple[bytes, ...], tuple[Special | None, int]] = {}
         self._kept: dict[frozenset[bytes], Special] = {}
         self._kept_with_body: dict[frozenset[bytes], Special] = {}
 
-    def of(self, fields: dict[bytes, bytes], headers: list[tuple[bytes, bytes]]) -> Special | None:
-        """What the special ones of these fields mean; None where there is none that counts."""
-        names = self._names.intersection(fields)
-        special = self._of(names, fields, headers) if names else None
-        if self._by_value.isdisjoint(names):
-            self._remember(tuple(fields), special)
-        return special
+    def of(self, headers: list[tuple[bytes, bytes]]) -> tuple[Special | None, int]:
+        """What the special ones of these fields mean, None where there is none that counts.
 
-    def _remember(self, sequence: tuple[bytes, ...], special: Special | None) -> None:
+        And the place of Host.
+        """
+        sequence = tuple([name for name, _ in headers])
+        names = self._names.intersection(sequence)
+        special = self._of(names, dict(headers), headers) if names else None
+        host_at = sequence.index(b"host") if b"host" in sequence else NO_HOST
+        if sequence.count(b"host") > 1:
+            host_at = SEVERAL_HOSTS
+        if self._by_value.isdisjoint(names):
+            self._remember(sequence, (special, host_at))
+        return special, host_at
+
+    def _remember(self, sequence: tuple[bytes, ...], meaning: tuple[Special | None, int]) -> None:
         if sum(map(len, sequence)) <= self.SEQUENCE_BYTES_MAX:
             if len(self.known) >= self.KEPT_MAX:
                 self.known.clear()
-            self.known[sequence] = special
+            self.known[sequence] = meaning
 
     def _of(
         self,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from perf_middleware.caching.syntax.etags import EntityTag
 
 US_PER_S: Final = 1_000_000
+NOT_SHOWN: Final = -(2**63)  # before any time on any clock
 _UNCOUNTED: Final = RouteCounts()  # until it is in a store
 VALIDATED_FOR_S: Final = 600  # a stale response with a validator is worth keeping for a while
 # Measured with tracemalloc over some thousand entries (CPython 3.11); a test keeps them true.
@@ -70,7 +71,7 @@ class StoredResponse:
         "body", "born_us", "counts", "early_from_us", "etag", "fresh_until_us", "headers", "hits",
         "identity", "initial_age_us", "key", "last_modified", "lifetimes", "lines",
         "not_modified_headers", "primary", "produced_us", "received_s", "refresh_from_us", "route",
-        "rule", "rule_name", "shares_authorization", "shown_age_s", "size_bytes", "status",
+        "rule", "rule_name", "shares_authorization", "shown_until_us", "size_bytes", "status",
         "stored_us", "tags", "tail", "target", "usable_if_error_us", "usable_until_us", "vary",
     )  # fmt: skip
 
@@ -155,8 +156,8 @@ class StoredResponse:
         self.usable_if_error_us = fresh_until_us + lifetimes.stale_if_error_s * US_PER_S
         # From here on a hit may be the one that refreshes it early; without it, when it is stale.
         self.early_from_us = self.fresh_until_us
-        self.shown_age_s = -1
         self.tail: Headers = []
+        self.shown_until_us = NOT_SHOWN  # `tail` is what a hit adds, until then
         self.refresh_from_us = 0  # not before, where one has failed
 
     @property
@@ -170,15 +171,18 @@ class StoredResponse:
         return fields
 
     def show(self, now_us: int, status: CacheStatus | None) -> Headers:
-        """Age and Cache-Status of a hit at `now_us`, written once a second."""
-        age_s = max(0, now_us - self.born_us) // US_PER_S
-        if age_s != self.shown_age_s:
+        """Age and Cache-Status of a hit at `now_us`, written once a second.
+
+        `tail` may be read instead, as long as it is before `shown_until_us`.
+        """
+        if now_us >= self.shown_until_us:
+            age_s = self.age_s(now_us)
             ttl_s = (self.fresh_until_us - self.born_us) // US_PER_S - age_s
             self.tail = [(b"age", b"%d" % age_s)]
             if status is not None:
                 value = status.hit(ttl_s=ttl_s, detail=self.rule_name)
                 self.tail.append((b"cache-status", value))
-            self.shown_age_s = age_s
+            self.shown_until_us = self.born_us + (age_s + 1) * US_PER_S
         return self.tail
 
     def age_s(self, now_us: int) -> int:
@@ -219,7 +223,7 @@ class StoredResponse:
         self.fresh_until_us = self.early_from_us = min(self.fresh_until_us, now_us)
         if not self.lifetimes.may_be_stale:
             self.usable_until_us = self.usable_if_error_us = self.fresh_until_us
-        self.shown_age_s = -1
+        self.shown_until_us = NOT_SHOWN
 
     def confirmed(
         self,

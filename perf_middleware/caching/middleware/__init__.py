@@ -7,6 +7,7 @@ longer way of `_considered`.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.asgi import app_path
@@ -26,6 +27,7 @@ from perf_middleware.caching.runtime.request import (
 )
 from perf_middleware.caching.runtime.writes import Written, invalidate_for_all, written
 from perf_middleware.caching.settings import CacheSettings
+from perf_middleware.caching.special import NO_HOST
 from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.variants import Variants
 from perf_middleware.errors import SettingsError
@@ -37,10 +39,10 @@ if TYPE_CHECKING:
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
     from perf_middleware.caching.runtime import ResponseCache
-    from perf_middleware.caching.special import Special
     from perf_middleware.fleet.runtime import Fleet
 
 LOOKED_UP: Final = frozenset({"GET", "HEAD"})
+_NAME: Final = itemgetter(0)
 OF_INSTALL: Final = frozenset({"enabled", "position"})  # whether and where a layer stands
 
 
@@ -72,25 +74,26 @@ class CacheLayer:
         headers = scope["headers"]
         if type(headers) is not list:
             headers = scope["headers"] = list(headers)  # an iterator can be read once
-        fields = dict(headers)
-        if len(fields) != len(headers) and _hosts(headers) > 1:
+        try:
+            special, host_at = self._known_special[tuple(map(_NAME, headers))]
+        except KeyError:
+            special, host_at = self._special.of(headers)
+        if host_at >= 0:
+            host = headers[host_at][1]
+        elif host_at == NO_HOST:
+            host = b""
+        else:
             # Who it is for depends on who reads it (RFC 9112 §3.2).
             request = CacheRequest(
                 scope, receive, send,
                 host=b"", primary=b"", rule=None, ignored_cookies=None,
             )  # fmt: skip
             return bypass(self.app, self.cache, request, "host", may_keep=False)
-        host = fields.get(b"host", b"")
         cache = self.cache
         rule = None
         if cache.rules.has_any:
             below_root = scope.get("root_path")
             rule = cache.rules.rule_for(app_path(scope) if below_root else scope["path"])
-        special: Special | None
-        try:
-            special = self._known_special[tuple(fields)]
-        except KeyError:
-            special = self._special.of(fields, headers)
         if (
             special is not None
             and special.is_simple
@@ -121,7 +124,10 @@ class CacheLayer:
                         cache.tell("hit", stored)
                     if cache.note_part is not None:
                         cache.note_part("cache", self._clock() - now_us)
-                    tail = stored.show(now_us, cache.shown_status)
+                    if now_us < stored.shown_until_us:
+                        tail = stored.tail
+                    else:
+                        tail = stored.show(now_us, cache.shown_status)
                     return send_whole(send, stored, tail, head=method == "HEAD")
             elif stored is None:
                 is_unstorable = hash(key) in cache.unstorable
@@ -286,7 +292,3 @@ async def _send_when_told(
 ) -> None:
     await invalidate_for_all(cache, what)
     await send(message)
-
-
-def _hosts(headers: list[tuple[bytes, bytes]]) -> int:
-    return sum(name == b"host" for name, _ in headers)

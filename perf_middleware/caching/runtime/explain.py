@@ -10,6 +10,7 @@ from perf_middleware.caching.explanation import explained_entry, explained_rule,
 from perf_middleware.caching.invalidation import TEXT, origin_of, path_of, split_url
 from perf_middleware.caching.judgement import credentials_reason
 from perf_middleware.caching.runtime.request import CacheRequest, Silence, personal, primary_key
+from perf_middleware.caching.special import SEVERAL_HOSTS
 from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.syntax.lists import is_token
 from perf_middleware.caching.variants import Variants
@@ -86,7 +87,7 @@ def explain(cache: ResponseCache, scope: Scope) -> tuple[dict[str, Any], CacheRe
         rule=rule,
         ignored_cookies=cache.special.ignored_cookies,
     )
-    special = cache.special.of(fields, scope["headers"])
+    special, host_at = cache.special.of(list(scope["headers"]))
     if special is not None:
         request.take_special(special, with_directives=cache.options.request_directives)
     target = request.target
@@ -100,7 +101,7 @@ def explain(cache: ResponseCache, scope: Scope) -> tuple[dict[str, Any], CacheRe
     }
     if scope["method"] not in {"GET", "HEAD"}:
         return told | {"verdict": f"{scope['method']} is never answered from the store"}, request
-    if sum(name == b"host" for name, _ in scope["headers"]) > 1:
+    if host_at == SEVERAL_HOSTS:
         # And nothing else that it says is looked at.
         return told | {"verdict": "bypass: host"}, request
     found = _found(cache, request, special, personal(scope), entries, any_host=host is None)

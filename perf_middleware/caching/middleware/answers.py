@@ -53,17 +53,18 @@ async def answer(
     How many bytes of a body were sent.
     """
     asked = request.rewritten_from or request
-    if is_not_modified(stored, asked.lines, now_s=wall_s):
-        await send_not_modified(request.send, stored, tail)
-        return 0
-    wanted = asked.lines.get(b"range", [])
-    may_be_part = len(wanted) == 1 and stored.status == 200 and not asked.is_head
-    if may_be_part:
-        sent_bytes = await _sent_in_parts(request, stored, tail, wanted[0], wall_s=wall_s)
-        if sent_bytes is not None:
-            return sent_bytes
-    await send_whole(request.send, stored, tail, head=asked.is_head)
-    return 0 if asked.is_head else len(stored.body)
+    if asked.is_for_one_client:
+        if is_not_modified(stored, asked.lines, now_s=wall_s):
+            await send_not_modified(request.send, stored, tail)
+            return 0
+        wanted = asked.lines.get(b"range", [])
+        if len(wanted) == 1 and stored.status == 200 and not asked.is_head:
+            sent_bytes = await _sent_in_parts(request, stored, tail, wanted[0], wall_s=wall_s)
+            if sent_bytes is not None:
+                return sent_bytes
+    head = asked.is_head
+    await send_whole(request.send, stored, tail, head=head)
+    return 0 if head else len(stored.body)
 
 
 async def _sent_in_parts(

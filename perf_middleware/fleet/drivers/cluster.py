@@ -111,9 +111,11 @@ class ClusterLink:
         self._require_up()
         return await self._ask(words)
 
-    async def get(self, *keys: bytes) -> list[bytes | None]:
-        if len(keys) == 1:
-            return [await self.command("GET", keys[0])]
+    async def get(self, key: bytes) -> bytes | None:
+        found: bytes | None = await self.command("GET", key)
+        return found
+
+    async def get_several(self, *keys: bytes) -> list[bytes | None]:
         answer: list[bytes | None] = await self.command("MGET", *keys)
         return answer
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from redis.asyncio.connection import Connection, parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError
 
 from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
 from perf_middleware.fleet.answers import AnswerReader, GarbageError, Pushed
@@ -139,17 +139,16 @@ class RedisLink:
             raise StoreUnavailableError(STORE, self.why_down)
         return await self.ask(*words)
 
-    async def get(self, *keys: bytes) -> list[bytes | None]:
+    def get(self, key: bytes) -> asyncio.Future[bytes | None]:
         if not self.is_up:
             raise StoreUnavailableError(STORE, self.why_down)
-        if len(keys) > 1:
-            several: list[bytes | None] = await self.ask("MGET", *keys)
-            return several
-        try:
-            # The look-up of every hit: written out, for packing it costs as much as sending it.
-            return [await self._ask(_GET % (len(keys[0]), keys[0]))]
-        except ResponseError as error:
-            raise self._refused(error) from error
+        # The look-up of every hit: no coroutine of its own, and written out, for packing it costs
+        # as much as sending it.
+        return self.ask_packed(_GET % (len(key), key))
+
+    async def get_several(self, *keys: bytes) -> list[bytes | None]:
+        several: list[bytes | None] = await self.command("MGET", *keys)
+        return several
 
     async def run(
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str | int]
@@ -175,20 +174,19 @@ class RedisLink:
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str | int]
     ) -> Any:
         try:
-            return await self._ask(("EVALSHA", script.sha, len(keys), *keys, *arguments))
-        except NoScriptError:
-            pass  # a server that has restarted, or never heard of it
-        except ResponseError as error:
-            raise self._refused(error) from error
-        return await self.ask("EVAL", script.text, len(keys), *keys, *arguments)
+            return await self.ask("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        except NoScriptError:  # a server that has restarted, or never heard of it
+            return await self.ask("EVAL", script.text, len(keys), *keys, *arguments)
 
-    async def ask(self, *words: bytes | str | int) -> Any:
-        try:
-            return await self._ask(words)
-        except ResponseError as error:
-            raise self._refused(error) from error
+    def ask(self, *words: bytes | str | int) -> asyncio.Future[Any]:
+        if self._transport is None:
+            raise StoreUnavailableError(STORE, self.why_down)
+        return self.ask_packed(b"".join(self._connection.pack_command(*words)))
 
-    def _refused(self, error: ResponseError) -> StoreRefusedError | StoreUnavailableError:
+    def _refused(self, error: Exception) -> Exception:
+        """What who asked is told in place of an error that the server has answered with."""
+        if isinstance(error, NoScriptError):
+            return error
         self.refusals += 1
         # Redis 6 puts it behind words of its own where a script meets it.
         if isinstance(error, ReadOnlyError) or "READONLY" in str(error):
@@ -197,7 +195,8 @@ class RedisLink:
             return StoreUnavailableError(STORE, str(error))
         return StoreRefusedError(STORE, str(error))
 
-    def _ask(self, words: Sequence[bytes | str | int] | bytes) -> asyncio.Future[Any]:
+    def ask_packed(self, packed: bytes) -> asyncio.Future[Any]:
+        """Send one command as it goes over the wire; its answer."""
         transport, loop = self._transport, self._loop
         if transport is None or loop is None:
             raise StoreUnavailableError(STORE, self.why_down)
@@ -207,7 +206,6 @@ class RedisLink:
             raise StoreUnavailableError(STORE, self.why_down)
         if len(self._waiting) >= self._waiting_max:
             raise StoreUnavailableError(STORE, f"{self._waiting_max} answers are awaited already")
-        packed = words if type(words) is bytes else b"".join(self._connection.pack_command(*words))
         self.commands += 1
         answer: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((answer, loop.time()))
@@ -338,7 +336,9 @@ class RedisLink:
                 if asked.done():
                     continue  # nobody waits for it any more
                 if isinstance(answer, Exception):
-                    asked.set_exception(answer)
+                    refused = self._refused(answer)
+                    refused.__cause__ = None if refused is answer else answer
+                    asked.set_exception(refused)
                 else:
                     asked.set_result(answer)
 

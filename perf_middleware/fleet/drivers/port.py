@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from perf_middleware.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Sequence
 
     from perf_middleware.fleet.stores.script import Script
 
@@ -35,7 +35,10 @@ class Link(Protocol):
         StoreRefusedError for an error that it answers with.
         """
 
-    async def get(self, *keys: bytes) -> list[bytes | None]:
+    def get(self, key: bytes) -> Awaitable[bytes | None]:
+        """What is under `key`; raises as `command`, some of it before it is awaited."""
+
+    async def get_several(self, *keys: bytes) -> list[bytes | None]:
         """What is under these keys of one hash slot, in one round trip; raises as `command`."""
 
     async def run(

@@ -30,25 +30,36 @@ class KeyedRecords:
 
     async def find(self, keys: Sequence[bytes]) -> dict[bytes, Found]:
         """What there is under `keys`: one round trip, in a cluster one for each shard."""
+        if len(keys) == 1:
+            return await self._find_one(keys[0])
         by_shard = self._by_shard(keys)
         several = await asyncio.gather(*(self._find(*each) for each in by_shard.items()))
         return {key: found for part in several for key, found in part.items()}
 
+    async def _find_one(self, key: bytes) -> dict[bytes, Found]:
+        shard = self._records.shard_of(key)
+        value = await self._link.get(self._records.keys_of(shard).records + key)
+        return self._reachable(shard, [key], [value])
+
     async def _find(self, shard: int, keys: list[bytes]) -> dict[bytes, Found]:
-        records = self._records
-        begin = records.keys_of(shard).records
+        begin = self._records.keys_of(shard).records
+        names = [begin + key for key in keys]
         # In one piece each, one behind the other: a long answer is read whole.
         values = await asyncio.gather(
             *(
-                self._link.get(*(begin + key for key in keys[start : start + FOUND_AT_ONCE]))
-                for start in range(0, len(keys), FOUND_AT_ONCE)
+                self._link.get_several(*names[start : start + FOUND_AT_ONCE])
+                for start in range(0, len(names), FOUND_AT_ONCE)
             )
         )
-        found = [value for some in values for value in some]
+        return self._reachable(shard, keys, [value for some in values for value in some])
+
+    def _reachable(
+        self, shard: int, keys: Sequence[bytes], values: Sequence[bytes | None]
+    ) -> dict[bytes, Found]:
         return {
             key: Found(key, value, value[1] == SOFT)
-            for key, value in zip(keys, found, strict=True)
-            if value is not None and len(value) >= HEAD and records.is_reachable(shard, value)
+            for key, value in zip(keys, values, strict=True)
+            if value is not None and len(value) >= HEAD and self._records.is_reachable(shard, value)
         }
 
     async def forget(

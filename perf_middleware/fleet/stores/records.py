@@ -111,7 +111,7 @@ class Records(Messages):
         if names is None:
             return await self._find_among_variants(shard, key, parts_of, lease_ms, token)
         if not names:
-            (value,) = await self._link.get(begin + key)
+            value = await self._link.get(begin + key)
             if value is not None and value[:1] == VARIES:
                 self._learn(key, tuple(value[1:].split(b",")))
                 return await self._find_among_variants(shard, key, parts_of, lease_ms, token)
@@ -121,7 +121,7 @@ class Records(Messages):
             if parts is None:
                 return None
             full = variant_key(key, names, parts)
-            record, value = await self._link.get(begin + key, begin + full)
+            record, value = await self._link.get_several(begin + key, begin + full)
             if record != VARIES + b",".join(names):
                 self._names_of.pop(key, None)
                 return await self._find_among_variants(shard, key, parts_of, lease_ms, token)

@@ -95,41 +95,37 @@ class SharedStore:
         if not self.is_up:
             self._fleet.ensure_kept()
             return None
-        try:
-            return await self._look_up(request, flight, wait_s)
-        except (StoreUnavailableError, StoreRefusedError):
-            return None
-        except Exception as error:  # noqa: BLE001 - garbage: whatever comes of it is no answer
-            self._records.give_up(f"what it answers makes no sense: {error!r}"[:200])
-            return None
-
-    async def _look_up(
-        self, request: CacheRequest, flight: Flight | None, wait_s: float
-    ) -> StoredResponse | None:
         token = self.leases.token() if flight is not None and wait_s else b""
         # Those who wait for this request began with it: something is left for its own call.
         until_s = monotonic() + wait_s - min(wait_s / 2, LEFT_FOR_CALL_S)
         place = place_of(request.target) if self._records.shards > 1 else b""
         key = record_key(request.primary)
-        for look in range(1, LOOKS_MAX + 1):
-            seen = self._cache.purges.newest, self.purges.overwrites
-            asked_s = monotonic()
-            found = await self._records.find(
-                place, key,
-                parts_of=lambda names: parts_of(names, request.lines),
-                lease_ms=LEASE_MS if token else 0, token=token,
-            )  # fmt: skip
-            if isinstance(found, Found):
-                return self._taken(found, request, *seen)
-            if found is None or flight is None or not token:
-                break
-            if found.leads:
-                flight.lease = self.leases.held(place, found.key, token, seconds=max(wait_s, 1.0))
-                break
-            left_s = min(found.lease_left_ms / 1_000 + SLACK_S, until_s - monotonic())
-            if left_s <= 0 or look == LOOKS_MAX:
-                break
-            await self.leases.wait(found.key, asked_s=asked_s, seconds=left_s)
+        try:
+            for look in range(1, LOOKS_MAX + 1):
+                seen = self._cache.purges.newest, self.purges.overwrites
+                asked_s = monotonic()
+                found = await self._records.find(
+                    place, key,
+                    parts_of=lambda names: parts_of(names, request.lines),
+                    lease_ms=LEASE_MS if token else 0, token=token,
+                )  # fmt: skip
+                if isinstance(found, Found):
+                    return self._taken(found, request, *seen)
+                if found is None or flight is None or not token:
+                    break
+                if found.leads:
+                    seconds = max(wait_s, 1.0)
+                    flight.lease = self.leases.held(place, found.key, token, seconds=seconds)
+                    break
+                left_s = min(found.lease_left_ms / 1_000 + SLACK_S, until_s - monotonic())
+                if left_s <= 0 or look == LOOKS_MAX:
+                    break
+                await self.leases.wait(found.key, asked_s=asked_s, seconds=left_s)
+        except (StoreUnavailableError, StoreRefusedError):
+            return None
+        except Exception as error:  # noqa: BLE001 - garbage: whatever comes of it is no answer
+            self._records.give_up(f"what it answers makes no sense: {error!r}"[:200])
+            return None
         self.missing += 1
         return None
 

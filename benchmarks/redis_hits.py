@@ -20,7 +20,15 @@ from itertools import count
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.cache_apps import CACHE_ALONE, PATH, PREBUILT, TTL_S, Calls, app_of
+from benchmarks.cache_apps import (
+    CACHE_ALONE,
+    PATH,
+    PREBUILT,
+    STORE_FOR_AN_HOUR,
+    TTL_S,
+    Calls,
+    app_of,
+)
 from benchmarks.cache_peers import redis_peers
 from benchmarks.figures import costs
 from benchmarks.layers import HEADERS, LARGE_BYTES, scopes
@@ -30,10 +38,14 @@ from perf_middleware import Settings, cache_response, install
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from perf_middleware.asgi import ASGIApp, Scope
+    from fastapi import FastAPI
+
+    from perf_middleware import Perf
+    from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
 
 BARE: Final = "redis-py: GET"
 OURS: Final = "perf_middleware: hit from Redis"
+AROUND: Final = "perf_middleware around FastAPI: hit from Redis"
 HIT_OF_GET_TARGET: Final = 1.3  # a hit from Redis: at most so many times a bare GET
 URLS: Final = 64
 NAMESPACE: Final = "perf-benchmark"
@@ -41,14 +53,26 @@ ROUNDS: Final = 60
 STORED_S: Final = 0.005  # stores happen behind the answer
 
 
-def ours(url: str, calls: Calls) -> ASGIApp:
-    """The app with the cache alone."""
+def ours(url: str, calls: Calls) -> FastAPI:
+    """The app with the cache alone, inside FastAPI's own layers as the peers are."""
     app = app_of(PREBUILT, calls, decorate=cache_response(ttl=TTL_S))
-    settings = CACHE_ALONE | {
-        "redis": {"url": url, "namespace": NAMESPACE, "timeout_s": 2.0},
-    }
-    install(app, Settings(**settings))
+    install(app, _settings(url, NAMESPACE))
     return app
+
+
+def ours_around(url: str, calls: Calls) -> Perf:
+    """The same around FastAPI, as around any ASGI app: what the cache itself takes."""
+    app = app_of(PREBUILT, calls, cache_control=STORE_FOR_AN_HOUR)
+
+    async def any_app(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send)
+
+    return install(any_app, _settings(url, f"{NAMESPACE}-around"))
+
+
+def _settings(url: str, namespace: str) -> Settings:
+    shared = {"url": url, "namespace": namespace, "timeout_s": 2.0}
+    return Settings(**CACHE_ALONE, redis=shared)
 
 
 def paths() -> Callable[[], Scope]:
@@ -77,12 +101,14 @@ async def measured(url: str, *, rounds: int) -> dict[str, list[float]]:
             BARE: lambda: client.get(f"{NAMESPACE}:bare")
         }
         calls: dict[str, Calls] = {}
-        apps: dict[str, Any] = {OURS: ours(url, calls.setdefault(OURS, Calls()))}
+        inside = ours(url, calls.setdefault(OURS, Calls()))
+        around = ours_around(url, calls.setdefault(AROUND, Calls()))
+        bundles = (inside.state.perf, around)
+        apps: dict[str, Any] = {OURS: inside, AROUND: around}
         for peer in redis_peers():
             apps[peer.label] = peer.build(url, calls.setdefault(peer.label, Calls()))
-        perf = apps[OURS].state.perf
-        await stack.enter_async_context(perf.running())
-        memory = perf.cache.store
+        for perf in bundles:
+            await stack.enter_async_context(perf.running())
         for name, app in apps.items():
             rows[name] = await _row(name, app, calls[name])
         taken: dict[str, list[float]] = {name: [] for name in rows}
@@ -92,7 +118,8 @@ async def measured(url: str, *, rounds: int) -> dict[str, list[float]]:
             draw.shuffle(order)
             for name in order:
                 ask = rows[name]
-                memory.clear()
+                for perf in bundles:
+                    perf.cache.store.clear()
                 gc.collect()
                 gc.freeze()
                 began_ns = perf_counter_ns()

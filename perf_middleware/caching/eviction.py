@@ -124,7 +124,7 @@ class BoundedCache(Generic[K, V]):
         else:
             # In a tuple, for the sample goes by the low bits: whole numbers are their own hash.
             hashed = hash((key,))
-            if not hashed & self._miniatures.mask:
+            if not hashed & self._miniatures.mask and self._fills_up():
                 self._sample(hashed, size_bytes)
             found = queues.insert(key, hashed, value, size_bytes)
             if found is None:
@@ -181,12 +181,20 @@ class BoundedCache(Generic[K, V]):
         read = self._queues.read
         held = self._queues.held
         mask = self._miniatures.mask
+        is_sampled = self._fills_up()
         for entry in self._reads:
             read(entry)
-            if not entry.hashed & mask and entry.queue is not held:
+            if is_sampled and not entry.hashed & mask and entry.queue is not held:
                 self._sample(entry.hashed, entry.size_bytes)
                 mask = self._miniatures.mask
         self._reads.clear()
+
+    def _fills_up(self) -> bool:
+        """Whether something may have to leave before long: until then no window is the better."""
+        queues = self._queues
+        return (
+            queues.size_bytes >= self.bytes_max // 2 or len(self._entries) >= self.entries_max // 2
+        )
 
     def _sample(self, hashed: int, size_bytes: int) -> None:
         miniatures = self._miniatures

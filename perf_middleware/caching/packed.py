@@ -40,7 +40,6 @@ def pack(stored: StoredResponse, *, identity: bytes, now_us: int, server_ms: int
         smaller = zlib.compress(body, _LEVEL)
         if len(smaller) < WORTH_IT * len(body):
             body, coding = smaller, _ZLIB
-    lifetimes = stored.lifetimes
     told = ormsgpack.packb(
         [
             coding,
@@ -52,20 +51,11 @@ def pack(stored: StoredResponse, *, identity: bytes, now_us: int, server_ms: int
             stored.target,
             stored.status,
             [item for pair in stored.headers for item in pair],
-            [[name, *values] for name, values in stored.lines.items()],
-            [
-                lifetimes.fresh_s,
-                lifetimes.stale_while_revalidate_s,
-                lifetimes.stale_if_error_s,
-                lifetimes.may_be_stale,
-                lifetimes.must_validate,
-            ],
-            list(stored.vary),
+            stored.lines,
             list(stored.tags),
-            stored.route,
-            _rule_facts(stored.rule),
-            stored.shares_authorization,
-        ]
+            _packed_facts(stored),
+        ],
+        option=ormsgpack.OPT_NON_STR_KEYS,
     )
     return b"".join((_BEFORE, _HEAD.pack(identity, len(told)), told, body))
 
@@ -90,8 +80,11 @@ def unpack(
         start = STORES_OWN + _HEAD.size
         (
             coding, body_bytes, born_ms, stored_ms, produced_us, received_s, target, status, flat,
-            lines, lifetimes, vary, tags, route, rule, shares_authorization,
-        ) = ormsgpack.unpackb(content[start : start + told_bytes])  # fmt: skip
+            lines, tags, packed_facts,
+        ) = ormsgpack.unpackb(
+            content[start : start + told_bytes], option=ormsgpack.OPT_NON_STR_KEYS
+        )  # fmt: skip
+        lifetimes, vary, route, rule, shares_authorization = _facts_from(packed_facts)
         body = content[start + told_bytes :]
         if body_bytes > body_bytes_max:
             return None
@@ -102,7 +95,7 @@ def unpack(
                 return None
         if coding not in {_PLAIN, _ZLIB} or len(body) != body_bytes:
             return None
-        key = key_of(tuple(vary))
+        key = key_of(vary)
         if key is None:
             return None
         pairs = iter(flat)
@@ -113,16 +106,16 @@ def unpack(
             target=target,
             status=status,
             headers=list(zip(pairs, pairs, strict=True)),
-            lines={name: values for name, *values in lines},
+            lines=lines,
             body=body,
-            lifetimes=_lifetimes_from(*lifetimes),
+            lifetimes=lifetimes,
             initial_age_us=(stored_ms - born_ms) * _US_PER_MS,
             produced_us=produced_us,
             now_us=stored_us,
-            vary=tuple(vary),
+            vary=vary,
             tags=tuple(tags),
             route=route,
-            rule=None if rule is None else _rule_from(*map(_hashable, rule)),
+            rule=rule,
             shares_authorization=shares_authorization,
         )
     # Bytes of any kind: whatever does not fit is no record of ours.
@@ -139,6 +132,47 @@ def left_ms(stored: StoredResponse, now_us: int) -> int:
     return max(0, stored.useless_from_us - now_us) // _US_PER_MS
 
 
+def _packed_facts(stored: StoredResponse) -> bytes:
+    """What all responses of a route have in common, mostly: read once, and then known."""
+    lifetimes = stored.lifetimes
+    return ormsgpack.packb(
+        [
+            [
+                lifetimes.fresh_s,
+                lifetimes.stale_while_revalidate_s,
+                lifetimes.stale_if_error_s,
+                lifetimes.may_be_stale,
+                lifetimes.must_validate,
+            ],
+            list(stored.vary),
+            stored.route,
+            _rule_facts(stored.rule),
+            stored.shares_authorization,
+        ]
+    )
+
+
+@lru_cache(maxsize=1_000)
+def _facts_from(
+    packed: bytes,
+) -> tuple[Lifetimes, tuple[bytes, ...], str, CachePolicy | None, bool]:
+    lifetimes, vary, route, rule, shares_authorization = ormsgpack.unpackb(packed)
+    fresh_s, stale_while_revalidate_s, stale_if_error_s, may_be_stale, must_validate = lifetimes
+    return (
+        Lifetimes(
+            fresh_s=fresh_s,
+            stale_while_revalidate_s=stale_while_revalidate_s,
+            stale_if_error_s=stale_if_error_s,
+            may_be_stale=may_be_stale,
+            must_validate=must_validate,
+        ),
+        tuple(vary),
+        route,
+        None if rule is None else _rule_from(*rule),
+        shares_authorization,
+    )
+
+
 def _rule_facts(rule: CachePolicy | None) -> list[Any] | None:
     """What a stored response needs of its rule: whose it is, and whether the query counts."""
     if rule is None:
@@ -152,28 +186,6 @@ def _rule_facts(rule: CachePolicy | None) -> list[Any] | None:
     ]
 
 
-def _hashable(fact: Any) -> Any:
-    return tuple(fact) if isinstance(fact, list) else fact
-
-
-@lru_cache(maxsize=1_000)
-def _lifetimes_from(
-    fresh_s: int,
-    stale_while_revalidate_s: int,
-    stale_if_error_s: int,
-    may_be_stale: bool,
-    must_validate: bool,
-) -> Lifetimes:
-    return Lifetimes(
-        fresh_s=fresh_s,
-        stale_while_revalidate_s=stale_while_revalidate_s,
-        stale_if_error_s=stale_if_error_s,
-        may_be_stale=may_be_stale,
-        must_validate=must_validate,
-    )
-
-
-@lru_cache(maxsize=1_000)
 def _rule_from(
     name: str, for_everybody: bool, private_by: Sequence[str], query: Sequence[str] | None
 ) -> CachePolicy:

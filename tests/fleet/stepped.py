@@ -98,12 +98,11 @@ class SteppedLink:
             raise StoreUnavailableError("Redis", self.why_down)
         return await self._ask(words)
 
-    async def get(self, *keys: bytes) -> Any:
-        return (
-            [await self.command("GET", keys[0])]
-            if keys[1:] == ()
-            else await self.command("MGET", *keys)
-        )
+    async def get(self, key: bytes) -> Any:
+        return await self.command("GET", key)
+
+    async def get_several(self, *keys: bytes) -> Any:
+        return await self.command("MGET", *keys)
 
     async def run(self, script: Any, keys: Any, arguments: Any) -> Any:
         if not self.is_up:

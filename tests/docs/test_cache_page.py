@@ -47,9 +47,8 @@ def test_every_directive_that_the_cache_reads_has_a_row(title, directives):
 
 
 def test_every_part_of_a_rule_has_a_row():
-    parts = {field.name.removesuffix("_s") for field in fields(CachePolicy)} - {
+    parts = {each.name.removesuffix("_s") for each in fields(CachePolicy) if each.init} - {
         "failures",
-        "says_nothing_of_clients",
         "on_endpoint",
         "pattern",
     }

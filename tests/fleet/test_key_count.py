@@ -105,3 +105,22 @@ async def test_an_index_in_use_does_not_outgrow_what_it_points_to(own_redis):
     content = await fleet.link.get(b"{app:cache:0}r:page/0")
     assert struct.unpack_from(">Q", content, 2) == (1,)  # told to others: it was replaced once
     await fleet.close()
+
+
+async def test_an_index_of_what_never_expires_forgets_what_was_deleted(own_redis):
+    """Deleted by its key nothing tells which indexes it is in; new ones find it gone."""
+    fleet = Fleet(own_redis.url, timeout_s=10, connect_timeout_s=5)
+    records = fleet.records("cache")
+    fleet.ensure_kept()
+    await until(lambda: fleet.is_up)
+    await stored(records, range(0, 40 * TAGS, TAGS), ttl_ms=None)  # forty that stay
+    for start in range(40 * TAGS, 1_000 * TAGS, 10 * TAGS):
+        numbers = range(start, start + 10 * TAGS, TAGS)
+        assert all(await stored(records, numbers, ttl_ms=None))
+        names = [b"{app:cache:0}r:page/%d" % number for number in numbers]
+        assert await fleet.link.command("UNLINK", *names) == len(numbers)
+    members = await fleet.link.command("ZRANGE", b"{app:cache:0}i:t:tag-0", 0, -1)
+    there = [await fleet.link.command("EXISTS", name.partition(b"\n")[2]) for name in members]
+    assert sum(there) == 40
+    assert len(members) < 300  # of a thousand
+    await fleet.close()

@@ -69,6 +69,14 @@ for i = 4, #KEYS do
   redis.call('ZADD', index, ttl > 0 and now + ttl or '+inf', ARGV[8] .. '\n' .. key)
   if ttl == 0 then
     redis.call('PERSIST', index)
+    -- What never expires, its record was deleted or evicted: a few are looked at as new ones come,
+    -- so that those whose record is gone stay the fewer.
+    local undying = redis.call('ZCOUNT', index, '+inf', '+inf')
+    local at = redis.call('ZCARD', index) - undying + now % undying
+    for _, member in ipairs(redis.call('ZRANGE', index, at, at + 3)) do
+      local record = string.sub(member, string.find(member, '\n', 1, true) + 1)
+      if redis.call('EXISTS', record) == 0 then redis.call('ZREM', index, member) end
+    end
   elseif left ~= -1 and left < ttl then
     redis.call('PEXPIRE', index, ttl)
   end

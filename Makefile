@@ -8,6 +8,8 @@ VENV   ?= .venv
 PORT   ?= 8000
 PIP    = $(VENV)/bin/python -m pip --disable-pip-version-check -q
 PYTEST = $(VENV)/bin/python -m pytest
+# By whole files: their servers are started once.  More at once would disturb each other's timing.
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadscope
 
 .PHONY: help demo test test-all lint types format bench clean
 
@@ -34,7 +36,7 @@ demo: $(VENV)/.demo
 	@$(VENV)/bin/python -m examples.fastapi_app --port $(PORT)
 
 test: lint types
-	$(PYTEST)
+	$(PYTEST) $(PARALLEL)
 
 test-all: test
 	VENV="$(VENV)" sh scripts/test-all.sh

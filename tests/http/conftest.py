@@ -60,7 +60,7 @@ def _serving(kind: Kind, files: Path) -> Iterator[Twins]:
         yield twins
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _without_cache_status() -> Iterator[None]:
     """Every answer is compared to the byte: without the one field that default settings add.
 

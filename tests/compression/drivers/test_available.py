@@ -54,11 +54,22 @@ def test_gzip_without_its_libraries_is_that_of_python(monkeypatch):
     assert [codec._engine(level)[0].__name__ for level in (1, 6)] == ["zlib", "zlib"]
 
 
-def test_gzip_takes_the_library_that_is_best_at_a_level():
-    codec = GzipCodec()
-    chosen = {level: codec._engine(level)[0].__name__ for level in range(1, 10)}
-    assert chosen.pop(1) == "isal.isal_zlib"
-    assert set(chosen.values()) == {"zlib_ng.zlib_ng"}
+def test_gzip_takes_the_library_that_is_best_at_a_level(monkeypatch):
+    def chosen(codec):
+        engines = {level: codec._engine(level) for level in (1, 2, 5, 8, 9)}
+        return {level: (library.__name__, own) for level, (library, own) in engines.items()}
+
+    ng = {2: ("zlib_ng.zlib_ng", 2), 5: ("zlib_ng.zlib_ng", 5), 8: ("zlib_ng.zlib_ng", 8),
+          9: ("zlib_ng.zlib_ng", 8)}  # fmt: skip
+    assert chosen(GzipCodec()) == {1: ("isal.isal_zlib", 2), **ng}
+    monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
+    assert chosen(GzipCodec()) == {1: ("zlib_ng.zlib_ng", 2), **ng}
+
+
+def test_the_small_window_of_brotli_is_64_kb():
+    encoder = BrotliCodec().encoder(level=5, small_window=True)
+    encoded = encoder.encode(b"a body") + encoder.finish()
+    assert encoded[0] & 1 == 0  # RFC 7932 §9.1: a first bit of 0 is a window of 16 bits
 
 
 LIBRARIES = {"brotli", "_brotli", "isal", "zlib_ng", "backports", "compression"}

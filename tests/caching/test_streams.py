@@ -266,11 +266,14 @@ def test_events_on_a_route_that_looks_cacheable_are_never_kept(backend):
 class Trickle:
     """Endless.  No generator: Starlette leaves one suspended, of which trio complains."""
 
+    pause_s = 0.0
+
     def __aiter__(self):
         return self
 
     async def __anext__(self):
-        await anyio.sleep(0.005)
+        await anyio.sleep(self.pause_s)
+        self.pause_s = 0.005
         return b"."
 
 

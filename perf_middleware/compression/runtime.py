@@ -189,12 +189,12 @@ class Compression:
         self.figures.offloaded += 1
         return await anyio.to_thread.run_sync(call, limiter=limiter)
 
-    def note_failure(self) -> None:
-        """A codec has failed; its answer goes out as it is.  Called where it is handled."""
+    def note_failure(self, error: Exception) -> None:
+        """A codec has failed; its answer goes out as it is."""
         self._failures += 1
         self.figures.skipped["failed"] += 1
         if self._failures % FAILURES_TOLD_EVERY == 1:
-            logger.error("an answer could not be encoded, it is sent as it is", exc_info=True)
+            logger.error("an answer could not be encoded, it is sent as it is", exc_info=error)
 
     def reset_counts(self) -> None:
         """Every count back to zero."""

@@ -232,8 +232,8 @@ class CodedAnswer:
                 form, busy_ns = await compression.in_thread(encode)
             else:
                 form, busy_ns = encode()
-        except Exception:  # noqa: BLE001 - whatever a library raises, the plain body is an answer
-            compression.note_failure()
+        except Exception as error:  # noqa: BLE001 - whatever a library raises, the plain body is an answer
+            compression.note_failure(error)
             return None
         coding.count(plain, form, busy_ns)
         if len(form) >= len(plain):
@@ -270,8 +270,8 @@ class CodedAnswer:
                 if self._hides
                 else coding.encoder(self._step, stays_open=stays_open)
             )
-        except Exception:  # noqa: BLE001 - as for a whole body
-            compression.note_failure()
+        except Exception as error:  # noqa: BLE001 - as for a whole body
+            compression.note_failure(error)
             return False
         compression.figures.streams += 1
         coding.counts.stream += 1

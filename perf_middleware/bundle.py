@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from perf_middleware.caching.middleware import CacheLayer
+from perf_middleware.compression.middleware.responses import CompressionMiddleware
 from perf_middleware.dashboard.access import TokenGate
 from perf_middleware.dashboard.resource import OperatorDoor
 from perf_middleware.dashboard.routes import Endpoint, OperatorEndpoints, json_answer
@@ -20,10 +21,13 @@ from perf_middleware.metrics.drivers.prometheus_registry import ForeignFigures
 from perf_middleware.metrics.middleware import (
     MetricsMiddleware,
     RequestRecorder,
+    follow_scope,
     name_route,
     note_part,
+    router_scope,
 )
 from perf_middleware.metrics.overhead import Overhead
+from perf_middleware.metrics.probes.busyness import LoopBusyness
 from perf_middleware.metrics.probes.gc import GcProbe
 from perf_middleware.metrics.probes.loop import LoopProbe
 from perf_middleware.metrics.probes.process import ProcessProbe
@@ -34,6 +38,7 @@ from perf_middleware.perf import RECENT_S, Perf
 from perf_middleware.resource import Resources
 from perf_middleware.stack import (
     CACHE,
+    COMPRESSION,
     FRONT_CACHE,
     METRICS,
     OPERATORS,
@@ -52,6 +57,7 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.values.runtime import ValueCache
+    from perf_middleware.compression.runtime import Compression
     from perf_middleware.fleet.runtime import Fleet
     from perf_middleware.metrics.settings import RuntimeSettings
     from perf_middleware.settings import Settings
@@ -104,6 +110,11 @@ class Bundle:
         self.loop: LoopProbe | None = None
         if settings.runtime.enabled:
             self._watch_process(settings.runtime)
+        self.compression = _compression(settings, self.loop)
+        if settings.compression.enabled:
+            self.metrics.add_collector(
+                "compression", self.compression.families, reset=self.compression.reset_counts
+            )
         if settings.metrics.enabled:
             self.resources.add(Sampler(self.metrics))
         self.endpoints = self._endpoints()
@@ -117,6 +128,7 @@ class Bundle:
             metrics=self.metrics,
             cache=self.cache,
             memo=self.memo,
+            compression=self.compression,
             events=self.events,
             resources=self.resources,
             overhead=self.overhead,
@@ -144,6 +156,9 @@ class Bundle:
                     lambda app: OperatorEndpoints(app, endpoints=endpoints, takes=takes),
                 )
             )
+        if settings.compression.enabled:
+            compression = self.compression
+            layers.append(Layer(COMPRESSION, lambda app: CompressionMiddleware(app, compression)))
         if settings.cache.enabled:
             cache = self.cache
             rank = CACHE if settings.cache.position == "inner" else FRONT_CACHE
@@ -277,6 +292,15 @@ def _cache(settings: Settings) -> ResponseCache:
         if settings.metrics.server_timing:
             cache.note_part = note_part
     return cache
+
+
+def _compression(settings: Settings, loop: LoopProbe | None) -> Compression:
+    compression = settings.compression.make_compression()
+    compression.pressure = LoopBusyness(lag_s=None if loop is None else loop.lag_s).read
+    if settings.metrics.enabled:
+        compression.router_scope = router_scope
+        compression.follow = follow_scope
+    return compression
 
 
 def _recorder(settings: Settings) -> RequestRecorder:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from perf_middleware.metrics.watching.blocks import LoopBlock
     from perf_middleware.perf import Perf
     from perf_middleware.resource import Background, Resource
+    from perf_middleware.serialisation.responses import OrjsonResponse, StreamingJSONResponse
     from perf_middleware.settings import LifespanSettings, Settings
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "MetricUseError",
     "MetricsMiddleware",
     "MetricsSettings",
+    "OrjsonResponse",
     "Perf",
     "PerfMiddlewareError",
     "RedisSettings",
@@ -66,6 +68,7 @@ __all__ = [
     "SettingsError",
     "StoreRefusedError",
     "StoreUnavailableError",
+    "StreamingJSONResponse",
     "UnkeyableArgumentError",
     "UnpackableValueError",
     "ValueCache",
@@ -86,6 +89,7 @@ _HOME_OF = {
     "MetricUseError": "perf_middleware.errors",
     "MetricsMiddleware": "perf_middleware.metrics.middleware",
     "MetricsSettings": "perf_middleware.metrics.settings",
+    "OrjsonResponse": "perf_middleware.serialisation.responses",
     "Perf": "perf_middleware.perf",
     "PerfMiddlewareError": "perf_middleware.errors",
     "Resource": "perf_middleware.resource",
@@ -99,6 +103,7 @@ _HOME_OF = {
     "SettingsError": "perf_middleware.errors",
     "StoreRefusedError": "perf_middleware.errors",
     "StoreUnavailableError": "perf_middleware.errors",
+    "StreamingJSONResponse": "perf_middleware.serialisation.responses",
     "UnkeyableArgumentError": "perf_middleware.errors",
     "UnpackableValueError": "perf_middleware.errors",
     "ValueCache": "perf_middleware.caching.values.runtime",

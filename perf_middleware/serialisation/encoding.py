@@ -45,12 +45,14 @@ def encode(content: Any) -> bytes:
 
 
 def _by_pydantic(value: Any) -> orjson.Fragment:
+    serializer = getattr(type(value), "__pydantic_serializer__", None)
+    if serializer is not None:  # a model; as FastAPI does: a field goes by its alias
+        return orjson.Fragment(serializer.to_json(value, by_alias=True))
     if isinstance(value, Generator):
         raise TypeError("a generator can be read only once: give StreamingJSONResponse that")
     tolist = getattr(type(value), "tolist", None)
     if tolist is not None:  # a numpy array whose memory or element type orjson cannot read
         value = tolist(value)
-    # As FastAPI does: a field goes by its alias.
     return orjson.Fragment(to_json(value, by_alias=True, inf_nan_mode="null"))
 
 

@@ -16,7 +16,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 from starlette.requests import ClientDisconnect
 
@@ -54,7 +53,8 @@ class Outlet:
         self._status = status
         self._headers = list(headers)
         self._is_started = False
-        self._turn = anyio.Lock()
+        # Taking it lets others run each time, also where source and server never wait.
+        self._turn = anyio.Lock(fast_acquire=False)
 
     async def pass_on(self, gatherer: Gatherer) -> None:
         """Send what has been gathered, when it is its turn."""
@@ -138,8 +138,6 @@ async def _stream_async(
             if size >= pace.piece_bytes or now_s >= waiting.begin(now_s) + pace.piece_wait_s:
                 waiting.end()
                 await outlet.pass_on(gatherer)
-                # A source and a server that never wait would let nothing else run.
-                await anyio.lowlevel.checkpoint()
         await outlet.end(gatherer)
     finally:
         await close(items)

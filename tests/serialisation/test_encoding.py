@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -40,7 +41,9 @@ class Item(BaseModel):
     weight: float = 1.0
 
 
-Pair = collections.namedtuple("Pair", "left right")
+class Pair(NamedTuple):
+    left: int
+    right: list[int]
 
 
 class Share(float):
@@ -95,7 +98,11 @@ def test_text_and_integers_are_the_same_bytes_as_starlettes(value):
     ("value", "text"),
     [
         pytest.param(datetime(2026, 5, 1, 12, tzinfo=UTC), '"2026-05-01T12:00:00+00:00"', id="UTC"),
-        pytest.param(datetime(2026, 5, 1, 12, 0, 0, 5), '"2026-05-01T12:00:00.000005"', id="naive"),
+        pytest.param(
+            datetime(2026, 5, 1, 12, 0, 0, 5),  # noqa: DTZ001
+            '"2026-05-01T12:00:00.000005"',
+            id="naive",
+        ),
         pytest.param(date(2026, 5, 1), '"2026-05-01"', id="date"),
         pytest.param(timedelta(days=1, seconds=2), '"P1DT2S"', id="timedelta"),
         pytest.param(uuid.UUID(int=1), '"00000000-0000-0000-0000-000000000001"', id="UUID"),
@@ -127,7 +134,9 @@ def test_text_and_integers_are_the_same_bytes_as_starlettes(value):
             id="infinity in a model",
         ),
         pytest.param(
-            {1: "a", None: "b", True: "c"}, '{"1":"c","null":"b"}', id="keys of all kinds"
+            {1: "a", None: "b", False: "c"},
+            '{"1":"a","null":"b","false":"c"}',
+            id="keys of all kinds",
         ),
         pytest.param(
             {1.5: "a", Colour.RED: "b"}, '{"1.5":"a","red":"b"}', id="float, enum as keys"
@@ -180,8 +189,9 @@ def test_what_cannot_be_json_is_named_by_its_place(value, said):
 def test_a_circle_ends_in_an_error():
     circle = {}
     circle["again"] = circle
-    with pytest.raises(TypeError, match="Recursion limit"):
+    with pytest.raises(TypeError, match="Recursion limit") as caught:
         encode(circle)
+    assert len(str(caught.value)) < 250
 
 
 def test_an_array_type_that_orjson_does_not_know_is_written_as_its_list():

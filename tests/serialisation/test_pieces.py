@@ -21,12 +21,8 @@ ITEMS = st.lists(
 
 def gathered(layout, items, piece_bytes):
     gatherer = Gatherer(layout)
-    pieces = []
-    for item in items:
-        if gatherer.add(item) >= piece_bytes:
-            pieces.append(gatherer.take())
-    pieces.append(gatherer.end())
-    return pieces
+    pieces = [gatherer.take() for item in items if gatherer.add(item) >= piece_bytes]
+    return [*pieces, gatherer.end()]
 
 
 @given(ITEMS, st.integers(1, 200))

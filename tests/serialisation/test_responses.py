@@ -2,8 +2,10 @@
 
 import json
 import threading
+import time
 
 import anyio
+import anyio.from_thread
 import pytest
 from fastapi import FastAPI
 from starlette.background import BackgroundTask
@@ -30,21 +32,26 @@ def of_kind(kind, items):
 
 
 class Client:
-    """One request; `leave()` is seen by the app at its next receive, and by send where it says so."""
+    """One request; once `gone` is set, `receive` tells it, or `send` where `send_tells`.
 
-    def __init__(self, *, method="GET", send_tells=False):
+    `waits` is False for a server whose `send` never lets others run.
+    """
+
+    def __init__(self, *, method="GET", send_tells=False, waits=True):
         self.scope = http_scope(method=method)
         self.messages = []
         self.gone = anyio.Event()
         self.sent = anyio.Event()
         self._send_tells = send_tells
+        self._waits = waits
 
     async def receive(self):
-        await self.gone.wait()
+        await (anyio.sleep_forever() if self._send_tells else self.gone.wait())
         return {"type": "http.disconnect"}
 
     async def send(self, message):
-        await anyio.lowlevel.checkpoint()
+        if self._waits:
+            await anyio.lowlevel.checkpoint()
         if self.gone.is_set() and self._send_tells:
             raise OSError("gone")
         self.messages.append(message)
@@ -174,7 +181,7 @@ def test_an_item_that_waits_is_sent_though_no_other_comes(backend):
 @BACKENDS
 def test_a_source_that_never_waits_lets_others_run(backend):
     async def ask():
-        client = Client()
+        client = Client(waits=False)
 
         async def items():
             while True:  # until the client leaves: it can do so only when this task pauses
@@ -207,6 +214,25 @@ def test_a_sync_source_is_iterated_in_a_thread(backend):
 
 
 @BACKENDS
+def test_what_waits_in_a_thread_goes_out_with_the_next_item(backend):
+    async def ask():
+        client = Client()
+
+        def items():
+            yield 1
+            time.sleep(0.02)  # two times as long as it may wait
+            yield 2
+            anyio.from_thread.run(client.sent.wait)
+            yield 3
+
+        return await client.ask(StreamingJSONResponse(items(), lines=True, piece_wait_s=0.01))
+
+    answer = run(ask, backend)
+    assert answer.messages[1]["body"] == b"1\n2\n"
+    assert answer.body == b"1\n2\n3\n"
+
+
+@BACKENDS
 @pytest.mark.parametrize("send_tells", [False, True])
 @pytest.mark.parametrize("kind", ["async", "sync"])
 def test_a_source_is_closed_when_its_client_is_gone(backend, send_tells, kind):
@@ -233,18 +259,20 @@ def test_a_source_is_closed_when_its_client_is_gone(backend, send_tells, kind):
         items = async_items() if kind == "async" else sync_items()
 
         async def asked():
-            try:
-                await client.ask(StreamingJSONResponse(items, piece_bytes=5_000))
-            except ClientDisconnect:
-                assert send_tells
+            response = StreamingJSONResponse(items, piece_bytes=5_000)
+            if send_tells:
+                with pytest.raises(ClientDisconnect):
+                    await client.ask(response)
+            else:
+                await client.ask(response)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(asked)
             await client.sent.wait()
             client.gone.set()
+        return items, list(closed)  # closed though there is still a reference to it
 
-    run(ask, backend)
-    assert closed == [kind]
+    assert run(ask, backend)[1] == [kind]
 
 
 @BACKENDS
@@ -259,7 +287,7 @@ def test_a_source_that_waits_for_its_next_item_is_closed_too(backend):
             closed.append(True)
 
     async def ask():
-        client = Client(send_tells=True)
+        client = Client()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.ask, StreamingJSONResponse(items(), piece_wait_s=0.001))
             await client.sent.wait()
@@ -354,8 +382,16 @@ def test_an_iterator_that_is_no_generator_stays_open():
     class Rows:
         closed = False
 
+        def __init__(self):
+            self.rows = [2, 1]
+
         def __iter__(self):
-            return iter([1, 2])
+            return self
+
+        def __next__(self):
+            if not self.rows:
+                raise StopIteration
+            return self.rows.pop()
 
         def close(self):
             self.closed = True

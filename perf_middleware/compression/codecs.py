@@ -1,8 +1,10 @@
 """The port of a content coding: what the middlewares ask of gzip, br and zstd.
 
-    Encoder   one body being encoded:  encode(piece)*  flush()?  ...  finish()
-    Decoder   one body being decoded:  decode(piece, bytes_max)*, as long as is_hungry is False
-    Codec     the coding itself: makes both, and encodes a whole body at once
+    Encoder        one body being encoded:  encode(piece)*  flush()?  ...  finish()
+    Decoder        one body being decoded:  decode(piece, bytes_max), then decode(b"", bytes_max)
+                   until is_hungry, then the next piece
+    DecodingCodec  a coding that bodies of requests may have
+    Codec          one that responses may have too, and that encodes a whole body at once
 
 Source: RFC 9110 §8.4.1 (content codings).
 """
@@ -34,7 +36,7 @@ class Decoder(Protocol):
 
     @property
     def is_complete(self) -> bool:
-        """The coded body has ended where it should (gzip: at the end of a member)."""
+        """The coded body has ended where it may end (gzip: at the end of a member)."""
 
     def decode(self, piece: bytes, bytes_max: int) -> bytes:
         """At most `bytes_max` decoded bytes of `piece` and of what earlier pieces left.
@@ -43,21 +45,25 @@ class Decoder(Protocol):
         """
 
 
-class Codec(Protocol):
-    """One content coding; any thread may use it, each response has its own encoder."""
+class DecodingCodec(Protocol):
+    """A content coding that can be undone; any thread may use it."""
 
     @property
     def name(self) -> str:
-        """As in Accept-Encoding and Content-Encoding: gzip, br, zstd."""
+        """As in Accept-Encoding and Content-Encoding: gzip, br, zstd, deflate."""
+
+    def decoder(self) -> Decoder:
+        """For a body of a request."""
+
+
+class Codec(DecodingCodec, Protocol):
+    """One content coding, both ways; each response has its own encoder."""
 
     def encode(self, body: bytes, *, level: int) -> bytes:
         """A whole body at once, with what this thread keeps for it where that is cheaper."""
 
     def encoder(self, *, level: int, small_window: bool = False) -> Encoder:
         """For a body that comes in pieces; `small_window` for a stream that stays open for long."""
-
-    def decoder(self) -> Decoder:
-        """For a body of a request."""
 
 
 class CorruptBodyError(ValueError):

@@ -1,0 +1,1 @@
+"""The content codings by their libraries, each imported on first use."""

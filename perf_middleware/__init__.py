@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from perf_middleware.caching.settings import CacheRule, CacheSettings
     from perf_middleware.caching.values.runtime import ValueCache
     from perf_middleware.caching.values.settings import MemoSettings
+    from perf_middleware.compression.middleware.requests import (
+        RequestDecodingMiddleware,
+        UndecodableBodyError,
+    )
+    from perf_middleware.compression.settings import CompressionSettings
     from perf_middleware.dashboard.settings import DashboardSettings
     from perf_middleware.errors import (
         ConfigurationError,
@@ -46,6 +51,7 @@ __all__ = [
     "Background",
     "CacheRule",
     "CacheSettings",
+    "CompressionSettings",
     "ConfigurationError",
     "DashboardSettings",
     "LifespanSettings",
@@ -58,6 +64,7 @@ __all__ = [
     "Perf",
     "PerfMiddlewareError",
     "RedisSettings",
+    "RequestDecodingMiddleware",
     "Resource",
     "ResourceChanged",
     "ResourceStartError",
@@ -69,6 +76,7 @@ __all__ = [
     "StoreRefusedError",
     "StoreUnavailableError",
     "StreamingJSONResponse",
+    "UndecodableBodyError",
     "UnkeyableArgumentError",
     "UnpackableValueError",
     "ValueCache",
@@ -81,6 +89,7 @@ _HOME_OF = {
     "Background": "perf_middleware.resource",
     "CacheRule": "perf_middleware.caching.settings",
     "CacheSettings": "perf_middleware.caching.settings",
+    "CompressionSettings": "perf_middleware.compression.settings",
     "ConfigurationError": "perf_middleware.errors",
     "DashboardSettings": "perf_middleware.dashboard.settings",
     "LifespanSettings": "perf_middleware.settings",
@@ -92,6 +101,7 @@ _HOME_OF = {
     "OrjsonResponse": "perf_middleware.serialisation.responses",
     "Perf": "perf_middleware.perf",
     "PerfMiddlewareError": "perf_middleware.errors",
+    "RequestDecodingMiddleware": "perf_middleware.compression.middleware.requests",
     "Resource": "perf_middleware.resource",
     "ResourceChanged": "perf_middleware.events",
     "ResourceStartError": "perf_middleware.errors",
@@ -104,6 +114,7 @@ _HOME_OF = {
     "StoreRefusedError": "perf_middleware.errors",
     "StoreUnavailableError": "perf_middleware.errors",
     "StreamingJSONResponse": "perf_middleware.serialisation.responses",
+    "UndecodableBodyError": "perf_middleware.compression.middleware.requests",
     "UnkeyableArgumentError": "perf_middleware.errors",
     "UnpackableValueError": "perf_middleware.errors",
     "ValueCache": "perf_middleware.caching.values.runtime",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from perf_middleware.caching.middleware import ResponseCacheMiddleware
+from perf_middleware.compression.middleware.requests import RequestDecodingMiddleware
+from perf_middleware.compression.request_figures import RequestDecodingFigures
 from perf_middleware.dashboard.access import TokenGate
 from perf_middleware.dashboard.resource import OperatorDoor
 from perf_middleware.dashboard.routes import Endpoint, OperatorEndpoints, json_answer
@@ -37,6 +39,7 @@ from perf_middleware.stack import (
     FRONT_CACHE,
     METRICS,
     OPERATORS,
+    REQUEST_DECODING,
     REQUEST_SCOPE,
     Layer,
     LayerInfo,
@@ -101,6 +104,13 @@ class Bundle:
             self.metrics.add_collector(
                 "value cache", self.memo.families, reset=self.memo.reset_counts
             )
+        self.request_decoding = RequestDecodingFigures()
+        if settings.compression.decode_requests:
+            self.metrics.add_collector(
+                "request decoding",
+                self.request_decoding.families,
+                reset=self.request_decoding.reset,
+            )
         self.loop: LoopProbe | None = None
         if settings.runtime.enabled:
             self._watch_process(settings.runtime)
@@ -142,6 +152,20 @@ class Bundle:
                 Layer(
                     OPERATORS,
                     lambda app: OperatorEndpoints(app, endpoints=endpoints, takes=takes),
+                )
+            )
+        compression = settings.compression
+        if compression.decode_requests:
+            figures = self.request_decoding
+            layers.append(
+                Layer(
+                    REQUEST_DECODING,
+                    lambda app: RequestDecodingMiddleware(
+                        app,
+                        decoded_bytes_max=compression.decoded_bytes_max,
+                        decoded_ratio_max=compression.decoded_ratio_max,
+                        figures=figures,
+                    ),
                 )
             )
         if settings.cache.enabled:

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from perf_middleware.caching.settings import CacheSettings
 from perf_middleware.caching.values.settings import MemoSettings
+from perf_middleware.compression.settings import CompressionSettings
 from perf_middleware.configuration.problems import invalid_values
 from perf_middleware.configuration.schema import PREFIX, Schema
 from perf_middleware.configuration.sources import gather
@@ -77,6 +78,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     cache: CacheSettings = CacheSettings()
     memo: MemoSettings = MemoSettings()
+    compression: CompressionSettings = CompressionSettings()
     metrics: MetricsSettings = MetricsSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     dashboard: DashboardSettings = DashboardSettings()

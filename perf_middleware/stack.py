@@ -53,6 +53,12 @@ OPERATORS: Final = Rank(
     sees="only its own paths",
     why="must answer while the app is overloaded",
 )
+REQUEST_DECODING: Final = Rank(
+    name="request decoding",
+    place="outer",
+    sees="requests with a Content-Encoding",
+    why="all inside read the body as it was meant",
+)
 FRONT_CACHE: Final = Rank(
     name="response cache in front",
     place="outer",
@@ -72,7 +78,7 @@ REQUEST_SCOPE: Final = Rank(
     why="the router's view of the request feeds telemetry",
 )
 
-ORDER: Final = (METRICS, OPERATORS, FRONT_CACHE, CACHE, REQUEST_SCOPE)
+ORDER: Final = (METRICS, OPERATORS, REQUEST_DECODING, FRONT_CACHE, CACHE, REQUEST_SCOPE)
 """Outermost first; this table decides, not the order of any call."""
 
 

@@ -14,7 +14,11 @@ from perf_middleware.compression.drivers.available import (
     available_decoding_codecs,
 )
 from perf_middleware.compression.drivers.gzip import GzipCodec
-from perf_middleware.compression.drivers.slices import SLICE_BYTES
+from perf_middleware.compression.drivers.slices import (
+    PARTS_AT_ONCE,
+    PARTS_MAX,
+    SLICE_BYTES,
+)
 
 
 class WithoutLibraries(GzipCodec):
@@ -218,10 +222,24 @@ def test_between_two_members_the_body_may_end(name):
 @pytest.mark.parametrize("name", ["gzip", "zstd"])
 def test_thousands_of_empty_members_are_little_work(name):
     decoder = DECODING[name].decoder()
-    members = encoded_as(name, b"") * 20_000
+    members = encoded_as(name, b"") * PARTS_MAX
     assert len(members) > SLICE_BYTES
     assert decoded(decoder, [members]) == b""
     assert decoder.is_complete
+
+
+@pytest.mark.parametrize("name", ["gzip", "zstd"])
+def test_more_members_than_anybody_honest_sends_are_refused(name):
+    decoder = DECODING[name].decoder()
+    with pytest.raises(CorruptBodyError, match="more than 10000 parts"):
+        decoded(decoder, [encoded_as(name, b"") * (PARTS_MAX + 1)])
+
+
+@pytest.mark.parametrize("name", ["gzip", "zstd"])
+def test_a_call_does_no_more_than_so_many_members(name):
+    decoder = DECODING[name].decoder()
+    assert decoder.decode(encoded_as(name, b"x") * 1_000, 10_000) == b"x" * PARTS_AT_ONCE
+    assert not decoder.is_hungry
 
 
 @every_encoding

@@ -1,0 +1,1 @@
+"""The layers that encode what leaves and decode what enters."""

@@ -58,6 +58,7 @@ DEFAULT = CompressibleTypes.of()
         pytest.param(b"text/html\x00", False, id="a control character"),
         pytest.param("text/h\u00e4ml".encode(), False, id="a letter that tokens do not have"),
         pytest.param(b"text/html;\xff=\x00", True, id="parameters are not looked at"),
+        pytest.param(b"text/html;\n", True, id="not even for line feeds"),
         pytest.param(b"", False, id="empty"),
     ],
 )

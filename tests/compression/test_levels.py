@@ -10,10 +10,14 @@ from perf_middleware.compression.drivers.available import available_codecs
 from perf_middleware.compression.levels import LEVELS
 
 _random = random.Random(1)
-_WORDS = "the quick brown fox jumps over a lazy dog while many small items wait".split()
+_WORDS = "the quick brown fox jumps over a lazy dog while many small items wait"
 BODY = json.dumps(
     [
-        {"id": number, "price": _random.random(), "text": " ".join(_random.choices(_WORDS, k=12))}
+        {
+            "id": number,
+            "price": _random.random(),
+            "text": " ".join(_random.choices(_WORDS.split(), k=12)),
+        }
         for number in range(200)
     ]
 ).encode()

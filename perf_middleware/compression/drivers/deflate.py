@@ -20,14 +20,13 @@ class DeflateCodec:
 
 
 class _Stream:
-    """One stream of DEFLATE whose first two bytes tell whether it is wrapped."""
+    """One stream of DEFLATE whose first byte tells whether it is wrapped."""
 
-    __slots__ = ("_head", "_part", "unused_bytes")
+    __slots__ = ("_part", "unused_bytes")
 
     wants_input = True
 
     def __init__(self) -> None:
-        self._head = b""
         self._part: InflatingPart | None = None
         self.unused_bytes = 0
 
@@ -38,19 +37,15 @@ class _Stream:
     def take(self, slice_: bytes | memoryview, bytes_max: int) -> bytes:
         part = self._part
         if part is None:
-            slice_ = self._head + slice_
-            if len(slice_) < 2:
-                self._head = slice_
-                return b""
-            part = self._part = InflatingPart(ZLIB if _is_wrapped(slice_) else RAW)
+            part = self._part = InflatingPart(ZLIB if _is_wrapped(slice_[0]) else RAW)
         fresh = part.take(slice_, bytes_max)
         self.unused_bytes = part.unused_bytes
         return fresh
 
 
-def _is_wrapped(head: bytes) -> bool:
-    """Whether these are the first bytes of a zlib stream (RFC 1950 §2.2).
+def _is_wrapped(first: int) -> bool:
+    """Whether this is the first byte of a zlib stream: compression method 8 (RFC 1950 §2.2).
 
     No encoder writes raw DEFLATE that begins so: it would be a stored block with its padding set.
     """
-    return head[0] & 0x0F == 8 and head[0] >> 4 <= 7 and int.from_bytes(head[:2], "big") % 31 == 0
+    return first & 0x0F == 8

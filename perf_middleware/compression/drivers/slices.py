@@ -39,7 +39,10 @@ class Part(Protocol):
         """How many of the last bytes that it was given it did not take."""
 
     def take(self, slice_: bytes | memoryview, bytes_max: int) -> bytes:
-        """At most `bytes_max` (at least 1) decoded bytes; raises CorruptBodyError."""
+        """At most `bytes_max` (at least 1) decoded bytes; raises CorruptBodyError.
+
+        The first slice is not empty.
+        """
 
 
 class SlicedDecoder:
@@ -81,7 +84,7 @@ class SlicedDecoder:
         return decoded[0] if len(decoded) == 1 else b"".join(decoded)
 
     def _add(self, piece: bytes) -> None:
-        if self._position == len(self._buffer):
+        if self.is_hungry:
             self._buffer, self._position = piece, 0
             return
         # A part may still give back bytes of the last slice it was given.

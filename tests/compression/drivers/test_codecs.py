@@ -1,6 +1,8 @@
 """One contract for every codec: what goes in comes out, however it is cut; nothing else breaks."""
 
 import gzip
+import random
+import tracemalloc
 import zlib
 from contextlib import suppress
 
@@ -46,6 +48,13 @@ every_decoding = pytest.mark.parametrize("codec", DECODING.values(), ids=DECODIN
 WORDS = [b"the ", b"quick ", b'{"id": ', b"fox", b"\x00" * 300, b"\n\n", b"aaaaaaaa", b"\xff\xfe"]
 TEXTS = st.lists(st.sampled_from(WORDS), max_size=60).map(b"".join)
 BODIES = TEXTS | st.binary(max_size=500) | st.integers(0, 3).map(lambda n: b"0123456789" * 10**n)
+
+
+NOISE = random.Random(1).randbytes(3 * SLICE_BYTES)
+
+
+def may_repeat(codec):
+    return codec.name in {"gzip", "zstd"}
 
 
 def decoded(decoder, pieces, bytes_max=1 << 20):
@@ -128,15 +137,50 @@ def test_a_coded_body_may_come_in_any_pieces_and_go_out_in_any_steps(codec, body
 
 
 @every_decoding
-@given(body=BODIES, data=st.data())
-def test_pieces_may_come_before_the_last_one_is_used_up(codec, body, data):
+@given(body=BODIES, data=st.data(), bytes_max=st.integers(1, 300))
+def test_small_steps_bring_out_of_a_piece_all_that_large_ones_do(codec, body, data, bytes_max):
+    encoded = encoded_as(codec.name, body)
+    begun = encoded[: data.draw(st.integers(0, len(encoded)))]
+    assert decoded(codec.decoder(), [begun], bytes_max) == decoded(codec.decoder(), [begun])
+
+
+@every_decoding
+def test_a_match_that_was_cut_short_comes_out_before_more_is_asked_for(codec):
+    encoded = encoded_as(codec.name, b"a" * 5_000)
+    for end in range(len(encoded)):
+        begun = encoded[:end]
+        assert decoded(codec.decoder(), [begun], 7) == decoded(codec.decoder(), [begun])
+
+
+PIECES_EARLY = st.sampled_from([1, 40, 5_000, 30_000])
+
+
+@every_decoding
+@given(
+    bodies=st.lists(BODIES | st.sampled_from([NOISE, NOISE[:5_000]]), min_size=1, max_size=4),
+    data=st.data(),
+)
+def test_pieces_may_come_before_the_last_one_is_used_up(codec, bodies, data):
+    if not may_repeat(codec):
+        bodies = bodies[:1]
     decoder = codec.decoder()
-    steps = st.integers(1, 40)
-    pieces = cut(data, encoded_as(codec.name, body))
-    out = [decoder.decode(piece, data.draw(steps)) for piece in pieces]
+    pieces = cut(data, b"".join(encoded_as(codec.name, body) for body in bodies))
+    out = [decoder.decode(piece, data.draw(PIECES_EARLY)) for piece in pieces]
     while not decoder.is_hungry:
         out.append(decoder.decode(b"", 1000))
-    assert b"".join(out) == body
+    assert b"".join(out) == b"".join(bodies)
+    assert decoder.is_complete
+
+
+@pytest.mark.parametrize("name", ["gzip", "zstd"])
+def test_a_member_that_waits_in_an_early_slice_is_not_lost(name):
+    long, short = encoded_as(name, b"a" * 50_000), encoded_as(name, b"next")
+    encoded = encoded_as(name, NOISE) + long + short
+    decoder = DECODING[name].decoder()
+    out = [decoder.decode(encoded, len(NOISE) + 10), decoder.decode(short, 10)]
+    while not decoder.is_hungry:
+        out.append(decoder.decode(b"", 1000))
+    assert b"".join(out) == NOISE + b"a" * 50_000 + b"nextnext"
     assert decoder.is_complete
 
 
@@ -177,6 +221,15 @@ def test_what_follows_the_end_is_corrupt(codec, apart):
         decoded(codec.decoder(), pieces)
 
 
+@pytest.mark.parametrize("name", ["br", "deflate"])
+@pytest.mark.parametrize("apart", [False, True], ids=["in the same piece", "in the next piece"])
+def test_a_second_stream_is_corrupt_where_there_is_only_one(name, apart):
+    stream = encoded_as(name, b"a body")
+    pieces = [stream, stream] if apart else [stream + stream]
+    with pytest.raises(CorruptBodyError):
+        decoded(DECODING[name].decoder(), pieces)
+
+
 @every_decoding
 @pytest.mark.parametrize("bytes_max", [1, 1000, 65_536])
 def test_a_bomb_goes_off_a_step_at_a_time(codec, bytes_max):
@@ -187,6 +240,18 @@ def test_a_bomb_goes_off_a_step_at_a_time(codec, bytes_max):
     assert not decoder.is_hungry
     assert decoder.decode(b"", bytes_max) == b"\x00" * bytes_max
     assert not decoder.is_complete
+
+
+@every_decoding
+def test_a_bomb_takes_no_more_memory_than_a_step(codec):
+    bomb = encoded_as(codec.name, b"\x00" * 10_000_000)
+    decoder = codec.decoder()
+    tracemalloc.start()
+    try:
+        assert len(decoder.decode(bomb, 1_000)) == 1_000
+        assert tracemalloc.get_traced_memory()[1] < 200_000
+    finally:
+        tracemalloc.stop()
 
 
 @every_decoding

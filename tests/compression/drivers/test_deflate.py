@@ -26,15 +26,6 @@ def test_with_the_wrapper_and_without(wbits, body, level, one):
     assert decoder.is_complete
 
 
-def test_a_first_byte_alone_is_not_enough_to_know():
-    decoder = DeflateCodec().decoder()
-    assert decoder.decode(b"\x78", 100) == b""
-    assert decoder.is_hungry
-    assert not decoder.is_complete
-    with pytest.raises(CorruptBodyError):
-        decoder.decode(b"\xff" * 10, 100)  # neither a header of zlib nor a block
-
-
 def test_the_checksum_of_the_wrapper_is_looked_at():
     encoded = bytearray(zlib.compress(b"a body"))
     encoded[-1] ^= 1

@@ -1,7 +1,7 @@
 """br (RFC 7932), by the library of its authors.
 
-Qualities are its own, 0 to 11.  A decoder's window is 16 MB at most and takes memory only as far as
-the body has been decoded.
+Qualities are its own, 0 to 11.  A decoder has a window of 8 MB at most, as for zstd: the library
+takes all of it with the first megabyte.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from perf_middleware.compression.codecs import CorruptBodyError
 from perf_middleware.compression.drivers.slices import SlicedDecoder
 
 _SMALL_WINDOW_LOG: Final = 16  # 64 kB
+_WBITS: Final = 0b1111  # what the first byte tells the window with; all set: 16 MB (RFC 7932 §9.1)
 
 
 class BrotliCodec:
@@ -60,18 +61,23 @@ class _Stream:
     for one block at a time, and what is too much of it waits here.
     """
 
-    __slots__ = ("_engine", "_error", "_spare", "has_ended", "wants_input")
+    __slots__ = ("_engine", "_error", "_is_begun", "_spare", "has_ended", "wants_input")
 
     unused_bytes = 0  # the library keeps what it has not taken
 
     def __init__(self, library: Any) -> None:
         self._engine = library.Decompressor()
         self._error: type[Exception] = library.error
+        self._is_begun = False
         self._spare = b""
         self.wants_input = True
         self.has_ended = False
 
     def take(self, slice_: bytes | memoryview, bytes_max: int) -> bytes:
+        if not self._is_begun:
+            if slice_[0] & _WBITS == _WBITS:
+                raise CorruptBodyError("its window is larger than 8 MB")
+            self._is_begun = True
         engine = self._engine
         fresh: bytes = self._spare
         if not fresh:

@@ -174,13 +174,15 @@ class _DecodedBody:
         while (chain := self._chain) is not None:
             if chain.is_hungry:
                 message = await self._receive()
-                if message["type"] != "http.request" or self._chain is None:
+                if message["type"] != "http.request":
                     self.close()
                     return message
                 chain.give(message.get("body", b""))
                 self._has_all = not message.get("more_body", False)
             else:
                 await anyio.lowlevel.checkpoint()  # the last piece was served without any wait
+            if self._chain is None:
+                continue  # a second reader (Starlette's streams watch for a disconnect) was quicker
             try:
                 decoded = chain.decode()
                 is_last = self._has_all and chain.is_hungry

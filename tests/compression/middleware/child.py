@@ -28,7 +28,10 @@ async def stream(request: Request) -> PlainTextResponse:
 
 def main(fd: int, bytes_max: int, ratio_max: int) -> None:
     app = Starlette(
-        routes=[Route("/whole", whole, methods=["POST"]), Route("/stream", stream, methods=["POST"])]
+        routes=[
+            Route("/whole", whole, methods=["POST"]),
+            Route("/stream", stream, methods=["POST"]),
+        ]
     )
     install(
         app,

@@ -28,7 +28,11 @@ class Encoder(Protocol):
 
 
 class Decoder(Protocol):
-    """Decodes one body piece by piece; never holds more than it was allowed to hand out."""
+    """Decodes one body piece by piece.
+
+    What it has decoded and not handed out is its window, at most 16 MB that it touches only as far
+    as the body has come, and 32 kB.
+    """
 
     @property
     def is_hungry(self) -> bool:

@@ -37,7 +37,7 @@ class BrotliCodec:
         return BrotliEncoder(self._library.Compressor(quality=level))
 
     def decoder(self) -> SlicedDecoder:
-        return SlicedDecoder(self._stream, may_repeat=False)
+        return SlicedDecoder(self._stream, parts_max=1)
 
     def _stream(self) -> _Stream:
         return _Stream(self._library)

@@ -66,7 +66,7 @@ class ZstdCodec:
         )
 
     def decoder(self) -> SlicedDecoder:
-        return SlicedDecoder(self._frame, may_repeat=True)
+        return SlicedDecoder(self._frame)
 
     def _frame(self) -> _Frame:
         return _Frame(self._library)

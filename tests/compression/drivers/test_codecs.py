@@ -16,11 +16,7 @@ from perf_middleware.compression.drivers.available import (
     available_decoding_codecs,
 )
 from perf_middleware.compression.drivers.gzip import GzipCodec
-from perf_middleware.compression.drivers.slices import (
-    PARTS_AT_ONCE,
-    PARTS_MAX,
-    SLICE_BYTES,
-)
+from perf_middleware.compression.drivers.slices import PARTS_AT_ONCE, PARTS_MAX, SLICE_BYTES
 
 
 class WithoutLibraries(GzipCodec):
@@ -285,19 +281,14 @@ def test_between_two_members_the_body_may_end(name):
 
 
 @pytest.mark.parametrize("name", ["gzip", "zstd"])
-def test_thousands_of_empty_members_are_little_work(name):
+def test_members_and_frames_are_counted(name):
+    most = encoded_as(name, b"") * PARTS_MAX
+    assert len(most) > SLICE_BYTES
     decoder = DECODING[name].decoder()
-    members = encoded_as(name, b"") * PARTS_MAX
-    assert len(members) > SLICE_BYTES
-    assert decoded(decoder, [members]) == b""
+    assert decoded(decoder, [most]) == b""
     assert decoder.is_complete
-
-
-@pytest.mark.parametrize("name", ["gzip", "zstd"])
-def test_more_members_than_anybody_honest_sends_are_refused(name):
-    decoder = DECODING[name].decoder()
-    with pytest.raises(CorruptBodyError, match="more than 10000 parts"):
-        decoded(decoder, [encoded_as(name, b"") * (PARTS_MAX + 1)])
+    with pytest.raises(CorruptBodyError):
+        decoder.decode(encoded_as(name, b"one more"), 100)
 
 
 @pytest.mark.parametrize("name", ["gzip", "zstd"])

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from perf_middleware.caching.settings import CacheRule, CacheSettings
     from perf_middleware.caching.values.runtime import ValueCache
     from perf_middleware.caching.values.settings import MemoSettings
+    from perf_middleware.compression.decorators import hide_length, no_compression
     from perf_middleware.compression.middleware.requests import (
         RequestDecodingMiddleware,
         UndecodableBodyError,
     )
-    from perf_middleware.compression.settings import CompressionSettings
+    from perf_middleware.compression.middleware.responses import CompressionMiddleware
+    from perf_middleware.compression.runtime import Compression
+    from perf_middleware.compression.settings import CompressionRule, CompressionSettings
     from perf_middleware.dashboard.settings import DashboardSettings
     from perf_middleware.errors import (
         ConfigurationError,
@@ -51,6 +54,9 @@ __all__ = [
     "Background",
     "CacheRule",
     "CacheSettings",
+    "Compression",
+    "CompressionMiddleware",
+    "CompressionRule",
     "CompressionSettings",
     "ConfigurationError",
     "DashboardSettings",
@@ -82,13 +88,18 @@ __all__ = [
     "ValueCache",
     "__version__",
     "cache_response",
+    "hide_length",
     "install",
+    "no_compression",
 ]
 
 _HOME_OF = {
     "Background": "perf_middleware.resource",
     "CacheRule": "perf_middleware.caching.settings",
     "CacheSettings": "perf_middleware.caching.settings",
+    "Compression": "perf_middleware.compression.runtime",
+    "CompressionMiddleware": "perf_middleware.compression.middleware.responses",
+    "CompressionRule": "perf_middleware.compression.settings",
     "CompressionSettings": "perf_middleware.compression.settings",
     "ConfigurationError": "perf_middleware.errors",
     "DashboardSettings": "perf_middleware.dashboard.settings",
@@ -119,6 +130,8 @@ _HOME_OF = {
     "UnpackableValueError": "perf_middleware.errors",
     "ValueCache": "perf_middleware.caching.values.runtime",
     "cache_response": "perf_middleware.caching.decorators",
+    "hide_length": "perf_middleware.compression.decorators",
+    "no_compression": "perf_middleware.compression.decorators",
 }
 
 

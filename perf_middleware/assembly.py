@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.metrics.middleware import name_route
 from perf_middleware.own_routes import has_own_route, rules_without_route
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
     from perf_middleware.bundle import Bundle
     from perf_middleware.perf import Perf
+
+# Of Starlette, brotli-asgi, starlette-compress and asgi-compression.
+OTHER_COMPRESSION: Final = frozenset(
+    {"GZipMiddleware", "BrotliMiddleware", "CompressMiddleware", "CompressionMiddleware"}
+)
 
 logger = logging.getLogger("perf_middleware")
 
@@ -65,6 +70,7 @@ def assemble_inside(bundle: Bundle, app: Any) -> Perf:
     def build_middleware_stack() -> ASGIApp:
         own_paths.leave_to_app(list(bundle.endpoints))
         _tell_rules_without_route(bundle, app)
+        _tell_other_compression(bundle, app.user_middleware)
         users = app.user_middleware
         inner = _inner(layers, users)
 
@@ -124,6 +130,19 @@ def _tell_rules_without_route(bundle: Bundle, app: Any) -> None:
         return
     for text in rules_without_route(app, [rule.pattern() for rule in section.rules]):
         logger.warning("cache.rules: no route of the app matches %s", text)
+
+
+def _tell_other_compression(bundle: Bundle, users: Sequence[Any]) -> None:
+    if not bundle.settings.compression.enabled:
+        return
+    for middleware in users:
+        name = getattr(middleware.cls, "__name__", "")
+        if name in OTHER_COMPRESSION:
+            logger.warning(
+                "%s encodes answers too: what it has encoded leaves as it is.  Take it out, or "
+                "switch ours off with PERFORMANCE_COMPRESSION_ENABLED=false",
+                name,
+            )
 
 
 def _inner(layers: Sequence[Layer], users: Sequence[object]) -> list[Layer]:

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from perf_middleware.caching.middleware import ResponseCacheMiddleware
 from perf_middleware.compression.middleware.requests import RequestDecodingMiddleware
+from perf_middleware.compression.middleware.responses import CompressionMiddleware
 from perf_middleware.compression.request_figures import RequestDecodingFigures
 from perf_middleware.dashboard.access import TokenGate
 from perf_middleware.dashboard.resource import OperatorDoor
@@ -22,10 +23,13 @@ from perf_middleware.metrics.drivers.prometheus_registry import ForeignFigures
 from perf_middleware.metrics.middleware import (
     MetricsMiddleware,
     RequestRecorder,
+    follow_scope,
     name_route,
     note_part,
+    router_scope,
 )
 from perf_middleware.metrics.overhead import Overhead
+from perf_middleware.metrics.probes.busyness import LoopBusyness
 from perf_middleware.metrics.probes.gc import GcProbe
 from perf_middleware.metrics.probes.loop import LoopProbe
 from perf_middleware.metrics.probes.process import ProcessProbe
@@ -36,6 +40,7 @@ from perf_middleware.perf import RECENT_S, Perf
 from perf_middleware.resource import Resources
 from perf_middleware.stack import (
     CACHE,
+    COMPRESSION,
     FRONT_CACHE,
     METRICS,
     OPERATORS,
@@ -55,6 +60,7 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.values.runtime import ValueCache
+    from perf_middleware.compression.runtime import Compression
     from perf_middleware.fleet.runtime import Fleet
     from perf_middleware.metrics.settings import RuntimeSettings
     from perf_middleware.settings import Settings
@@ -114,6 +120,11 @@ class Bundle:
         self.loop: LoopProbe | None = None
         if settings.runtime.enabled:
             self._watch_process(settings.runtime)
+        self.compression = _compression(settings, self.loop)
+        if settings.compression.enabled:
+            self.metrics.add_collector(
+                "compression", self.compression.families, reset=self.compression.reset_counts
+            )
         if settings.metrics.enabled:
             self.resources.add(Sampler(self.metrics))
         self.endpoints = self._endpoints()
@@ -127,6 +138,7 @@ class Bundle:
             metrics=self.metrics,
             cache=self.cache,
             memo=self.memo,
+            compression=self.compression,
             events=self.events,
             resources=self.resources,
             overhead=self.overhead,
@@ -154,20 +166,11 @@ class Bundle:
                     lambda app: OperatorEndpoints(app, endpoints=endpoints, takes=takes),
                 )
             )
-        compression = settings.compression
-        if compression.decode_requests:
-            figures = self.request_decoding
-            layers.append(
-                Layer(
-                    REQUEST_DECODING,
-                    lambda app: RequestDecodingMiddleware(
-                        app,
-                        decoded_bytes_max=compression.decoded_bytes_max,
-                        decoded_ratio_max=compression.decoded_ratio_max,
-                        figures=figures,
-                    ),
-                )
-            )
+        if settings.compression.enabled:
+            compression = self.compression
+            layers.append(Layer(COMPRESSION, lambda app: CompressionMiddleware(app, compression)))
+        if settings.compression.decode_requests:
+            layers.append(Layer(REQUEST_DECODING, self._decoding_requests))
         if settings.cache.enabled:
             cache = self.cache
             rank = CACHE if settings.cache.position == "inner" else FRONT_CACHE
@@ -177,6 +180,15 @@ class Bundle:
             self.overhead = Overhead([layer.rank.name for layer in ordered])
             self.metrics.add_collector("overhead", self.overhead.families)
         return layers
+
+    def _decoding_requests(self, app: ASGIApp) -> ASGIApp:
+        compression = self.settings.compression
+        return RequestDecodingMiddleware(
+            app,
+            decoded_bytes_max=compression.decoded_bytes_max,
+            decoded_ratio_max=compression.decoded_ratio_max,
+            figures=self.request_decoding,
+        )
 
     def _join_workers(self, settings: Settings) -> None:
         exchange = WorkerExchange(
@@ -301,6 +313,15 @@ def _cache(settings: Settings) -> ResponseCache:
         if settings.metrics.server_timing:
             cache.note_part = note_part
     return cache
+
+
+def _compression(settings: Settings, loop: LoopProbe | None) -> Compression:
+    compression = settings.compression.make_compression()
+    compression.pressure = LoopBusyness(lag_s=None if loop is None else loop.lag_s).read
+    if settings.metrics.enabled:
+        compression.router_scope = router_scope
+        compression.follow = follow_scope
+    return compression
 
 
 def _recorder(settings: Settings) -> RequestRecorder:

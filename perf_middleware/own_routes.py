@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from perf_middleware.caching.rules import PathPattern
+    from perf_middleware.path_patterns import PathPattern
 
 EXAMPLES = ("1", "a", "1.5", "6f9619ff-8b86-d011-b42d-00c04fc964ff")
 _PARAMETER = re.compile(r"\{[^}]*\}")

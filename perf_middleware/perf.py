@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.values.runtime import ValueCache
+    from perf_middleware.compression.runtime import Compression
     from perf_middleware.events import Events
     from perf_middleware.metrics.overhead import Overhead
     from perf_middleware.metrics.runtime import Metrics
@@ -29,8 +30,8 @@ RECENT_S = 300.0  # the health score looks at the last five minutes
 class Perf:
     """The handle of one app's bundle.
 
-    `cache`, `memo`, `metrics`, `events`, `settings` are its parts; `describe()` shows the stack,
-    `status()` how it does.
+    `cache`, `memo`, `compression`, `metrics`, `events`, `settings` are its parts; `describe()`
+    shows the stack, `status()` how it does.
     For an app that is not Starlette's or FastAPI's, this object is the ASGI app to serve.
     """
 
@@ -42,6 +43,7 @@ class Perf:
         metrics: Metrics,
         cache: ResponseCache,
         memo: ValueCache,
+        compression: Compression,
         events: Events,
         resources: Resources,
         overhead: Overhead | None,
@@ -59,6 +61,7 @@ class Perf:
         self.metrics = metrics
         self.cache = cache
         self.memo = memo
+        self.compression = compression
         self.events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
@@ -108,6 +111,7 @@ class Perf:
             },
             "cache": self.cache.status() if self.settings.cache.enabled else None,
             "memo": self.memo.status() if self.settings.memo.enabled else None,
+            "compression": self.compression.status() if self.settings.compression.enabled else None,
             "layers": [
                 {"position": layer.position, "name": layer.name, "place": layer.place}
                 for layer in self.describe()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perf_middleware.caching.rules import PathPattern
+from perf_middleware.path_patterns import PathPattern
 from perf_middleware.route_templates import UNMATCHED
 
 if TYPE_CHECKING:

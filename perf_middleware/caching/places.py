@@ -15,7 +15,7 @@ from perf_middleware.caching.selection import ABSENT, secondary_key
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from perf_middleware.caching.rules import PathPattern
+    from perf_middleware.path_patterns import PathPattern
 
 URL: Final = b"u:"
 BARE: Final = b"q:"

@@ -11,11 +11,11 @@ from perf_middleware.caching.options import CacheOptions
 from perf_middleware.caching.rules import (
     SECONDS_MAX,
     CachePolicy,
-    PathPattern,
     as_identity,
     field_value,
 )
 from perf_middleware.caching.runtime import ResponseCache
+from perf_middleware.path_patterns import PathPattern
 from perf_middleware.section import Section
 
 MIB = 1 << 20

@@ -8,9 +8,9 @@ import pytest
 
 from perf_middleware.caching.middleware import ResponseCacheMiddleware
 from perf_middleware.caching.options import CacheOptions
-from perf_middleware.caching.rules import PathPattern
 from perf_middleware.caching.runtime import ResponseCache
 from perf_middleware.caching.settings import CacheRule
+from perf_middleware.path_patterns import PathPattern
 from tests.driving import DEADLINE_S, Answer
 
 START_S = 1_800_000_000

@@ -11,8 +11,8 @@ from perf_middleware.caching.places import (
     place_of,
     record_key,
 )
-from perf_middleware.caching.rules import PathPattern
 from perf_middleware.caching.selection import secondary_key
+from perf_middleware.path_patterns import PathPattern
 
 LONG = b"/" + b"a" * NAME_BYTES_MAX
 

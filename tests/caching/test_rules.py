@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from perf_middleware.caching.rules import (
     KEY_PART_BYTES_MAX,
     CachePolicy,
-    PathPattern,
     RuleBook,
     field_value,
 )
 from perf_middleware.caching.syntax.lists import is_token
+from perf_middleware.path_patterns import PathPattern
 
 
 def policy(**said):

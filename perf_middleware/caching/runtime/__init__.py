@@ -20,7 +20,7 @@ from perf_middleware.caching.invalidation import root_of
 from perf_middleware.caching.judgement import Judge
 from perf_middleware.caching.options import CacheOptions
 from perf_middleware.caching.purges import PurgeLog
-from perf_middleware.caching.rules import CachePolicy, PathPattern, RuleBook
+from perf_middleware.caching.rules import CachePolicy, RuleBook
 from perf_middleware.caching.runtime.confirming import confirmed
 from perf_middleware.caching.runtime.explain import explain, scope_of
 from perf_middleware.caching.runtime.flights import Flights
@@ -30,6 +30,7 @@ from perf_middleware.caching.stored import US_PER_S
 from perf_middleware.caching.stores.memory import MemoryStore
 from perf_middleware.caching.variants import Variants
 from perf_middleware.clock import monotonic_us
+from perf_middleware.path_patterns import PathPattern
 from perf_middleware.route_templates import UNMATCHED, RouteTemplates
 
 if TYPE_CHECKING:

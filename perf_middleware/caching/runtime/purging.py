@@ -16,9 +16,9 @@ from perf_middleware.caching.purges import Concerns, concerning
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from perf_middleware.caching.rules import PathPattern
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.stored import StoredResponse
+    from perf_middleware.path_patterns import PathPattern
 
 PURGED_AT_ONCE: Final = 250  # about 3 ms
 

@@ -19,8 +19,10 @@ from perf_middleware.metrics.middleware.exchange import (
     STATUS_CLIENT_LEFT,
     Exchange,
     current_exchange,
+    follow_scope,
     name_route,
     note_part,
+    router_scope,
 )
 from perf_middleware.metrics.middleware.recorder import RequestRecorder
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
@@ -38,8 +40,10 @@ __all__ = [
     "MetricsMiddleware",
     "RequestRecorder",
     "current_exchange",
+    "follow_scope",
     "name_route",
     "note_part",
+    "router_scope",
 ]
 
 

@@ -48,6 +48,19 @@ def name_route(route: str) -> None:
         exchange.route = route
 
 
+def router_scope(scope: Scope) -> Scope:
+    """The scope that the router of the current request saw; `scope` outside of any."""
+    exchange = current_exchange()
+    return scope if exchange is None else exchange.scope
+
+
+def follow_scope(scope: Scope) -> None:
+    """The current request goes on with `scope`, a copy: the router will write into that one."""
+    exchange = current_exchange()
+    if exchange is not None:
+        exchange.scope = scope
+
+
 def note_part(category: str, elapsed_us: int) -> None:
     """Add a timed block to the breakdown of the request that it ran in, if it ran in one."""
     exchange = current_exchange()

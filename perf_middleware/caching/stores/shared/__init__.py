@@ -40,13 +40,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from perf_middleware.caching.fields import Lines
-    from perf_middleware.caching.rules import PathPattern
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.flights import Flight
     from perf_middleware.caching.runtime.request import CacheRequest
     from perf_middleware.families import Family
     from perf_middleware.fleet.layout import Seen
     from perf_middleware.fleet.runtime import Fleet
+    from perf_middleware.path_patterns import PathPattern
 
 LEFT_FOR_CALL_S: Final = 1.0
 LOOKS_MAX: Final = 3  # at what another process is making

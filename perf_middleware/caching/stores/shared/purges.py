@@ -25,9 +25,9 @@ import ormsgpack
 
 from perf_middleware.caching.invalidation import origin_of, path_of
 from perf_middleware.caching.places import BARE, TAG, URL, index_name, matches_index
-from perf_middleware.caching.rules import PathPattern
 from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
 from perf_middleware.fleet.layout import bytes_of, message, text_of
+from perf_middleware.path_patterns import PathPattern
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -1,0 +1,179 @@
+"""May this answer be encoded, and what does its head become?
+
+    judge     status and headers                      -> ENCODE, EVENTS, or why not
+    coded     headers of an answer that is encoded    -> without what speaks of other bytes
+    varied    headers of one that could have been     -> with Vary: Accept-Encoding
+
+An answer has Vary where its type and its size are worth encoding and nothing in its head forbids
+it, whatever the client accepts: a cache between must know that another client gets other bytes.
+What speaks of the very bytes (digests, signatures) is a promise of the app: such an answer is left
+alone, because removing the promise would break what the app's clients check.
+Source: RFC 9110 §8.4, §12.5.5 (Vary), §14.3; RFC 9530 (digests); RFC 9421 (signatures).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from perf_middleware.compression.content_types import CompressibleTypes, is_event_stream
+from perf_middleware.compression.etags import coded_etag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+Verdict: TypeAlias = Literal[
+    "encode", "events", "small", "type", "status", "coded", "range", "no-transform", "digest",
+    "malformed",
+]  # fmt: skip
+
+ENCODE: Final = "encode"
+EVENTS: Final = "events"
+VARY: Final = (b"vary", b"Accept-Encoding")
+NO_ANSWERS: Final = frozenset({204, 205, 206, 304})
+"""Without a body, or a part of one: 1xx and these."""
+BLOCKING: Final[Mapping[bytes, Verdict]] = MappingProxyType(
+    {
+        b"content-encoding": "coded",
+        b"transfer-encoding": "coded",
+        b"content-range": "range",  # also of a 416
+        b"content-digest": "digest",
+        b"content-md5": "digest",
+        b"digest": "digest",
+        b"repr-digest": "digest",
+        b"signature-input": "digest",
+    }
+)
+TYPES_MAX: Final = 1_000  # values of Content-Type that are remembered
+TYPE_BYTES_MAX: Final = 200  # of those
+DIGITS_MAX: Final = 18
+_OF_OTHER_BYTES: Final = frozenset({b"content-length", b"accept-ranges", b"content-encoding"})
+_BLOCKING_NAMES: Final = frozenset(BLOCKING)
+
+
+class Judge:
+    """Says of each answer whether it is worth encoding; remembers what it said of a media type."""
+
+    def __init__(
+        self, *, minimum_bytes: int, types: CompressibleTypes, event_streams: bool = True
+    ) -> None:
+        self.minimum_bytes = minimum_bytes
+        self._includes = types.includes
+        self._event_streams = event_streams
+        self._of_type: dict[bytes, Verdict] = {}
+
+    def judge(self, status: object, headers: Headers) -> Verdict:
+        """ENCODE or EVENTS, or why this answer is sent as it is.
+
+        One without Content-Length counts as large enough: whoever sees its body may know better.
+        """
+        try:
+            fields = dict(headers)
+            length = fields.get(b"content-length")
+            # The most frequent reason, read first: what is behind it costs more.
+            if length is not None and len(length) < DIGITS_MAX and length.isdigit():
+                if int(length) < self.minimum_bytes:
+                    return "small"
+            elif length is not None:
+                return "malformed"
+            if len(fields) != len(headers) or not b"".join(fields).islower():
+                fields = _joined(headers)
+                if b"content-length" in fields and length is None:
+                    # In capitals, as no server sends it on: read again under its own name.
+                    return self.judge(status, list(fields.items()))
+        except (TypeError, ValueError):
+            return "malformed"  # no pairs of bytes: the server will say so
+        content_type = fields.get(b"content-type")
+        if content_type is None:
+            return "type"
+        verdict = self._of_type.get(content_type)
+        if verdict is None:
+            verdict = self._learn(content_type)
+        if verdict == "type":
+            return verdict
+        if type(status) is not int or status < 200 or status in NO_ANSWERS:
+            return "status"
+        if not _BLOCKING_NAMES.isdisjoint(fields):
+            return next(BLOCKING[name] for name in fields if name in BLOCKING)
+        control = fields.get(b"cache-control")
+        if control is not None and b"no-transform" in _names(control):
+            return "no-transform"
+        return verdict
+
+    def _learn(self, content_type: bytes) -> Verdict:
+        verdict: Verdict = ENCODE if self._includes(content_type) else "type"
+        if verdict == ENCODE and is_event_stream(content_type):
+            verdict = EVENTS if self._event_streams else "type"
+        if len(content_type) <= TYPE_BYTES_MAX:
+            if len(self._of_type) >= TYPES_MAX:
+                self._of_type.clear()
+            self._of_type[content_type] = verdict
+        return verdict
+
+
+def coded(
+    headers: Headers,
+    content_encoding: tuple[bytes, bytes],
+    *,
+    suffix: bytes,
+    body_bytes: int | None,
+) -> list[tuple[bytes, bytes]]:
+    """The head of the encoded answer; `body_bytes` None where its length is not known before.
+
+    `suffix` is what a strong ETag ends with from now on; empty: it stays, as one of an unsafe
+    method's answer speaks of the resource and not of this body (RFC 9110 §8.8.3, §9.3.4).
+    Accept-Ranges goes: ranges of the coded bytes are not served.
+    """
+    kept = [pair for pair in headers if pair[0].lower() not in _OF_OTHER_BYTES]
+    if suffix:
+        for at, (name, value) in enumerate(kept):
+            if name.lower() == b"etag":
+                kept[at] = (name, coded_etag(value, suffix))
+    kept.append(content_encoding)
+    if body_bytes is not None:
+        kept.append((b"content-length", b"%d" % body_bytes))
+    return varied(kept)
+
+
+def varied(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """The headers with Accept-Encoding in Vary: once, and not where `*` says it already."""
+    last = -1
+    for at, (name, value) in enumerate(headers):
+        if name.lower() == b"vary":
+            if not _names(value).isdisjoint((b"accept-encoding", b"*")):
+                return list(headers)
+            last = at
+    if last < 0:
+        return [*headers, VARY]
+    name, value = headers[last]
+    merged = b"%b, Accept-Encoding" % value if value.strip(b" \t,") else VARY[1]
+    return [*headers[:last], (name, merged), *headers[last + 1 :]]
+
+
+def _joined(headers: Headers) -> dict[bytes, bytes]:
+    """The fields by their names in lower case, several lines of one as one list (§5.3).
+
+    Raises ValueError for two different lengths.
+    """
+    fields: dict[bytes, bytes] = {}
+    for key, value in headers:
+        name = key.lower()
+        if name not in fields:
+            fields[name] = value
+        elif name == b"content-length":
+            if fields[name] != value:
+                raise ValueError("two lengths")
+        elif name != b"content-type":  # of several the first counts
+            fields[name] = b"%b,%b" % (fields[name], value)
+    return fields
+
+
+def _names(value: bytes) -> frozenset[bytes]:
+    """The members of a list of names, in lower case."""
+    return frozenset(_stripped(value.lower().split(b",")))
+
+
+def _stripped(members: Iterable[bytes]) -> Iterable[bytes]:
+    return (member.strip(b" \t") for member in members)

@@ -1,0 +1,332 @@
+"""One answer to a client that accepts a coding of ours, message by message.
+
+    WAITING --start--> HOLDING --whole body-------> PASSING     head, body, exact length
+       |                  |------first of several-> STREAMING   head, piece + flush, ... the end
+       |                  `------anything else----> PASSING     as it was
+       |--start of an event stream----------------> STREAMING   its head waits for no event
+       `--start that is not worth it--------------> PASSING
+
+The head is held until the first message of the body, because only that tells the length.  A piece
+that did not get out would leave a hole that no decoder of a stream can jump: after one the answer
+is broken for good, so that its client sees it end early instead of getting other bytes.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from secrets import randbelow
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from perf_middleware.compression.encoding import ENCODE, EVENTS, coded, varied
+from perf_middleware.compression.etags import etag_not_modified
+from perf_middleware.compression.length_hiding import HidingEncoder
+from perf_middleware.compression.middleware.forms import FORMS, Forms, forms_of
+from perf_middleware.compression.pressure import IDENTITY
+from perf_middleware.compression.runtime import piece_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from perf_middleware.asgi import Message, Scope, Send
+    from perf_middleware.compression.choices import Choice
+    from perf_middleware.compression.codecs import Encoder
+    from perf_middleware.compression.runtime import Coding, Compression
+
+WAITING: Final = 0
+HOLDING: Final = 1
+STREAMING: Final = 2
+PASSING: Final = 3
+FILES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
+
+
+class CodedAnswer:
+    """Stands between the app and the server for one answer; `close` it when the app has returned.
+
+    `asked` is the If-None-Match of the client, where the app was asked another one; `choice` what a
+    rule says of its path; `as_identity` why it gets no coding, whatever it accepts.
+    """
+
+    __slots__ = (
+        "_as_identity", "_asked", "_broken", "_choice", "_codings", "_compression", "_encoder",
+        "_hides", "_in_thread", "_is_head", "_scope", "_send", "_stage", "_start", "_step",
+    )  # fmt: skip
+
+    _start: Message
+    _hides: bool
+    _step: int
+
+    def __init__(
+        self,
+        compression: Compression,
+        codings: tuple[Coding, ...],
+        scope: Scope,
+        send: Send,
+        *,
+        asked: bytes = b"",
+        choice: Choice | None = None,
+        as_identity: str | None = None,
+    ) -> None:
+        self._compression = compression
+        self._codings = codings
+        self._scope = scope
+        self._send = send
+        self._asked = asked
+        self._choice = choice
+        self._as_identity = as_identity
+        self._is_head = scope["method"] == "HEAD"
+        self._stage = WAITING
+        self._encoder: Encoder | None = None
+        self._broken = False
+        self._in_thread: anyio.Event | None = None
+
+    @property
+    def holds_head(self) -> bool:
+        return self._stage == HOLDING
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Not a coroutine function: what passes as it is costs no frame of ours."""
+        stage = self._stage
+        if stage == PASSING:
+            return self._send(message)
+        kind = message["type"]
+        if kind == "http.response.body":
+            if stage == STREAMING:
+                return self._next(message)
+            return self._first(message) if stage == HOLDING else self._send(message)
+        if kind == "http.response.start" and stage == WAITING:
+            return self._head(message)
+        if stage == HOLDING:
+            return self._release(message, "file" if kind in FILES else None)
+        if stage == STREAMING and kind in FILES:
+            raise RuntimeError(f"{kind} cannot follow a body that is being encoded")
+        return self._send(message)
+
+    # --- the head -------------------------------------------------------------------------------
+
+    def _head(self, message: Message) -> Awaitable[None]:
+        headers = message.get("headers")
+        if type(headers) is not list:
+            headers = list(headers or ())  # an iterator can be read once
+            message = {**message, "headers": headers}
+        status = message.get("status")
+        compression = self._compression
+        verdict = compression.judge.judge(status, headers)
+        if verdict not in (ENCODE, EVENTS):
+            if status == 304 and self._asked:
+                message = {**message, "headers": self._not_modified(headers)}
+            return self._pass(message, verdict)
+        if message.get("trailers"):
+            return self._pass(message, "trailers")
+        choice = compression.choice_for(self._scope, self._choice)
+        if not choice.encode:
+            return self._pass(message, "route")
+        step = compression.step()
+        why = self._as_identity or ("pressure" if step >= IDENTITY else None)
+        if why is not None:
+            return self._pass({**message, "headers": varied(headers)}, why)
+        self._start = message
+        self._step = step
+        self._hides = choice.hide_length
+        self._stage = HOLDING
+        if verdict == EVENTS:
+            return self._send_coded_head() if self._is_head else self._begin_events()
+        return _nothing()
+
+    def _pass(self, message: Message, why: str) -> Awaitable[None]:
+        self._stage = PASSING
+        self._compression.figures.skipped[why] += 1
+        return self._send(message)
+
+    def _not_modified(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """The head of a 304 with the tag that the client asked with, and so of coded answers."""
+        suffixes = [coding.suffix for coding in self._codings]
+        return varied(
+            [
+                (name, etag_not_modified(value, self._asked, suffixes))
+                if name.lower() == b"etag"
+                else (name, value)
+                for name, value in headers
+            ]
+        )
+
+    async def _release(
+        self, message: Message | None, why: str | None, *, vary: bool = False
+    ) -> None:
+        """Send the head that was held as it is, then `message`."""
+        self._stage = PASSING
+        if why is not None:
+            self._compression.figures.skipped[why] += 1
+        start = self._start
+        if vary:
+            start = {**start, "headers": varied(start["headers"])}
+        await self._send(start)
+        if message is not None:
+            await self._send(message)
+
+    async def release_head(self) -> None:
+        """The app has ended and sent no body: what it did send is the server's to judge."""
+        await self._release(None, None)
+
+    async def _send_coded_head(
+        self,
+        body_bytes: int | None = None,
+        message: Message | None = None,
+        *,
+        next_stage: int = PASSING,
+    ) -> None:
+        """The head of the coded answer, then `message`."""
+        start, coding = self._start, self._codings[0]
+        self._stage = next_stage
+        headers = coded(
+            start["headers"],
+            coding.content_encoding,
+            suffix=coding.suffix if self._scope["method"] in ("GET", "HEAD") else b"",
+            body_bytes=body_bytes,
+        )
+        await self._send({**start, "headers": headers})
+        if message is not None:
+            await self._send(message)
+
+    # --- a whole body ---------------------------------------------------------------------------
+
+    def _first(self, message: Message) -> Awaitable[None]:
+        body = message.get("body", b"")
+        if not message.get("more_body"):
+            if self._is_head and not body:
+                return self._send_coded_head(message=message)
+            if len(body) < self._compression.judge.minimum_bytes:
+                return self._release(message, "small")
+            if not self._is_head:
+                return self._whole(message, body)
+        if self._is_head:
+            # Its GET is encoded.  How long that gets is not known without doing it (§9.3.2).
+            return self._send_coded_head(message=message)
+        return self._begin(message, body)
+
+    async def _whole(self, message: Message, body: Any) -> None:
+        coding = self._codings[0]
+        forms = None if self._hides else forms_of(message)
+        form = None if forms is None else forms.get(coding.name)
+        if form is not None:
+            coding.counts.stored += 1
+        else:
+            form = await self._encoded(coding, body, forms)
+            if form is None:
+                return await self._release(message, None, vary=True)
+            coding.counts.whole += 1
+        sent = {**message, "body": form}
+        sent.pop(FORMS, None)
+        return await self._send_coded_head(len(form), sent)
+
+    async def _encoded(self, coding: Coding, body: Any, forms: Forms | None) -> bytes | None:
+        """The body in this coding; None where that is not shorter, or the codec failed."""
+        compression, step = self._compression, self._step
+        plain = body if type(body) is bytes else bytes(body)
+        try:
+            encode = partial(coding.encode, plain, step)
+            if self._hides:
+                encode = partial(piece_of, self._hiding_encoder(coding), plain, is_last=True)
+            if len(plain) >= compression.thread_bytes_min:
+                form, busy_ns = await compression.in_thread(encode)
+            else:
+                form, busy_ns = encode()
+        except Exception as error:  # noqa: BLE001 - whatever a library raises, the plain body is an answer
+            compression.note_failure(error)
+            return None
+        coding.count(plain, form, busy_ns)
+        if len(form) >= len(plain):
+            compression.figures.skipped["no-gain"] += 1
+            return None
+        if forms is not None:
+            forms.remember(coding.name, form)
+        return form
+
+    # --- a stream -------------------------------------------------------------------------------
+
+    def _begin_events(self) -> Awaitable[None]:
+        """The head of an event stream leaves at once: its first event may be a minute away."""
+        if not self._open(stays_open=True):
+            return self._release(None, None, vary=True)
+        return self._send_coded_head(next_stage=STREAMING)
+
+    async def _begin(self, message: Message, body: Any) -> None:
+        sized = any(name.lower() == b"content-length" for name, _ in self._start["headers"])
+        if not self._open(stays_open=not sized):
+            return await self._release(message, None, vary=True)
+        await self._send_coded_head(next_stage=STREAMING)
+        return await self._next(message)
+
+    def _open(self, *, stays_open: bool) -> bool:
+        """Get an encoder, if there is room for one more stream."""
+        compression, coding = self._compression, self._codings[0]
+        if compression.figures.streams >= compression.streams_max:
+            compression.figures.skipped["busy"] += 1
+            return False
+        try:
+            self._encoder = (
+                self._hiding_encoder(coding, stays_open=stays_open)
+                if self._hides
+                else coding.encoder(self._step, stays_open=stays_open)
+            )
+        except Exception as error:  # noqa: BLE001 - as for a whole body
+            compression.note_failure(error)
+            return False
+        compression.figures.streams += 1
+        coding.counts.stream += 1
+        return True
+
+    async def _next(self, message: Message) -> None:
+        is_last = not message.get("more_body")
+        while self._in_thread is not None:  # another task's piece
+            await self._in_thread.wait()
+        if self._broken or self._encoder is None:
+            raise RuntimeError("a piece of this coded body was not sent: nothing can follow it")
+        try:
+            piece = await self._piece(self._encoder, message.get("body", b""), is_last=is_last)
+            if is_last:
+                self.close()
+                self._stage = PASSING
+            await self._send({**message, "body": piece})
+        except BaseException:
+            self._broken = True
+            self.close()
+            raise
+
+    async def _piece(self, encoder: Encoder, body: Any, *, is_last: bool) -> bytes:
+        if not body and not is_last:
+            return b""  # says nothing, and only asks the server to send what it has
+        compression, coding = self._compression, self._codings[0]
+        plain = body if type(body) is bytes else bytes(body)
+        if len(plain) >= compression.thread_bytes_min:
+            self._in_thread = anyio.Event()
+            try:
+                piece, busy_ns = await compression.in_thread(
+                    partial(piece_of, encoder, plain, is_last=is_last)
+                )
+            except BaseException:
+                self._broken = True  # before those who wait for it go on
+                raise
+            finally:
+                self._in_thread.set()
+                self._in_thread = None
+        else:
+            piece, busy_ns = piece_of(encoder, plain, is_last=is_last)
+        coding.count(plain, piece, busy_ns)
+        return piece
+
+    def _hiding_encoder(self, coding: Coding, *, stays_open: bool = False) -> HidingEncoder:
+        padding_bytes = 1 + randbelow(self._compression.hidden_bytes_max)
+        encoder = coding.encoder(self._step, stays_open=stays_open)
+        return HidingEncoder(encoder, coding.name, padding_bytes)
+
+    def close(self) -> None:
+        """Let the encoder go; it is called once more than there are ends."""
+        if self._encoder is not None:
+            self._encoder = None
+            self._compression.figures.streams -= 1
+
+
+async def _nothing() -> None:
+    """A message that is held counts as sent."""

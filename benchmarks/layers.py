@@ -211,8 +211,8 @@ def cases(route: Route) -> list[Case]:
 
     timing, trace, status = b"server-timing", b"traceresponse", b"cache-status"
     telemetry = {"server_timing": True, "trace_response": True}
-    everything = _installed(metrics=telemetry, cache=OFF)
-    alone = {"runtime": OFF, "dashboard": OFF, "cache": OFF}
+    everything = _installed(metrics=telemetry, cache=OFF, compression=OFF)
+    alone = {"runtime": OFF, "dashboard": OFF, "cache": OFF, "compression": OFF}
     off = {**OFF, "overhead": False}
     return [
         case(BARE, bare_app),
@@ -248,7 +248,7 @@ def cases(route: Route) -> list[Case]:
             trace,
         ),
         case("  + self-metering", _installed(metrics={**METRICS_ALONE, "overhead": True}, **alone)),
-        case("install: telemetry as by default", _installed(cache=OFF)),
+        case("install: telemetry as by default", _installed(cache=OFF, compression=OFF)),
         case(EVERYTHING, everything, timing, trace),
         case(f"{EVERYTHING}, traced client", everything, timing, trace, scope=traced),
         case(
@@ -257,7 +257,13 @@ def cases(route: Route) -> list[Case]:
             status,
         ),
         case(DEFAULTS, _installed(), status),
-        case(f"{EVERYTHING}, and the cache", _installed(metrics=telemetry), timing, trace, status),
+        case(
+            f"{EVERYTHING}, and the cache",
+            _installed(metrics=telemetry, compression=OFF),
+            timing,
+            trace,
+            status,
+        ),
         case(PEER, _instrumented),
         case("BaseHTTPMiddleware, nothing to do", _inside(NothingToDo)),
     ]

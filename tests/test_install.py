@@ -300,7 +300,7 @@ def test_settings_that_do_not_go_together_stop_install(values, problem):
 
 # --- what is off is absent ----------------------------------------------------------------------
 
-EVERYTHING = ["metrics", "operator endpoints", "response cache", "Starlette"]
+EVERYTHING = ["metrics", "operator endpoints", "compression", "response cache", "Starlette"]
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ EVERYTHING = ["metrics", "operator endpoints", "response cache", "Starlette"]
         pytest.param({}, EVERYTHING, [], set(), id="all on"),
         pytest.param(
             {"metrics": {"enabled": False}},
-            ["operator endpoints", "response cache", "Starlette"],
+            ["operator endpoints", "compression", "response cache", "Starlette"],
             ["/metrics"],
             {"sampler", "worker exchange"},
             id="metrics off",
@@ -323,24 +323,31 @@ EVERYTHING = ["metrics", "operator endpoints", "response cache", "Starlette"]
         ),
         pytest.param(
             {"metrics": {"enabled": False}, "dashboard": {"enabled": False}},
-            ["response cache", "Starlette"],
+            ["compression", "response cache", "Starlette"],
             ["/metrics", "/_perf/status", "/_perf/summary", "/_perf/reset"],
             {"sampler", "worker exchange", "operator endpoints"},
             id="both off",
         ),
         pytest.param(
             {"cache": {"enabled": False}},
-            ["metrics", "operator endpoints", "Starlette"],
+            ["metrics", "operator endpoints", "compression", "Starlette"],
             [],
             set(),
             id="cache off",
         ),
         pytest.param(
-            {name: {"enabled": False} for name in ("metrics", "dashboard", "cache")},
+            {"compression": {"enabled": False}},
+            ["metrics", "operator endpoints", "response cache", "Starlette"],
+            [],
+            set(),
+            id="compression off",
+        ),
+        pytest.param(
+            {name: {"enabled": False} for name in ("metrics", "dashboard", "compression", "cache")},
             ["Starlette"],
             ["/metrics", "/_perf/status", "/_perf/summary", "/_perf/reset"],
             {"sampler", "worker exchange", "operator endpoints"},
-            id="all three off",
+            id="all four off",
         ),
         pytest.param(
             {"runtime": {"enabled": False}},
@@ -469,7 +476,11 @@ def test_an_installed_app_may_be_mounted_in_an_installed_app(outer_every, inner_
         assert get(parent, "/child/items/7").body == b"hello"
     counted = 0 if inner else 2
     assert child_perf.metrics.recorder.figures.totals() == (counted, 0)
-    assert set(parent_perf.status()["overhead_us"]) <= {"operator endpoints", "response cache"}
+    assert set(parent_perf.status()["overhead_us"]) <= {
+        "operator endpoints",
+        "compression",
+        "response cache",
+    }
 
 
 def test_a_mounted_app_has_its_own_handle():

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("nothing_set")
 
 EVERY_REQUEST = {"overhead_sample_every": 1}
 NO_REQUEST = {"overhead": False}
-OURS = ["metrics", "operator endpoints", "response cache", "request scope"]
+OURS = ["metrics", "operator endpoints", "compression", "response cache", "request scope"]
 # Cache-Status is the one field that default settings add: without it every message is the app's.
 NO_FIELD_ADDED = {"status_header": False}
 
@@ -166,8 +166,13 @@ def test_outer_layers_stand_outside_the_users_middlewares_and_inner_ones_inside(
     users = [middleware.__name__ for middleware, _ in reversed(ALL)]
     get(app)
     built = chain(app.middleware_stack)
-    outer = ["Entrance", "MetricsMiddleware", "OperatorEndpoints", "ServerErrorMiddleware"]
-    assert built[:4] == outer
+    assert built[:5] == [
+        "Entrance",
+        "MetricsMiddleware",
+        "OperatorEndpoints",
+        "CompressionMiddleware",
+        "ServerErrorMiddleware",
+    ]
     assert built[built.index(users[0]) :][: len(users) + 4] == [
         *users, "Inner", "ResponseCacheMiddleware", "RequestScope", "ExceptionMiddleware",
     ]  # fmt: skip
@@ -179,8 +184,8 @@ def test_describe_shows_the_users_middlewares_in_their_places(framework, install
     perf = build(framework, ALL, installed_after=installed_after).state.perf
     users = [middleware.__name__ for middleware, _ in reversed(ALL)]
     rows = perf.describe()
-    assert [row.name for row in rows] == [*OURS[:2], *users, *OURS[2:], framework.__name__]
-    places = ["outer"] * 2 + ["yours"] * len(users) + ["inner"] * 2 + ["app"]
+    assert [row.name for row in rows] == [*OURS[:3], *users, *OURS[3:], framework.__name__]
+    places = ["outer"] * 3 + ["yours"] * len(users) + ["inner"] * 2 + ["app"]
     assert [row.place for row in rows] == places
     assert [row.position for row in rows] == list(range(1, len(rows) + 1))
     assert all(row.sees and row.why for row in rows)
@@ -188,7 +193,7 @@ def test_describe_shows_the_users_middlewares_in_their_places(framework, install
 
 def test_describe_around_any_other_app_has_all_layers_in_the_order_of_the_table():
     rows = install(by_hand("answers")).describe()
-    assert [row.name for row in rows] == [*OURS[:3], "function"]
+    assert [row.name for row in rows] == [*OURS[:4], "function"]
     # Off by default; another place for the cache; nothing in between.
     not_there = (REQUEST_DECODING, FRONT_CACHE, REQUEST_SCOPE)
     assert [row.name for row in rows[:-1]] == [
@@ -203,6 +208,7 @@ def test_the_cache_stands_before_the_users_middlewares_where_a_setting_says_so(f
     assert [(row.name, row.place) for row in perf.describe()] == [
         ("metrics", "outer"),
         ("operator endpoints", "outer"),
+        ("compression", "outer"),
         ("response cache in front", "outer"),
         ("Auth", "yours"),
         ("request scope", "inner"),
@@ -210,7 +216,7 @@ def test_the_cache_stands_before_the_users_middlewares_where_a_setting_says_so(f
     ]
     assert get(app, "/items/7", headers=[AUTHORIZED]).status == 200
     assert list(perf.status()["overhead_us"]) == [
-        "metrics", "operator endpoints", "response cache in front", "request scope",
+        "metrics", "operator endpoints", "compression", "response cache in front", "request scope",
     ]  # fmt: skip
     built = chain(app.middleware_stack)
     assert built.index("ResponseCacheMiddleware") < built.index("Auth") < built.index("Inner")
@@ -220,9 +226,9 @@ def test_the_cache_stands_before_the_users_middlewares_where_a_setting_says_so(f
 def test_the_request_scope_is_there_where_a_middleware_stands_between():
     app = Starlette()
     perf = install(app, Settings())
-    assert [row.name for row in perf.describe()] == [*OURS[:3], "Starlette"]
+    assert [row.name for row in perf.describe()] == [*OURS[:4], "Starlette"]
     app.add_middleware(Auth)
-    assert [row.name for row in perf.describe()] == [*OURS[:2], "Auth", *OURS[2:], "Starlette"]
+    assert [row.name for row in perf.describe()] == [*OURS[:3], "Auth", *OURS[3:], "Starlette"]
 
 
 def test_describe_follows_what_is_added_later():
@@ -514,7 +520,7 @@ def test_a_measured_request_is_like_any_other(behaviour, place):
             served = install(served, Settings(metrics=metrics, cache=NO_FIELD_ADDED))
         seen = [played(served) for _ in range(2)], core.notes
         if metrics is EVERY_REQUEST:
-            in_stack = OURS if place == "inside" else OURS[:3]
+            in_stack = OURS if place == "inside" else OURS[:4]
             assert list(served.status()["overhead_us"]) == in_stack
         return seen
 
@@ -596,14 +602,14 @@ def test_the_first_request_is_not_measured():
     get(perf)
     assert perf.status()["overhead_us"] == {}
     get(perf)
-    assert list(perf.status()["overhead_us"]) == OURS[:3]
+    assert list(perf.status()["overhead_us"]) == OURS[:4]
 
 
 def test_a_measured_request_that_fails_is_settled_too():
     perf = install(by_hand("raises"), Settings(metrics=EVERY_REQUEST))
     with suppress(AppError):
         get(perf)
-    assert list(perf.status()["overhead_us"]) == OURS[:3]
+    assert list(perf.status()["overhead_us"]) == OURS[:4]
 
 
 def test_what_the_app_and_the_server_take_is_not_charged_to_our_layers():

@@ -231,7 +231,7 @@ def test_status_is_one_picture_of_the_process():
     assert said["requests"]["total"] == 3
     assert said["requests"]["in_progress"] == 1, "the one that asks"
     assert [layer["name"] for layer in said["layers"]] == [
-        "metrics", "operator endpoints", "response cache", "Starlette",
+        "metrics", "operator endpoints", "compression", "response cache", "Starlette",
     ]  # fmt: skip
     assert said["cache"] == {
         "hits": 0, "shared_hits": 0, "shared": None, "stale_hits": 0, "misses": 3,

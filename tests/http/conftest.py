@@ -61,12 +61,13 @@ def _serving(kind: Kind, files: Path) -> Iterator[Twins]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _without_cache_status() -> Iterator[None]:
-    """Every answer is compared to the byte: without the one field that default settings add.
+def _as_the_app_sent_it() -> Iterator[None]:
+    """Every answer is compared to the byte: without what default settings add to it.
 
-    test_cache_status.py looks at that field alone.
+    test_cache_status.py looks at that field alone, test_codings.py at answers that are encoded.
     """
     patch = pytest.MonkeyPatch()
+    patch.setenv("PERFORMANCE_COMPRESSION_TYPES", "application/nothing")
     patch.setenv("PERFORMANCE_CACHE_STATUS_HEADER", "false")
     yield
     patch.undo()

@@ -126,7 +126,13 @@ def test_one_request_in_so_many_is_sampled_and_answered_as_always():
         for _ in range(7):
             assert client.get("/").text == "page"
     told = perf.status()["overhead_us"]
-    assert set(told) == {"metrics", "operator endpoints", "response cache", "request scope"}
+    assert set(told) == {
+        "metrics",
+        "operator endpoints",
+        "compression",
+        "response cache",
+        "request scope",
+    }
     assert all(us > 0 for us in told.values())
     families = {f.name: f for f in perf.metrics.families()}
     samples = {point.value for point in families["perf_layer_samples"].points}

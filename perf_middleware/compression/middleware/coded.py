@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import Message, Scope, Send
     from perf_middleware.compression.choices import Choice
     from perf_middleware.compression.codecs import Encoder
+    from perf_middleware.compression.encoding import Headers
     from perf_middleware.compression.runtime import Coding, Compression
 
 WAITING: Final = 0
@@ -106,10 +107,7 @@ class CodedAnswer:
     # --- the head -------------------------------------------------------------------------------
 
     def _head(self, message: Message) -> Awaitable[None]:
-        headers = message.get("headers")
-        if type(headers) is not list:
-            headers = list(headers or ())  # an iterator can be read once
-            message = {**message, "headers": headers}
+        message, headers = readable(message)
         status = message.get("status")
         compression = self._compression
         verdict = compression.judge.judge(status, headers)
@@ -139,7 +137,7 @@ class CodedAnswer:
         self._compression.figures.skipped[why] += 1
         return self._send(message)
 
-    def _not_modified(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    def _not_modified(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         """The head of a 304 with the tag that the client asked with, and so of coded answers."""
         suffixes = [coding.suffix for coding in self._codings]
         return varied(
@@ -326,6 +324,15 @@ class CodedAnswer:
         if self._encoder is not None:
             self._encoder = None
             self._compression.figures.streams -= 1
+
+
+def readable(message: Message) -> tuple[Message, Headers]:
+    """A start message and its headers, which may be an iterator that can be read once."""
+    headers = message.get("headers", ())
+    if type(headers) is list or type(headers) is tuple:
+        return message, headers
+    headers = list(headers)
+    return {**message, "headers": headers}, headers
 
 
 async def _nothing() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from perf_middleware.asgi import app_path
 from perf_middleware.compression.encoding import ENCODE, EVENTS, varied
 from perf_middleware.compression.etags import without_coding
-from perf_middleware.compression.middleware.coded import CodedAnswer
+from perf_middleware.compression.middleware.coded import CodedAnswer, readable
 from perf_middleware.compression.negotiation import field_value
 from perf_middleware.compression.settings import CompressionSettings
 from perf_middleware.errors import SettingsError
@@ -143,10 +143,7 @@ class PlainAnswer:
         return self._send(message)
 
     def _head(self, message: Message) -> Message:
-        headers = message.get("headers")
-        if type(headers) is not list:
-            headers = list(headers or ())
-            message = {**message, "headers": headers}
+        message, headers = readable(message)
         compression = self._compression
         why: str = compression.judge.judge(message.get("status"), headers)
         if why in (ENCODE, EVENTS):

@@ -101,8 +101,8 @@ class DecodingChain:
         return not self._waiting and all(decoder.is_hungry for decoder in self._decoders)
 
     def give(self, piece: bytes) -> None:
-        """The next piece of the encoded body; only when it is hungry."""
-        self._waiting = memoryview(piece)
+        """The next piece of the encoded body; behind what waits, where two readers brought some."""
+        self._waiting = memoryview(bytes(self._waiting) + piece if self._waiting else piece)
 
     def decode(self) -> bytes:
         """One bounded step: the next bytes for the app, PIECE_BYTES at most.
@@ -140,12 +140,8 @@ class DecodingChain:
 
     def _stage(self, stage: int, piece: bytes) -> bytes:
         limits = self._limits
-        so_far = self._decoded_bytes[stage]
-        # One more than it may have: enough to see that it has too many.
-        room = min(PIECE_BYTES, limits.decoded_bytes_max - so_far + 1)
-        decoded = self._decoders[stage].decode(piece, room)
-        so_far += len(decoded)
-        self._decoded_bytes[stage] = so_far
+        decoded = self._decoders[stage].decode(piece, PIECE_BYTES)
+        so_far = self._decoded_bytes[stage] = self._decoded_bytes[stage] + len(decoded)
         if so_far > limits.decoded_bytes_max:
             raise DecodedTooLargeError("bytes")
         if so_far > RATIO_FLOOR_BYTES and so_far > limits.ratio_max * self.encoded_bytes:

@@ -101,6 +101,18 @@ def test_any_body_in_any_codings_and_pieces_comes_back(body, names, points):
     assert (chain.encoded_bytes, chain.decoded_bytes) == (len(encoded), len(body))
 
 
+@given(BODIES, CODINGS, st.lists(st.integers(0, 1 << 20), max_size=8))
+def test_pieces_may_come_before_the_last_one_is_used_up(body, names, points):
+    chain = chain_of(*names)
+    out = b""
+    for piece in cut(coded(body, *names), points):
+        chain.give(piece)
+    while not chain.is_hungry:
+        out += chain.decode()
+    chain.end()
+    assert out == body
+
+
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=6), st.sampled_from(["gzip", "zstd"]))
 def test_several_members_are_one_body(bodies, name):
     encoded = b"".join(coded(body, name) for body in bodies)

@@ -33,7 +33,9 @@ BODY = json.dumps([{"id": number} for number in range(20_000)]).encode()
 class Client:
     """One request: its body in `pieces`, and what came back; the client stays."""
 
-    def __init__(self, coding, *pieces, method="POST", gone=False, headers=(), **scope):
+    def __init__(
+        self, coding, *pieces, method="POST", gone=False, headers=(), send_waits=False, **scope
+    ):
         fields = [("Content-Encoding", coding)] if coding is not None else []
         size = sum(map(len, pieces))
         fields += [("Content-Length", str(size)), *headers]
@@ -48,6 +50,7 @@ class Client:
         else:
             self.incoming.append({"type": "http.request"})
         self.reads = 0
+        self._send_waits = send_waits
         self.messages = []
 
     async def receive(self):
@@ -58,6 +61,8 @@ class Client:
         return self.incoming.pop(0)
 
     async def send(self, message):
+        if self._send_waits:
+            await anyio.lowlevel.checkpoint()
         self.messages.append(message)
 
     async def ask(self, app):
@@ -441,13 +446,37 @@ def test_an_answer_that_has_begun_is_not_ended(backend, catches):
             await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body"})
 
-    client = Client("gzip", coded(BODY, "gzip")[:-1])
+    client = Client("gzip", coded(BODY, "gzip"), b"more", b"and more")
     with pytest.raises(UndecodableBodyError):
         anyio.run(client.ask, RequestDecodingMiddleware(echo), backend=backend)
     answer = Answer(client.messages)
     assert answer.status == 200
     assert BODY.startswith(answer.body)
     assert client.messages[-1]["more_body"] is True
+
+
+@BACKENDS
+@pytest.mark.parametrize("body", [b"no gzip" * 99, coded(BODY, "gzip")], ids=["corrupt", "whole"])
+def test_a_second_reader_gets_nothing_that_is_still_coded(backend, body):
+    heard = []
+
+    async def read(receive):
+        try:
+            heard.append(await receive())
+        except UndecodableBodyError as error:
+            heard.append(error)
+
+    async def app(scope, receive, send):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(read, receive)
+
+    client = Client("gzip", body, b"more", b"of it", send_waits=True)
+    anyio.run(client.ask, RequestDecodingMiddleware(app), backend=backend)
+    assert len(heard) == 3
+    for each in heard:
+        if not isinstance(each, UndecodableBodyError) and each["type"] == "http.request":
+            assert each["body"] in BODY
 
 
 def test_a_stream_of_starlettes_ends_in_an_error_too():

@@ -30,8 +30,7 @@ class Encoder(Protocol):
 class Decoder(Protocol):
     """Decodes one body piece by piece.
 
-    What it has decoded and not handed out is its window, at most 16 MB that it touches only as far
-    as the body has come, and 32 kB.
+    What it holds is a window of 8 MB at most, and 32 kB that were too much for the last call.
     """
 
     @property

@@ -1,7 +1,9 @@
 """br (RFC 7932), by the library of its authors.
 
-Qualities are its own, 0 to 11.  A decoder has a window of 8 MB at most, as for zstd: the library
-takes all of it with the first megabyte.
+Qualities are its own, 0 to 11.  A decoder fills its whole window before it hands anything out: the
+largest, of 16 MB, is refused here, for it would take them for a bomb of 200 bytes.  Encoders ask
+for it for nothing smaller than 8 MB, and most never do (their default is 4 MB); for zstd, RFC 9659
+draws the same line.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from perf_middleware.compression.codecs import CorruptBodyError
 from perf_middleware.compression.drivers.slices import SlicedDecoder
 
 _SMALL_WINDOW_LOG: Final = 16  # 64 kB
-_WBITS: Final = 0b1111  # what the first byte tells the window with; all set: 16 MB (RFC 7932 §9.1)
+_WINDOW_OF_16_MB: Final = 0b1111  # the first four bits of a stream (RFC 7932 §9.1)
 
 
 class BrotliCodec:
@@ -61,23 +63,23 @@ class _Stream:
     for one block at a time, and what is too much of it waits here.
     """
 
-    __slots__ = ("_engine", "_error", "_is_begun", "_spare", "has_ended", "wants_input")
+    __slots__ = ("_engine", "_error", "_has_begun", "_spare", "has_ended", "wants_input")
 
     unused_bytes = 0  # the library keeps what it has not taken
 
     def __init__(self, library: Any) -> None:
         self._engine = library.Decompressor()
         self._error: type[Exception] = library.error
-        self._is_begun = False
+        self._has_begun = False
         self._spare = b""
         self.wants_input = True
         self.has_ended = False
 
     def take(self, slice_: bytes | memoryview, bytes_max: int) -> bytes:
-        if not self._is_begun:
-            if slice_[0] & _WBITS == _WBITS:
-                raise CorruptBodyError("its window is larger than 8 MB")
-            self._is_begun = True
+        if not self._has_begun:
+            self._has_begun = True
+            if slice_[0] & 0b1111 == _WINDOW_OF_16_MB:
+                raise CorruptBodyError("it needs a window of 16 MB, 8 MB are the most")
         engine = self._engine
         fresh: bytes = self._spare
         if not fresh:

@@ -83,12 +83,6 @@ def test_gzip_takes_the_library_that_is_best_at_a_level(monkeypatch):
     assert chosen(GzipCodec()) == {1: ("zlib_ng.zlib_ng", 2), **ng}
 
 
-def test_the_small_window_of_brotli_is_64_kb():
-    encoder = BrotliCodec().encoder(level=5, small_window=True)
-    encoded = encoder.encode(b"a body") + encoder.finish()
-    assert encoded[0] & 1 == 0  # RFC 7932 §9.1: a first bit of 0 is a window of 16 bits
-
-
 LIBRARIES = {"brotli", "_brotli", "isal", "zlib_ng", "backports", "compression"}
 
 

@@ -235,7 +235,7 @@ def test_describe_follows_what_is_added_later():
     app = build(Starlette, [], installed_after=0)
     assert "Auth" not in [row.name for row in app.state.perf.describe()]
     app.add_middleware(Auth)
-    assert [row.name for row in app.state.perf.describe()][2] == "Auth"
+    assert [row.name for row in app.state.perf.describe()][3] == "Auth"
 
 
 def test_a_middleware_that_is_a_function_has_a_name_too():

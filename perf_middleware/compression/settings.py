@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from perf_middleware.compression.choices import Choice, PathChoices
 from perf_middleware.compression.content_types import DEFAULT_PATTERNS, CompressibleTypes
@@ -26,7 +26,20 @@ def _one_or_several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Types: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
+def _of_types(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    CompressibleTypes.of(patterns)  # raises for what is no pattern
+    return patterns
+
+
+def _each_once(codings: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(codings)) != len(codings):
+        raise ValueError("must not name a coding twice")
+    return codings
+
+
+Types: TypeAlias = Annotated[
+    tuple[str, ...], BeforeValidator(_one_or_several), AfterValidator(_of_types)
+]
 
 
 def _level(coding: CodingName, *, stream: bool = False) -> Any:
@@ -74,7 +87,9 @@ class CompressionSettings(Section):
     """
 
     enabled: bool = Field(default=True, description="Encode answers.")
-    codings: Annotated[tuple[CodingName, ...], BeforeValidator(_one_or_several)] = Field(
+    codings: Annotated[
+        tuple[CodingName, ...], BeforeValidator(_one_or_several), AfterValidator(_each_once)
+    ] = Field(
         default=("zstd", "br", "gzip"), min_length=1,
         description="What is offered, best first; one whose library is missing is left out.",
     )  # fmt: skip
@@ -139,13 +154,6 @@ class CompressionSettings(Section):
         description="How many times as long it may become, from 1 MB on; more is answered with "
         "413.",
     )  # fmt: skip
-
-    @model_validator(mode="after")
-    def _knows_its_types(self) -> CompressionSettings:
-        self._types()
-        if len(set(self.codings)) != len(self.codings):
-            raise ValueError("codings must not name one twice")
-        return self
 
     def _types(self) -> CompressibleTypes:
         wanted = DEFAULT_PATTERNS if self.types is None else self.types

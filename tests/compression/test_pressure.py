@@ -1,0 +1,61 @@
+"""Steps by CPU pressure: slow to rise, slower to fall, never by one peak."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perf_middleware.compression.pressure import IDENTITY, LOWER_LEVEL, Pressure, Thresholds, after
+
+US = 1_000_000
+BOUNDS = Thresholds(high=0.9, low=0.7, rise_us=2 * US, fall_us=5 * US)
+
+
+def steps(samples, bounds=BOUNDS):
+    """The step after each of `samples`, one a second."""
+    state, seen = Pressure(), []
+    for second, sample in enumerate(samples):
+        state = after(state, sample, now_us=second * US, thresholds=bounds)
+        seen.append(state.step)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        pytest.param([0.1] * 4, [0, 0, 0, 0], id="idle"),
+        pytest.param([1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 2, 2], id="each step needs its time"),
+        pytest.param([1] * 9, [0, 0, 1, 1, 2, 2, 2, 2, 2], id="no further than identity"),
+        pytest.param([1, 1, 0.5, 1, 1, 1], [0, 0, 0, 0, 0, 1], id="a pause begins it anew"),
+        pytest.param([1, 1, 0.8, 1, 1, 1], [0, 0, 0, 0, 0, 1], id="so does one in between"),
+        pytest.param([1] * 3 + [0.8] * 9, [0, 0, 1] + [1] * 9, id="in between it stays"),
+        pytest.param([1] * 3 + [0.1] * 8, [0, 0, 1] + [1] * 5 + [0] * 3, id="relief takes longer"),
+        pytest.param([0.9] * 3, [0, 0, 1], id="the bound itself is high"),
+        pytest.param([7.0] * 3, [0, 0, 1], id="more than there is"),
+        pytest.param([float("nan")] * 9, [0] * 9, id="no number"),
+    ],
+)
+def test_the_step_follows_what_lasts(samples, expected):
+    assert steps(samples) == expected
+
+
+def test_the_highest_step_can_be_the_cheap_level():
+    assert steps([1] * 20, Thresholds(highest=LOWER_LEVEL))[-1] == LOWER_LEVEL
+
+
+@given(st.lists(st.floats(allow_nan=True)))
+def test_it_goes_one_step_at_a_time_and_never_out_of_bounds(samples):
+    seen = [0, *steps(samples)]
+    assert all(abs(a - b) <= 1 for a, b in pairwise(seen))
+    assert set(seen) <= set(range(IDENTITY + 1))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"high": 0.5, "low": 0.6}, {"high": 1.1}, {"low": -0.1}, {"rise_us": 0}, {"highest": 3}],
+    ids=str,
+)
+def test_bounds_that_contradict_themselves_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"low < high|no step"):
+        Thresholds(**wrong)

@@ -24,6 +24,7 @@ from perf_middleware.caching.syntax.structured import parse_string_list
 if TYPE_CHECKING:
     from perf_middleware.caching.cache_status import CacheStatus
     from perf_middleware.caching.fields import Headers, Lines
+    from perf_middleware.caching.forms import CodedForms
     from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.syntax.directives import ResponseDirectives
     from perf_middleware.caching.syntax.etags import EntityTag
@@ -68,8 +69,8 @@ class StoredResponse:
     """
 
     __slots__ = (
-        "body", "born_us", "counts", "early_from_us", "etag", "fresh_until_us", "headers", "hits",
-        "identity", "initial_age_us", "key", "last_modified", "lifetimes", "lines",
+        "body", "born_us", "counts", "early_from_us", "etag", "forms", "fresh_until_us", "headers",
+        "hits", "identity", "initial_age_us", "key", "last_modified", "lifetimes", "lines",
         "not_modified_headers", "primary", "produced_us", "received_s", "refresh_from_us", "route",
         "rule", "rule_name", "shares_authorization", "shown_until_us", "size_bytes", "status",
         "stored_us", "tags", "tail", "target", "usable_if_error_us", "usable_until_us", "vary",
@@ -110,6 +111,7 @@ class StoredResponse:
         self.counts = _UNCOUNTED
         self.produced_us = produced_us
         self.identity = b""  # of the same in the store that all processes share
+        self.forms: CodedForms | None = None  # made when somebody can use them
         self.received_s: int | None = None  # Unix time of its head, once it is in a store
         self._set_headers(headers, lines)
         self._set_times(lifetimes, initial_age_us, now_us)
@@ -127,6 +129,8 @@ class StoredResponse:
         )
         for tag in self.tags:
             size_bytes += TAG_BYTES + len(tag)
+        if self.forms is not None:
+            size_bytes += self.forms.size_bytes
         etag: bytes | None = None
         last_modified: bytes | None = None
         kept_of_304 = []

@@ -14,7 +14,8 @@ FORMS: Final = ("whole", "stream", "stored")
 
 REASONS: Final = (
     "not-accepted", "small", "type", "status", "coded", "range", "no-transform", "digest",
-    "malformed", "route", "cross-site", "file", "trailers", "no-gain", "pressure", "busy", "failed",
+    "malformed", "route", "cross-site", "file", "trailers", "no-gain", "no-form", "pressure",
+    "busy", "failed",
 )  # fmt: skip
 """Why answers left as they were."""
 
@@ -22,7 +23,7 @@ REASONS: Final = (
 class CodingCounts:
     """Plain counters of one coding."""
 
-    __slots__ = ("busy_ns", "in_bytes", "out_bytes", "stored", "stream", "whole")
+    __slots__ = ("behind", "busy_ns", "in_bytes", "out_bytes", "stored", "stream", "whole")
 
     def __init__(self) -> None:
         self.reset()
@@ -31,6 +32,7 @@ class CodingCounts:
         self.whole = 0
         self.stream = 0
         self.stored = 0
+        self.behind = 0
         self.in_bytes = 0
         self.out_bytes = 0
         self.busy_ns = 0
@@ -98,6 +100,9 @@ class CompressionFigures:
                 Value(LabelSet([("reason", reason)]), count)
                 for reason, count in self.skipped.items()
             ),
+        )
+        yield per_coding(
+            "perf_compression_behind", "Stored bodies encoded for later answers.", "behind"
         )
         yield per_coding(
             "perf_compression_input_bytes", "Bytes that were encoded.", "in_bytes", "bytes"

@@ -13,6 +13,8 @@ import anyio.to_thread
 from perf_middleware.clock import monotonic_us
 from perf_middleware.compression.choices import Choice, PathChoices
 from perf_middleware.compression.decorators import choice_of
+from perf_middleware.compression.drivers.behind import EncodingBehind, Job
+from perf_middleware.compression.earning import KEPT_LEVEL_BYTES_MAX, earns_encoding
 from perf_middleware.compression.etags import suffix_of
 from perf_middleware.compression.figures import CodingCounts, CompressionFigures
 from perf_middleware.compression.negotiation import acceptable_codings
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 
     from perf_middleware.asgi import Scope
     from perf_middleware.clock import Clock
+    from perf_middleware.coded_forms import Forms
     from perf_middleware.compression.codecs import Codec, Encoder
+    from perf_middleware.compression.drivers.behind import Done
     from perf_middleware.compression.encoding import Judge
     from perf_middleware.families import Family
 
@@ -33,6 +37,7 @@ T = TypeVar("T")
 
 FIELDS_MAX: Final = 1_000  # values of Accept-Encoding that are remembered; browsers send a few
 FIELD_BYTES_MAX: Final = 256  # of those
+BEHIND_MAX: Final = 100  # stored bodies that wait to be encoded; a further one with a later hit
 SAMPLE_EVERY_US: Final = 250_000
 FAILURES_TOLD_EVERY: Final = 1_000
 NO_CHOICE: Final = Choice()
@@ -42,11 +47,13 @@ class Coding:
     """One content coding as answers use it: its codec, its levels, what its head says."""
 
     __slots__ = (
-        "_cheap_level", "_level", "_stream_level", "codec", "content_encoding", "counts", "name",
-        "suffix",
+        "_cheap_level", "_kept_level", "_level", "_stream_level", "codec", "content_encoding",
+        "counts", "name", "suffix",
     )  # fmt: skip
 
-    def __init__(self, codec: Codec, *, level: int, stream_level: int, cheap_level: int) -> None:
+    def __init__(
+        self, codec: Codec, *, level: int, stream_level: int, cheap_level: int, kept_level: int
+    ) -> None:
         self.codec = codec
         self.name = codec.name
         self.content_encoding = (b"content-encoding", codec.name.encode())
@@ -55,10 +62,15 @@ class Coding:
         self._level = level
         self._stream_level = stream_level
         self._cheap_level = cheap_level
+        self._kept_level = kept_level
 
     def level(self, step: int) -> int:
         """The level of a whole body at this step of pressure."""
         return self._level if step < LOWER_LEVEL else min(self._level, self._cheap_level)
+
+    def kept_level(self, body_bytes: int) -> int:
+        """The level of a stored body that is encoded once, behind an answer."""
+        return self._kept_level if body_bytes <= KEPT_LEVEL_BYTES_MAX else self._level
 
     def encode(self, body: bytes, step: int) -> tuple[bytes, int]:
         """A whole body, and the nanoseconds that it took; in any thread."""
@@ -112,6 +124,7 @@ class Compression:
         thresholds: Thresholds | None = None,
         encodes_cross_site: bool = False,
         hidden_bytes_max: int = 100,
+        keeps_forms: bool = True,
         clock: Clock = monotonic_us,
     ) -> None:
         self.codings = tuple(codings)
@@ -121,6 +134,8 @@ class Compression:
         self.thread_bytes_min = thread_bytes_min
         self.encodes_cross_site = encodes_cross_site
         self.hidden_bytes_max = hidden_bytes_max
+        self.keeps_forms = keeps_forms
+        self._behind = EncodingBehind(waiting_max=BEHIND_MAX)
         self.figures = CompressionFigures([coding.name for coding in codings])
         for coding in codings:
             coding.counts = self.figures.by_coding[coding.name]
@@ -178,6 +193,40 @@ class Compression:
                 if self._pressure.step != before.step:
                     self._tell_step(self._pressure.step)
         return self._pressure.step
+
+    def kept_form(self, codings: Sequence[Coding], forms: Forms) -> tuple[Coding, bytes] | None:
+        """The best ready form of a stored body, never encoding it now; none: send it plain.
+
+        A better one is made behind this answer where that is earned, unless the CPU is scarce.
+        """
+        for done in self._behind.collect():
+            self._take_in(done)
+        best = codings[0]
+        form = forms.get(best.name)
+        if earns_encoding(forms.ask(best.name), has_form=form is not None) and not self.step():
+            self._encode_behind(best, forms)
+        if form is not None:
+            return best, form
+        for coding in codings[1:]:
+            form = forms.get(coding.name)
+            if form is not None:
+                return coding, form
+        return None
+
+    def _encode_behind(self, coding: Coding, forms: Forms) -> None:
+        if self._behind.waiting < BEHIND_MAX and forms.claim(coding.name):
+            self._behind.put(Job(forms, coding.codec, coding.kept_level(len(forms.body))))
+
+    def _take_in(self, done: Done) -> None:
+        job = done.job
+        if done.coded is None:
+            if done.error is not None:
+                self.note_failure(done.error)
+            return
+        coding = self._by_name[job.codec.name]
+        coding.counts.behind += 1
+        coding.count(job.forms.body, done.coded, done.busy_ns)
+        job.forms.remember(coding.name, done.coded)
 
     async def in_thread(self, call: Callable[[], T]) -> T:
         """`call()` in one of our own threads; never abandoned while it runs."""

@@ -19,6 +19,11 @@ from perf_middleware.path_patterns import PathPattern
 from perf_middleware.section import Section
 
 CodingName: TypeAlias = Literal["zstd", "br", "gzip"]
+_LEVEL_OF: Final = {
+    "on_the_fly": ": a higher level packs better and takes longer.",
+    "stream": " with streams that stay open.",
+    "kept": " with a stored answer, once, behind the others.",
+}
 _HIGHEST_STEP: Final = {"level": LOWER_LEVEL, "identity": IDENTITY}
 
 
@@ -42,15 +47,13 @@ Types: TypeAlias = Annotated[
 ]
 
 
-def _level(coding: CodingName, *, stream: bool = False) -> Any:
+def _level(coding: CodingName, use: Literal["on_the_fly", "stream", "kept"]) -> Any:
     levels = LEVELS[coding]
     return Field(
-        default=levels.stream if stream else levels.on_the_fly,
+        default=getattr(levels, use),
         ge=levels.lowest,
         le=levels.highest,
-        description=f"How hard {coding} tries with streams that stay open."
-        if stream
-        else f"How hard {coding} tries: a higher level packs better and takes longer.",
+        description=f"How hard {coding} tries{_LEVEL_OF[use]}",
     )
 
 
@@ -93,12 +96,19 @@ class CompressionSettings(Section):
         default=("zstd", "br", "gzip"), min_length=1,
         description="What is offered, best first; one whose library is missing is left out.",
     )  # fmt: skip
-    zstd_level: int = _level("zstd")
-    br_level: int = _level("br")
-    gzip_level: int = _level("gzip")
-    zstd_stream_level: int = _level("zstd", stream=True)
-    br_stream_level: int = _level("br", stream=True)
-    gzip_stream_level: int = _level("gzip", stream=True)
+    zstd_level: int = _level("zstd", "on_the_fly")
+    br_level: int = _level("br", "on_the_fly")
+    gzip_level: int = _level("gzip", "on_the_fly")
+    zstd_stream_level: int = _level("zstd", "stream")
+    br_stream_level: int = _level("br", "stream")
+    gzip_stream_level: int = _level("gzip", "stream")
+    zstd_kept_level: int = _level("zstd", "kept")
+    br_kept_level: int = _level("br", "kept")
+    gzip_kept_level: int = _level("gzip", "kept")
+    stored_forms: bool = Field(
+        default=True,
+        description="Keep coded forms beside a stored answer: each coding is made once.",
+    )
     minimum_bytes: int = Field(
         default=500, ge=0, le=1 << 30, description="A shorter body is sent as it is, bytes."
     )
@@ -175,6 +185,7 @@ class CompressionSettings(Section):
                     level=getattr(self, f"{name}_level"),
                     stream_level=getattr(self, f"{name}_stream_level"),
                     cheap_level=LEVELS[name].under_pressure,
+                    kept_level=getattr(self, f"{name}_kept_level"),
                 )
                 for name in self.codings
                 if name in codecs
@@ -193,4 +204,5 @@ class CompressionSettings(Section):
             else None,
             encodes_cross_site=self.cross_site == "encode",
             hidden_bytes_max=self.hidden_bytes_max,
+            keeps_forms=self.stored_forms,
         )

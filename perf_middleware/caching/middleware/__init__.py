@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from perf_middleware.asgi import app_path
 from perf_middleware.caching.invalidation import SAFE_METHODS, invalidates
 from perf_middleware.caching.judgement import credentials_reason
-from perf_middleware.caching.middleware.answers import send_whole
+from perf_middleware.caching.middleware.answers import forms_for, send_whole
 from perf_middleware.caching.middleware.missing import miss
 from perf_middleware.caching.middleware.outcomes import bypass, hit, only_if_cached, select
 from perf_middleware.caching.middleware.passing import pass_on
@@ -30,6 +30,7 @@ from perf_middleware.caching.settings import CacheSettings
 from perf_middleware.caching.special import NO_HOST
 from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.variants import Variants
+from perf_middleware.coded_forms import WANTED
 from perf_middleware.errors import SettingsError
 from perf_middleware.fleet.settings import RedisSettings
 from perf_middleware.standing_alone import section_of
@@ -128,7 +129,8 @@ class CacheLayer:
                         tail = stored.tail
                     else:
                         tail = stored.show(now_us, cache.shown_status)
-                    return send_whole(send, stored, tail, head=method == "HEAD")
+                    forms = forms_for(cache, scope, stored) if WANTED in scope else None
+                    return send_whole(send, stored, tail, head=method == "HEAD", forms=forms)
             elif stored is None:
                 is_unstorable = hash(key) in cache.unstorable
                 if rule is None and method == "GET" and (cache.shared is None or is_unstorable):

@@ -14,12 +14,15 @@ from perf_middleware.caching.partial import (
 )
 from perf_middleware.caching.syntax.dates import parse_http_date
 from perf_middleware.caching.validation import is_not_modified
+from perf_middleware.coded_forms import FORMS, WANTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perf_middleware.asgi import Message, Send
+    from perf_middleware.asgi import Message, Scope, Send
     from perf_middleware.caching.fields import Headers
+    from perf_middleware.caching.forms import CodedForms
+    from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.request import CacheRequest
     from perf_middleware.caching.stored import StoredResponse
 
@@ -46,7 +49,7 @@ class HeldBack:
 
 
 async def answer(
-    request: CacheRequest, stored: StoredResponse, tail: Headers, *, wall_s: int
+    cache: ResponseCache, request: CacheRequest, stored: StoredResponse, tail: Headers
 ) -> int:
     """The stored response as the client asked for it: its conditions, its ranges, its method.
 
@@ -54,6 +57,7 @@ async def answer(
     """
     asked = request.rewritten_from or request
     if asked.is_for_one_client:
+        wall_s = int(cache.wall_s())
         if is_not_modified(stored, asked.lines, now_s=wall_s):
             await send_not_modified(request.send, stored, tail)
             return 0
@@ -63,7 +67,8 @@ async def answer(
             if sent_bytes is not None:
                 return sent_bytes
     head = asked.is_head
-    await send_whole(request.send, stored, tail, head=head)
+    forms = forms_for(cache, request.scope, stored)
+    await send_whole(request.send, stored, tail, head=head, forms=forms)
     return 0 if head else len(stored.body)
 
 
@@ -130,7 +135,22 @@ def told(
     return changed
 
 
-async def send_whole(send: Send, stored: StoredResponse, tail: Headers, *, head: bool) -> None:
+def forms_for(cache: ResponseCache, scope: Scope, stored: StoredResponse) -> CodedForms | None:
+    """The coded forms of a stored body, for a layer outside that asks for them."""
+    wanted_from = scope.get(WANTED)
+    if wanted_from is None or len(stored.body) < wanted_from:
+        return None
+    return cache.forms_of(stored)
+
+
+async def send_whole(
+    send: Send,
+    stored: StoredResponse,
+    tail: Headers,
+    *,
+    head: bool,
+    forms: CodedForms | None = None,
+) -> None:
     """The stored response; `tail` are the fields of this answer alone."""
     # A new list each time: a layer outside may edit it in place.
     await send(
@@ -140,7 +160,12 @@ async def send_whole(send: Send, stored: StoredResponse, tail: Headers, *, head:
             "headers": [*stored.headers, *tail],
         }
     )
-    await send({"type": "http.response.body", "body": b"" if head else stored.body})
+    if head:
+        await send({"type": "http.response.body", "body": b""})
+    elif forms is None:
+        await send({"type": "http.response.body", "body": stored.body})
+    else:
+        await send({"type": "http.response.body", "body": stored.body, FORMS: forms})
 
 
 async def send_not_modified(send: Send, stored: StoredResponse, tail: Headers) -> None:

@@ -267,6 +267,7 @@ class Forwarding:
                 self._let_go(why)
             else:
                 self._whole = keeping if message.get("more_body") else None
+                message = keeping.with_forms(message)
                 self._release("stored" if keeping.is_for_others else "unstorable")
         if self._leaving is not None and why is None:
             if not self._leaving.is_longer_ago_than(self._cache.options.outlive_s):
@@ -331,7 +332,7 @@ class Forwarding:
     async def _answer(self, stored: StoredResponse, status: int | None, detail: str | None) -> None:
         cache = self._cache
         tail = cache.forward_fields(stored, self._reason, status=status, detail=detail)
-        await answer(self._request, stored, tail, wall_s=int(cache.wall_s()))
+        await answer(cache, self._request, stored, tail)
 
     # --- the end --------------------------------------------------------------------------------
 

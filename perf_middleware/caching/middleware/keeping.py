@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from perf_middleware.caching.middleware.answers import forms_for
 from perf_middleware.caching.stored import US_PER_S, StoredResponse, groups_of
+from perf_middleware.coded_forms import NEW_FORMS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from perf_middleware.asgi import Message
     from perf_middleware.caching.judgement import Keep
     from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.runtime import ResponseCache
@@ -138,6 +141,14 @@ class Keeping:
             cache.note_root(request.came)
         self.stored = stored
         return None
+
+    def with_forms(self, message: Message) -> Message:
+        """The message whose body was stored just now, with room for that body's coded forms."""
+        stored = self.stored
+        if stored is None or message.get("body") is not stored.body or message.get("more_body"):
+            return message
+        forms = forms_for(self._cache, self._request.scope, stored)
+        return message if forms is None else {**message, NEW_FORMS: forms}
 
 
 def _parameters(rule: CachePolicy, request: CacheRequest) -> dict[str, Any]:

@@ -165,7 +165,7 @@ async def _answered_by_another(cache: ResponseCache, request: CacheRequest, fail
     if cache.name_route is not None:
         cache.name_route(stored.route)
     tail = cache.forward_fields(stored, "miss", collapsed=True, detail=request.rule_name)
-    await answer(request, stored, tail, wall_s=int(cache.wall_s()))
+    await answer(cache, request, stored, tail)
     return True
 
 

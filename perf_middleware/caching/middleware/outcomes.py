@@ -47,7 +47,7 @@ async def hit(
     if cache.note_part is not None:
         cache.note_part("cache", cache.clock() - now_us)
     tail = stored.show(now_us, cache.shown_status)
-    counts.hit_bytes += await answer(request, stored, tail, wall_s=int(cache.wall_s()))
+    counts.hit_bytes += await answer(cache, request, stored, tail)
 
 
 async def bypass(

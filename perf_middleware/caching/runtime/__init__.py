@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from functools import partial
 from math import log
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -16,6 +17,7 @@ from perf_middleware.caching.cookies import IgnoredCookies
 from perf_middleware.caching.decorators import listed
 from perf_middleware.caching.evidence import Evidence
 from perf_middleware.caching.figures import CacheFigures
+from perf_middleware.caching.forms import FORMS_BYTES, CodedForms
 from perf_middleware.caching.invalidation import root_of
 from perf_middleware.caching.judgement import Judge
 from perf_middleware.caching.options import CacheOptions
@@ -219,6 +221,14 @@ class ResponseCache:
         self._set_early(stored)
         self.unstorable.pop(hash(stored.primary), None)
         self.store.put(stored, now_us=self.clock())
+
+    def forms_of(self, stored: StoredResponse) -> CodedForms | None:
+        """The coded forms of a stored body; None where there is no room for any."""
+        if stored.forms is None and self.store.holds(stored):
+            stored.forms = CodedForms(stored.body, grow=partial(self.store.grow, stored.key))
+            if not self.store.grow(stored.key, stored.forms, FORMS_BYTES):
+                stored.forms = None
+        return stored.forms
 
     def let_go(self, stored: StoredResponse) -> None:
         """The app has shown that `stored` holds no more; what has taken its place stays."""

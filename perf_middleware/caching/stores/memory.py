@@ -17,6 +17,8 @@ from perf_middleware.caching.variants import Variants, names_in, united
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from perf_middleware.caching.forms import CodedForms
+
 N = TypeVar("N", bytes, str)
 EXPIRED_AT_ONCE_MAX = 32  # at each store: more than come in, and no stall
 Found: TypeAlias = StoredResponse | Variants
@@ -142,6 +144,21 @@ class MemoryStore:
     def holds(self, stored: StoredResponse) -> bool:
         """Whether `stored` is what is kept under its key, and not a newer one."""
         return self._entries.peek(stored.key) is stored
+
+    def grow(self, key: bytes, forms: CodedForms, more_bytes: int) -> bool:
+        """Give the forms of what is under `key` more room; False where they, or it, have none."""
+        stored = self._entries.peek(key)
+        if not isinstance(stored, StoredResponse) or stored.forms is not forms:
+            return False
+        size_bytes = stored.size_bytes + more_bytes
+        if size_bytes > self.bytes_max:
+            return False
+        stored.size_bytes = size_bytes
+        forms.size_bytes += more_bytes
+        if self._entries.put(key, stored, size_bytes):
+            return True
+        self._forget(key, stored)
+        return False
 
     def drop_this(self, stored: StoredResponse) -> None:
         """Let go of `stored`, and of nothing that has taken its place meanwhile."""

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from perf_middleware.coded_forms import FORMS, NEW_FORMS, forms_of
 from perf_middleware.compression.encoding import ENCODE, EVENTS, coded, varied
 from perf_middleware.compression.etags import etag_not_modified
 from perf_middleware.compression.length_hiding import HidingEncoder
-from perf_middleware.compression.middleware.forms import FORMS, Forms, forms_of
 from perf_middleware.compression.pressure import IDENTITY
 from perf_middleware.compression.runtime import piece_of
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from perf_middleware.asgi import Message, Scope, Send
+    from perf_middleware.coded_forms import Forms
     from perf_middleware.compression.choices import Choice
     from perf_middleware.compression.codecs import Encoder
     from perf_middleware.compression.encoding import Headers
@@ -121,7 +122,9 @@ class CodedAnswer:
         if not choice.encode:
             return self._pass(message, "route")
         step = compression.step()
-        why = self._as_identity or ("pressure" if step >= IDENTITY else None)
+        why = self._as_identity
+        if why is None and step >= IDENTITY and (verdict == EVENTS or not compression.keeps_forms):
+            why = "pressure"
         if why is not None:
             return self._pass({**message, "headers": varied(headers)}, why)
         self._start = message
@@ -197,26 +200,36 @@ class CodedAnswer:
             if len(body) < self._compression.judge.minimum_bytes:
                 return self._release(message, "small")
             if not self._is_head:
+                forms = None if self._hides else forms_of(message, FORMS)
+                if forms is not None:
+                    return self._from_store(message, forms)
+                if self._step >= IDENTITY:
+                    return self._release(message, "pressure", vary=True)
                 return self._whole(message, body)
         if self._is_head:
             # Its GET is encoded.  How long that gets is not known without doing it (§9.3.2).
             return self._send_coded_head(message=message)
+        if self._step >= IDENTITY:
+            return self._release(message, "pressure", vary=True)
         return self._begin(message, body)
 
     async def _whole(self, message: Message, body: Any) -> None:
         coding = self._codings[0]
-        forms = None if self._hides else forms_of(message)
-        form = None if forms is None else forms.get(coding.name)
-        if form is not None:
-            coding.counts.stored += 1
-        else:
-            form = await self._encoded(coding, body, forms)
-            if form is None:
-                return await self._release(message, None, vary=True)
-            coding.counts.whole += 1
-        sent = {**message, "body": form}
-        sent.pop(FORMS, None)
-        return await self._send_coded_head(len(form), sent)
+        form = await self._encoded(coding, body, forms_of(message, NEW_FORMS))
+        if form is None:
+            return await self._release(message, None, vary=True)
+        coding.counts.whole += 1
+        return await self._send_coded_head(len(form), {**message, "body": form})
+
+    def _from_store(self, message: Message, forms: Forms) -> Awaitable[None]:
+        """A stored body, in a form that is ready: nobody waits for a codec."""
+        ready = self._compression.kept_form(self._codings, forms)
+        if ready is None:
+            return self._release(message, "no-form", vary=True)
+        coding, form = ready
+        coding.counts.stored += 1
+        self._codings = (coding,)
+        return self._send_coded_head(len(form), {**message, "body": form})
 
     async def _encoded(self, coding: Coding, body: Any, forms: Forms | None) -> bytes | None:
         """The body in this coding; None where that is not shorter, or the codec failed."""

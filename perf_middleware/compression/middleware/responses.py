@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.asgi import app_path
+from perf_middleware.coded_forms import WANTED
 from perf_middleware.compression.encoding import ENCODE, EVENTS, varied
 from perf_middleware.compression.etags import without_coding
 from perf_middleware.compression.middleware.coded import CodedAnswer, readable
@@ -78,6 +79,8 @@ class CompressionMiddleware:
         as_identity = None
         if b"sec-fetch-site" in fields and not compression.encodes_cross_site:
             as_identity = "cross-site" if _is_forged(fields) else None
+        if compression.keeps_forms:
+            scope[WANTED] = compression.judge.minimum_bytes
         answer = CodedAnswer(
             compression, codings, scope, send,
             asked=asked, choice=choice, as_identity=as_identity,

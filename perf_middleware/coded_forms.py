@@ -1,0 +1,47 @@
+"""How a stored body's coded forms come from the cache to the layer that encodes answers.
+
+    encoding layer -- scope[WANTED] = bytes --> cache             forms of bodies from so many bytes
+    encoding layer <-- message[FORMS] --------- cache             the forms of the body beside them
+
+The two find each other whatever stands between them, and neither needs the other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from perf_middleware.asgi import Message
+
+WANTED: Final = "perf_middleware.forms_wanted"
+"""Key of a scope: from how many bytes on a body's forms are of use."""
+FORMS: Final = "perf_middleware.forms"
+"""Key of a body message that comes from the store."""
+NEW_FORMS: Final = "perf_middleware.new_forms"
+"""The same of a body that was stored just now: its answer is no hit yet."""
+
+
+class Forms(Protocol):
+    """The coded forms of one stored body, as long as that is stored."""
+
+    @property
+    def body(self) -> bytes:
+        """The very object that the message carries."""
+
+    def get(self, coding: str) -> bytes | None:
+        """The form in this coding, where there is one."""
+
+    def ask(self, coding: str) -> int:
+        """Note that this coding was asked for once more; how often by now."""
+
+    def claim(self, coding: str) -> bool:
+        """True to the first who asks: it is to encode the body once more, for all later answers."""
+
+    def remember(self, coding: str, coded: bytes) -> None:
+        """A form that was made just now; one that is longer than what is there is let go."""
+
+
+def forms_of(message: Message, key: str) -> Forms | None:
+    """The forms of the body in `message`; None where something between has put in another body."""
+    forms: Forms | None = message.get(key)
+    return forms if forms is not None and forms.body is message.get("body") else None

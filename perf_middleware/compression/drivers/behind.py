@@ -1,0 +1,91 @@
+"""Encodes stored bodies in a thread of its own, one after the other: no answer waits for it.
+
+    event loop -- put(job) --> waiting --> thread -- done --> collect() -- event loop, later
+
+The thread is started by the first job and ends when it has had none for a while.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from perf_middleware.coded_forms import Forms
+    from perf_middleware.compression.codecs import Codec
+
+IDLE_S: Final = 30.0
+
+
+class Job(NamedTuple):
+    """One body to encode."""
+
+    forms: Forms
+    codec: Codec
+    level: int
+
+
+class Done(NamedTuple):
+    """What became of a job: `coded` None where the codec has raised `error`."""
+
+    job: Job
+    coded: bytes | None
+    busy_ns: int
+    error: Exception | None = None
+
+
+class EncodingBehind:
+    """At most `waiting_max` jobs, waiting, at work and not yet collected."""
+
+    def __init__(self, *, waiting_max: int) -> None:
+        self._waiting_max = waiting_max
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._done: deque[Done] = deque()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self.waiting = 0
+
+    def put(self, job: Job) -> bool:
+        """Let it be encoded soon; False where too much waits already."""
+        if self.waiting >= self._waiting_max:
+            return False
+        self.waiting += 1
+        self._jobs.put(job)
+        with self._starting:
+            # Of the parent's after a fork nothing is alive.
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=self._work, name="perf_middleware.compression", daemon=True
+                )
+                self._thread.start()
+        return True
+
+    def collect(self) -> Iterator[Done]:
+        """What is done since the last time; on the event loop."""
+        while self._done:
+            self.waiting -= 1
+            yield self._done.popleft()
+
+    def _work(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=IDLE_S)
+            except queue.Empty:
+                with self._starting:
+                    if self._jobs.empty():
+                        self._thread = None
+                        return
+                continue
+            began_ns = perf_counter_ns()
+            try:
+                coded = job.codec.encode(job.forms.body, level=job.level)
+            except Exception as error:  # noqa: BLE001 - whatever a library raises, others go on
+                self._done.append(Done(job, None, perf_counter_ns() - began_ns, error))
+            else:
+                self._done.append(Done(job, coded, perf_counter_ns() - began_ns))
+            del job  # what it held may leave the store while nothing is to do

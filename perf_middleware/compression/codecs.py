@@ -28,7 +28,10 @@ class Encoder(Protocol):
 
 
 class Decoder(Protocol):
-    """Decodes one body piece by piece; never holds more than it was allowed to hand out."""
+    """Decodes one body piece by piece.
+
+    What it holds is a window of 8 MB at most, and 32 kB that were too much for the last call.
+    """
 
     @property
     def is_hungry(self) -> bool:

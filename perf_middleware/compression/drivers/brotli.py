@@ -1,7 +1,9 @@
 """br (RFC 7932), by the library of its authors.
 
-Qualities are its own, 0 to 11.  A decoder's window is 16 MB at most and takes memory only as far as
-the body has been decoded.
+Qualities are its own, 0 to 11.  A decoder fills its whole window before it hands anything out: the
+largest, of 16 MB, is refused here, for it would take them for a bomb of 200 bytes.  Encoders ask
+for it for nothing smaller than 8 MB, and most never do (their default is 4 MB); for zstd, RFC 9659
+draws the same line.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from perf_middleware.compression.codecs import CorruptBodyError
 from perf_middleware.compression.drivers.slices import SlicedDecoder
 
 _SMALL_WINDOW_LOG: Final = 16  # 64 kB
+_WINDOW_OF_16_MB: Final = 0b1111  # the first four bits of a stream (RFC 7932 §9.1)
 
 
 class BrotliCodec:
@@ -36,7 +39,7 @@ class BrotliCodec:
         return BrotliEncoder(self._library.Compressor(quality=level))
 
     def decoder(self) -> SlicedDecoder:
-        return SlicedDecoder(self._stream, may_repeat=False)
+        return SlicedDecoder(self._stream, parts_max=1)
 
     def _stream(self) -> _Stream:
         return _Stream(self._library)
@@ -60,18 +63,23 @@ class _Stream:
     for one block at a time, and what is too much of it waits here.
     """
 
-    __slots__ = ("_engine", "_error", "_spare", "has_ended", "wants_input")
+    __slots__ = ("_engine", "_error", "_has_begun", "_spare", "has_ended", "wants_input")
 
     unused_bytes = 0  # the library keeps what it has not taken
 
     def __init__(self, library: Any) -> None:
         self._engine = library.Decompressor()
         self._error: type[Exception] = library.error
+        self._has_begun = False
         self._spare = b""
         self.wants_input = True
         self.has_ended = False
 
     def take(self, slice_: bytes | memoryview, bytes_max: int) -> bytes:
+        if not self._has_begun:
+            self._has_begun = True
+            if slice_[0] & 0b1111 == _WINDOW_OF_16_MB:
+                raise CorruptBodyError("it needs a window of 16 MB, 8 MB are the most")
         engine = self._engine
         fresh: bytes = self._spare
         if not fresh:

@@ -16,7 +16,7 @@ class DeflateCodec:
     name = "deflate"
 
     def decoder(self) -> SlicedDecoder:
-        return SlicedDecoder(_Stream, may_repeat=False)
+        return SlicedDecoder(_Stream, parts_max=1)
 
 
 class _Stream:

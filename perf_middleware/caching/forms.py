@@ -1,4 +1,4 @@
-"""The coded forms of one stored body: encoded once for each coding, kept as long as it is stored."""
+"""The coded forms of one stored body: each coding made once, kept as long as it is stored."""
 
 from __future__ import annotations
 

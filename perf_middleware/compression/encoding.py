@@ -31,6 +31,7 @@ Verdict: TypeAlias = Literal[
 
 ENCODE: Final = "encode"
 EVENTS: Final = "events"
+ENCODED: Final = (ENCODE, EVENTS)
 VARY: Final = (b"vary", b"Accept-Encoding")
 NO_ANSWERS: Final = frozenset({204, 205, 206, 304})
 """Without a body, or a part of one: 1xx and these."""
@@ -46,15 +47,18 @@ BLOCKING: Final[Mapping[bytes, Verdict]] = MappingProxyType(
         b"signature-input": "digest",
     }
 )
-TYPES_MAX: Final = 1_000  # values of Content-Type that are remembered
-TYPE_BYTES_MAX: Final = 200  # of those
+HEADS_MAX: Final = 1_000  # names and media types that are remembered
+HEAD_BYTES_MAX: Final = 1_000  # of each of those
 DIGITS_MAX: Final = 18
 _OF_OTHER_BYTES: Final = frozenset({b"content-length", b"accept-ranges", b"content-encoding"})
-_BLOCKING_NAMES: Final = frozenset(BLOCKING)
 
 
 class Judge:
-    """Says of each answer whether it is worth encoding; remembers what it said of a media type."""
+    """Says of each answer whether it is worth encoding.
+
+    An app has few kinds of heads: what names and media type say is remembered by them, so that most
+    answers cost two look-ups.
+    """
 
     def __init__(
         self, *, minimum_bytes: int, types: CompressibleTypes, event_streams: bool = True
@@ -62,7 +66,7 @@ class Judge:
         self.minimum_bytes = minimum_bytes
         self._includes = types.includes
         self._event_streams = event_streams
-        self._of_type: dict[bytes, Verdict] = {}
+        self._of_head: dict[tuple[tuple[bytes, ...], bytes | None], Verdict] = {}
 
     def judge(self, status: object, headers: Headers) -> Verdict:
         """ENCODE or EVENTS, or why this answer is sent as it is.
@@ -73,44 +77,49 @@ class Judge:
             fields = dict(headers)
             length = fields.get(b"content-length")
             # The most frequent reason, read first: what is behind it costs more.
-            if length is not None and len(length) < DIGITS_MAX and length.isdigit():
+            if length is not None:
+                if not length.isdigit() or len(length) > DIGITS_MAX:
+                    return "malformed"
                 if int(length) < self.minimum_bytes:
                     return "small"
-            elif length is not None:
-                return "malformed"
-            if len(fields) != len(headers) or not b"".join(fields).islower():
-                fields = _joined(headers)
-                if b"content-length" in fields and length is None:
-                    # In capitals, as no server sends it on: read again under its own name.
-                    return self.judge(status, list(fields.items()))
-        except (TypeError, ValueError):
+            if type(status) is not int or status < 200 or status in NO_ANSWERS:
+                return "status"
+            if len(fields) == len(headers):
+                known = self._of_head.get((tuple(fields), fields.get(b"content-type")))
+                if known is not None:
+                    return known
+            return self._considered(headers)
+        except (AttributeError, TypeError, ValueError):
             return "malformed"  # no pairs of bytes: the server will say so
+
+    def _considered(self, headers: Headers) -> Verdict:
+        fields = _joined(headers)
+        length = fields.get(b"content-length")
+        if length is not None and int(length) < self.minimum_bytes:
+            return "small"  # under a name in capitals
         content_type = fields.get(b"content-type")
-        if content_type is None:
-            return "type"
-        verdict = self._of_type.get(content_type)
-        if verdict is None:
-            verdict = self._learn(content_type)
-        if verdict == "type":
-            return verdict
-        if type(status) is not int or status < 200 or status in NO_ANSWERS:
-            return "status"
-        if not _BLOCKING_NAMES.isdisjoint(fields):
-            return next(BLOCKING[name] for name in fields if name in BLOCKING)
-        control = fields.get(b"cache-control")
-        if control is not None and b"no-transform" in _names(control):
-            return "no-transform"
+        verdict = self._of_type(content_type)
+        if verdict != "type":
+            blocking = [name for name in fields if name in BLOCKING]
+            if blocking:
+                verdict = BLOCKING[blocking[0]]
+            elif b"no-transform" in _names(fields.get(b"cache-control", b"")):
+                return "no-transform"
+        names = tuple(name for name, _ in headers)
+        is_short = sum(map(len, names)) + len(content_type or b"") <= HEAD_BYTES_MAX
+        # As they were sent: what is in capitals, or there twice, is looked at each time.
+        if is_short and b"cache-control" not in fields and names == tuple(fields):
+            if len(self._of_head) >= HEADS_MAX:
+                self._of_head.clear()
+            self._of_head[names, content_type] = verdict
         return verdict
 
-    def _learn(self, content_type: bytes) -> Verdict:
-        verdict: Verdict = ENCODE if self._includes(content_type) else "type"
-        if verdict == ENCODE and is_event_stream(content_type):
-            verdict = EVENTS if self._event_streams else "type"
-        if len(content_type) <= TYPE_BYTES_MAX:
-            if len(self._of_type) >= TYPES_MAX:
-                self._of_type.clear()
-            self._of_type[content_type] = verdict
-        return verdict
+    def _of_type(self, content_type: bytes | None) -> Verdict:
+        if content_type is None or not self._includes(content_type):
+            return "type"
+        if is_event_stream(content_type):
+            return EVENTS if self._event_streams else "type"
+        return ENCODE
 
 
 def coded(
@@ -141,7 +150,7 @@ def varied(headers: Headers) -> list[tuple[bytes, bytes]]:
     """The headers with Accept-Encoding in Vary: once, and not where `*` says it already."""
     last = -1
     for at, (name, value) in enumerate(headers):
-        if name.lower() == b"vary":
+        if len(name) == 4 and name.lower() == b"vary":  # the length alone is the quicker question
             if not _names(value).isdisjoint((b"accept-encoding", b"*")):
                 return list(headers)
             last = at

@@ -177,18 +177,18 @@ class CompressionSettings(Section):
 
     def make_compression(self) -> Compression:
         """What encodes answers with these settings, with the libraries that are there."""
-        codecs = {codec.name: codec for codec in available_codecs()}
+        # Nothing is imported for a coding that is not wanted.
+        codecs = available_codecs(self.codings if self.enabled else ())
         return Compression(
             codings=[
                 Coding(
-                    codecs[name],
-                    level=getattr(self, f"{name}_level"),
-                    stream_level=getattr(self, f"{name}_stream_level"),
-                    cheap_level=LEVELS[name].under_pressure,
-                    kept_level=getattr(self, f"{name}_kept_level"),
+                    codec,
+                    level=getattr(self, f"{codec.name}_level"),
+                    stream_level=getattr(self, f"{codec.name}_stream_level"),
+                    cheap_level=LEVELS[codec.name].under_pressure,
+                    kept_level=getattr(self, f"{codec.name}_kept_level"),
                 )
-                for name in self.codings
-                if name in codecs
+                for codec in codecs
             ],
             judge=Judge(
                 minimum_bytes=self.minimum_bytes,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perf_middleware.compression.content_types import CompressibleTypes
-from perf_middleware.compression.encoding import TYPES_MAX, Judge, coded, varied
+from perf_middleware.compression.encoding import HEADS_MAX, Judge, coded, varied
 from perf_middleware.compression.etags import suffix_of
 
 JSON = (b"content-type", b"application/json")
@@ -69,7 +69,7 @@ def judge(**settings):
         ),
         pytest.param(200, [JSON, (b"content-length", b"-5")], "malformed", id="no length"),
         pytest.param(200, [JSON, (b"content-length", b"9" * 30)], "malformed", id="no such length"),
-        pytest.param(200, [("content-type", "text/html")], "malformed", id="text"),
+        pytest.param(200, [("content-type", "text/html")], "type", id="text"),
         pytest.param(200, [b"content-type"], "malformed", id="no pairs"),
         pytest.param(200, [(b"content-type", b"text/event-stream")], "events", id="events"),
     ],
@@ -84,13 +84,34 @@ def test_event_streams_can_be_left_out():
     assert judge(event_streams=False).judge(200, [JSON]) == "encode"
 
 
-def test_what_is_remembered_of_types_is_bounded():
+def test_what_is_remembered_of_heads_is_bounded():
     judging = judge()
-    for number in range(TYPES_MAX + 10):
+    for number in range(HEADS_MAX + 10):
         judging.judge(200, [(b"content-type", b"text/x%d" % number)])
+        judging.judge(200, [JSON, (b"x-%d" % number, b"1")])
     judging.judge(200, [(b"content-type", b"text/" + b"x" * 5_000)])
-    assert len(judging._of_type) <= TYPES_MAX
-    assert all(len(value) < 1_000 for value in judging._of_type)
+    judging.judge(200, [JSON, (b"x" * 5_000, b"1")])
+    assert 0 < len(judging._of_head) <= HEADS_MAX
+    assert all(len(b"".join(names)) + len(kind) < 1_100 for names, kind in judging._of_head)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"content-type", b"Content-Type", b"cache-control", b"etag", b"digest",
+                             b"content-length", b"CONTENT-LENGTH", b"x-a"]),
+            st.sampled_from([b"text/html", b"image/png", b"no-transform", b"499", b"500", b"x"]),
+        ),
+        max_size=4,
+    ),
+    st.sampled_from([200, 204, 404]),
+)  # fmt: skip
+def test_what_is_remembered_changes_no_verdict(headers, status):
+    judging = judge()
+    first = judging.judge(status, headers)
+    judging.judge(200, headers)
+    judging.judge(200, [(name, b"x") for name, _ in headers])
+    assert judging.judge(status, headers) == first == judge().judge(status, headers)
 
 
 @given(st.integers(), st.lists(st.tuples(st.binary(max_size=9), st.binary(max_size=9))))

@@ -132,7 +132,7 @@ UNTOUCHED = [
     ),
     pytest.param([start(JSON, status=204), end()], "status", id="204"),
     pytest.param([start(JSON, LENGTH, status=206), end(BODY)], "status", id="206"),
-    pytest.param([start(status=304), end()], "type", id="304"),
+    pytest.param([start(status=304), end()], "status", id="304"),
     pytest.param(
         [start(JSON, (b"content-encoding", b"br")), end(BODY)], "coded", id="encoded already"
     ),

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.asgi import app_path
 from perf_middleware.coded_forms import WANTED
-from perf_middleware.compression.encoding import ENCODE, EVENTS, varied
+from perf_middleware.compression.encoding import ENCODED, varied
 from perf_middleware.compression.etags import without_coding
-from perf_middleware.compression.middleware.coded import CodedAnswer, readable
+from perf_middleware.compression.middleware.coded import HOLDING, CodedAnswer, readable
 from perf_middleware.compression.negotiation import field_value
 from perf_middleware.compression.settings import CompressionSettings
 from perf_middleware.errors import SettingsError
@@ -76,28 +76,32 @@ class CompressionMiddleware:
         if not codings:
             plain = PlainAnswer(compression, scope, send, choice)
             return await self.app(scope, receive, plain.send)
-        as_identity = None
-        if b"sec-fetch-site" in fields and not compression.encodes_cross_site:
-            as_identity = "cross-site" if _is_forged(fields) else None
         if compression.keeps_forms:
             scope[WANTED] = compression.judge.minimum_bytes
-        answer = CodedAnswer(
-            compression, codings, scope, send,
-            asked=asked, choice=choice, as_identity=as_identity,
-        )  # fmt: skip
+        answer = CodedAnswer(compression, codings, scope, send)
+        if asked:
+            answer.asked = asked
+        if choice is not None:
+            answer.choice = choice
+        if b"cookie" in fields and fields.get(b"sec-fetch-site") == b"cross-site":
+            # Fetch Metadata (W3C): another site made the browser send it; ?1 is a user's click.
+            was_clicked = fields.get(b"sec-fetch-user") == b"?1"
+            if not (was_clicked or compression.encodes_cross_site):
+                answer.as_identity = "cross-site"
         try:
             returned = await self.app(scope, receive, answer.send)
         except Exception:
-            if answer.holds_head:
+            if answer.stage == HOLDING:
                 with suppress(Exception):  # the app's own error is the one to tell
                     await answer.release_head()
             raise
         else:
-            if answer.holds_head:
+            if answer.stage == HOLDING:
                 await answer.release_head()
             return returned
         finally:
-            answer.close()
+            if answer.encoder is not None:
+                answer.close()
 
     def _as_the_app_knows(
         self, scope: Scope, fields: Mapping[bytes, bytes], codings: tuple[Coding, ...]
@@ -141,15 +145,14 @@ class PlainAnswer:
         self._choice = choice
 
     def send(self, message: Message) -> Awaitable[None]:
-        if message["type"] == "http.response.start":
-            message = self._head(message)
-        return self._send(message)
-
-    def _head(self, message: Message) -> Message:
-        message, headers = readable(message)
+        if message["type"] != "http.response.start":
+            return self._send(message)
+        headers = message.get("headers")
+        if type(headers) is not list:
+            message, headers = readable(message)
         compression = self._compression
         why: str = compression.judge.judge(message.get("status"), headers)
-        if why in (ENCODE, EVENTS):
+        if why in ENCODED:
             if message.get("trailers"):
                 why = "trailers"
             elif not compression.choice_for(self._scope, self._choice).encode:
@@ -158,16 +161,4 @@ class PlainAnswer:
                 why = "not-accepted"
                 message = {**message, "headers": varied(headers)}
         compression.figures.skipped[why] += 1
-        return message
-
-
-def _is_forged(fields: Mapping[bytes, bytes]) -> bool:
-    """Whether another site may have made the browser send this, with cookies and without a click.
-
-    Source: Fetch Metadata (W3C), Sec-Fetch-Site and Sec-Fetch-User.
-    """
-    return (
-        fields[b"sec-fetch-site"] == b"cross-site"
-        and b"cookie" in fields
-        and fields.get(b"sec-fetch-user") != b"?1"
-    )
+        return self._send(message)

@@ -214,7 +214,7 @@ class Compression:
         return None
 
     def _encode_behind(self, coding: Coding, forms: Forms) -> None:
-        if self._behind.waiting < BEHIND_MAX and forms.claim(coding.name):
+        if self._behind.has_room and forms.claim(coding.name):
             self._behind.put(Job(forms, coding.codec, coding.kept_level(len(forms.body))))
 
     def _take_in(self, done: Done) -> None:

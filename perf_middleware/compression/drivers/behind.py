@@ -50,10 +50,12 @@ class EncodingBehind:
         self._starting = threading.Lock()
         self.waiting = 0
 
-    def put(self, job: Job) -> bool:
-        """Let it be encoded soon; False where too much waits already."""
-        if self.waiting >= self._waiting_max:
-            return False
+    @property
+    def has_room(self) -> bool:
+        return self.waiting < self._waiting_max
+
+    def put(self, job: Job) -> None:
+        """Let it be encoded soon; there must be room."""
         self.waiting += 1
         self._jobs.put(job)
         with self._starting:
@@ -63,7 +65,6 @@ class EncodingBehind:
                     target=self._work, name="perf_middleware.compression", daemon=True
                 )
                 self._thread.start()
-        return True
 
     def collect(self) -> Iterator[Done]:
         """What is done since the last time; on the event loop."""

@@ -1,0 +1,341 @@
+"""With the cache below: a stored body is encoded once for each coding, and no hit calls a codec."""
+
+import threading
+from random import Random
+from time import monotonic, sleep
+
+import pytest
+
+from perf_middleware import Settings, install
+from perf_middleware.caching.middleware import ResponseCacheMiddleware
+from perf_middleware.caching.runtime import ResponseCache
+from perf_middleware.compression.content_types import CompressibleTypes
+from perf_middleware.compression.drivers.available import available_codecs
+from perf_middleware.compression.earning import ASKED_MIN, KEPT_LEVEL_BYTES_MAX, earns_encoding
+from perf_middleware.compression.encoding import Judge
+from perf_middleware.compression.middleware.responses import CompressionMiddleware
+from perf_middleware.compression.pressure import IDENTITY, Pressure, Thresholds
+from perf_middleware.compression.runtime import Coding, Compression
+from tests.compression.stage import BODY, JSON, answers, ask, decoded, skipped
+
+STORED = (b"cache-control", b"max-age=60")
+ETAG = (b"etag", b'"1"')
+LEVEL, KEPT = 1, 9
+SOON_S = 10.0
+
+
+class Codec:
+    """A real one that notes who called it, and how."""
+
+    def __init__(self, real):
+        self.real, self.name = real, real.name
+        self.calls = []
+        self.fails = False
+
+    def encode(self, body, *, level):
+        behind = threading.current_thread() is not threading.main_thread()
+        self.calls.append(("behind" if behind else "in the way", level))
+        if self.fails:
+            raise RuntimeError("the library says no")
+        return self.real.encode(body, level=level)
+
+    def encoder(self, **how):
+        self.calls.append(("in the way", how["level"]))
+        return self.real.encoder(**how)
+
+    def decoder(self):
+        return self.real.decoder()
+
+
+class Stage:
+    """Compression around a cache around an app that counts its calls."""
+
+    def __init__(
+        self, *headers, body=BODY, between=None, bytes_max=1 << 20, pressure=None, app=None
+    ):
+        self.codecs = {codec.name: Codec(codec) for codec in available_codecs()}
+        self.compression = Compression(
+            codings=[
+                Coding(codec, level=LEVEL, stream_level=LEVEL, cheap_level=LEVEL, kept_level=KEPT)
+                for codec in self.codecs.values()
+            ],
+            judge=Judge(minimum_bytes=500, types=CompressibleTypes.of()),
+            thresholds=None if pressure is None else Thresholds(),
+        )
+        self.compression.pressure = pressure
+        self.cache = ResponseCache(bytes_max=bytes_max)
+        self.calls = 0
+        inner = app or answers(JSON, STORED, *headers, body=body)
+
+        async def counting(scope, receive, send):
+            self.calls += 1
+            await inner(scope, receive, send)
+
+        layer = ResponseCacheMiddleware(counting, self.cache)
+        self.app = CompressionMiddleware(
+            layer if between is None else between(layer), self.compression
+        )
+
+    def ask(self, accepts, *headers, **how):
+        return ask(self.app, accepts, *headers, **how)
+
+    def settled(self, coding):
+        """Wait for what is being encoded behind, and take it in with one more hit."""
+        until_s = monotonic() + SOON_S
+        behind = self.compression._behind
+        while behind.waiting > len(behind._done):
+            assert monotonic() < until_s
+            sleep(0.001)
+        return self.ask(coding)
+
+    def in_the_way(self):
+        return sum(how == "in the way" for codec in self.codecs.values() for how, _ in codec.calls)
+
+
+def test_the_first_answer_is_encoded_once_and_every_hit_has_that_form():
+    stage = Stage(ETAG)
+    sent = [stage.ask("gzip") for _ in range(4)]
+    assert {answer.header("content-encoding") for answer in sent} == {"gzip"}
+    assert {answer.body for answer in sent} == {sent[0].body}
+    assert decoded("gzip", sent[0].body) == BODY
+    assert {answer.header("etag") for answer in sent} == {'"1~pm-gzip"'}
+    assert {int(answer.header("content-length")) for answer in sent} == {len(sent[0].body)}
+    assert stage.codecs["gzip"].calls == [("in the way", LEVEL)]
+    assert stage.calls == 1
+
+
+@pytest.mark.parametrize("coding", ["zstd", "br", "gzip"])
+def test_a_hit_in_another_coding_waits_for_no_codec_and_later_ones_have_it(coding):
+    stage = Stage()
+    stage.ask(None)  # nothing accepted
+    first = stage.ask(coding)
+    assert (first.header("content-encoding"), first.body) == (None, BODY)
+    assert first.header("vary") == "Accept-Encoding"
+    assert skipped(stage.app)["no-form"] == 1
+    then = stage.settled(coding)
+    assert then.header("content-encoding") == coding
+    assert decoded(coding, then.body) == BODY
+    for _ in range(3 * ASKED_MIN):
+        assert stage.ask(coding).body == then.body
+    assert stage.codecs[coding].calls == [("behind", KEPT)]
+    assert stage.calls == 1
+
+
+def test_a_hit_has_the_best_coding_that_is_ready():
+    stage = Stage()
+    stage.ask("gzip")
+    hit = stage.ask("br, gzip;q=0.5")
+    assert hit.header("content-encoding") == "gzip"
+    assert decoded("gzip", hit.body) == BODY
+    assert stage.settled("br, gzip;q=0.5").header("content-encoding") == "br"
+    assert stage.in_the_way() == 1
+
+
+def test_the_form_made_in_a_hurry_is_made_anew_once_it_has_earned_that():
+    stage = Stage()
+    for _ in range(ASKED_MIN):
+        stage.ask("br")
+    assert stage.codecs["br"].calls == [("in the way", LEVEL)]
+    hurried = stage.ask("br").body
+    kept = stage.settled("br").body
+    assert len(kept) < len(hurried)
+    assert decoded("br", kept) == BODY
+    for _ in range(3 * ASKED_MIN):
+        stage.ask("br")
+    assert stage.codecs["br"].calls == [("in the way", LEVEL), ("behind", KEPT)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "has_form", "earns"),
+    [
+        pytest.param(1, False, True, id="the first that has to do without"),
+        pytest.param(1, True, False, id="there is one"),
+        pytest.param(ASKED_MIN - 1, True, False, id="not often enough"),
+        pytest.param(ASKED_MIN, True, True, id="asked for often"),
+    ],
+)
+def test_a_body_earns_another_encoding(asked, has_form, earns):
+    assert earns_encoding(asked, has_form=has_form) is earns
+
+
+def test_a_large_body_is_kept_as_answers_in_a_hurry_are_made():
+    stage = Stage(body=b"word " * (KEPT_LEVEL_BYTES_MAX // 5 + 1), bytes_max=8 << 20)
+    stage.ask(None)
+    stage.ask("br")
+    assert stage.settled("br").header("content-encoding") == "br"
+    assert stage.codecs["br"].calls == [("behind", LEVEL)]
+
+
+def test_what_gets_no_shorter_is_tried_once():
+    stage = Stage(body=Random(1).randbytes(700))
+    stage.ask(None)
+    for _ in range(4):
+        assert stage.settled("gzip").header("content-encoding") is None
+    assert len(stage.codecs["gzip"].calls) == 1
+
+
+def test_after_a_purge_there_are_new_bytes_and_new_forms():
+    stage = Stage()
+    old = stage.ask("gzip")
+    everything, _ = stage.cache.store.clear()
+    assert everything == 1
+    assert stage.ask("gzip").body == old.body
+    assert stage.calls == 2
+    assert stage.in_the_way() == 2
+
+
+def test_what_is_encoded_behind_a_purge_is_let_go():
+    stage = Stage()
+    stage.ask(None)
+    stage.ask("gzip")
+    stage.cache.store.clear()
+    stage.ask(None)
+    assert stage.settled("gzip").header("content-encoding") is None, "it is of another body"
+    assert stage.settled("gzip").header("content-encoding") == "gzip"
+
+
+def shouting(app):
+    """A middleware of the user's that makes another body of each."""
+
+    async def layer(scope, receive, send):
+        async def loud(message):
+            if message["type"] == "http.response.body":
+                message = {**message, "body": message["body"].upper()}
+            await send(message)
+
+        await app(scope, receive, loud)
+
+    return layer
+
+
+def test_a_body_that_was_changed_on_the_way_is_encoded_itself():
+    stage = Stage(body=b"quiet " * 500, between=shouting)
+    for _ in range(3):
+        assert decoded("gzip", stage.ask("gzip").body) == b"QUIET " * 500
+    assert stage.in_the_way() == 3
+
+
+def test_a_range_a_condition_and_head_are_answered_as_without_forms():
+    stage = Stage(ETAG)
+    full = stage.ask("gzip")
+    part = stage.ask("gzip", ("range", "bytes=0-9"))
+    assert (part.status, part.body, part.header("content-encoding")) == (206, BODY[:10], None)
+    same = stage.ask("gzip", ("if-none-match", full.header("etag")))
+    assert (same.status, same.body, same.header("etag")) == (304, b"", full.header("etag"))
+    head = stage.ask("gzip", method="HEAD")
+    assert (head.body, head.header("content-encoding"), head.header("etag")) == (
+        b"", "gzip", full.header("etag"),
+    )  # fmt: skip
+    assert stage.in_the_way() == 1
+    assert stage.calls == 1
+
+
+def test_under_pressure_a_ready_form_is_sent_and_none_is_made():
+    stage = Stage(pressure=lambda: 1.0)
+    stage.ask("gzip")
+    stage.compression._pressure = Pressure(step=IDENTITY)
+    assert stage.ask("gzip").header("content-encoding") == "gzip"
+    for _ in range(3):
+        assert stage.ask("br").header("content-encoding") is None
+    assert stage.codecs["br"].calls == []
+    assert stage.in_the_way() == 1
+
+
+def test_a_codec_that_fails_behind_is_counted_and_asked_once():
+    stage = Stage()
+    stage.codecs["gzip"].fails = True
+    stage.ask(None)
+    for _ in range(3):
+        answer = stage.settled("gzip")
+        assert (answer.header("content-encoding"), answer.body) == (None, BODY)
+    assert skipped(stage.app)["failed"] == 1
+    assert stage.settled("br").status == 200
+    assert stage.settled("br").header("content-encoding") == "br", "others go on"
+
+
+def test_where_much_waits_to_be_encoded_a_later_hit_asks_again(monkeypatch):
+    stage = Stage()
+    monkeypatch.setattr(stage.compression._behind, "_waiting_max", 0)
+    stage.ask(None)
+    assert stage.ask("gzip").header("content-encoding") is None
+    assert stage.codecs["gzip"].calls == []
+    monkeypatch.undo()
+    stage.ask("gzip")
+    assert stage.settled("gzip").header("content-encoding") == "gzip"
+
+
+def test_the_thread_ends_when_nothing_is_to_be_encoded_and_starts_again(monkeypatch):
+    monkeypatch.setattr("perf_middleware.compression.drivers.behind.IDLE_S", 0.01)
+    stage = Stage()
+    for coding in ("gzip", "br"):
+        stage.ask(None)
+        stage.ask(coding)
+        assert stage.settled(coding).header("content-encoding") == coding
+        until_s = monotonic() + SOON_S
+        while stage.compression._behind._thread is not None:
+            assert monotonic() < until_s
+            sleep(0.005)
+
+
+def test_forms_count_as_what_is_stored_and_leave_with_it():
+    stage = Stage()
+    stage.ask(None)
+    plain = stage.cache.store.size_bytes
+    stage.ask("gzip")
+    form = stage.settled("gzip").body
+    more = stage.cache.store.size_bytes - plain
+    assert len(form) < more < len(form) + 1_500
+    assert sum(entry.size_bytes for entry in stage.cache.store.all()) == plain + more
+    _, gone = stage.cache.store.clear()
+    list(gone)
+    assert stage.cache.store.size_bytes == 0
+
+
+def test_a_form_for_which_there_is_no_room_is_not_kept():
+    stage = Stage(bytes_max=len(BODY) + 3_200)
+    stage.ask(None)
+    assert stage.ask("gzip").header("cache-status").startswith("perf_middleware; hit")
+    stage.settled("gzip")
+    assert stage.cache.store.size_bytes <= len(BODY) + 3_200
+    assert stage.ask("gzip").header("cache-status").startswith("perf_middleware; hit")
+
+
+def test_a_renewed_response_keeps_its_forms():
+    """304 says that the body is the same one."""
+    fresh = answers(JSON, (b"cache-control", b"max-age=0, stale-while-revalidate=0"), ETAG)
+
+    async def app(scope, receive, send):
+        if any(name == b"if-none-match" for name, _ in scope["headers"]):
+            await send({"type": "http.response.start", "status": 304, "headers": [STORED, ETAG]})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await fresh(scope, receive, send)
+
+    stage = Stage(app=app)
+    first = stage.ask("gzip")
+    renewed = [stage.ask("gzip") for _ in range(3)]
+    assert {answer.body for answer in renewed} == {first.body}
+    assert {answer.header("content-encoding") for answer in renewed} == {"gzip"}
+    assert stage.calls == 2
+    assert stage.in_the_way() == 1
+    assert (
+        sum(entry.size_bytes for entry in stage.cache.store.all()) == stage.cache.store.size_bytes
+    )
+
+
+def test_without_forms_each_hit_is_encoded():
+    app = answers(JSON, STORED)
+    perf = install(app, Settings(compression={"stored_forms": False, "codings": "gzip"}))
+    for _ in range(3):
+        assert decoded("gzip", ask(perf, "gzip").body) == BODY
+    assert perf.status()["compression"]["encoded"] == 3
+    assert perf.status()["compression"]["stored"] == 0
+
+
+def test_installed_it_does_so_by_itself():
+    app = answers(JSON, STORED)
+    perf = install(app, Settings())
+    for _ in range(3):
+        assert decoded("gzip", ask(perf, "gzip").body) == BODY
+    assert perf.status()["compression"]["encoded"] == 1
+    assert perf.status()["compression"]["stored"] == 2

@@ -1,12 +1,21 @@
 """The layer, driven with plain ASGI messages: what is encoded, and what leaves as it came."""
 
+import threading
+from itertools import groupby
 from random import Random
 
+import anyio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from perf_middleware import CompressionMiddleware, CompressionRule, hide_length, no_compression
+from perf_middleware.compression.choices import PATHS_MAX, Choice, PathChoices
+from perf_middleware.compression.middleware.forms import FORMS
+from perf_middleware.compression.pressure import Pressure
 from perf_middleware.compression.settings import CompressionSettings
 from perf_middleware.errors import SettingsError
+from perf_middleware.path_patterns import PathPattern
 from tests.compression.stage import (
     BODY,
     CODECS,
@@ -258,6 +267,99 @@ def test_a_file_in_pieces_loses_its_length(coding):
     assert decoded(coding, answer.body) == BODY * 2
 
 
+class Noting:
+    """A codec that notes with which window its encoders were asked for."""
+
+    name = "gzip"
+
+    def __init__(self):
+        self.asked = []
+
+    def encoder(self, *, level, small_window=False):
+        self.asked.append((level, small_window))
+        return CODECS["gzip"].encoder(level=level, small_window=small_window)
+
+
+def noting(app, **settings):
+    layer = packed(app, codings=["gzip"], **settings)
+    layer.compression.codings[0].codec = noted = Noting()
+    return layer, noted.asked
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        pytest.param([JSON], (7, True), id="unknown length: it may stay open"),
+        pytest.param([EVENT_STREAM], (7, True), id="events"),
+        pytest.param([JSON, (b"content-length", b"9000")], (3, False), id="a file ends"),
+    ],
+)
+def test_what_may_stay_open_for_long_takes_little_memory(headers, expected):
+    levels = {"gzip_level": 3, "gzip_stream_level": 7}
+    app, asked = noting(says(start(*headers), more(BODY), end()), **levels)
+    ask(app)
+    assert asked == [expected]
+
+
+def test_a_stream_under_pressure_is_encoded_at_the_cheap_level():
+    app, asked = noting(says(start(JSON), more(BODY), end()), gzip_stream_level=7)
+    compression = app.compression
+    compression._pressure = Pressure(step=1)
+    ask(app)
+    assert asked == [(1, True)]
+
+
+def test_a_piece_that_is_empty_says_nothing():
+    answer = ask(packed(says(start(EVENT_STREAM), more(b""), more(b"data: 1\n\n"), end())), "gzip")
+    assert [bool(message["body"]) for message in answer.messages[1:]] == [False, True, True]
+
+
+@BACKENDS
+def test_pieces_that_come_at_once_are_encoded_one_after_the_other(backend):
+    """Two tasks of an app send: each piece is whole, and no encoder is in two threads."""
+
+    async def app(scope, receive, send):
+        await send(start(JSON))
+        await send(more(b"first"))
+        async with anyio.create_task_group() as tasks:
+            for letter in (b"a", b"b", b"c"):
+                tasks.start_soon(send, more(letter * 300_000))
+        await send(end())
+
+    layer = packed(app)
+    busy = []
+
+    class Exclusive:
+        def __init__(self, encoder):
+            self.encoder = encoder
+
+        def encode(self, piece):
+            assert not busy, "two threads at once"
+            busy.append(1)
+            encoded = self.encoder.encode(piece)
+            threading.Event().wait(0.02)
+            busy.pop()
+            return encoded
+
+        def flush(self):
+            return self.encoder.flush()
+
+        def finish(self):
+            return self.encoder.finish()
+
+    class Codec:
+        name = "gzip"
+
+        def encoder(self, **how):
+            return Exclusive(CODECS["gzip"].encoder(**how))
+
+    layer.compression.codings[-1].codec = Codec()
+    body = decoded("gzip", ask(layer, "gzip", backend=backend).body)
+    runs = [bytes([letter]) for letter, _ in groupby(body.removeprefix(b"first"))]
+    assert sorted(runs) == [b"a", b"b", b"c"]
+    assert len(body) == 900_005
+
+
 @BACKENDS
 def test_large_pieces_go_to_a_thread_one_after_the_other(backend):
     app = packed(says(start(JSON), *[more(BODY)] * 5, end(BODY)), thread_bytes_min=1)
@@ -279,6 +381,34 @@ def test_streams_beyond_the_bound_leave_as_they_are():
     assert answer.header("content-encoding") is None
     assert answer.header("vary") == "Accept-Encoding"
     assert skipped(app) == {"busy": 1}
+
+
+@settings(deadline=None)  # an event loop is made for each example
+@given(
+    pieces=st.lists(st.binary(max_size=2_000) | st.just(b"a line of text\n" * 400), max_size=6),
+    last=st.binary(max_size=1_000),
+    accepts=st.sampled_from([*CODINGS, "identity"]),
+    sized=st.booleans(),
+    how=st.fixed_dictionaries(
+        {
+            "minimum_bytes": st.sampled_from([0, 500]),
+            "thread_bytes_min": st.sampled_from([1_000, 1 << 20]),
+            "rules": st.sampled_from([(), (CompressionRule(path="/*", hide_length=True),)]),
+        }
+    ),
+    kind=st.sampled_from([JSON, EVENT_STREAM, (b"content-type", b"image/png")]),
+)
+def test_any_body_in_any_pieces_is_the_same_once_it_is_decoded(
+    pieces, last, accepts, sized, how, kind
+):
+    body = b"".join(pieces) + last
+    length = [(b"content-length", b"%d" % len(body))] if sized else []
+    app = packed(says(start(kind, *length), *map(more, pieces), end(last)), **how)
+    answer = ask(app, accepts)
+    coding = answer.header("content-encoding")
+    assert (answer.body if coding is None else decoded(coding, answer.body)) == body
+    told = answer.header("content-length")
+    assert told is None or int(told) == len(answer.body)
 
 
 # --- apps that fail -----------------------------------------------------------------------------
@@ -306,6 +436,15 @@ def test_a_head_without_a_body_is_sent_before_the_error():
         ask(packed(says(head, then=AppError())), "gzip")
     assert isinstance(caught.value.__cause__, AppError)
     assert caught.value.answer.messages == [head]
+
+
+def test_a_head_that_cannot_be_sent_hides_no_error_of_the_app():
+    def gone(message):
+        raise OSError("the client is gone")
+
+    with pytest.raises(SentError) as caught:
+        ask(packed(says(start(JSON), then=AppError())), "gzip", on_send=gone)
+    assert isinstance(caught.value.__cause__, AppError)
 
 
 def test_a_head_without_a_body_is_sent_when_the_app_has_ended():
@@ -464,7 +603,7 @@ COOKIE = ("Cookie", "session=1")
 
 
 @pytest.mark.parametrize(
-    ("headers", "settings", "coding"),
+    ("headers", "choices", "coding"),
     [
         pytest.param([CROSS_SITE, COOKIE], {}, None, id="forged"),
         pytest.param([CROSS_SITE], {}, "gzip", id="no cookie"),
@@ -474,8 +613,8 @@ COOKIE = ("Cookie", "session=1")
         pytest.param([CROSS_SITE, COOKIE], {"cross_site": "encode"}, "gzip", id="switched off"),
     ],
 )
-def test_what_another_site_asks_for_with_cookies_is_not_encoded(headers, settings, coding):
-    answer = ask(packed(answers(JSON, ETAG), **settings), "gzip", *headers)
+def test_what_another_site_asks_for_with_cookies_is_not_encoded(headers, choices, coding):
+    answer = ask(packed(answers(JSON, ETAG), **choices), "gzip", *headers)
     assert answer.header("content-encoding") == coding
     assert answer.header("vary") == "Accept-Encoding"
 
@@ -541,6 +680,26 @@ def test_a_rule_is_for_the_path_below_the_root():
     assert ask(app, path="/api/a").header("content-encoding") == "gzip"
 
 
+def test_an_event_stream_can_refuse_too():
+    app = packed(
+        says(start(EVENT_STREAM), more(b"data: 1\n\n"), end()),
+        rules=[CompressionRule(path="/*", encode=False)],
+    )
+    answer = ask(app)
+    assert answer.messages[0] == start(EVENT_STREAM)
+    assert answer.body == b"data: 1\n\n"
+
+
+def test_what_is_remembered_of_paths_is_bounded():
+    paths = PathChoices([(PathPattern.of("/a/*"), Choice(encode=False))])
+    for number in range(PATHS_MAX + 10):
+        paths.choice_for(f"/a/{number}")
+    assert paths.choice_for("/a/" + "x" * 5_000) == Choice(encode=False)
+    assert paths.choice_for("/b") is None
+    assert len(paths._of_path) <= PATHS_MAX
+    assert all(len(path) < 1_000 for path in paths._of_path)
+
+
 @EACH_CODING
 @pytest.mark.parametrize("messages", [[end(BODY)], [more(BODY), end()]], ids=["whole", "stream"])
 def test_a_hidden_length_is_another_each_time(coding, messages):
@@ -580,6 +739,58 @@ def test_it_can_be_kept_from_adapting():
     app.compression.pressure = None
     assert ask(app).header("content-encoding") == "gzip"
     assert app.compression.step() == 0
+
+
+# --- coded forms that something below keeps ---------------------------------------------------
+
+
+class KeptForms:
+    def __init__(self, body, **forms):
+        self.body = body
+        self.forms = forms
+
+    def get(self, coding):
+        return self.forms.get(coding)
+
+    def remember(self, coding, coded):
+        self.forms[coding] = coded
+
+
+def with_forms(forms, body=BODY, **settings):
+    return packed(says(start(JSON, ETAG), {**end(body), FORMS: forms}), **settings)
+
+
+@EACH_CODING
+def test_a_form_that_is_there_is_sent_without_a_codec(coding):
+    form = CODECS[coding].encode(BODY, level=9)
+    app = with_forms(KeptForms(BODY, **{coding: form}))
+    for each in app.compression.codings:
+        each.codec = Broken()
+    answer = ask(app, coding)
+    assert answer.body == form
+    assert int(answer.header("content-length")) == len(form)
+    assert answer.header("etag") == f'"1~pm-{coding}"'
+    assert FORMS not in answer.messages[1]
+    assert app.compression.figures.by_coding[coding].stored == 1
+
+
+def test_a_form_that_was_made_is_remembered():
+    forms = KeptForms(BODY)
+    answer = ask(with_forms(forms), "br")
+    assert forms.forms == {"br": answer.body}
+
+
+def test_a_body_that_was_put_in_on_the_way_has_no_forms():
+    forms = KeptForms(BODY, gzip=b"of another body")
+    other = bytes(bytearray(BODY))
+    assert decoded("gzip", ask(with_forms(forms, other), "gzip").body) == other
+
+
+def test_a_hidden_length_is_never_that_of_a_form():
+    forms = KeptForms(BODY, gzip=b"kept")
+    rule = CompressionRule(path="/*", hide_length=True)
+    assert decoded("gzip", ask(with_forms(forms, rules=[rule]), "gzip").body) == BODY
+    assert forms.forms == {"gzip": b"kept"}
 
 
 # --- what is kept, and what is told -------------------------------------------------------------

@@ -58,7 +58,6 @@ class CodedAnswer:
     as_identity: str | None = None
     stage = WAITING
     encoder: Encoder | None = None
-    _broken = False
     _in_thread: anyio.Event | None = None
     _start: Message
     _hides: bool
@@ -284,7 +283,7 @@ class CodedAnswer:
         is_last = not message.get("more_body")
         while self._in_thread is not None:  # another task's piece
             await self._in_thread.wait()
-        if self._broken or self.encoder is None:
+        if self.encoder is None:
             raise RuntimeError("a piece of this coded body was not sent: nothing can follow it")
         try:
             piece = await self._piece(self.encoder, message.get("body", b""), is_last=is_last)
@@ -293,8 +292,7 @@ class CodedAnswer:
                 self.stage = PASSING
             await self._send({**message, "body": piece})
         except BaseException:
-            self._broken = True
-            self.close()
+            self.close()  # before those who wait for a thread go on
             raise
 
     async def _piece(self, encoder: Encoder, body: Any, *, is_last: bool) -> bytes:
@@ -308,9 +306,6 @@ class CodedAnswer:
                 piece, busy_ns = await compression.in_thread(
                     partial(piece_of, encoder, plain, is_last=is_last)
                 )
-            except BaseException:
-                self._broken = True  # before those who wait for it go on
-                raise
             finally:
                 self._in_thread.set()
                 self._in_thread = None

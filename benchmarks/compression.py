@@ -1,0 +1,184 @@
+"""What a coded answer costs, whole middlewares against each other, and what passing costs.
+
+    python -m benchmarks.compression       # starlette-compress and brotli-asgi are in bench-peers
+
+First table of a coding: the 20 kB JSON route, a raw ASGI app that sends one body.  Below each table
+stands how long the answer got: a row is better only where it is not longer.  Second part: answers
+that no coding is for, each beside the same raw app alone.  Codecs alone: benchmarks/codecs.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.codecs import json_body
+from benchmarks.runner import (
+    Answer,
+    Case,
+    CheckError,
+    Plan,
+    answer_of,
+    measure,
+    plan_arguments,
+    plan_of,
+    table,
+    write_json,
+)
+from perf_middleware import CompressionMiddleware
+from perf_middleware.compression.drivers.available import available_codecs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.runner import Report
+    from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
+
+LARGE: Final = json_body(20_000)
+SMALL: Final = b'{"id":1,"name":"a short answer"}'
+BROWSER: Final = "gzip, deflate, br, zstd"
+OURS: Final = "CompressionMiddleware"
+BARE: Final = "no middleware"
+CODECS = {codec.name: codec for codec in available_codecs()}
+
+Wrap = Callable[["ASGIApp"], "ASGIApp"]
+
+
+def sends(body: bytes, content_type: bytes = b"application/json", *, sized: bool = True) -> ASGIApp:
+    """A raw app with one body."""
+    headers = [(b"content-type", content_type)]
+    if sized:
+        headers.append((b"content-length", b"%d" % len(body)))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        # Anew for each answer, as apps do: some peers write into the lists that they get.
+        await send({"type": "http.response.start", "status": 200, "headers": [*headers]})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+def scope_of(accepts: str | None) -> Scope:
+    headers = [
+        (b"host", b"example.org"),
+        (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+        (b"accept", b"application/json"),
+        (b"accept-language", b"en,de;q=0.7"),
+        (b"cookie", b"session=4f2a"),
+        (b"sec-fetch-site", b"same-origin"),
+    ]
+    if accepts is not None:
+        headers.append((b"accept-encoding", accepts.encode()))
+    return {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1",
+        "method": "GET", "scheme": "https", "path": "/items", "raw_path": b"/items",
+        "query_string": b"", "root_path": "", "headers": headers,
+        "client": ("192.0.2.1", 50_000), "server": ("example.org", 443),
+    }  # fmt: skip
+
+
+def peers() -> dict[str, dict[str, Wrap]]:
+    """By coding: the other middlewares that are installed, at their defaults."""
+    from starlette.middleware.gzip import GZipMiddleware
+
+    found: dict[str, dict[str, Wrap]] = {"gzip": {"starlette GZipMiddleware": GZipMiddleware}}
+    if find_spec("brotli_asgi") is not None:
+        from brotli_asgi import BrotliMiddleware
+
+        found["br"] = {"brotli-asgi": BrotliMiddleware}
+    if find_spec("starlette_compress") is not None:
+        from starlette_compress import CompressMiddleware
+
+        for coding in ("gzip", "br", "zstd"):
+            found.setdefault(coding, {})["starlette-compress"] = CompressMiddleware
+    return found
+
+
+def ours(app: ASGIApp) -> ASGIApp:
+    return CompressionMiddleware(app)
+
+
+def case(
+    name: str, wrap: Wrap | None, app: ASGIApp, *, accepts: str | None, body: bytes
+) -> tuple[Case, int]:
+    """A row and how long its answer is.  Raises CheckError where decoding gives another body."""
+
+    def build() -> ASGIApp:
+        return app if wrap is None else wrap(app)
+
+    scope = partial(scope_of, accepts)
+    answer = asyncio.run(answer_of(build(), scope()))
+    if answer.body != body:
+        decoder = CODECS[accepts or ""].decoder()
+        decoded = bytearray(decoder.decode(answer.body, len(body) + 1))
+        while not decoder.is_hungry and len(decoded) <= len(body):
+            decoded += decoder.decode(b"", len(body) + 1)
+        if decoded != body or not decoder.is_complete:
+            raise CheckError(f"{name}: another body")
+    expected = Answer(status=200, body=answer.body)
+    return Case(name=name, build=build, scope=scope, expected=expected), len(answer.body)
+
+
+def encoded(plan: Plan) -> list[tuple[Report, dict[str, int]]]:
+    """One report for each coding, with the lengths of its answers."""
+    found = []
+    for coding, others in peers().items():
+        ways: dict[str, Wrap | None] = {BARE: None, **others, OURS: ours}
+        rows, lengths = [], {}
+        for name, wrap in ways.items():
+            row, lengths[name] = case(name, wrap, sends(LARGE), accepts=coding, body=LARGE)
+            rows.append(row)
+        report = measure(
+            f"20 kB of JSON as {coding}", rows, replace(plan, requests=10), baseline=BARE
+        )
+        found.append((report, lengths))
+    return found
+
+
+def passed(plan: Plan) -> list[Report]:
+    """What an answer pays that is not encoded."""
+    situations: Sequence[tuple[str, ASGIApp, str | None, bytes]] = (
+        ("a short answer", sends(SMALL), BROWSER, SMALL),
+        ("a short answer without Content-Length", sends(SMALL, sized=False), BROWSER, SMALL),
+        ("an image", sends(LARGE, b"image/png"), BROWSER, LARGE),
+        ("a long answer, no coding accepted", sends(LARGE), None, LARGE),
+    )
+    ways: dict[str, Wrap | None] = {BARE: None, OURS: ours}
+    for others in peers().values():
+        ways |= others
+    return [
+        measure(
+            title,
+            [case(name, wrap, app, accepts=accepts, body=body)[0] for name, wrap in ways.items()
+             # One whose table of types is another encodes what ours takes for packed.
+             if not (title == "an image" and name == "brotli-asgi")],
+            plan,
+            baseline=BARE,
+        )
+        for title, app, accepts, body in situations
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Print every table."""
+    defaults = Plan(rounds=200, requests=200, seconds_max=20)
+    parser = plan_arguments(__doc__, defaults=defaults)
+    options = parser.parse_args()
+    plan = plan_of(options)
+    reports: list[Any] = []
+    for report, lengths in encoded(plan):
+        print(table(report))
+        print("\n".join(f"  {name}: {length:,} bytes" for name, length in lengths.items()), "\n")
+        reports.append(report)
+    for report in passed(plan):
+        print(table(report), "\n")
+        reports.append(report)
+    write_json(options.json, reports)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from perf_middleware import CompressionMiddleware, CompressionRule, hide_length, no_compression
 from perf_middleware.compression.choices import PATHS_MAX, Choice, PathChoices
-from perf_middleware.compression.middleware.forms import FORMS
+from perf_middleware.coded_forms import FORMS, NEW_FORMS
 from perf_middleware.compression.pressure import Pressure
 from perf_middleware.compression.settings import CompressionSettings
 from perf_middleware.errors import SettingsError
@@ -752,12 +752,18 @@ class KeptForms:
     def get(self, coding):
         return self.forms.get(coding)
 
+    def ask(self, coding):
+        return 1
+
+    def claim(self, coding):
+        return False
+
     def remember(self, coding, coded):
         self.forms[coding] = coded
 
 
-def with_forms(forms, body=BODY, **settings):
-    return packed(says(start(JSON, ETAG), {**end(body), FORMS: forms}), **settings)
+def with_forms(forms, body=BODY, key=FORMS, **settings):
+    return packed(says(start(JSON, ETAG), {**end(body), key: forms}), **settings)
 
 
 @EACH_CODING
@@ -776,7 +782,8 @@ def test_a_form_that_is_there_is_sent_without_a_codec(coding):
 
 def test_a_form_that_was_made_is_remembered():
     forms = KeptForms(BODY)
-    answer = ask(with_forms(forms), "br")
+    answer = ask(with_forms(forms, key=NEW_FORMS), "br")
+    assert NEW_FORMS not in answer.messages[1]
     assert forms.forms == {"br": answer.body}
 
 

@@ -210,17 +210,21 @@ class CodedAnswer:
         if form is None:
             return await self._release(message, None, vary=True)
         coding.counts.whole += 1
-        return await self._send_coded_head(len(form), {**message, "body": form})
+        message = {**message, "body": form}
+        message.pop(NEW_FORMS, None)
+        return await self._send_coded_head(len(form), message)
 
     def _from_store(self, message: Message, forms: Forms) -> Awaitable[None]:
         """A stored body, in a form that is ready: nobody waits for a codec."""
         ready = self._compression.kept_form(self._codings, forms)
+        message = {**message}
+        del message[FORMS]  # no server's business
         if ready is None:
             return self._release(message, "no-form", vary=True)
-        coding, form = ready
+        coding, message["body"] = ready
         coding.counts.stored += 1
         self._codings = (coding,)
-        return self._send_coded_head(len(form), {**message, "body": form})
+        return self._send_coded_head(len(message["body"]), message)
 
     async def _encoded(self, coding: Coding, body: Any, forms: Forms | None) -> bytes | None:
         """The body in this coding; None where that is not shorter, or the codec failed."""

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perf_middleware import CompressionMiddleware, CompressionRule, hide_length, no_compression
-from perf_middleware.compression.choices import PATHS_MAX, Choice, PathChoices
 from perf_middleware.coded_forms import FORMS, NEW_FORMS
+from perf_middleware.compression.choices import PATHS_MAX, Choice, PathChoices
 from perf_middleware.compression.pressure import Pressure
 from perf_middleware.compression.settings import CompressionSettings
 from perf_middleware.errors import SettingsError

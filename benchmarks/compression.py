@@ -120,7 +120,9 @@ def case(
         if decoded != body or not decoder.is_complete:
             raise CheckError(f"{name}: another body")
     expected = Answer(status=200, body=answer.body)
-    return Case(name=name, build=build, scope=scope, expected=expected), len(answer.body)
+    # gzip by others has the time in its head.
+    row = Case(name=name, build=build, scope=scope, expected=expected, has_one_body=False)
+    return row, len(answer.body)
 
 
 def encoded(plan: Plan) -> list[tuple[Report, dict[str, int]]]:

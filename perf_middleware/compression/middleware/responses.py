@@ -7,7 +7,8 @@ accepts nothing of ours, the answer is only looked at for its Vary.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from perf_middleware.asgi import app_path
 from perf_middleware.coded_forms import WANTED
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
 
 OF_INSTALL: Final = frozenset({"enabled"})  # whether a layer stands
 READING: Final = frozenset({"GET", "HEAD"})
+CONDITIONS: Final = frozenset({b"if-none-match", b"if-match"})
+ABSENT: Final = -1
+SEVERAL: Final = -2
+SEQUENCES_MAX: Final = 1_000  # of names of fields, each up to so many bytes: a client chooses them
+SEQUENCE_BYTES_MAX: Final = 2_000
+_NAME: Final = itemgetter(0)
+
+Places: TypeAlias = tuple[int, int, bool]
+"""Of Accept-Encoding; of Sec-Fetch-Site beside a Cookie; whether there are conditions."""
 
 
 class CompressionMiddleware:
@@ -53,6 +63,7 @@ class CompressionMiddleware:
         self.compression = compression
         self._known = compression.known
         self._has_rules = compression.paths.has_any
+        self._places: dict[tuple[bytes, ...], Places] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] != "http":
@@ -60,9 +71,15 @@ class CompressionMiddleware:
         headers = scope["headers"]
         if type(headers) is not list:
             headers = scope["headers"] = list(headers)  # an iterator can be read once
-        fields = dict(headers)
-        value = fields.get(b"accept-encoding")
-        if len(fields) != len(headers) and value is not None:
+        try:
+            accepts_at, site_at, is_conditional = self._places[tuple(map(_NAME, headers))]
+        except KeyError:
+            accepts_at, site_at, is_conditional = self._learn(headers)
+        if accepts_at >= 0:
+            value = headers[accepts_at][1]
+        elif accepts_at == ABSENT:
+            value = None
+        else:
             value = field_value([line for name, line in headers if name == b"accept-encoding"])
         compression = self.compression
         codings = self._known.get(value)
@@ -71,11 +88,10 @@ class CompressionMiddleware:
         # Before routing: mounts move what is below root_path.
         choice = compression.paths.choice_for(app_path(scope)) if self._has_rules else None
         asked = b""
-        if b"if-none-match" in fields or b"if-match" in fields:
-            scope, asked = self._as_the_app_knows(scope, fields, codings)
+        if is_conditional:
+            scope, asked = self._as_the_app_knows(scope, dict(headers), codings)
         if not codings:
-            plain = PlainAnswer(compression, scope, send, choice)
-            return await self.app(scope, receive, plain.send)
+            return await self.app(scope, receive, sending_plain(compression, scope, send, choice))
         if compression.keeps_forms:
             scope[WANTED] = compression.judge.minimum_bytes
         answer = CodedAnswer(compression, codings, scope, send)
@@ -83,9 +99,9 @@ class CompressionMiddleware:
             answer.asked = asked
         if choice is not None:
             answer.choice = choice
-        if b"cookie" in fields and fields.get(b"sec-fetch-site") == b"cross-site":
+        if site_at >= 0 and headers[site_at][1] == b"cross-site":
             # Fetch Metadata (W3C): another site made the browser send it; ?1 is a user's click.
-            was_clicked = fields.get(b"sec-fetch-user") == b"?1"
+            was_clicked = (b"sec-fetch-user", b"?1") in headers
             if not (was_clicked or compression.encodes_cross_site):
                 answer.as_identity = "cross-site"
         try:
@@ -102,6 +118,16 @@ class CompressionMiddleware:
         finally:
             if answer.encoder is not None:
                 answer.close()
+
+    def _learn(self, headers: list[tuple[bytes, bytes]]) -> Places:
+        """Where what counts stands among these fields; clients send few sequences of names."""
+        names = tuple([name for name, _ in headers])
+        places = places_of(names)
+        if sum(map(len, names)) <= SEQUENCE_BYTES_MAX:
+            if len(self._places) >= SEQUENCES_MAX:
+                self._places.clear()
+            self._places[names] = places
+        return places
 
     def _as_the_app_knows(
         self, scope: Scope, fields: Mapping[bytes, bytes], codings: tuple[Coding, ...]
@@ -131,34 +157,38 @@ class CompressionMiddleware:
         return scope, asked
 
 
-class PlainAnswer:
-    """An answer to a client that accepts no coding of ours: another may, and caches must know."""
+def places_of(names: tuple[bytes, ...]) -> Places:
+    """Where in a request with fields of these names stands what counts."""
+    accepts_at = names.index(b"accept-encoding") if b"accept-encoding" in names else ABSENT
+    if names.count(b"accept-encoding") > 1:
+        accepts_at = SEVERAL
+    has_site = b"cookie" in names and b"sec-fetch-site" in names
+    site_at = names.index(b"sec-fetch-site") if has_site else ABSENT
+    return accepts_at, site_at, not CONDITIONS.isdisjoint(names)
 
-    __slots__ = ("_choice", "_compression", "_scope", "_send")
 
-    def __init__(
-        self, compression: Compression, scope: Scope, send: Send, choice: Choice | None
-    ) -> None:
-        self._compression = compression
-        self._scope = scope
-        self._send = send
-        self._choice = choice
+def sending_plain(
+    compression: Compression, scope: Scope, send: Send, choice: Choice | None
+) -> Send:
+    """For a client that accepts no coding of ours: another may, and caches must know."""
 
-    def send(self, message: Message) -> Awaitable[None]:
+    # A closure, not an object: half of what such an answer pays is this.
+    def sending(message: Message) -> Awaitable[None]:
         if message["type"] != "http.response.start":
-            return self._send(message)
+            return send(message)
         headers = message.get("headers")
         if type(headers) is not list:
             message, headers = readable(message)
-        compression = self._compression
         why: str = compression.judge.judge(message.get("status"), headers)
         if why in ENCODED:
             if message.get("trailers"):
                 why = "trailers"
-            elif not compression.choice_for(self._scope, self._choice).encode:
+            elif not compression.choice_for(scope, choice).encode:
                 why = "route"
             else:
                 why = "not-accepted"
                 message = {**message, "headers": varied(headers)}
         compression.figures.skipped[why] += 1
-        return self._send(message)
+        return send(message)
+
+    return sending

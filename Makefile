@@ -1,6 +1,7 @@
 # make demo      a running example, nothing needed but Python 3.11+ and make
 # make test      lint, types and the whole suite
 # make test-all  the same suite on every newer Python found on this machine
+# make browser   the example in Chromium and curl, in each content coding
 # make bench     what each layer costs, in microseconds per request
 
 PYTHON ?= $(shell sh scripts/find-pythons.sh | head -n 1)
@@ -11,7 +12,7 @@ PYTEST = $(VENV)/bin/python -m pytest
 # By whole files: their servers are started once.  More at once would disturb each other's timing.
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadscope
 
-.PHONY: help demo test test-all lint types format bench clean
+.PHONY: help demo test test-all lint types format browser bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -51,6 +52,9 @@ types: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+browser: $(VENV)/.dev
+	$(VENV)/bin/python scripts/browser_check.py
 
 bench: $(VENV)/.dev
 	$(VENV)/bin/python -m benchmarks.layers

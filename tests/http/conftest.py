@@ -60,7 +60,7 @@ def _serving(kind: Kind, files: Path) -> Iterator[Twins]:
         yield twins
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _as_the_app_sent_it() -> Iterator[None]:
     """Every answer is compared to the byte: without what default settings add to it.
 

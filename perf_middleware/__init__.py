@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from perf_middleware.caching.values.runtime import ValueCache
     from perf_middleware.caching.values.settings import MemoSettings
     from perf_middleware.compression.decorators import hide_length, no_compression
+    from perf_middleware.compression.middleware.requests import (
+        RequestDecodingMiddleware,
+        UndecodableBodyError,
+    )
     from perf_middleware.compression.middleware.responses import CompressionMiddleware
     from perf_middleware.compression.runtime import Compression
     from perf_middleware.compression.settings import CompressionRule, CompressionSettings
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from perf_middleware.metrics.watching.blocks import LoopBlock
     from perf_middleware.perf import Perf
     from perf_middleware.resource import Background, Resource
+    from perf_middleware.serialisation.responses import OrjsonResponse, StreamingJSONResponse
     from perf_middleware.settings import LifespanSettings, Settings
 
 __all__ = [
@@ -61,9 +66,11 @@ __all__ = [
     "MetricUseError",
     "MetricsMiddleware",
     "MetricsSettings",
+    "OrjsonResponse",
     "Perf",
     "PerfMiddlewareError",
     "RedisSettings",
+    "RequestDecodingMiddleware",
     "Resource",
     "ResourceChanged",
     "ResourceStartError",
@@ -74,6 +81,8 @@ __all__ = [
     "SettingsError",
     "StoreRefusedError",
     "StoreUnavailableError",
+    "StreamingJSONResponse",
+    "UndecodableBodyError",
     "UnkeyableArgumentError",
     "UnpackableValueError",
     "ValueCache",
@@ -100,8 +109,10 @@ _HOME_OF = {
     "MetricUseError": "perf_middleware.errors",
     "MetricsMiddleware": "perf_middleware.metrics.middleware",
     "MetricsSettings": "perf_middleware.metrics.settings",
+    "OrjsonResponse": "perf_middleware.serialisation.responses",
     "Perf": "perf_middleware.perf",
     "PerfMiddlewareError": "perf_middleware.errors",
+    "RequestDecodingMiddleware": "perf_middleware.compression.middleware.requests",
     "Resource": "perf_middleware.resource",
     "ResourceChanged": "perf_middleware.events",
     "ResourceStartError": "perf_middleware.errors",
@@ -113,6 +124,8 @@ _HOME_OF = {
     "SettingsError": "perf_middleware.errors",
     "StoreRefusedError": "perf_middleware.errors",
     "StoreUnavailableError": "perf_middleware.errors",
+    "StreamingJSONResponse": "perf_middleware.serialisation.responses",
+    "UndecodableBodyError": "perf_middleware.compression.middleware.requests",
     "UnkeyableArgumentError": "perf_middleware.errors",
     "UnpackableValueError": "perf_middleware.errors",
     "ValueCache": "perf_middleware.caching.values.runtime",

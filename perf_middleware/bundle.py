@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from perf_middleware.caching.middleware import ResponseCacheMiddleware
+from perf_middleware.compression.middleware.requests import RequestDecodingMiddleware
 from perf_middleware.compression.middleware.responses import CompressionMiddleware
+from perf_middleware.compression.request_figures import RequestDecodingFigures
 from perf_middleware.dashboard.access import TokenGate
 from perf_middleware.dashboard.resource import OperatorDoor
 from perf_middleware.dashboard.routes import Endpoint, OperatorEndpoints, json_answer
@@ -42,6 +44,7 @@ from perf_middleware.stack import (
     FRONT_CACHE,
     METRICS,
     OPERATORS,
+    REQUEST_DECODING,
     REQUEST_SCOPE,
     Layer,
     LayerInfo,
@@ -107,6 +110,13 @@ class Bundle:
             self.metrics.add_collector(
                 "value cache", self.memo.families, reset=self.memo.reset_counts
             )
+        self.request_decoding = RequestDecodingFigures()
+        if settings.compression.decode_requests:
+            self.metrics.add_collector(
+                "request decoding",
+                self.request_decoding.families,
+                reset=self.request_decoding.reset,
+            )
         self.loop: LoopProbe | None = None
         if settings.runtime.enabled:
             self._watch_process(settings.runtime)
@@ -159,6 +169,8 @@ class Bundle:
         if settings.compression.enabled:
             compression = self.compression
             layers.append(Layer(COMPRESSION, lambda app: CompressionMiddleware(app, compression)))
+        if settings.compression.decode_requests:
+            layers.append(Layer(REQUEST_DECODING, self._decoding_requests))
         if settings.cache.enabled:
             cache = self.cache
             rank = CACHE if settings.cache.position == "inner" else FRONT_CACHE
@@ -168,6 +180,15 @@ class Bundle:
             self.overhead = Overhead([layer.rank.name for layer in ordered])
             self.metrics.add_collector("overhead", self.overhead.families)
         return layers
+
+    def _decoding_requests(self, app: ASGIApp) -> ASGIApp:
+        compression = self.settings.compression
+        return RequestDecodingMiddleware(
+            app,
+            decoded_bytes_max=compression.decoded_bytes_max,
+            decoded_ratio_max=compression.decoded_ratio_max,
+            figures=self.request_decoding,
+        )
 
     def _join_workers(self, settings: Settings) -> None:
         exchange = WorkerExchange(

@@ -59,6 +59,12 @@ COMPRESSION: Final = Rank(
     sees="every answer, before it leaves",
     why="what is below sees bodies as the app made them, and a stored one serves every coding",
 )
+REQUEST_DECODING: Final = Rank(
+    name="request decoding",
+    place="outer",
+    sees="requests with a Content-Encoding",
+    why="all inside read the body as it was meant",
+)
 FRONT_CACHE: Final = Rank(
     name="response cache in front",
     place="outer",
@@ -78,7 +84,9 @@ REQUEST_SCOPE: Final = Rank(
     why="the router's view of the request feeds telemetry",
 )
 
-ORDER: Final = (METRICS, OPERATORS, COMPRESSION, FRONT_CACHE, CACHE, REQUEST_SCOPE)
+ORDER: Final = (
+    METRICS, OPERATORS, COMPRESSION, REQUEST_DECODING, FRONT_CACHE, CACHE, REQUEST_SCOPE,
+)  # fmt: skip
 """Outermost first; this table decides, not the order of any call."""
 
 

@@ -27,6 +27,7 @@ from perf_middleware.stack import (
     METRICS,
     OPERATORS,
     ORDER,
+    REQUEST_DECODING,
     REQUEST_SCOPE,
     Layer,
     Rank,
@@ -193,7 +194,8 @@ def test_describe_shows_the_users_middlewares_in_their_places(framework, install
 def test_describe_around_any_other_app_has_all_layers_in_the_order_of_the_table():
     rows = install(by_hand("answers")).describe()
     assert [row.name for row in rows] == [*OURS[:4], "function"]
-    not_there = (FRONT_CACHE, REQUEST_SCOPE)  # another place for the cache; nothing in between
+    # Off by default; another place for the cache; nothing in between.
+    not_there = (REQUEST_DECODING, FRONT_CACHE, REQUEST_SCOPE)
     assert [row.name for row in rows[:-1]] == [
         rank.name for rank in ORDER if rank not in not_there
     ]  # fmt: skip

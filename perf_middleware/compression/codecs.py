@@ -44,6 +44,7 @@ class Decoder(Protocol):
     def decode(self, piece: bytes, bytes_max: int) -> bytes:
         """At most `bytes_max` decoded bytes of `piece` and of what earlier pieces left.
 
+        May be empty though it is not hungry: a call does no more than so much work.
         Raises CorruptBodyError for bytes that are not of this coding.
         """
 

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from perf_middleware.compression.choices import Choice, PathChoices
 from perf_middleware.compression.content_types import DEFAULT_PATTERNS, CompressibleTypes
+from perf_middleware.compression.decoding import DecodingLimits
 from perf_middleware.compression.drivers.available import available_codecs
 from perf_middleware.compression.encoding import Judge
 from perf_middleware.compression.length_hiding import PADDING_BYTES_MAX
@@ -80,7 +81,10 @@ class CompressionRule(Section):
 
 
 class CompressionSettings(Section):
-    """Content codings: what leaves is encoded as the client accepts (RFC 9110 §12.5.3)."""
+    """Content codings: what leaves is encoded as the client accepts (RFC 9110 §12.5.3).
+
+    What enters is decoded where `decode_requests` says so.
+    """
 
     enabled: bool = Field(default=True, description="Encode answers.")
     codings: Annotated[
@@ -134,10 +138,32 @@ class CompressionSettings(Section):
         description="Random bytes at most where a length is hidden.",
     )  # fmt: skip
     rules: tuple[CompressionRule, ...] = Field(default=(), description="What holds for some paths.")
+    decode_requests: bool = Field(
+        default=False,
+        description="Undo the content coding of request bodies, whether answers are encoded or "
+        "not. An app that does so itself keeps this off.",
+    )
+    decoded_bytes_max: int = Field(
+        default=16 << 20, ge=1,
+        description="What a request's body may have once decoded, bytes; more is answered with "
+        "413.",
+    )  # fmt: skip
+    decoded_ratio_max: int = Field(
+        # Logs and sparse tables reach 50, a bomb 1,000.
+        default=100, ge=1,
+        description="How many times as long it may become, from 1 MB on; more is answered with "
+        "413.",
+    )  # fmt: skip
 
     def _types(self) -> CompressibleTypes:
         wanted = DEFAULT_PATTERNS if self.types is None else self.types
         return CompressibleTypes.of((*wanted, *self.more_types))
+
+    def decoding_limits(self) -> DecodingLimits:
+        """What one decoded body of a request may have."""
+        return DecodingLimits(
+            decoded_bytes_max=self.decoded_bytes_max, ratio_max=self.decoded_ratio_max
+        )
 
     def make_compression(self) -> Compression:
         """What encodes answers with these settings, with the libraries that are there."""

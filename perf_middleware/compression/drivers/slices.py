@@ -22,6 +22,7 @@ SLICE_BYTES: Final = 4_096
 # Empty members and frames have 20 and 9 bytes; beginning a frame of zstd takes 20 us.  Ten thousand
 # are 0.2 s at most, and as many blocks of bgzip are 600 MB.
 PARTS_MAX: Final = 10_000
+PARTS_AT_ONCE: Final = 64  # in one call of decode: a piece full of them must not hold its caller
 
 
 class Part(Protocol):
@@ -74,7 +75,8 @@ class SlicedDecoder:
         decoded = []
         room = bytes_max
         view = memoryview(self._buffer)
-        while room > 0 and not self.is_hungry:
+        until = self._parts_left - PARTS_AT_ONCE
+        while room > 0 and not self.is_hungry and self._parts_left > until:
             fresh = self._step(view, room)
             room -= len(fresh)
             decoded.append(fresh)

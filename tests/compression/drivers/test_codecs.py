@@ -16,7 +16,7 @@ from perf_middleware.compression.drivers.available import (
     available_decoding_codecs,
 )
 from perf_middleware.compression.drivers.gzip import GzipCodec
-from perf_middleware.compression.drivers.slices import PARTS_MAX, SLICE_BYTES
+from perf_middleware.compression.drivers.slices import PARTS_AT_ONCE, PARTS_MAX, SLICE_BYTES
 
 
 class WithoutLibraries(GzipCodec):
@@ -289,6 +289,13 @@ def test_members_and_frames_are_counted(name):
     assert decoder.is_complete
     with pytest.raises(CorruptBodyError):
         decoder.decode(encoded_as(name, b"one more"), 100)
+
+
+@pytest.mark.parametrize("name", ["gzip", "zstd"])
+def test_a_call_does_no_more_than_so_many_members(name):
+    decoder = DECODING[name].decoder()
+    assert decoder.decode(encoded_as(name, b"x") * 1_000, 10_000) == b"x" * PARTS_AT_ONCE
+    assert not decoder.is_hungry
 
 
 @every_encoding

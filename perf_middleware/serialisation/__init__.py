@@ -1,0 +1,1 @@
+"""JSON answers: one at once by orjson, and one too large for memory piece by piece."""

@@ -34,7 +34,8 @@ class CompressionMiddleware:
     """Encodes answers in zstd, br or gzip, as each client accepts (RFC 9110 §12.5.3).
 
     Stands alone: `settings` are the fields of CompressionSettings for answers
-    (`minimum_bytes=1_000`, `codings=("br", "gzip")`).  `compression`, given instead of them, is one that exists.
+    (`minimum_bytes=1_000`, `codings=("br", "gzip")`).  `compression`, given instead of them, is one
+    that exists.
 
     Raises SettingsError, which names each wrong argument, and TypeError for both.
     """

@@ -161,6 +161,7 @@ def fastapi_layers(route: Route, calls: Calls) -> ASGIApp:
 
 CACHE_ALONE: dict[str, Any] = {
     "cache": {},
+    "compression": OFF,
     "metrics": {**OFF, "overhead": False},
     "runtime": OFF,
     "dashboard": OFF,

@@ -1,4 +1,4 @@
-"""A real browser and curl read the example in each coding: `make browser`.  Needs Chromium and curl.
+"""A browser and curl read the example in each coding: `make browser`; needs Chromium and curl.
 
 The first page of the example is rendered from answers in br, zstd and gzip, and has to be the same
 page; `curl --compressed` has to give the bytes of `curl`.

@@ -148,17 +148,19 @@ def coded(
 
 def varied(headers: Headers) -> list[tuple[bytes, bytes]]:
     """The headers with Accept-Encoding in Vary: once, and not where `*` says it already."""
-    last = -1
-    for at, (name, value) in enumerate(headers):
-        if len(name) == 4 and name.lower() == b"vary":  # the length alone is the quicker question
-            if not _names(value).isdisjoint((b"accept-encoding", b"*")):
-                return list(headers)
-            last = at
-    if last < 0:
-        return [*headers, VARY]
-    name, value = headers[last]
+    for name, _ in headers:
+        if len(name) == 4 and name.lower() == b"vary":  # the length is the quicker question
+            return _merged(headers)
+    return [*headers, VARY]
+
+
+def _merged(headers: Headers) -> list[tuple[bytes, bytes]]:
+    lines = [at for at, (name, _) in enumerate(headers) if name.lower() == b"vary"]
+    if any(not _names(headers[at][1]).isdisjoint((b"accept-encoding", b"*")) for at in lines):
+        return list(headers)
+    name, value = headers[lines[-1]]
     merged = b"%b, Accept-Encoding" % value if value.strip(b" \t,") else VARY[1]
-    return [*headers[:last], (name, merged), *headers[last + 1 :]]
+    return [*headers[: lines[-1]], (name, merged), *headers[lines[-1] + 1 :]]
 
 
 def _joined(headers: Headers) -> dict[bytes, bytes]:

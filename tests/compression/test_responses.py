@@ -845,6 +845,8 @@ def test_wrong_arguments_are_named():
     assert len(caught.value.problems) == 3
     with pytest.raises(SettingsError, match="only install"):
         CompressionMiddleware(says(), enabled=True)
+    with pytest.raises(SettingsError, match="RequestDecodingMiddleware does that"):
+        CompressionMiddleware(says(), decode_requests=True)
     compression = CompressionSettings().make_compression()
     with pytest.raises(TypeError, match="takes no minimum_bytes"):
         CompressionMiddleware(says(), compression, minimum_bytes=1)

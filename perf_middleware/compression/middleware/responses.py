@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from perf_middleware.compression.runtime import Coding, Compression
 
 OF_INSTALL: Final = frozenset({"enabled"})  # whether a layer stands
+OF_REQUESTS: Final = frozenset({"decode_requests", "decoded_bytes_max", "decoded_ratio_max"})
 READING: Final = frozenset({"GET", "HEAD"})
 CONDITIONS: Final = frozenset({b"if-none-match", b"if-match"})
 ABSENT: Final = -1
@@ -43,8 +44,9 @@ Places: TypeAlias = tuple[int, int, bool]
 class CompressionMiddleware:
     """Encodes answers in zstd, br or gzip, as each client accepts (RFC 9110 §12.5.3).
 
-    Stands alone: `settings` are the fields of CompressionSettings (`minimum_bytes=1_000`,
-    `codings=("br", "gzip")`).  `compression`, given instead of them, is one that exists.
+    Stands alone: `settings` are the fields of CompressionSettings for answers
+    (`minimum_bytes=1_000`, `codings=("br", "gzip")`).  `compression`, given instead of them, is one
+    that exists.
 
     Raises SettingsError, which names each wrong argument, and TypeError for both.
     """
@@ -55,6 +57,10 @@ class CompressionMiddleware:
         if compression is None:
             for name in OF_INSTALL & settings.keys():
                 raise SettingsError((f"CompressionMiddleware({name}=…): only install can do that",))
+            for name in sorted(OF_REQUESTS & settings.keys()):
+                raise SettingsError(
+                    (f"CompressionMiddleware({name}=…): RequestDecodingMiddleware does that",)
+                )
             made = section_of(CompressionSettings, settings, call="CompressionMiddleware")
             compression = made.make_compression()
         elif settings:

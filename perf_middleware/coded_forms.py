@@ -32,10 +32,13 @@ class Forms(Protocol):
         """The form in this coding, where there is one."""
 
     def ask(self, coding: str) -> int:
-        """Note that this coding was asked for once more; how often by now."""
+        """Note that this coding was asked for once more; how often by now, 0: there is no room."""
 
-    def claim(self, coding: str) -> bool:
-        """True to the first who asks: it is to encode the body once more, for all later answers."""
+    def claim(self, coding: str, effort: str) -> None:
+        """The body is being encoded with this effort, for all later answers."""
+
+    def is_claimed(self, coding: str, effort: str) -> bool:
+        """Whether it was, or is."""
 
     def remember(self, coding: str, coded: bytes) -> None:
         """A form that was made just now; one that is longer than what is there is let go."""

@@ -18,6 +18,7 @@ import ormsgpack
 
 from perf_middleware.caching.rules import CachePolicy
 from perf_middleware.caching.stored import Lifetimes, StoredResponse
+from perf_middleware.coding_choice import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,7 +85,7 @@ def unpack(
         ) = ormsgpack.unpackb(
             content[start : start + told_bytes], option=ormsgpack.OPT_NON_STR_KEYS
         )  # fmt: skip
-        lifetimes, vary, route, rule, shares_authorization = _facts_from(packed_facts)
+        lifetimes, vary, route, rule, shares_authorization, choice = _facts_from(packed_facts)
         body = content[start + told_bytes :]
         if body_bytes > body_bytes_max:
             return None
@@ -117,6 +118,7 @@ def unpack(
             route=route,
             rule=rule,
             shares_authorization=shares_authorization,
+            choice=choice,
         )
     # Bytes of any kind: whatever does not fit is no record of ours.
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError,
@@ -148,6 +150,7 @@ def _packed_facts(stored: StoredResponse) -> bytes:
             stored.route,
             _rule_facts(stored.rule),
             stored.shares_authorization,
+            None if stored.choice is None else [stored.choice.encode, stored.choice.hide_length],
         ]
     )
 
@@ -155,8 +158,8 @@ def _packed_facts(stored: StoredResponse) -> bytes:
 @lru_cache(maxsize=1_000)
 def _facts_from(
     packed: bytes,
-) -> tuple[Lifetimes, tuple[bytes, ...], str, CachePolicy | None, bool]:
-    lifetimes, vary, route, rule, shares_authorization = ormsgpack.unpackb(packed)
+) -> tuple[Lifetimes, tuple[bytes, ...], str, CachePolicy | None, bool, Choice | None]:
+    lifetimes, vary, route, rule, shares_authorization, choice = ormsgpack.unpackb(packed)
     fresh_s, stale_while_revalidate_s, stale_if_error_s, may_be_stale, must_validate = lifetimes
     return (
         Lifetimes(
@@ -170,6 +173,7 @@ def _facts_from(
         route,
         None if rule is None else _rule_from(*rule),
         shares_authorization,
+        None if choice is None else Choice(*choice),
     )
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.syntax.directives import ResponseDirectives
     from perf_middleware.caching.syntax.etags import EntityTag
+    from perf_middleware.coding_choice import Choice
 
 US_PER_S: Final = 1_000_000
 NOT_SHOWN: Final = -(2**63)  # before any time on any clock
@@ -69,11 +70,12 @@ class StoredResponse:
     """
 
     __slots__ = (
-        "body", "born_us", "counts", "early_from_us", "etag", "forms", "fresh_until_us", "headers",
-        "hits", "identity", "initial_age_us", "key", "last_modified", "lifetimes", "lines",
-        "not_modified_headers", "primary", "produced_us", "received_s", "refresh_from_us", "route",
-        "rule", "rule_name", "shares_authorization", "shown_until_us", "size_bytes", "status",
-        "stored_us", "tags", "tail", "target", "usable_if_error_us", "usable_until_us", "vary",
+        "body", "born_us", "choice", "counts", "early_from_us", "etag", "forms", "fresh_until_us",
+        "headers", "hits", "identity", "initial_age_us", "key", "last_modified", "lifetimes",
+        "lines", "not_modified_headers", "primary", "produced_us", "received_s", "refresh_from_us",
+        "route", "rule", "rule_name", "shares_authorization", "shown_until_us", "size_bytes",
+        "status", "stored_us", "tags", "tail", "target", "usable_if_error_us", "usable_until_us",
+        "vary",
     )  # fmt: skip
 
     def __init__(
@@ -95,8 +97,10 @@ class StoredResponse:
         route: str,
         rule: CachePolicy | None,
         shares_authorization: bool = False,
+        choice: Choice | None = None,
     ) -> None:
         self.primary = primary
+        self.choice = choice  # of its endpoint, for a layer that encodes
         self.shares_authorization = shares_authorization
         self.key = key
         self.target = target

@@ -6,24 +6,16 @@ runs the app may know what its author did not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from perf_middleware.coding_choice import Choice
     from perf_middleware.path_patterns import PathPattern
 
 PATHS_MAX: Final = 10_000  # whose rule is remembered
 PATH_CHARS_MAX: Final = 512  # of those; a longer one is looked up each time
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What holds for one route."""
-
-    encode: bool = True
-    hide_length: bool = False
 
 
 class PathChoices:

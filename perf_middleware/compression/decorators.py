@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from perf_middleware.compression.choices import Choice
+from perf_middleware.coding_choice import ATTRIBUTE, Choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 F = TypeVar("F", bound="Callable[..., Any]")
-
-ATTRIBUTE: Final = "__perf_compression_choice__"
 
 
 def no_compression(endpoint: F) -> F:
@@ -30,17 +28,6 @@ def hide_length(endpoint: F) -> F:
     Raises TypeError as no_compression does.
     """
     return _marked(endpoint, Choice(hide_length=True), "hide_length")
-
-
-def choice_of(endpoint: Any, method: str) -> Choice | None:
-    """What the endpoint that the router found has chosen for this method."""
-    choice = getattr(endpoint, ATTRIBUTE, None)
-    if choice is None and isinstance(endpoint, type):
-        name = method.lower()
-        if name == "head" and not hasattr(endpoint, name):
-            name = "get"  # which answers it, in Starlette's HTTPEndpoint
-        choice = getattr(getattr(endpoint, name, None), ATTRIBUTE, None)
-    return choice if isinstance(choice, Choice) else None
 
 
 def _marked(endpoint: F, choice: Choice, name: str) -> F:

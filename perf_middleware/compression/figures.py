@@ -9,7 +9,7 @@ from perf_middleware.families import NO_LABELS, Family, LabelSet, Value, counter
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-FORMS: Final = ("whole", "stream", "stored")
+WAYS: Final = ("whole", "stream", "stored")
 """Encoded in one piece, piece by piece, or not at all: a cache had the coded body."""
 
 REASONS: Final = (
@@ -90,7 +90,7 @@ class CompressionFigures:
             tuple(
                 Value(LabelSet([("coding", coding), ("form", form)]), getattr(row, form))
                 for coding, row in rows
-                for form in FORMS
+                for form in WAYS
             ),
         )
         yield counter(

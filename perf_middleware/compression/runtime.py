@@ -11,23 +11,31 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from perf_middleware.clock import monotonic_us
-from perf_middleware.compression.choices import Choice, PathChoices
-from perf_middleware.compression.decorators import choice_of
+from perf_middleware.coding_choice import CHOSEN, Choice, choice_of
+from perf_middleware.compression.choices import PathChoices
 from perf_middleware.compression.drivers.behind import EncodingBehind, Job
-from perf_middleware.compression.earning import KEPT_LEVEL_BYTES_MAX, earns_encoding
+from perf_middleware.compression.earning import KEPT_LEVEL_BYTES_MAX, earned
 from perf_middleware.compression.etags import suffix_of
 from perf_middleware.compression.figures import CodingCounts, CompressionFigures
 from perf_middleware.compression.negotiation import acceptable_codings
-from perf_middleware.compression.pressure import IDENTITY, LOWER_LEVEL, Pressure, Thresholds, after
+from perf_middleware.compression.pressure import (
+    IDENTITY,
+    LOWER_LEVEL,
+    NORMAL,
+    Pressure,
+    Thresholds,
+    after,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from perf_middleware.asgi import Scope
+    from perf_middleware.asgi import Message, Scope
     from perf_middleware.clock import Clock
     from perf_middleware.coded_forms import Forms
     from perf_middleware.compression.codecs import Codec, Encoder
     from perf_middleware.compression.drivers.behind import Done
+    from perf_middleware.compression.earning import Effort
     from perf_middleware.compression.encoding import Judge
     from perf_middleware.families import Family
 
@@ -36,7 +44,7 @@ logger = logging.getLogger("perf_middleware.compression")
 T = TypeVar("T")
 
 FIELDS_MAX: Final = 1_000  # values of Accept-Encoding that are remembered; browsers send a few
-FIELD_BYTES_MAX: Final = 256  # of those
+KNOWN_FIELD_BYTES_MAX: Final = 256  # of those
 BEHIND_MAX: Final = 100  # stored bodies that wait to be encoded; a further one with a later hit
 SAMPLE_EVERY_US: Final = 250_000
 FAILURES_TOLD_EVERY: Final = 1_000
@@ -163,16 +171,22 @@ class Compression:
         """
         names = acceptable_codings(value, self._names)
         codings = tuple(self._by_name[name] for name in names if name in self._by_name)
-        if value is None or len(value) <= FIELD_BYTES_MAX:
+        if value is None or len(value) <= KNOWN_FIELD_BYTES_MAX:
             if len(self.known) >= FIELDS_MAX:
                 self.known.clear()
             self.known[value] = codings
         return codings
 
-    def choice_for(self, scope: Scope, of_path: Choice | None) -> Choice:
-        """What holds for this route: what a rule says of its path, else its endpoint."""
+    def choice_for(self, scope: Scope, start: Message, of_path: Choice | None) -> Choice:
+        """What holds for this route: what a rule says of its path, else its endpoint.
+
+        Of a stored answer the cache tells it: no router has seen its request.
+        """
         if of_path is not None:
             return of_path
+        kept: Choice | None = start.get(CHOSEN) or scope.get(CHOSEN)
+        if kept is not None:
+            return kept
         if self.router_scope is not None:
             scope = self.router_scope(scope)
         endpoint = scope.get("endpoint")
@@ -199,12 +213,12 @@ class Compression:
 
         A better one is made behind this answer where that is earned, unless the CPU is scarce.
         """
-        for done in self._behind.collect():
-            self._take_in(done)
+        self.collect()
         best = codings[0]
         form = forms.get(best.name)
-        if earns_encoding(forms.ask(best.name), has_form=form is not None) and not self.step():
-            self._encode_behind(best, forms)
+        effort = earned(forms.ask(best.name), has_form=form is not None)
+        if effort is not None and not forms.is_claimed(best.name, effort) and not self.step():
+            self._encode_behind(best, forms, effort, has_form=form is not None)
         if form is not None:
             return best, form
         for coding in codings[1:]:
@@ -213,9 +227,20 @@ class Compression:
                 return coding, form
         return None
 
-    def _encode_behind(self, coding: Coding, forms: Forms) -> None:
-        if self._behind.has_room and forms.claim(coding.name):
-            self._behind.put(Job(forms, coding.codec, coding.kept_level(len(forms.body))))
+    def collect(self) -> None:
+        """Take in what was encoded behind other answers."""
+        for done in self._behind.collect():
+            self._take_in(done)
+
+    def _encode_behind(
+        self, coding: Coding, forms: Forms, effort: Effort, *, has_form: bool
+    ) -> None:
+        hurried = coding.level(NORMAL)
+        level = hurried if effort == "hurried" else coding.kept_level(len(forms.body))
+        # Of a large body the same would come out again.
+        is_new = level != hurried or not has_form
+        if not is_new or self._behind.put(Job(forms, coding.codec, level)):
+            forms.claim(coding.name, effort)
 
     def _take_in(self, done: Done) -> None:
         job = done.job
@@ -251,6 +276,7 @@ class Compression:
 
     def families(self) -> Iterable[Family]:
         """The figures, for a scrape."""
+        self.collect()
         return self.figures.families(step=self._pressure.step)
 
     def status(self) -> dict[str, Any]:

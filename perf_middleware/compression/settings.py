@@ -6,7 +6,8 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from perf_middleware.compression.choices import Choice, PathChoices
+from perf_middleware.coding_choice import Choice
+from perf_middleware.compression.choices import PathChoices
 from perf_middleware.compression.content_types import DEFAULT_PATTERNS, CompressibleTypes
 from perf_middleware.compression.decoding import DecodingLimits
 from perf_middleware.compression.drivers.available import available_codecs
@@ -123,7 +124,7 @@ class CompressionSettings(Section):
     )
     streams_max: int = Field(
         default=1_000, ge=0,
-        description="Streams that are encoded at once (up to 120 kB each); a further one is "
+        description="Streams that are encoded at once (64 to 490 kB each); a further one is "
         "sent as it is.",
     )  # fmt: skip
     thread_bytes_min: int = Field(

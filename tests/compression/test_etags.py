@@ -18,8 +18,8 @@ ALL = (ZSTD, BR, GZIP)
 @pytest.mark.parametrize(
     ("etag", "expected"),
     [
-        pytest.param(b'"abc"', b'"abc~pm-gzip"', id="strong"),
-        pytest.param(b'""', b'"~pm-gzip"', id="empty"),
+        pytest.param(b'"abc"', b'W/"abc~pm-gzip"', id="strong"),
+        pytest.param(b'""', b'W/"~pm-gzip"', id="empty"),
         pytest.param(b'W/"abc"', b'W/"abc"', id="a weak one means the same in every coding"),
         pytest.param(b"abc", b"abc", id="no quotes: no tag"),
         pytest.param(b'"', b'"', id="one quote: no tag"),
@@ -34,8 +34,9 @@ def test_a_strong_tag_is_another_in_each_coding(etag, expected):
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        pytest.param(b'"abc~pm-gzip"', b'"abc"', id="one"),
-        pytest.param(b'W/"abc~pm-gzip"', b'W/"abc"', id="made weak on its way"),
+        pytest.param(b'W/"abc~pm-gzip"', b'"abc"', id="one"),
+        pytest.param(b'"abc~pm-gzip"', b'"abc"', id="made strong on its way"),
+        pytest.param(b'W/"a", W/"b~pm-br"', b'W/"a", "b"', id="beside a weak one of the app"),
         pytest.param(b'"a~pm-br", "b~pm-gzip","c"', b'"a", "b","c"', id="several codings"),
         pytest.param(b'"abc-gzip"', b'"abc-gzip"', id="an app's own tag that only looks like it"),
         pytest.param(b'"~pm-gzip abc"', b'"~pm-gzip abc"', id="not at its end"),
@@ -56,11 +57,13 @@ def test_a_coding_that_is_not_given_stays():
 @pytest.mark.parametrize(
     ("etag", "asked", "expected"),
     [
-        pytest.param(b'"a"', b'"a~pm-gzip"', b'"a~pm-gzip"', id="the tag that was asked with"),
-        pytest.param(b'"a"', b'"a~pm-gzip", "a~pm-zstd"', b'"a~pm-zstd"', id="the best of two"),
+        pytest.param(b'"a"', b'W/"a~pm-gzip"', b'W/"a~pm-gzip"', id="the tag that was asked with"),
+        pytest.param(
+            b'"a"', b'W/"a~pm-gzip", W/"a~pm-zstd"', b'W/"a~pm-zstd"', id="the best of two"
+        ),
         pytest.param(b'"a"', b'"b~pm-gzip", "a"', b'"a"', id="only its own"),
         pytest.param(b'W/"a"', b'"a~pm-gzip"', b'W/"a"', id="weak"),
-        pytest.param(b'"a"', b'W/"a~pm-br"', b'"a~pm-br"', id="made weak on its way"),
+        pytest.param(b'"a"', b'"a~pm-br"', b'W/"a~pm-br"', id="made strong on its way"),
         pytest.param(b'"a"', b'"ba~pm-gzip"', b'"a"', id="the end of another tag"),
     ],
 )

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from perf_middleware import CompressionMiddleware, CompressionRule, hide_length, no_compression
 from perf_middleware.coded_forms import FORMS, NEW_FORMS
-from perf_middleware.compression.choices import PATHS_MAX, Choice, PathChoices
+from perf_middleware.coding_choice import Choice
+from perf_middleware.compression.choices import PATHS_MAX, PathChoices
 from perf_middleware.compression.pressure import Pressure
 from perf_middleware.compression.settings import CompressionSettings
 from perf_middleware.errors import SettingsError
@@ -544,7 +545,7 @@ def test_a_coded_tag_is_asked_for_as_the_apps_own_and_named_again():
         says(*NOT_MODIFIED), "gzip", ("If-None-Match", '"1~pm-gzip", "0~pm-gzip"')
     )
     assert asked[b"if-none-match"] == b'"1", "0"'
-    assert answer.header("etag") == '"1~pm-gzip"'
+    assert answer.header("etag") == 'W/"1~pm-gzip"'
     assert answer.header("vary") == "Accept-Encoding"
 
 
@@ -755,8 +756,11 @@ class KeptForms:
     def ask(self, coding):
         return 1
 
-    def claim(self, coding):
-        return False
+    def claim(self, coding, effort):
+        raise AssertionError
+
+    def is_claimed(self, coding, effort):
+        return True
 
     def remember(self, coding, coded):
         self.forms[coding] = coded
@@ -775,7 +779,7 @@ def test_a_form_that_is_there_is_sent_without_a_codec(coding):
     answer = ask(app, coding)
     assert answer.body == form
     assert int(answer.header("content-length")) == len(form)
-    assert answer.header("etag") == f'"1~pm-{coding}"'
+    assert answer.header("etag") == f'W/"1~pm-{coding}"'
     assert FORMS not in answer.messages[1]
     assert app.compression.figures.by_coding[coding].stored == 1
 

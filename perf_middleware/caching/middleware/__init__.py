@@ -31,6 +31,7 @@ from perf_middleware.caching.special import NO_HOST
 from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.variants import Variants
 from perf_middleware.coded_forms import WANTED
+from perf_middleware.coding_choice import CHOSEN
 from perf_middleware.errors import SettingsError
 from perf_middleware.fleet.settings import RedisSettings
 from perf_middleware.standing_alone import section_of
@@ -129,22 +130,20 @@ class CacheLayer:
                         tail = stored.tail
                     else:
                         tail = stored.show(now_us, cache.shown_status)
-                    forms = forms_for(cache, scope, stored) if WANTED in scope else None
-                    return send_whole(send, stored, tail, head=method == "HEAD", forms=forms)
+                    if stored.choice is not None:
+                        scope[CHOSEN] = stored.choice
+                    is_head = method == "HEAD"
+                    forms = None
+                    if WANTED in scope and not is_head:
+                        forms = forms_for(cache, scope, stored)
+                    return send_whole(send, stored, tail, head=is_head, forms=forms)
             elif stored is None:
                 is_unstorable = hash(key) in cache.unstorable
                 if rule is None and method == "GET" and (cache.shared is None or is_unstorable):
                     if is_unstorable or not cache.options.collapse:
-                        flight = None
-                        leads = True
-                    else:
-                        flight = cache.flights.lead(key, scope)
-                        leads = flight is not None
-                    if leads:
-                        return pass_on(
-                            self.app, cache, scope, receive, send,
-                            host=host, key=key, flight=flight,
-                        )  # fmt: skip
+                        return pass_on(self.app, cache, scope, receive, send, host=host, key=key)
+                    if key not in cache.flights.open:
+                        return self._leading(scope, receive, send, host=host, key=key)
                 request = CacheRequest(
                     scope, receive, send,
                     host=host, primary=key, rule=rule, ignored_cookies=self._ignored_cookies,
@@ -166,6 +165,22 @@ class CacheLayer:
             ):
                 return bypass(self.app, cache, request, special.reason)
         return self._considered(request)
+
+    async def _leading(
+        self, scope: Scope, receive: Receive, send: Send, *, host: bytes, key: bytes
+    ) -> Any:
+        """The first of those who miss the same; led from when it runs, for a call may never."""
+        cache = self.cache
+        flight = cache.flights.lead(key, scope)
+        if flight is not None:
+            return await pass_on(
+                self.app, cache, scope, receive, send, host=host, key=key, flight=flight
+            )
+        request = CacheRequest(
+            scope, receive, send,
+            host=host, primary=key, rule=None, ignored_cookies=self._ignored_cookies,
+        )  # fmt: skip
+        return await miss(self.app, cache, request, "uri-miss")
 
     async def _considered(self, request: CacheRequest) -> Any:
         """Every case, in the order in which they rule each other out."""

@@ -15,6 +15,7 @@ from perf_middleware.caching.partial import (
 from perf_middleware.caching.syntax.dates import parse_http_date
 from perf_middleware.caching.validation import is_not_modified
 from perf_middleware.coded_forms import FORMS, WANTED
+from perf_middleware.coding_choice import CHOSEN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +68,9 @@ async def answer(
             if sent_bytes is not None:
                 return sent_bytes
     head = asked.is_head
-    forms = forms_for(cache, request.scope, stored)
+    if stored.choice is not None:
+        request.scope[CHOSEN] = stored.choice
+    forms = None if head else forms_for(cache, request.scope, stored)
     await send_whole(request.send, stored, tail, head=head, forms=forms)
     return 0 if head else len(stored.body)
 
@@ -152,14 +155,15 @@ async def send_whole(
     forms: CodedForms | None = None,
 ) -> None:
     """The stored response; `tail` are the fields of this answer alone."""
-    # A new list each time: a layer outside may edit it in place.
-    await send(
-        {
-            "type": "http.response.start",
-            "status": stored.status,
-            "headers": [*stored.headers, *tail],
-        }
-    )
+    start = {
+        "type": "http.response.start",
+        "status": stored.status,
+        # A new list each time: a layer outside may edit it in place.
+        "headers": [*stored.headers, *tail],
+    }
+    if stored.choice is not None:
+        start[CHOSEN] = stored.choice
+    await send(start)
     if head:
         await send({"type": "http.response.body", "body": b""})
     elif forms is None:

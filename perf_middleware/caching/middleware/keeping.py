@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from perf_middleware.caching.middleware.answers import forms_for
 from perf_middleware.caching.stored import US_PER_S, StoredResponse, groups_of
 from perf_middleware.coded_forms import NEW_FORMS
+from perf_middleware.coding_choice import choice_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,6 +133,7 @@ class Keeping:
             route=route,
             rule=rule,
             shares_authorization=keep.shares_authorization,
+            choice=choice_of(request.scope.get("endpoint"), request.came["method"]),
         )
         if cache.shared is not None:
             cache.shared.share(stored, request.lines, purges_seen=purges_seen)

@@ -17,7 +17,7 @@ from perf_middleware.caching.cookies import IgnoredCookies
 from perf_middleware.caching.decorators import listed
 from perf_middleware.caching.evidence import Evidence
 from perf_middleware.caching.figures import CacheFigures
-from perf_middleware.caching.forms import FORMS_BYTES, CodedForms
+from perf_middleware.caching.forms import CodedForms
 from perf_middleware.caching.invalidation import root_of
 from perf_middleware.caching.judgement import Judge
 from perf_middleware.caching.options import CacheOptions
@@ -222,13 +222,9 @@ class ResponseCache:
         self.unstorable.pop(hash(stored.primary), None)
         self.store.put(stored, now_us=self.clock())
 
-    def forms_of(self, stored: StoredResponse) -> CodedForms | None:
-        """The coded forms of a stored body; None where there is no room for any."""
-        if stored.forms is None and self.store.holds(stored):
-            stored.forms = CodedForms(stored.body, grow=partial(self.store.grow, stored.key))
-            if not self.store.grow(stored.key, stored.forms, FORMS_BYTES):
-                stored.forms = None
-        return stored.forms
+    def forms_of(self, stored: StoredResponse) -> CodedForms:
+        """The coded forms of a stored body; new ones find their room when they are of use."""
+        return stored.forms or CodedForms(stored.body, grow=partial(self.store.grow, stored.key))
 
     def let_go(self, stored: StoredResponse) -> None:
         """The app has shown that `stored` holds no more; what has taken its place stays."""

@@ -113,7 +113,8 @@ class MemoryStore:
         old = self._entries.peek(key)
         if isinstance(old, StoredResponse):
             self._unlink(old)
-        if not self._entries.put(key, stored, stored.size_bytes):
+        if not self._entries.put(key, stored, stored.size_bytes) or key not in self._entries:
+            # Too large; or what left for it has led to others, and there is no room beside those.
             self._forget(key, stored)
             return False
         self._link(stored)
@@ -146,13 +147,19 @@ class MemoryStore:
         return self._entries.peek(stored.key) is stored
 
     def grow(self, key: bytes, forms: CodedForms, more_bytes: int) -> bool:
-        """Give the forms of what is under `key` more room; False where they, or it, have none."""
+        """Give the forms of what is under `key` more room; False where there is none.
+
+        New ones become those of what is stored, if that is still their body.
+        """
         stored = self._entries.peek(key)
-        if not isinstance(stored, StoredResponse) or stored.forms is not forms:
+        if not isinstance(stored, StoredResponse) or stored.body is not forms.body:
+            return False
+        if stored.forms is not forms and stored.forms is not None:
             return False
         size_bytes = stored.size_bytes + more_bytes
         if size_bytes > self.bytes_max:
             return False
+        stored.forms = forms
         stored.size_bytes = size_bytes
         forms.size_bytes += more_bytes
         if self._entries.put(key, stored, size_bytes):

@@ -50,21 +50,24 @@ class EncodingBehind:
         self._starting = threading.Lock()
         self.waiting = 0
 
-    @property
-    def has_room(self) -> bool:
-        return self.waiting < self._waiting_max
-
-    def put(self, job: Job) -> None:
-        """Let it be encoded soon; there must be room."""
-        self.waiting += 1
-        self._jobs.put(job)
+    def put(self, job: Job) -> bool:
+        """Let it be encoded soon; False where too much waits already, or no thread can be had."""
+        if self.waiting >= self._waiting_max:
+            return False
         with self._starting:
             # Of the parent's after a fork nothing is alive.
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._work, name="perf_middleware.compression", daemon=True
                 )
-                self._thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:  # no more threads, or the interpreter is ending
+                    return False
+                self._thread = thread
+            self._jobs.put(job)
+        self.waiting += 1
+        return True
 
     def collect(self) -> Iterator[Done]:
         """What is done since the last time; on the event loop."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from perf_middleware.asgi import Message, Scope, Send
     from perf_middleware.coded_forms import Forms
-    from perf_middleware.compression.choices import Choice
+    from perf_middleware.coding_choice import Choice
     from perf_middleware.compression.codecs import Encoder
     from perf_middleware.compression.encoding import Headers
     from perf_middleware.compression.runtime import Coding, Compression
@@ -40,6 +40,7 @@ WAITING: Final = 0
 HOLDING: Final = 1
 STREAMING: Final = 2
 PASSING: Final = 3
+_OURS: Final = frozenset({FORMS, NEW_FORMS})
 FILES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
@@ -96,6 +97,8 @@ class CodedAnswer:
         if type(headers) is not list:
             message, headers = readable(message)
         status = message.get("status")
+        if type(status) is int and status < 200:
+            return self._send(message)  # interim: the answer follows it
         compression = self._compression
         verdict = compression.judge.judge(status, headers)
         if verdict not in ENCODED:
@@ -117,7 +120,7 @@ class CodedAnswer:
     def _refusal(self) -> str | None:
         """Why an answer that is worth encoding is not; what is left to know where it is."""
         compression = self._compression
-        choice = compression.choice_for(self._scope, self.choice)
+        choice = compression.choice_for(self._scope, self._start, self.choice)
         if not choice.encode:
             return "route"
         self._hides = choice.hide_length
@@ -153,6 +156,8 @@ class CodedAnswer:
             start = {**start, "headers": varied(start["headers"])}
         await self._send(start)
         if message is not None:
+            if FORMS in message or NEW_FORMS in message:  # no server's business
+                message = {key: value for key, value in message.items() if key not in _OURS}
             await self._send(message)
 
     async def release_head(self) -> None:
@@ -199,6 +204,9 @@ class CodedAnswer:
                 return self._from_store(message, forms)
         if why is not None:
             return self._release(message, why, vary=why != "route")
+        if is_head and not FILES.isdisjoint(self._scope.get("extensions") or ()):
+            # Its GET may be a file that the server sends itself, which is never encoded.
+            return self._release(message, "file")
         if is_head:
             # Its GET is encoded.  How long that gets is not known without doing it (§9.3.2).
             return self._send_coded_head(message=message)
@@ -206,7 +214,8 @@ class CodedAnswer:
 
     async def _whole(self, message: Message, body: Any) -> None:
         coding = self._codings[0]
-        form = await self._encoded(coding, body, forms_of(message, NEW_FORMS))
+        forms = None if self._hides else forms_of(message, NEW_FORMS)
+        form = await self._encoded(coding, body, forms)
         if form is None:
             return await self._release(message, None, vary=True)
         coding.counts.whole += 1
@@ -217,10 +226,10 @@ class CodedAnswer:
     def _from_store(self, message: Message, forms: Forms) -> Awaitable[None]:
         """A stored body, in a form that is ready: nobody waits for a codec."""
         ready = self._compression.kept_form(self._codings, forms)
-        message = {**message}
-        del message[FORMS]  # no server's business
         if ready is None:
             return self._release(message, "no-form", vary=True)
+        message = {**message}
+        del message[FORMS]
         coding, message["body"] = ready
         coding.counts.stored += 1
         self._codings = (coding,)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
-    from perf_middleware.compression.choices import Choice
+    from perf_middleware.coding_choice import Choice
     from perf_middleware.compression.runtime import Coding, Compression
 
 OF_INSTALL: Final = frozenset({"enabled"})  # whether a layer stands
@@ -143,7 +143,7 @@ class CompressionMiddleware:
         A reader's tag of a coding that it does not accept stays foreign: a 304 would make a cache
         give what its client cannot decode.  What changes the resource may name any: all stand for
         the same state.  If-Match beside Range stays as well: the range would be of other bytes.
-        If-Range always does, so that the app answers with the whole.
+        A tag in If-Range always does, so that the app answers with the whole.
         """
         reads = scope["method"] in READING
         suffixes = [coding.suffix for coding in codings] if reads else self.compression.suffixes
@@ -189,7 +189,7 @@ def sending_plain(
         if why in ENCODED:
             if message.get("trailers"):
                 why = "trailers"
-            elif not compression.choice_for(scope, choice).encode:
+            elif not compression.choice_for(scope, message, choice).encode:
                 why = "route"
             else:
                 why = "not-accepted"

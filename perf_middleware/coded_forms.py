@@ -2,6 +2,7 @@
 
     encoding layer -- scope[WANTED] = bytes --> cache             forms of bodies from so many bytes
     encoding layer <-- message[FORMS] --------- cache             the forms of the body beside them
+                   <-- scope[FORMS] ----------                    the same, see forms_of
 
 The two find each other whatever stands between them, and neither needs the other.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from perf_middleware.asgi import Message
+    from perf_middleware.asgi import Message, Scope
 
 WANTED: Final = "perf_middleware.forms_wanted"
 """Key of a scope: from how many bytes on a body's forms are of use."""
@@ -44,7 +45,10 @@ class Forms(Protocol):
         """A form that was made just now; one that is longer than what is there is let go."""
 
 
-def forms_of(message: Message, key: str) -> Forms | None:
-    """The forms of the body in `message`; None where something between has put in another body."""
-    forms: Forms | None = message.get(key)
+def forms_of(message: Message, scope: Scope, key: str) -> Forms | None:
+    """The forms of the body in `message`; None where something between has put in another body.
+
+    A layer between may have made its own message of that body, then the scope has them.
+    """
+    forms: Forms | None = message.get(key) or scope.get(key)
     return forms if forms is not None and forms.body is message.get("body") else None

@@ -15,7 +15,7 @@ WAYS: Final = ("whole", "stream", "stored")
 REASONS: Final = (
     "not-accepted", "small", "type", "status", "coded", "range", "no-transform", "digest",
     "malformed", "route", "cross-site", "file", "trailers", "no-gain", "no-form", "pressure",
-    "busy", "failed",
+    "http-1.0", "busy", "failed",
 )  # fmt: skip
 """Why answers left as they were."""
 

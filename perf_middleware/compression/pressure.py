@@ -19,6 +19,7 @@ from typing import Final
 NORMAL: Final = 0
 LOWER_LEVEL: Final = 1
 IDENTITY: Final = 2
+GAP_US_MAX: Final = 1_000_000  # between two samples that are taken to be of one time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +41,15 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """The step that holds; since when samples are on one side of it: 1 high, -1 low, 0 between."""
+    """The step that holds; since when samples are on one side of it: 1 high, -1 low, 0 between.
+
+    `seen_us` is when the newest came: they come with answers.
+    """
 
     step: int = NORMAL
     side: int = 0
     since_us: int = 0
+    seen_us: int = 0
 
 
 def after(state: Pressure, sample: float, *, now_us: int, thresholds: Thresholds) -> Pressure:
@@ -55,11 +60,14 @@ def after(state: Pressure, sample: float, *, now_us: int, thresholds: Thresholds
     if not 0 <= sample <= 1:
         sample = 1.0 if sample > 1 else (thresholds.low + thresholds.high) / 2
     side = 1 if sample >= thresholds.high else -1 if sample <= thresholds.low else 0
-    if side != state.side:
-        return Pressure(state.step, side, now_us)
+    gap_us = now_us - state.seen_us
+    step = NORMAL if gap_us >= thresholds.fall_us else state.step
+    # Of the time in a gap nothing is known: it has not lasted through that.
+    if side != state.side or gap_us > GAP_US_MAX:
+        return Pressure(step, side, now_us, now_us)
     lasted_us = now_us - state.since_us
-    if side > 0 and lasted_us >= thresholds.rise_us and state.step < thresholds.highest:
-        return Pressure(state.step + 1, side, now_us)
-    if side < 0 and lasted_us >= thresholds.fall_us and state.step > NORMAL:
-        return Pressure(state.step - 1, side, now_us)
-    return state
+    if side > 0 and lasted_us >= thresholds.rise_us and step < thresholds.highest:
+        return Pressure(step + 1, side, now_us, now_us)
+    if side < 0 and lasted_us >= thresholds.fall_us and step > NORMAL:
+        return Pressure(step - 1, side, now_us, now_us)
+    return Pressure(step, side, state.since_us, now_us)

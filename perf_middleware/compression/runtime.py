@@ -46,6 +46,7 @@ T = TypeVar("T")
 FIELDS_MAX: Final = 1_000  # values of Accept-Encoding that are remembered; browsers send a few
 KNOWN_FIELD_BYTES_MAX: Final = 256  # of those
 BEHIND_MAX: Final = 100  # stored bodies that wait to be encoded; a further one with a later hit
+BEHIND_BYTES_MAX: Final = 4 << 20  # of their bodies: they may have left the store meanwhile
 SAMPLE_EVERY_US: Final = 250_000
 FAILURES_TOLD_EVERY: Final = 1_000
 NO_CHOICE: Final = Choice()
@@ -143,7 +144,7 @@ class Compression:
         self.encodes_cross_site = encodes_cross_site
         self.hidden_bytes_max = hidden_bytes_max
         self.keeps_forms = keeps_forms
-        self._behind = EncodingBehind(waiting_max=BEHIND_MAX)
+        self._behind = EncodingBehind(waiting_max=BEHIND_MAX, bytes_max=BEHIND_BYTES_MAX)
         self.figures = CompressionFigures([coding.name for coding in codings])
         for coding in codings:
             coding.counts = self.figures.by_coding[coding.name]
@@ -213,7 +214,6 @@ class Compression:
 
         A better one is made behind this answer where that is earned, unless the CPU is scarce.
         """
-        self.collect()
         best = codings[0]
         form = forms.get(best.name)
         effort = earned(forms.ask(best.name), has_form=form is not None)
@@ -229,8 +229,9 @@ class Compression:
 
     def collect(self) -> None:
         """Take in what was encoded behind other answers."""
-        for done in self._behind.collect():
-            self._take_in(done)
+        if self._behind.waiting:
+            for done in self._behind.collect():
+                self._take_in(done)
 
     def _encode_behind(
         self, coding: Coding, forms: Forms, effort: Effort, *, has_form: bool

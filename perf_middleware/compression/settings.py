@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -18,6 +19,8 @@ from perf_middleware.compression.pressure import IDENTITY, LOWER_LEVEL, Threshol
 from perf_middleware.compression.runtime import Coding, Compression
 from perf_middleware.path_patterns import PathPattern
 from perf_middleware.section import Section
+
+logger = logging.getLogger("perf_middleware.compression")
 
 CodingName: TypeAlias = Literal["zstd", "br", "gzip"]
 _LEVEL_OF: Final = {
@@ -180,6 +183,13 @@ class CompressionSettings(Section):
         """What encodes answers with these settings, with the libraries that are there."""
         # Nothing is imported for a coding that is not wanted.
         codecs = available_codecs(self.codings if self.enabled else ())
+        missing = set(self.codings) - {codec.name for codec in codecs}
+        if missing and self.enabled and "codings" in self.model_fields_set:
+            logger.warning(
+                "compression.codings: %s cannot be offered, the library is not installed "
+                '(pip install "perf-middleware[compression]")',
+                ", ".join(sorted(missing)),
+            )
         return Compression(
             codings=[
                 Coding(

@@ -9,7 +9,7 @@ JSON does not have, are null (RFC 8259 §6).
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -48,8 +48,8 @@ def _by_pydantic(value: Any) -> orjson.Fragment:
     serializer = getattr(type(value), "__pydantic_serializer__", None)
     if serializer is not None:  # a model; as FastAPI does: a field goes by its alias
         return orjson.Fragment(serializer.to_json(value, by_alias=True))
-    if isinstance(value, Generator):
-        raise TypeError("a generator can be read only once: give StreamingJSONResponse that")
+    if isinstance(value, Iterator):
+        raise TypeError("what can be read only once: give StreamingJSONResponse that, or a list")
     tolist = getattr(type(value), "tolist", None)
     if tolist is not None:  # a numpy array whose memory or element type orjson cannot read
         value = tolist(value)

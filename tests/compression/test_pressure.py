@@ -44,6 +44,22 @@ def test_the_highest_step_can_be_the_cheap_level():
     assert steps([1] * 20, Thresholds(highest=LOWER_LEVEL))[-1] == LOWER_LEVEL
 
 
+def test_busy_moments_far_from_each_other_are_no_time_of_pressure():
+    """Samples come with answers: of what was between two of them nothing is known."""
+    state = Pressure()
+    for now_us in range(US, 100 * US, 3_300_000):
+        state = after(state, 1.0, now_us=now_us, thresholds=BOUNDS)
+        assert state.step == 0
+
+
+def test_after_a_long_silence_there_is_no_pressure():
+    state = Pressure()
+    for second in range(10):
+        state = after(state, 1.0, now_us=second * US, thresholds=BOUNDS)
+    assert state.step == IDENTITY
+    assert after(state, 1.0, now_us=3_600 * US, thresholds=BOUNDS).step == 0
+
+
 @given(st.lists(st.floats(allow_nan=True)))
 def test_it_goes_one_step_at_a_time_and_never_out_of_bounds(samples):
     seen = [0, *steps(samples)]

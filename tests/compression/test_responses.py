@@ -1,5 +1,6 @@
 """The layer, driven with plain ASGI messages: what is encoded, and what leaves as it came."""
 
+import sys
 import threading
 from itertools import groupby
 from random import Random
@@ -9,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf_middleware import CompressionMiddleware, CompressionRule, hide_length, no_compression
+from perf_middleware import (
+    CompressionMiddleware,
+    CompressionRule,
+    Settings,
+    hide_length,
+    no_compression,
+)
 from perf_middleware.coded_forms import FORMS, NEW_FORMS
 from perf_middleware.coding_choice import Choice
 from perf_middleware.compression.choices import PATHS_MAX, PathChoices
@@ -261,7 +268,8 @@ def test_the_head_of_any_other_answer_waits_for_its_first_message_and_no_longer(
 
 @EACH_CODING
 def test_a_file_in_pieces_loses_its_length(coding):
-    app = packed(says(start(JSON, LENGTH, (b"accept-ranges", b"bytes")), more(BODY), end(BODY)))
+    twice = (b"content-length", b"%d" % (2 * len(BODY)))
+    app = packed(says(start(JSON, twice, (b"accept-ranges", b"bytes")), more(BODY), end(BODY)))
     answer = ask(app, coding)
     assert answer.header("content-length") is None
     assert answer.header("accept-ranges") is None
@@ -292,7 +300,7 @@ def noting(app, **settings):
     [
         pytest.param([JSON], (7, True), id="unknown length: it may stay open"),
         pytest.param([EVENT_STREAM], (7, True), id="events"),
-        pytest.param([JSON, (b"content-length", b"9000")], (3, False), id="a file ends"),
+        pytest.param([JSON, (b"content-length", b"%d" % len(BODY))], (3, False), id="a file ends"),
     ],
 )
 def test_what_may_stay_open_for_long_takes_little_memory(headers, expected):
@@ -880,3 +888,75 @@ def test_types_can_be_added_and_replaced():
     assert ask(added, "gzip").header("content-encoding") == "gzip"
     replaced = packed(answers(JSON), types=["application/x-mine"])
     assert ask(replaced, "gzip").header("content-encoding") is None
+
+
+# --- an app that says something wrong -----------------------------------------------------------
+
+
+LONGER = (b"content-length", b"%d" % (len(BODY) + 10))
+
+
+def test_a_whole_body_of_another_length_is_left_to_the_server_to_see():
+    answer = ask(packed(says(start(JSON, LONGER), end(BODY))))
+    assert (answer.body, answer.header("content-encoding")) == (BODY, None)
+    assert int(answer.header("content-length")) == len(BODY) + 10
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([more(BODY), end()], id="too short"),
+        pytest.param([more(BODY), end(b"x" * 20)], id="too long"),
+        pytest.param([more(BODY), more(b"x" * 20), end()], id="too long before its end"),
+    ],
+)
+def test_a_stream_of_another_length_is_not_whole_in_its_coding_either(pieces):
+    with pytest.raises(SentError) as sent:
+        ask(packed(says(start(JSON, LONGER), *pieces)))
+    decoder = CODECS["gzip"].decoder()
+    decode_some(decoder, sent.value.answer.body)
+    assert not decoder.is_complete
+
+
+def test_a_client_that_knows_no_chunks_gets_a_stream_with_its_length():
+    app = packed(says(start(JSON, (b"content-length", b"%d" % len(BODY))), more(BODY), end()))
+    answer = ask(app, "gzip", http_version="1.0")
+    assert (answer.body, answer.header("content-encoding")) == (BODY, None)
+    assert int(answer.header("content-length")) == len(BODY)
+    assert skipped(app) == {"http-1.0": 1}
+
+
+def test_an_interim_answer_of_the_kind_of_a_start_is_not_the_answer():
+    hint = {"type": "http.response.start", "status": 103, "headers": [(b"link", b"</a.css>")]}
+    answer = ask(packed(says(hint, start(JSON), end(BODY))))
+    assert answer.messages[0] == hint
+    assert decoded("gzip", b"".join(m["body"] for m in answer.messages[2:])) == BODY
+
+
+def test_head_of_a_file_that_the_server_may_send_itself_is_that_of_the_file():
+    file = says(start(JSON, (b"content-length", b"%d" % len(BODY)), ETAG), end())
+    extensions = {"http.response.pathsend": {}}
+    answer = ask(packed(file), method="HEAD", extensions=extensions)
+    assert answer.header("content-encoding") is None
+    assert int(answer.header("content-length")) == len(BODY)
+    assert answer.header("etag") == '"1"'
+
+
+@pytest.mark.parametrize("wrong", [Settings(), CompressionSettings()])
+def test_settings_in_place_of_a_compression_are_refused(wrong):
+    with pytest.raises(TypeError, match="takes its settings by name"):
+        CompressionMiddleware(answers(JSON), wrong)
+
+
+def test_what_is_for_requests_is_refused_by_name():
+    with pytest.raises(SettingsError, match="RequestDecodingMiddleware"):
+        CompressionMiddleware(answers(JSON), decode_requests=True)
+
+
+def test_a_coding_that_is_named_and_not_installed_is_told_of(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "brotli", None)
+    CompressionMiddleware(answers(JSON), codings=["br", "gzip"])
+    assert "br cannot be offered" in caplog.text
+    caplog.clear()
+    CompressionMiddleware(answers(JSON))
+    assert not caplog.records

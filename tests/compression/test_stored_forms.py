@@ -227,6 +227,59 @@ def test_a_body_that_was_changed_on_the_way_is_encoded_itself():
     assert stage.in_the_way() == 3
 
 
+def anew(app):
+    """As BaseHTTPMiddleware does: other messages, the body as a stream of one piece."""
+
+    async def layer(scope, receive, send):
+        async def again(message):
+            if message["type"] == "http.response.body":
+                more = {"type": message["type"], "body": message["body"], "more_body": True}
+                await send(more)
+                await send({"type": message["type"], "body": b"", "more_body": False})
+            else:
+                await send({name: message[name] for name in ("type", "status", "headers")})
+
+        await app(scope, receive, again)
+
+    return layer
+
+
+def test_a_layer_between_that_makes_other_messages_costs_no_codec_either():
+    stage = Stage(ETAG, between=anew)
+    sent = [stage.ask("gzip") for _ in range(4)]
+    assert {answer.body for answer in sent} == {sent[0].body}
+    assert {int(answer.header("content-length")) for answer in sent} == {len(sent[0].body)}
+    assert decoded("gzip", sent[0].body) == BODY
+    assert stage.in_the_way() == 1
+    assert stage.ask("br").header("content-encoding") is None
+    assert stage.settled("br").header("content-encoding") == "br"
+    assert stage.in_the_way() == 1
+
+
+@pytest.mark.parametrize("route", ["/plain", "/coded"])
+def test_a_middleware_in_the_style_of_functions_costs_no_codec_either(route):
+    app = FastAPI()
+
+    @app.get(route)
+    @cache_response(ttl=60)
+    async def read():
+        return PlainTextResponse(BODY)
+
+    @app.middleware("http")
+    async def between(request, call_next):
+        answer = await call_next(request)
+        answer.headers["x-seen"] = "1"
+        return answer
+
+    perf = install(app, Settings(compression={"codings": "gzip"}))
+    for _ in range(4):
+        answer = ask(app, "gzip", path=route)
+        assert answer.header("x-seen") == "1"
+        assert decoded("gzip", answer.body) == BODY
+    assert perf.status()["compression"]["encoded"] == 1
+    assert perf.status()["compression"]["stored"] == 3
+
+
 def test_a_range_a_condition_and_head_are_answered_as_without_forms():
     stage = Stage(ETAG)
     full = stage.ask("gzip")
@@ -246,6 +299,7 @@ def test_under_pressure_a_ready_form_is_sent_and_none_is_made():
     stage = Stage(pressure=lambda: 1.0)
     stage.ask("gzip")
     stage.compression._pressure = Pressure(step=IDENTITY)
+    stage.compression._sample_due_us = 1 << 62
     assert stage.ask("gzip").header("content-encoding") == "gzip"
     for _ in range(3):
         assert stage.ask("br").header("content-encoding") is None
@@ -274,6 +328,39 @@ def test_where_much_waits_to_be_encoded_a_later_hit_asks_again(monkeypatch):
     monkeypatch.undo()
     stage.ask("gzip")
     assert stage.settled("gzip").header("content-encoding") == "gzip"
+
+
+def test_what_waits_to_be_encoded_is_bounded_in_bytes(monkeypatch):
+    """Its bodies may have left the store: the store does not count them any more."""
+    stage = Stage()
+    monkeypatch.setattr(stage.compression._behind, "_bytes_max", 10)
+    monkeypatch.setattr(stage.compression._behind, "_done", Unread())
+    stage.ask(None)
+    stage.ask("gzip")  # one alone may be larger
+    stage.ask("br")
+    assert [len(codec.calls) for codec in stage.codecs.values()].count(1) <= 1
+    assert stage.compression._behind.waiting == 1
+
+
+class Unread(list):
+    """Done, and never collected."""
+
+    def __bool__(self):
+        return False
+
+
+def test_any_answer_that_is_encoded_takes_in_what_was_made_behind():
+    stage = Stage()
+    stage.ask(None)
+    stage.ask("gzip")
+    behind = stage.compression._behind
+    until_s = monotonic() + SOON_S
+    while not behind._done:
+        assert monotonic() < until_s
+        sleep(0.001)
+    stage.cache.store.clear()
+    stage.ask("br")  # a miss
+    assert (behind.waiting, behind._waiting_bytes) == (0, 0)
 
 
 def test_the_thread_ends_when_nothing_is_to_be_encoded_and_starts_again(monkeypatch):

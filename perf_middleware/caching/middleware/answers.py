@@ -138,12 +138,15 @@ def told(
     return changed
 
 
-def forms_for(cache: ResponseCache, scope: Scope, stored: StoredResponse) -> CodedForms | None:
+def forms_for(
+    cache: ResponseCache, scope: Scope, stored: StoredResponse, key: str = FORMS
+) -> CodedForms | None:
     """The coded forms of a stored body, for a layer outside that asks for them."""
     wanted_from = scope.get(WANTED)
     if wanted_from is None or len(stored.body) < wanted_from:
         return None
-    return cache.forms_of(stored)
+    forms = scope[key] = cache.forms_of(stored)
+    return forms
 
 
 async def send_whole(

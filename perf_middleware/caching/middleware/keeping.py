@@ -149,7 +149,7 @@ class Keeping:
         stored = self.stored
         if stored is None or message.get("body") is not stored.body or message.get("more_body"):
             return message
-        forms = forms_for(self._cache, self._request.scope, stored)
+        forms = forms_for(self._cache, self._request.scope, stored, NEW_FORMS)
         return message if forms is None else {**message, NEW_FORMS: forms}
 
 

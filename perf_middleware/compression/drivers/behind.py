@@ -40,19 +40,27 @@ class Done(NamedTuple):
 
 
 class EncodingBehind:
-    """At most `waiting_max` jobs, waiting, at work and not yet collected."""
+    """At most `waiting_max` jobs of bodies of `bytes_max` in all, as long as not yet collected.
 
-    def __init__(self, *, waiting_max: int) -> None:
+    One body alone may be larger.
+    """
+
+    def __init__(self, *, waiting_max: int, bytes_max: int) -> None:
         self._waiting_max = waiting_max
+        self._bytes_max = bytes_max
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._done: deque[Done] = deque()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self.waiting = 0
+        self._waiting_bytes = 0
 
     def put(self, job: Job) -> bool:
         """Let it be encoded soon; False where too much waits already, or no thread can be had."""
+        size_bytes = len(job.forms.body)
         if self.waiting >= self._waiting_max:
+            return False
+        if self.waiting and self._waiting_bytes + size_bytes > self._bytes_max:
             return False
         with self._starting:
             # Of the parent's after a fork nothing is alive.
@@ -67,13 +75,16 @@ class EncodingBehind:
                 self._thread = thread
             self._jobs.put(job)
         self.waiting += 1
+        self._waiting_bytes += size_bytes
         return True
 
     def collect(self) -> Iterator[Done]:
         """What is done since the last time; on the event loop."""
         while self._done:
+            done = self._done.popleft()
             self.waiting -= 1
-            yield self._done.popleft()
+            self._waiting_bytes -= len(done.job.forms.body)
+            yield done
 
     def _work(self) -> None:
         while True:

@@ -60,6 +60,8 @@ class CodedAnswer:
     stage = WAITING
     encoder: Encoder | None = None
     _in_thread: anyio.Event | None = None
+    _left_bytes: int | None = None
+    """How much of the body is still to come, where the app has said."""
     _start: Message
     _hides: bool
     _step: int
@@ -196,11 +198,12 @@ class CodedAnswer:
             and not (is_head and not body)
         ):
             return self._release(message, "small")
+        self._compression.collect()
         why = self._refusal()
-        if is_whole and not is_head and why in (None, "pressure") and not self._hides:
+        if not is_head and why in (None, "pressure") and not self._hides:
             # A form that is ready costs nothing, however scarce the CPU is.
-            forms = forms_of(message, FORMS)
-            if forms is not None:
+            forms = forms_of(message, self._scope, FORMS)
+            if forms is not None and (is_whole or self._length() == len(body)):
                 return self._from_store(message, forms)
         if why is not None:
             return self._release(message, why, vary=why != "route")
@@ -210,11 +213,27 @@ class CodedAnswer:
         if is_head:
             # Its GET is encoded.  How long that gets is not known without doing it (§9.3.2).
             return self._send_coded_head(message=message)
-        return self._whole(message, body) if is_whole else self._begin(message, body)
+        length = self._length()
+        if is_whole:
+            if length not in (None, len(body)):
+                return self._release(message, "malformed")  # the server has to see that
+            return self._whole(message, body)
+        if length == len(body) and forms_of(message, self._scope, NEW_FORMS) is not None:
+            return self._whole(message, body)
+        if self._scope.get("http_version") == "1.0":
+            return self._release(message, "http-1.0", vary=True)  # it knows no chunks
+        return self._begin(message, body)
+
+    def _length(self) -> int | None:
+        """What the app says of its length, in bytes."""
+        for name, value in self._start["headers"]:
+            if name.lower() == b"content-length":
+                return int(value)
+        return None
 
     async def _whole(self, message: Message, body: Any) -> None:
         coding = self._codings[0]
-        forms = None if self._hides else forms_of(message, NEW_FORMS)
+        forms = None if self._hides else forms_of(message, self._scope, NEW_FORMS)
         form = await self._encoded(coding, body, forms)
         if form is None:
             return await self._release(message, None, vary=True)
@@ -229,7 +248,7 @@ class CodedAnswer:
         if ready is None:
             return self._release(message, "no-form", vary=True)
         message = {**message}
-        del message[FORMS]
+        message.pop(FORMS, None)
         coding, message["body"] = ready
         coding.counts.stored += 1
         self._codings = (coding,)
@@ -267,8 +286,8 @@ class CodedAnswer:
         return self._send_coded_head(next_stage=STREAMING)
 
     async def _begin(self, message: Message, body: Any) -> None:
-        sized = any(name.lower() == b"content-length" for name, _ in self._start["headers"])
-        if not self._open(stays_open=not sized):
+        self._left_bytes = self._length()
+        if not self._open(stays_open=self._left_bytes is None):
             return await self._release(message, None, vary=True)
         await self._send_coded_head(next_stage=STREAMING)
         return await self._next(message)
@@ -299,7 +318,10 @@ class CodedAnswer:
         if self.encoder is None:
             raise RuntimeError("a piece of this coded body was not sent: nothing can follow it")
         try:
-            piece = await self._piece(self.encoder, message.get("body", b""), is_last=is_last)
+            body = message.get("body", b"")
+            if self._left_bytes is not None:
+                self._note_length(len(body), is_last=is_last)
+            piece = await self._piece(self.encoder, body, is_last=is_last)
             if is_last:
                 self.close()
                 self.stage = PASSING
@@ -307,6 +329,12 @@ class CodedAnswer:
         except BaseException:
             self.close()  # before those who wait for a thread go on
             raise
+
+    def _note_length(self, size_bytes: int, *, is_last: bool) -> None:
+        """Raises RuntimeError where the server would have: the client must see it is not whole."""
+        left_bytes = self._left_bytes = (self._left_bytes or 0) - size_bytes
+        if left_bytes < 0 or (is_last and left_bytes):
+            raise RuntimeError("the body has another length than its Content-Length says")
 
     async def _piece(self, encoder: Encoder, body: Any, *, is_last: bool) -> bytes:
         if not body and not is_last:

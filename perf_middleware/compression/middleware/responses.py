@@ -16,6 +16,7 @@ from perf_middleware.compression.encoding import ENCODED, varied
 from perf_middleware.compression.etags import without_coding
 from perf_middleware.compression.middleware.coded import HOLDING, CodedAnswer, readable
 from perf_middleware.compression.negotiation import field_value
+from perf_middleware.compression.runtime import Compression
 from perf_middleware.compression.settings import CompressionSettings
 from perf_middleware.errors import SettingsError
 from perf_middleware.standing_alone import section_of
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
     from perf_middleware.coding_choice import Choice
-    from perf_middleware.compression.runtime import Coding, Compression
+    from perf_middleware.compression.runtime import Coding
 
 OF_INSTALL: Final = frozenset({"enabled"})  # whether a layer stands
 OF_REQUESTS: Final = frozenset({"decode_requests", "decoded_bytes_max", "decoded_ratio_max"})
@@ -63,6 +64,11 @@ class CompressionMiddleware:
                 )
             made = section_of(CompressionSettings, settings, call="CompressionMiddleware")
             compression = made.make_compression()
+        elif not isinstance(compression, Compression):
+            raise TypeError(
+                "CompressionMiddleware takes its settings by name, or a Compression, not a "
+                f"{type(compression).__name__}"
+            )
         elif settings:
             raise TypeError(f"a compression has its settings: it takes no {', '.join(settings)}")
         self.app = app

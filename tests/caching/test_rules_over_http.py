@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 
 import httpx2
 import pytest
@@ -414,8 +415,10 @@ def test_tell_clients_is_what_clients_get_and_our_own_lifetime_stays(build):
                 assert answer.headers.get_list("cache-control") == ["no-cache"]
                 assert "expires" not in answer.headers
                 assert "pragma" not in answer.headers
-            assert [answer.headers.get("age") for answer in answers] == [None, "0", "0", "0"]
-            assert "hit; ttl=60" in answers[1].headers["cache-status"]
+            ages = [answer.headers.get("age") for answer in answers]
+            assert ages[0] is None
+            assert {int(age) for age in ages[1:]} <= {0, 1}, "a second may end meanwhile"
+            assert re.search("hit; ttl=(60|59)", answers[1].headers["cache-status"])
 
     run(act)
 

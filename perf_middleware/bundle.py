@@ -310,6 +310,7 @@ def _cache(settings: Settings) -> ResponseCache:
     cache = settings.cache.make_cache()
     if settings.metrics.enabled:
         cache.name_route = name_route
+        cache.router_scope, cache.follow = router_scope, follow_scope
         if settings.metrics.server_timing:
             cache.note_part = note_part
     return cache

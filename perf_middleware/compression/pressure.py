@@ -19,7 +19,7 @@ from typing import Final
 NORMAL: Final = 0
 LOWER_LEVEL: Final = 1
 IDENTITY: Final = 2
-GAP_US_MAX: Final = 1_000_000  # between two samples that are taken to be of one time
+GAP_US_MAX: Final = 2_000_000  # between two high samples that are taken to be of one time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +61,11 @@ def after(state: Pressure, sample: float, *, now_us: int, thresholds: Thresholds
         sample = 1.0 if sample > 1 else (thresholds.low + thresholds.high) / 2
     side = 1 if sample >= thresholds.high else -1 if sample <= thresholds.low else 0
     gap_us = now_us - state.seen_us
-    step = NORMAL if gap_us >= thresholds.fall_us else state.step
-    # Of the time in a gap nothing is known: it has not lasted through that.
-    if side != state.side or gap_us > GAP_US_MAX:
+    step = state.step
+    if side < 0 and gap_us >= thresholds.fall_us:
+        return Pressure(NORMAL, side, now_us, now_us)  # nothing was asked for, and it is low
+    # Of the time in a gap nothing is known: what is high has not lasted through that.
+    if side != state.side or (side > 0 and gap_us > GAP_US_MAX):
         return Pressure(step, side, now_us, now_us)
     lasted_us = now_us - state.since_us
     if side > 0 and lasted_us >= thresholds.rise_us and step < thresholds.highest:

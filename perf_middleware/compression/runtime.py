@@ -185,15 +185,14 @@ class Compression:
         """
         if of_path is not None:
             return of_path
-        kept: Choice | None = start.get(CHOSEN) or scope.get(CHOSEN)
+        kept: Choice | None = start.get(CHOSEN)
         if kept is not None:
             return kept
         if self.router_scope is not None:
             scope = self.router_scope(scope)
         endpoint = scope.get("endpoint")
-        if endpoint is None:
-            return NO_CHOICE
-        return choice_of(endpoint, scope["method"]) or NO_CHOICE
+        chosen = None if endpoint is None else choice_of(endpoint, scope["method"])
+        return chosen or scope.get(CHOSEN) or NO_CHOICE
 
     def step(self) -> int:
         """How far CPU pressure has lowered it: NORMAL, LOWER_LEVEL or IDENTITY."""
@@ -239,7 +238,7 @@ class Compression:
         hurried = coding.level(NORMAL)
         level = hurried if effort == "hurried" else coding.kept_level(len(forms.body))
         # Of a large body the same would come out again.
-        is_new = level != hurried or not has_form
+        is_new = level != hurried or not (has_form or forms.is_claimed(coding.name, "hurried"))
         if not is_new or self._behind.put(Job(forms, coding.codec, level)):
             forms.claim(coding.name, effort)
 

@@ -57,7 +57,23 @@ def test_after_a_long_silence_there_is_no_pressure():
     for second in range(10):
         state = after(state, 1.0, now_us=second * US, thresholds=BOUNDS)
     assert state.step == IDENTITY
-    assert after(state, 1.0, now_us=3_600 * US, thresholds=BOUNDS).step == 0
+    assert after(state, 0.1, now_us=3_600 * US, thresholds=BOUNDS).step == 0
+
+
+@pytest.mark.parametrize("gap_us", [200_000, 1_100_000, 2_000_000, 4_000_000, 60_000_000])
+def test_relief_is_seen_however_seldom_answers_come(gap_us):
+    state = Pressure(IDENTITY, 1, 0, 0)
+    for number in range(1, 100):
+        state = after(state, 0.0, now_us=number * gap_us, thresholds=BOUNDS)
+    assert state.step == 0
+
+
+@pytest.mark.parametrize("gap_us", [250_000, 1_100_000, 1_900_000])
+def test_a_stalled_loop_is_seen_though_its_answers_come_late(gap_us):
+    state = Pressure()
+    for number in range(1, 20):
+        state = after(state, 1.0, now_us=number * gap_us, thresholds=BOUNDS)
+    assert state.step == IDENTITY
 
 
 @given(st.lists(st.floats(allow_nan=True)))

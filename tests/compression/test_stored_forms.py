@@ -5,7 +5,7 @@ from random import Random
 from time import monotonic, sleep
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from starlette.responses import PlainTextResponse
 
 from perf_middleware import Settings, cache_response, hide_length, install, no_compression
@@ -388,6 +388,102 @@ def accounted(stage):
     return stage.cache.store.size_bytes, entry.size_bytes, of_forms, expected
 
 
+class Copying:
+    """A middleware that goes on with a scope of its own."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        await self.app({**scope}, receive, send)
+
+
+def by_functions(app):
+    @app.middleware("http")
+    async def between(request, call_next):
+        return await call_next(request)
+
+
+@pytest.mark.parametrize("position", ["inner", "outer"])
+@pytest.mark.parametrize(
+    "between",
+    [
+        pytest.param([by_functions], id="in the style of functions"),
+        pytest.param([lambda app: app.add_middleware(Copying)], id="a copied scope"),
+        pytest.param([by_functions, lambda app: app.add_middleware(Copying)], id="both"),
+        pytest.param([lambda app: app.add_middleware(Copying), by_functions], id="both, turned"),
+    ],
+)
+def test_what_an_endpoint_chooses_holds_whatever_stands_between(position, between):
+    app = FastAPI()
+
+    @app.get("/secret")
+    @no_compression
+    async def secret():
+        headers = {"cache-control": "max-age=60", "etag": '"1"'}
+        return PlainTextResponse(BODY, headers=headers)
+
+    for add in between:
+        add(app)
+    install(app, Settings(cache={"position": position}))
+    for number in range(4):
+        answer = ask(app, "gzip", path="/secret")
+        assert ("; hit; " in answer.header("cache-status")) is (number > 0)
+        assert answer.header("content-encoding") is None
+
+
+def test_what_a_renewed_answers_endpoint_chose_holds_past_other_messages():
+    app = FastAPI()
+
+    @app.get("/secret")
+    @no_compression
+    async def secret(request: Request):
+        headers = {"cache-control": "no-cache", "etag": '"1"'}
+        if request.headers.get("if-none-match"):
+            return Response(status_code=304, headers=headers)
+        return PlainTextResponse(BODY, headers=headers)
+
+    by_functions(app)
+    install(app, Settings(metrics={"enabled": False}))
+    for _ in range(4):
+        assert ask(app, "gzip", path="/secret").header("content-encoding") is None
+
+
+def test_the_choice_of_one_answer_is_not_that_of_the_next_in_the_same_scope():
+    app = FastAPI()
+
+    @app.get("/hidden")
+    @hide_length
+    async def hidden():
+        return PlainTextResponse(BODY, headers={"cache-control": "max-age=60"})
+
+    @app.get("/secret")
+    @no_compression
+    async def secret():
+        return PlainTextResponse(BODY, headers={"cache-control": "no-store"})
+
+    class Twice:
+        def __init__(self, app):
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            async def swallow(message):
+                del message
+
+            if scope["type"] == "http":
+                first = {"path": "/hidden", "raw_path": b"/hidden"}
+                asked = {name: scope[name] for name in first}
+                scope.update(first)
+                await self.app(scope, receive, swallow)
+                scope.update(asked)
+            await self.app(scope, receive, send)
+
+    app.add_middleware(Twice)
+    install(app, Settings())
+    for _ in range(3):
+        assert ask(app, "gzip", path="/secret").header("content-encoding") is None
+
+
 def test_forms_count_as_what_is_stored_and_leave_with_it():
     stage = Stage()
     stage.ask(None)
@@ -450,6 +546,29 @@ def test_of_another_body_no_form_is_kept():
     forms.remember("br", b"short")
     assert stage.cache.store.size_bytes == size_bytes
     assert stage.cache.store.all()[0].forms is None
+
+
+def test_the_same_bytes_sent_again_are_charged_once_and_whole():
+    """An app that sends one object each time: what was made of it before is not its own now."""
+    stage = Stage()
+    stage.ask("gzip")
+    (before,) = stage.cache.store.all()
+    forms = before.forms
+    stage.cache.store.clear()
+    stage.ask(None)
+    assert stage.cache.store.all()[0].body is forms.body
+    forms.remember("br", b"short")
+    assert accounted(stage)[1:] == (stage.cache.store.size_bytes, 0, 0)
+
+
+def test_after_a_fork_the_child_encodes_behind_its_own_hits(monkeypatch):
+    stage = Stage()
+    stage.ask(None)
+    behind = stage.compression._behind
+    behind._thread = threading.Thread()  # never started: as the parent's is to the child
+    behind.waiting, behind._waiting_bytes = 1, 1 << 40
+    stage.ask("gzip")
+    assert stage.settled("gzip").header("content-encoding") == "gzip"
 
 
 def test_a_thread_that_cannot_start_spoils_no_answer(monkeypatch):

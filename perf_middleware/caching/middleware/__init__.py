@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from perf_middleware.asgi import app_path
 from perf_middleware.caching.invalidation import SAFE_METHODS, invalidates
 from perf_middleware.caching.judgement import credentials_reason
-from perf_middleware.caching.middleware.answers import forms_for, send_whole
+from perf_middleware.caching.middleware.answers import forms_for, send_whole, tell_choice
 from perf_middleware.caching.middleware.missing import miss
 from perf_middleware.caching.middleware.outcomes import bypass, hit, only_if_cached, select
 from perf_middleware.caching.middleware.passing import pass_on
@@ -31,7 +31,6 @@ from perf_middleware.caching.special import NO_HOST
 from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.variants import Variants
 from perf_middleware.coded_forms import WANTED
-from perf_middleware.coding_choice import CHOSEN
 from perf_middleware.errors import SettingsError
 from perf_middleware.fleet.settings import RedisSettings
 from perf_middleware.standing_alone import section_of
@@ -131,7 +130,7 @@ class CacheLayer:
                     else:
                         tail = stored.show(now_us, cache.shown_status)
                     if stored.choice is not None:
-                        scope[CHOSEN] = stored.choice
+                        tell_choice(cache, scope, stored)
                     is_head = method == "HEAD"
                     forms = None
                     if WANTED in scope and not is_head:

@@ -68,9 +68,8 @@ async def answer(
             if sent_bytes is not None:
                 return sent_bytes
     head = asked.is_head
-    if stored.choice is not None:
-        request.scope[CHOSEN] = stored.choice
-    forms = None if head else forms_for(cache, request.scope, stored)
+    tell_choice(cache, asked.scope, stored)
+    forms = None if head else forms_for(cache, asked.scope, stored)
     await send_whole(request.send, stored, tail, head=head, forms=forms)
     return 0 if head else len(stored.body)
 
@@ -147,6 +146,14 @@ def forms_for(
         return None
     forms = scope[key] = cache.forms_of(stored)
     return forms
+
+
+def tell_choice(cache: ResponseCache, scope: Scope, stored: StoredResponse) -> None:
+    """What the endpoint has chosen for its codings, to a layer outside: no router will tell it."""
+    if stored.choice is not None:
+        scope[CHOSEN] = stored.choice
+        if cache.follow is not None:
+            cache.follow(scope)  # a layer between may have copied the scope
 
 
 async def send_whole(

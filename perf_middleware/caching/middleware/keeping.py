@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from perf_middleware.caching.middleware.answers import forms_for
 from perf_middleware.caching.stored import US_PER_S, StoredResponse, groups_of
 from perf_middleware.coded_forms import NEW_FORMS
-from perf_middleware.coding_choice import choice_of
+from perf_middleware.coding_choice import CHOSEN, choice_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.request import CacheRequest
+    from perf_middleware.coding_choice import Choice
 
 PARTS_MAX = 64  # further ones are joined: an object for each of ten bytes takes five times that
 
@@ -133,7 +134,7 @@ class Keeping:
             route=route,
             rule=rule,
             shares_authorization=keep.shares_authorization,
-            choice=choice_of(request.scope.get("endpoint"), request.came["method"]),
+            choice=self._choice(),
         )
         if cache.shared is not None:
             cache.shared.share(stored, request.lines, purges_seen=purges_seen)
@@ -143,6 +144,15 @@ class Keeping:
             cache.note_root(request.came)
         self.stored = stored
         return None
+
+    def _choice(self) -> Choice | None:
+        """What the endpoint, or an answer stored further in, says of its codings."""
+        scope, router_scope = self._request.scope, self._cache.router_scope
+        chosen = choice_of(scope.get("endpoint"), scope["method"])
+        if chosen is None and router_scope is not None:
+            # A layer between may have copied the scope before the router wrote into it.
+            chosen = choice_of(router_scope(scope).get("endpoint"), scope["method"])
+        return chosen or scope.get(CHOSEN)
 
     def with_forms(self, message: Message) -> Message:
         """The message whose body was stored just now, with room for that body's coded forms."""

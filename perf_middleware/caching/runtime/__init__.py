@@ -110,6 +110,8 @@ class ResponseCache:
         self.unstorable: dict[int, str] = {}  # by the key's hash: a client may send long ones
         self.name_route: Callable[[str], None] | None = None
         self.note_part: Callable[[str, int], None] | None = None
+        self.router_scope: Callable[[Scope], Scope] | None = None  # as the router saw it
+        self.follow: Callable[[Scope], None] | None = None  # told of the scope of a hit
         self.templates = RouteTemplates()
         self._naming_failed = False  # told in the log, once
         self._hooks: dict[Happening, list[Callable[[StoredResponse], object]]] = {

@@ -154,8 +154,8 @@ class MemoryStore:
         stored = self._entries.peek(key)
         if not isinstance(stored, StoredResponse) or stored.body is not forms.body:
             return False
-        if stored.forms is not forms and stored.forms is not None:
-            return False
+        if stored.forms is not forms and (stored.forms is not None or forms.size_bytes):
+            return False  # others, of the same bytes object: an app may send one again and again
         size_bytes = stored.size_bytes + more_bytes
         if size_bytes > self.bytes_max:
             return False

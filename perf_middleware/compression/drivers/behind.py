@@ -57,14 +57,15 @@ class EncodingBehind:
 
     def put(self, job: Job) -> bool:
         """Let it be encoded soon; False where too much waits already, or no thread can be had."""
+        if self._thread is not None and not self._thread.is_alive():
+            self._begin_anew()  # after a fork: it was the parent's, and what it was doing is there
         size_bytes = len(job.forms.body)
         if self.waiting >= self._waiting_max:
             return False
         if self.waiting and self._waiting_bytes + size_bytes > self._bytes_max:
             return False
         with self._starting:
-            # Of the parent's after a fork nothing is alive.
-            if self._thread is None or not self._thread.is_alive():
+            if self._thread is None:
                 thread = threading.Thread(
                     target=self._work, name="perf_middleware.compression", daemon=True
                 )
@@ -77,6 +78,13 @@ class EncodingBehind:
         self.waiting += 1
         self._waiting_bytes += size_bytes
         return True
+
+    def _begin_anew(self) -> None:
+        self._jobs = queue.SimpleQueue()
+        self._done = deque()
+        self._thread = None
+        self._starting = threading.Lock()
+        self.waiting = self._waiting_bytes = 0
 
     def collect(self) -> Iterator[Done]:
         """What is done since the last time; on the event loop."""

@@ -81,6 +81,8 @@ class CodedAnswer:
             return self._send(message)
         kind = message["type"]
         if kind == "http.response.body":
+            if type(message.get("body", b"")) is not bytes:
+                message = {**message, "body": bytes(message["body"])}
             if stage == STREAMING:
                 return self._next(message)
             return self._first(message) if stage == HOLDING else self._send(message)
@@ -209,7 +211,7 @@ class CodedAnswer:
             return self._release(message, why, vary=why != "route")
         if is_head and not FILES.isdisjoint(self._scope.get("extensions") or ()):
             # Its GET may be a file that the server sends itself, which is never encoded.
-            return self._release(message, "file")
+            return self._release(message, "file", vary=True)
         if is_head:
             # Its GET is encoded.  How long that gets is not known without doing it (§9.3.2).
             return self._send_coded_head(message=message)

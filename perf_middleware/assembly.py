@@ -19,7 +19,7 @@ from perf_middleware.stack import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Iterable, Sequence
 
     from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
     from perf_middleware.bundle import Bundle
@@ -43,8 +43,8 @@ def assemble_around(bundle: Bundle, app: ASGIApp) -> Perf:
     layers = bundle.layers(takes=takes)
     ordered = [*in_order(layers, "outer"), *_inner(layers, users=())]
 
-    async def entrance(scope: Scope, receive: Receive, send: Send) -> Any:
-        return await stack(scope, receive, send)
+    def entrance(scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
+        return stack(scope, receive, send)
 
     perf = bundle.make_perf(entrance, lambda: _described(app, ordered))
     stack = _entrance(bundle, app, ordered, perf)

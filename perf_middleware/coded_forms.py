@@ -4,7 +4,8 @@
     encoding layer <-- message[FORMS] --------- cache             the forms of the body beside them
                    <-- scope[FORMS] ----------                    the same, see forms_of
 
-The two find each other whatever stands between them, and neither needs the other.
+Neither needs the other, nor that nothing stands between them: a body that was changed on the way is
+no more the one whose forms they are.
 """
 
 from __future__ import annotations

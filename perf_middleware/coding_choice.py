@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from perf_middleware.endpoint_marks import mark_on
+
 ATTRIBUTE: Final = "__perf_coding_choice__"
 CHOSEN: Final = "perf_middleware.coding_choice"
 """Key of a scope and of a start message: two ways, for a layer between may copy either."""
@@ -24,10 +26,5 @@ class Choice:
 
 def choice_of(endpoint: Any, method: str) -> Choice | None:
     """What the endpoint that the router found has chosen for this method."""
-    choice = getattr(endpoint, ATTRIBUTE, None)
-    if choice is None and isinstance(endpoint, type):
-        name = method.lower()
-        if name == "head" and not hasattr(endpoint, name):
-            name = "get"  # which answers it, in Starlette's HTTPEndpoint
-        choice = getattr(getattr(endpoint, name, None), ATTRIBUTE, None)
+    choice = mark_on(endpoint, method, ATTRIBUTE)
     return choice if isinstance(choice, Choice) else None

@@ -12,6 +12,7 @@ from perf_middleware.caching.rules import (
     as_identity,
     field_value,
 )
+from perf_middleware.endpoint_marks import mark_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,12 +98,7 @@ def policy_of(scope: Scope) -> CachePolicy | None:
     endpoint = scope.get("endpoint")
     if endpoint is None:
         return None
-    policy = getattr(endpoint, ATTRIBUTE, None)
-    if policy is None and isinstance(endpoint, type):
-        method = scope["method"].lower()
-        if method == "head" and not hasattr(endpoint, method):
-            method = "get"  # which answers it, in Starlette's HTTPEndpoint
-        policy = getattr(getattr(endpoint, method, None), ATTRIBUTE, None)
+    policy = mark_on(endpoint, scope["method"], ATTRIBUTE)
     return policy if isinstance(policy, CachePolicy) else None
 
 

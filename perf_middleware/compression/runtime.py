@@ -78,7 +78,7 @@ class Coding:
         return self._level if step < LOWER_LEVEL else min(self._level, self._cheap_level)
 
     def kept_level(self, body_bytes: int) -> int:
-        """The level of a stored body that is encoded once, behind an answer."""
+        """The level of a stored body that is asked for often, and encoded behind an answer."""
         return self._kept_level if body_bytes <= KEPT_LEVEL_BYTES_MAX else self._level
 
     def encode(self, body: bytes, step: int) -> tuple[bytes, int]:

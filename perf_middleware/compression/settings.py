@@ -111,7 +111,7 @@ class CompressionSettings(Section):
     gzip_kept_level: int = _level("gzip", "kept")
     stored_forms: bool = Field(
         default=True,
-        description="Keep coded forms beside a stored answer: each coding is made once.",
+        description="Keep coded forms beside a stored answer, so that no hit waits for a codec.",
     )
     minimum_bytes: int = Field(
         default=500, ge=0, le=1 << 30, description="A shorter body is sent as it is, bytes."

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perf_middleware.asgi import app_path, find_header, send_response
+from perf_middleware.problem import NO_STORE, send_problem
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from perf_middleware.dashboard.access import TokenGate
 
 JSON = b"application/json"
-PROBLEM = b"application/problem+json"
-NO_STORE = (b"cache-control", b"no-store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +69,6 @@ async def _answer(endpoint: Endpoint, scope: Scope, receive: Receive, send: Send
         await send_problem(scope, send, 405, "This method is not allowed here.", (allow,))
         return
     await endpoint.answer(scope, receive, send)
-
-
-async def send_problem(
-    scope: Scope,
-    send: Send,
-    status: int,
-    detail: str,
-    headers: tuple[tuple[bytes, bytes], ...] = (),
-) -> None:
-    """Send an error as problem+json (RFC 9457); `detail` is one plain sentence."""
-    import orjson
-
-    await send_response(
-        scope,
-        send,
-        status=status,
-        body=orjson.dumps({"status": status, "detail": detail}),
-        content_type=PROBLEM,
-        headers=(NO_STORE, *headers),
-    )
 
 
 def json_answer(picture: Callable[[], Awaitable[object]]) -> ASGIApp:

@@ -40,7 +40,7 @@ def primary_key(scope: Scope, host: bytes) -> bytes:
     if path != routed and unquote_to_bytes(path) != routed:
         # A middleware outside rewrote it, by a language or a tenant: the router goes by that.
         path += b"\n" + routed
-    # join: half the time of b"%b", which every look-up would pay
+    # join: three quarters of the time of b"%b", which every look-up would pay
     if query:
         return b"".join((origin, host, b"\n", path, b"?", query))
     return b"".join((origin, host, b"\n", path))

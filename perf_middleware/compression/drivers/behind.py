@@ -48,6 +48,9 @@ class EncodingBehind:
     def __init__(self, *, waiting_max: int, bytes_max: int) -> None:
         self._waiting_max = waiting_max
         self._bytes_max = bytes_max
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._done: deque[Done] = deque()
         self._thread: threading.Thread | None = None
@@ -79,13 +82,6 @@ class EncodingBehind:
         self._waiting_bytes += size_bytes
         return True
 
-    def _begin_anew(self) -> None:
-        self._jobs = queue.SimpleQueue()
-        self._done = deque()
-        self._thread = None
-        self._starting = threading.Lock()
-        self.waiting = self._waiting_bytes = 0
-
     def collect(self) -> Iterator[Done]:
         """What is done since the last time; on the event loop."""
         while self._done:
@@ -104,11 +100,14 @@ class EncodingBehind:
                         self._thread = None
                         return
                 continue
-            began_ns = perf_counter_ns()
-            try:
-                coded = job.codec.encode(job.forms.body, level=job.level)
-            except Exception as error:  # noqa: BLE001 - whatever a library raises, others go on
-                self._done.append(Done(job, None, perf_counter_ns() - began_ns, error))
-            else:
-                self._done.append(Done(job, coded, perf_counter_ns() - began_ns))
+            self._done.append(_done(job))
             del job  # what it held may leave the store while nothing is to do
+
+
+def _done(job: Job) -> Done:
+    began_ns = perf_counter_ns()
+    try:
+        coded = job.codec.encode(job.forms.body, level=job.level)
+    except Exception as error:  # noqa: BLE001 - whatever a library raises, others go on
+        return Done(job, None, perf_counter_ns() - began_ns, error)
+    return Done(job, coded, perf_counter_ns() - began_ns)

@@ -14,10 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio.lowlevel
-import orjson
 from starlette.exceptions import HTTPException
 
-from perf_middleware.asgi import send_response
 from perf_middleware.compression.codecs import CorruptBodyError
 from perf_middleware.compression.decoding import (
     CODINGS_MAX,
@@ -30,6 +28,7 @@ from perf_middleware.compression.drivers.available import available_decoding_cod
 from perf_middleware.compression.request_figures import RequestDecodingFigures
 from perf_middleware.compression.settings import CompressionSettings
 from perf_middleware.errors import PerfMiddlewareError, SettingsError
+from perf_middleware.problem import send_problem
 from perf_middleware.standing_alone import section_of
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ CONTENT_ENCODING: Final = b"content-encoding"
 # What they say is true of the encoded body only.  Without a length the body is as long as it is.
 OF_ENCODED_BODIES: Final = frozenset({CONTENT_ENCODING, b"content-length"})
 LIMITS: Final = frozenset({"decoded_bytes_max", "decoded_ratio_max"})
-PROBLEM: Final = b"application/problem+json"
 TITLES: Final = {400: "Bad Request", 413: "Content Too Large", 415: "Unsupported Media Type"}
 DISCONNECT: Final = "http.disconnect"
 
@@ -142,7 +140,9 @@ class RequestDecodingMiddleware:
             f"The body must be sent as it is, or with {CODINGS_MAX} of these content codings at "
             f"most: {accepted.decode()}."
         )
-        await _send_problem(scope, send, 415, detail, ((b"accept-encoding", accepted),))
+        await send_problem(
+            scope, send, 415, detail, ((b"accept-encoding", accepted),), title=TITLES[415]
+        )
 
 
 class _DecodedBody:
@@ -221,7 +221,7 @@ class _DecodedBody:
         self.refusal = refusal = UndecodableBodyError(status, detail)
         if not self._is_started:
             self.is_answered = True
-            await _send_problem(self._scope, self._send, status, detail)
+            await send_problem(self._scope, self._send, status, detail, title=TITLES[status])
         return refusal
 
     def _too_large(self, error: DecodedTooLargeError) -> str:
@@ -232,23 +232,6 @@ class _DecodedBody:
 
 def _corrupt(error: CorruptBodyError) -> str:
     return f"The body is not what its Content-Encoding says: {error}."
-
-
-async def _send_problem(
-    scope: Scope,
-    send: Send,
-    status: int,
-    detail: str,
-    headers: tuple[tuple[bytes, bytes], ...] = (),
-) -> None:
-    await send_response(
-        scope,
-        send,
-        status=status,
-        body=orjson.dumps({"status": status, "title": TITLES[status], "detail": detail}),
-        content_type=PROBLEM,
-        headers=((b"cache-control", b"no-store"), *headers),
-    )
 
 
 def _comes_from(exc: BaseException | None, origin: BaseException | None) -> bool:

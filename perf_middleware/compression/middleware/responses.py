@@ -184,7 +184,6 @@ def sending_plain(
 ) -> Send:
     """For a client that accepts no coding of ours: another may, and caches must know."""
 
-    # A closure, not an object: half of what such an answer pays is this.
     def sending(message: Message) -> Awaitable[None]:
         if message["type"] != "http.response.start":
             return send(message)

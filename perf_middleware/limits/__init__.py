@@ -1,0 +1,1 @@
+"""Limits: fair under use, alive under overload."""

@@ -1,0 +1,1 @@
+"""The overload level: one signal that every layer obeys."""

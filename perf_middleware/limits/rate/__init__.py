@@ -1,0 +1,1 @@
+"""Rate limit: each caller has its quotas (GCRA)."""

@@ -1,0 +1,79 @@
+"""What holds for one request: a rule of the settings, by path, or a mark on its endpoint.
+
+The first rule of the settings that matches counts, and takes the place of the mark: who runs the
+app has the last word.  Both are known before the request is routed, from the first one on: which
+endpoint it will reach is asked ahead.  An answer is remembered by path and method, so that a
+request costs one look-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+
+from perf_middleware.asgi import app_path
+from perf_middleware.endpoint_marks import mark_on
+
+if TYPE_CHECKING:
+    from perf_middleware.path_patterns import PathPattern
+
+R = TypeVar("R")
+
+EndpointAhead: TypeAlias = Callable[[Mapping[str, Any]], Any]
+"""From a scope that is not routed yet to the endpoint that it will reach, or None."""
+
+PATHS_MAX: Final = 10_000  # whose rule is remembered
+PATH_CHARS_MAX: Final = 512  # of those; a longer one is looked up each time
+
+
+class RouteRules(Generic[R]):
+    """The rules of one layer; `attribute` is where its decorator leaves its own on an endpoint.
+
+    Each rule is (pattern, methods, value): `methods` None is any, and a websocket's is GET.
+    `endpoint_ahead` is given where the app's routes are known, before the first request.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[tuple[PathPattern, frozenset[str] | None, R]] = (),
+        *,
+        attribute: str | None = None,
+    ) -> None:
+        self._rules = tuple(rules)
+        self._attribute = attribute
+        self._known: dict[tuple[str, str], R | None] = {}
+        self._endpoint_ahead: EndpointAhead | None = None
+        self.has_any = bool(self._rules)
+
+    @property
+    def patterns(self) -> list[PathPattern]:
+        return [pattern for pattern, _, _ in self._rules]
+
+    def read_endpoints(self, endpoint_ahead: EndpointAhead) -> None:
+        """Obey the marks on endpoints, too."""
+        self._endpoint_ahead = endpoint_ahead
+        self.has_any = bool(self._rules) or self._attribute is not None
+        self._known.clear()
+
+    def rule_for(self, scope: Mapping[str, Any]) -> R | None:
+        """What holds for the request (or the websocket) of `scope`; None where nothing does."""
+        path: str = app_path(scope) if scope.get("root_path") else scope["path"]  # type: ignore[arg-type]
+        key = (path, scope.get("method", "GET"))
+        try:
+            return self._known[key]
+        except KeyError:
+            rule = self._find(scope, *key)
+        if len(path) <= PATH_CHARS_MAX:
+            if len(self._known) >= PATHS_MAX:
+                self._known.clear()
+            self._known[key] = rule
+        return rule
+
+    def _find(self, scope: Mapping[str, Any], path: str, method: str) -> R | None:
+        for pattern, methods, rule in self._rules:
+            if (methods is None or method in methods) and pattern.matches(path):
+                return rule
+        if self._endpoint_ahead is None or self._attribute is None:
+            return None
+        mark: R | None = mark_on(self._endpoint_ahead(scope), method, self._attribute)
+        return mark

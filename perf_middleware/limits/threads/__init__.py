@@ -1,0 +1,1 @@
+"""Threads: how many sync endpoints run at once."""

@@ -1,8 +1,8 @@
 """Does the app answer a path of ours itself, and is there a route for each configured rule?
 
-Asked once, when the app builds its stack: the only place that reads an app's routes.  An app that
-exposes its own `/metrics` keeps it (do no harm); a rule that no route can match is told by name.
-Which route a request matched is never found this way.
+Asked once, when the app builds its stack.  An app that exposes its own `/metrics` keeps it (do no
+harm); a rule that no route can match is told by name.  Which route a request matched is never found
+this way; which it will reach, before it is routed, says routing_ahead.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def has_own_route(app: Any, path: str) -> bool:
 
     A pattern that would also match it (`/{path:path}`, a mount at the root) does not count.
     """
-    return any(getattr(route, "path", None) == path for route in _effective(app.router.routes))
+    return any(
+        getattr(route, "path", None) == path for route in effective_routes(app.router.routes)
+    )
 
 
 def rules_without_route(app: Any, patterns: Iterable[PathPattern]) -> list[str]:
@@ -33,7 +35,7 @@ def rules_without_route(app: Any, patterns: Iterable[PathPattern]) -> list[str]:
     Judged by examples: a parameter is tried as a number, a word and a UUID.
     """
     routes = [getattr(route, "starlette_route", None) or route
-              for route in _effective(app.router.routes)]  # fmt: skip
+              for route in effective_routes(app.router.routes)]  # fmt: skip
     return [pattern.text for pattern in patterns if not _has_route(pattern, routes)]
 
 
@@ -50,7 +52,7 @@ def _has_route(pattern: PathPattern, routes: Iterable[Any]) -> bool:
     return False
 
 
-def _effective(routes: Iterable[Any]) -> Iterable[Any]:
+def effective_routes(routes: Iterable[Any]) -> Iterable[Any]:
     """The routes under their full paths: FastAPI since 0.137 keeps included routers in a tree."""
     try:
         from fastapi.routing import iter_route_contexts

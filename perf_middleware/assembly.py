@@ -42,6 +42,7 @@ def assemble_around(bundle: Bundle, app: ASGIApp) -> Perf:
 
     layers = bundle.layers(takes=takes)
     ordered = [*in_order(layers, "outer"), *_inner(layers, users=())]
+    _name_layers(bundle, ordered)
 
     def entrance(scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
         return stack(scope, receive, send)
@@ -61,22 +62,22 @@ def assemble_inside(bundle: Bundle, app: Any) -> Perf:
 
     own_paths = _OwnPaths(bundle, app)
     layers = bundle.layers(takes=own_paths.takes)
-    outer = in_order(layers, "outer")
     build_own_stack = app.build_middleware_stack
 
     def description() -> tuple[LayerInfo, ...]:
         users = app.user_middleware
-        return _described(app, outer, users, _inner(layers, users))
+        return _described(app, in_order(layers, "outer"), users, _inner(layers, users))
 
     def build_middleware_stack() -> ASGIApp:
         own_paths.leave_to_app(list(bundle.endpoints))
         _tell_rules_without_route(bundle, app)
         _tell_other_compression(bundle, app.user_middleware)
         users = app.user_middleware
-        inner = _inner(layers, users)
+        outer, inner = in_order(layers, "outer"), _inner(layers, users)
+        _name_layers(bundle, [*outer, *inner])
 
         def inner_layers(core: ASGIApp) -> ASGIApp:
-            if bundle.overhead is None:
+            if not bundle.overhead:
                 return composed(inner, core)  # nothing is sampled: no head that asks for it
             return Inner(core, layers=inner, first=len(outer), overhead=bundle.overhead)
 
@@ -148,6 +149,11 @@ def _tell_other_compression(bundle: Bundle, users: Sequence[Any]) -> None:
             )
 
 
+def _name_layers(bundle: Bundle, ordered: Sequence[Layer]) -> None:
+    if bundle.overhead is not None:
+        bundle.overhead.name_layers([layer.rank.name for layer in ordered])
+
+
 def _inner(layers: Sequence[Layer], users: Sequence[object]) -> list[Layer]:
     """The inner layers that have something to do below these middlewares of the user's."""
     inner = in_order(layers, "inner")
@@ -163,7 +169,7 @@ def _entrance(bundle: Bundle, app: ASGIApp, layers: list[Layer], perf: Perf) -> 
         lifespan=plugin if lifespan.enabled else None,
         lifespan_ran=lambda: resources.running,
         perf=perf,
-        overhead=bundle.overhead,
+        overhead=bundle.overhead or None,  # none of no layers
         sample_every=bundle.settings.metrics.overhead_sample_every,
     )
 

@@ -49,7 +49,6 @@ from perf_middleware.stack import (
     Layer,
     LayerInfo,
     RequestScope,
-    in_order,
 )
 
 if TYPE_CHECKING:
@@ -128,7 +127,9 @@ class Bundle:
         if settings.metrics.enabled:
             self.resources.add(Sampler(self.metrics))
         self.endpoints = self._endpoints()
-        self.overhead: Overhead | None = None
+        self.overhead = Overhead() if settings.metrics.overhead else None
+        if self.overhead is not None:
+            self.metrics.add_collector("overhead", self.overhead.families)
         self.perf: Perf | None = None
 
     def make_perf(self, app: ASGIApp, describe: Callable[[], tuple[LayerInfo, ...]]) -> Perf:
@@ -175,10 +176,6 @@ class Bundle:
             cache = self.cache
             rank = CACHE if settings.cache.position == "inner" else FRONT_CACHE
             layers.append(Layer(rank, lambda app: CacheLayer(app, cache)))
-        if settings.metrics.overhead and layers:
-            ordered = [*in_order(layers, "outer"), *in_order(layers, "inner")]
-            self.overhead = Overhead([layer.rank.name for layer in ordered])
-            self.metrics.add_collector("overhead", self.overhead.families)
         return layers
 
     def _decoding_requests(self, app: ASGIApp) -> ASGIApp:

@@ -53,6 +53,18 @@ OPERATORS: Final = Rank(
     sees="only its own paths",
     why="must answer while the app is overloaded",
 )
+REQUEST_LIMITS: Final = Rank(
+    name="request limits",
+    place="outer",
+    sees="every request's head and body",
+    why="what is too long or too slow is refused before anything is made of it",
+)
+RATE_LIMIT: Final = Rank(
+    name="rate limit",
+    place="outer",
+    sees="every client's requests and websockets",
+    why="fairness holds for cached answers too",
+)
 COMPRESSION: Final = Rank(
     name="compression",
     place="outer",
@@ -71,11 +83,35 @@ FRONT_CACHE: Final = Rank(
     sees="GET and HEAD, and unsafe methods for invalidation",
     why="cache.position = outer: a hit costs none of your middlewares",
 )
+USER_RATE_LIMIT: Final = Rank(
+    name="rate limit by user",
+    place="inner",
+    sees="what has passed your authentication",
+    why="its quotas are those of the user whom that found",
+)
 CACHE: Final = Rank(
     name="response cache",
     place="inner",
     sees="GET and HEAD, and unsafe methods for invalidation",
     why="a hit costs nothing below, and has passed your authentication",
+)
+DEADLINE: Final = Rank(
+    name="deadline",
+    place="inner",
+    sees="requests with a timeout",
+    why="what a request waits below counts, and what the cache has needs none",
+)
+BACKPRESSURE: Final = Rank(
+    name="backpressure",
+    place="inner",
+    sees="only what needs the app",
+    why="protects what is scarce; a hit takes no place",
+)
+PROBE_LANE: Final = Rank(
+    name="probe lane",
+    place="inner",
+    sees="health checks",
+    why="a sync one gets a thread though all are busy",
 )
 REQUEST_SCOPE: Final = Rank(
     name="request scope",
@@ -85,9 +121,14 @@ REQUEST_SCOPE: Final = Rank(
 )
 
 ORDER: Final = (
-    METRICS, OPERATORS, COMPRESSION, REQUEST_DECODING, FRONT_CACHE, CACHE, REQUEST_SCOPE,
+    METRICS, OPERATORS, RATE_LIMIT, REQUEST_LIMITS, COMPRESSION, REQUEST_DECODING, FRONT_CACHE,
+    USER_RATE_LIMIT, CACHE, DEADLINE, BACKPRESSURE, PROBE_LANE, REQUEST_SCOPE,
 )  # fmt: skip
 """Outermost first; this table decides, not the order of any call."""
+
+
+def _always() -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +136,13 @@ class Layer:
     """A rank with what builds its middleware around the next one.
 
     `build` may be called more than once (for the measured twin of the stack): what it builds keeps
-    its state in objects made before, never in itself.
+    its state in objects made before, never in itself.  `stands` is asked when the stack is built,
+    for layers that only a decorator on an endpoint calls for.
     """
 
     rank: Rank
     build: Callable[[ASGIApp], ASGIApp]
+    stands: Callable[[], bool] = _always
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +209,9 @@ class Boundary:
 
 
 def in_order(layers: Sequence[Layer], place: Place) -> list[Layer]:
-    """The layers of one place, outermost first."""
+    """The layers of one place that stand, outermost first."""
     return sorted(
-        (layer for layer in layers if layer.rank.place == place),
+        (layer for layer in layers if layer.rank.place == place and layer.stands()),
         key=lambda layer: ORDER.index(layer.rank),
     )
 

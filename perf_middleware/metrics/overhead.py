@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 class Overhead:
     """Sampled cost of each layer, added up."""
 
-    def __init__(self, layers: Sequence[str]) -> None:
+    def __init__(self, layers: Sequence[str] = ()) -> None:
+        self.name_layers(layers)
+
+    def name_layers(self, layers: Sequence[str]) -> None:
+        """The stack is built of these, outermost first; what was sampled before is forgotten."""
         self._layers = [LabelSet((("layer", name),)) for name in layers]
         self._names = tuple(layers)
         self._ns = [0] * len(layers)

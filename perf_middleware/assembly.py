@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from perf_middleware.metrics.middleware import name_route
 from perf_middleware.own_routes import has_own_route, rules_without_route
 from perf_middleware.resource import LifespanPlugin
+from perf_middleware.routing_ahead import RoutingAhead
 from perf_middleware.stack import (
     REQUEST_SCOPE,
     Entrance,
@@ -61,7 +62,8 @@ def assemble_inside(bundle: Bundle, app: Any) -> Perf:
     from starlette.middleware import Middleware
 
     own_paths = _OwnPaths(bundle, app)
-    layers = bundle.layers(takes=own_paths.takes)
+    ahead = RoutingAhead(app)
+    layers = bundle.layers(takes=own_paths.takes, ahead=ahead)
     build_own_stack = app.build_middleware_stack
 
     def description() -> tuple[LayerInfo, ...]:
@@ -73,6 +75,7 @@ def assemble_inside(bundle: Bundle, app: Any) -> Perf:
         _tell_rules_without_route(bundle, app)
         _tell_other_compression(bundle, app.user_middleware)
         users = app.user_middleware
+        bundle.protection.read_routes(ahead)
         outer, inner = in_order(layers, "outer"), _inner(layers, users)
         _name_layers(bundle, [*outer, *inner])
 

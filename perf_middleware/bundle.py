@@ -37,6 +37,7 @@ from perf_middleware.metrics.routes import MetricsPage, ResetCounts
 from perf_middleware.metrics.runtime import Metrics, Sampler
 from perf_middleware.metrics.stores.shared import WorkerExchange
 from perf_middleware.perf import RECENT_S, Perf
+from perf_middleware.protection import Protection
 from perf_middleware.resource import Resources
 from perf_middleware.stack import (
     CACHE,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from perf_middleware.compression.runtime import Compression
     from perf_middleware.fleet.runtime import Fleet
     from perf_middleware.metrics.settings import RuntimeSettings
+    from perf_middleware.routing_ahead import RoutingAhead
     from perf_middleware.settings import Settings
 
 
@@ -119,7 +121,10 @@ class Bundle:
         self.loop: LoopProbe | None = None
         if settings.runtime.enabled:
             self._watch_process(settings.runtime)
-        self.compression = _compression(settings, self.loop)
+        self.protection = Protection(settings, events=self.events, fleet=self.fleet)
+        self.protection.join(self.metrics, self.resources)
+        self.compression = _compression(settings, self.loop, self.protection)
+        self.cache.is_overloaded = self.protection.is_overloaded
         if settings.compression.enabled:
             self.metrics.add_collector(
                 "compression", self.compression.families, reset=self.compression.reset_counts
@@ -140,6 +145,7 @@ class Bundle:
             cache=self.cache,
             memo=self.memo,
             compression=self.compression,
+            limits=self.protection.limits,
             events=self.events,
             resources=self.resources,
             overhead=self.overhead,
@@ -149,10 +155,15 @@ class Bundle:
         )
         return self.perf
 
-    def layers(self, *, takes: Callable[[str], bool]) -> list[Layer]:
-        """The layers that are switched on; `takes(path)` says if an operator path is ours."""
+    def layers(
+        self, *, takes: Callable[[str], bool], ahead: RoutingAhead | None = None
+    ) -> list[Layer]:
+        """The layers that are switched on; `takes(path)` says if an operator path is ours.
+
+        `ahead` goes through the app's routes, where it has any that are known.
+        """
         settings = self.settings
-        layers: list[Layer] = []
+        layers = self.protection.layers(ahead)
         if settings.metrics.enabled:
             recorder = self.metrics.recorder
             layers += [
@@ -313,9 +324,12 @@ def _cache(settings: Settings) -> ResponseCache:
     return cache
 
 
-def _compression(settings: Settings, loop: LoopProbe | None) -> Compression:
+def _compression(
+    settings: Settings, loop: LoopProbe | None, protection: Protection
+) -> Compression:
     compression = settings.compression.make_compression()
-    compression.pressure = LoopBusyness(lag_s=None if loop is None else loop.lag_s).read
+    busyness = LoopBusyness(lag_s=None if loop is None else loop.lag_s).read
+    compression.pressure = lambda: 1.0 if protection.is_overloaded() else busyness()
     if settings.metrics.enabled:
         compression.router_scope = router_scope
         compression.follow = follow_scope

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from perf_middleware.caching.values.runtime import ValueCache
     from perf_middleware.compression.runtime import Compression
     from perf_middleware.events import Events
+    from perf_middleware.limits.runtime import Limits
     from perf_middleware.metrics.overhead import Overhead
     from perf_middleware.metrics.runtime import Metrics
     from perf_middleware.metrics.watching.blocks import LoopBlock
@@ -30,8 +31,8 @@ RECENT_S = 300.0  # the health score looks at the last five minutes
 class Perf:
     """The handle of one app's bundle.
 
-    `cache`, `memo`, `compression`, `metrics`, `events`, `settings` are its parts; `describe()`
-    shows the stack, `status()` how it does.
+    `cache`, `memo`, `compression`, `limits`, `metrics`, `events`, `settings` are its parts;
+    `describe()` shows the stack, `status()` how it does.
     For an app that is not Starlette's or FastAPI's, this object is the ASGI app to serve.
     """
 
@@ -44,6 +45,7 @@ class Perf:
         cache: ResponseCache,
         memo: ValueCache,
         compression: Compression,
+        limits: Limits,
         events: Events,
         resources: Resources,
         overhead: Overhead | None,
@@ -62,6 +64,7 @@ class Perf:
         self.cache = cache
         self.memo = memo
         self.compression = compression
+        self.limits = limits
         self.events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
@@ -112,6 +115,7 @@ class Perf:
             "cache": self.cache.status() if self.settings.cache.enabled else None,
             "memo": self.memo.status() if self.settings.memo.enabled else None,
             "compression": self.compression.status() if self.settings.compression.enabled else None,
+            "limits": self.limits.status(),
             "layers": [
                 {"position": layer.position, "name": layer.name, "place": layer.place}
                 for layer in self.describe()

@@ -48,13 +48,15 @@ class RoutingAhead:
         path = app_path(scope)  # type: ignore[arg-type]
         return self._find(self._app, path, scope, is_websocket=is_websocket, depth=0)
 
-    def has_mark(self, attribute: str) -> bool:
-        """Whether any endpoint of the app carries one."""
-        return any(
-            mark_on(endpoint, method, attribute) is not None
-            for endpoint in self._endpoints(self._app, 0)
-            for method in METHODS
-        )
+    def marks(self, attribute: str) -> list[Any]:
+        """What decorators have left under this name on the endpoints of the app."""
+        found = []
+        for endpoint in self._endpoints(self._app, 0):
+            for method in METHODS:
+                mark = mark_on(endpoint, method, attribute)
+                if mark is not None:
+                    found.append(mark)
+        return found
 
     def _find(
         self, app: Any, path: str, scope: Mapping[str, Any], *, is_websocket: bool, depth: int

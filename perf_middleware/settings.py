@@ -24,6 +24,12 @@ from perf_middleware.configuration.sources import gather
 from perf_middleware.dashboard.settings import DashboardSettings
 from perf_middleware.errors import SettingsError
 from perf_middleware.fleet.settings import RedisSettings
+from perf_middleware.limits.concurrency.settings import BackpressureSettings
+from perf_middleware.limits.deadlines.settings import DeadlineSettings
+from perf_middleware.limits.overload.settings import OverloadSettings
+from perf_middleware.limits.rate.settings import RateLimitSettings
+from perf_middleware.limits.settings import CallersSettings
+from perf_middleware.limits.threads.settings import ThreadSettings
 from perf_middleware.metrics.settings import MetricsSettings, RuntimeSettings
 from perf_middleware.section import Section
 
@@ -79,6 +85,12 @@ class Settings(BaseSettings):
     cache: CacheSettings = CacheSettings()
     memo: MemoSettings = MemoSettings()
     compression: CompressionSettings = CompressionSettings()
+    callers: CallersSettings = CallersSettings()
+    ratelimit: RateLimitSettings = RateLimitSettings()
+    backpressure: BackpressureSettings = BackpressureSettings()
+    deadlines: DeadlineSettings = DeadlineSettings()
+    overload: OverloadSettings = OverloadSettings()
+    threads: ThreadSettings = ThreadSettings()
     metrics: MetricsSettings = MetricsSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     dashboard: DashboardSettings = DashboardSettings()

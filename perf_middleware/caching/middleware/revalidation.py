@@ -41,6 +41,8 @@ async def refresh(
     and time.  A failure is counted and logged; the stored response stays what it is.
     """
     key = stored.key
+    if cache.is_overloaded is not None and cache.is_overloaded():
+        return  # the next hit asks again, as long as the stored one may be shown
     if key in cache.refreshing or len(cache.refreshing) >= cache.options.refresh_max:
         return
     if key in cache.flights.open or cache.clock() < stored.refresh_from_us:

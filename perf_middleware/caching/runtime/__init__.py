@@ -112,6 +112,7 @@ class ResponseCache:
         self.note_part: Callable[[str, int], None] | None = None
         self.router_scope: Callable[[Scope], Scope] | None = None  # as the router saw it
         self.follow: Callable[[Scope], None] | None = None  # told of the scope of a hit
+        self.is_overloaded: Callable[[], bool] | None = None  # then nothing is refreshed
         self.templates = RouteTemplates()
         self._naming_failed = False  # told in the log, once
         self._hooks: dict[Happening, list[Callable[[StoredResponse], object]]] = {

@@ -207,7 +207,7 @@ class OddLink:
         return self.answer
 
 
-@pytest.mark.parametrize("answer", [None, b"1", True, [1], "x", 1.5, {}])
+@pytest.mark.parametrize("answer", [None, b"1", True, [1], "x", 1.5, {}, b"\xff" * 16])
 @pytest.mark.parametrize("several", [1, 2])
 def test_an_answer_that_no_script_of_ours_gives_is_a_refusal(answer, several):
     shared = SharedQuotas(OddLink(answer))

@@ -106,37 +106,44 @@ def decide(
     `charge` False: what would be, all left as it is.
     """
     windows: dict[bytes, int] = {}
-    for key, quota, _, _ in demands:
+    for key, quota, cost, _ in demands:
+        require_cost(cost)
         windows[key] = max(windows.get(key, 0), quota.window_us)
     due = {key: due_of(key) for key in windows}
     start = {key: min(max(due[key], now_us), now_us + window) for key, window in windows.items()}
 
     charged = dict.fromkeys(windows, 0)
-    waits = []
+    admitted = True
     for key, quota, cost, _ in demands:
-        if cost < 0:
-            raise ValueError(f"a cost must be >= 0: {cost}")
         charged[key] += cost * quota.interval_us
-        if cost == 0:
-            waits.append(0)
-        elif charged[key] > quota.window_us:
-            waits.append(NEVER)
-        else:
-            waits.append(max(0, start[key] + charged[key] - now_us - quota.window_us))
-    admitted = not any(waits)
-
+        if cost and start[key] + charged[key] > now_us + quota.window_us:
+            admitted = False
     if admitted and charge:
         after = {key: start[key] + charged[key] for key in windows}
-        changed = {key: after[key] for key in windows if charged[key] or due[key] > start[key]}
     else:
         after = start
-        changed = {key: start[key] for key in windows if due[key] > start[key]}
-    left = tuple(
-        Left(
-            max(0, now_us + quota.window_us - after[key]) // quota.interval_us,
-            wait_us,
-            after[key] - now_us,
-        )
-        for (key, quota, _, _), wait_us in zip(demands, waits, strict=True)
-    )
-    return Outcome(admitted, left), changed
+    changed = {key: after[key] for key in windows if after[key] != max(due[key], now_us)}
+    return outcome_of(
+        demands, admitted, [after[demand.key] - now_us for demand in demands]
+    ), changed
+
+
+def outcome_of(demands: Sequence[Demand], admitted: bool, full_us: Sequence[int]) -> Outcome:
+    """What is told of a decision: `full_us` is, for each demand, until its bucket is full again."""
+    asked: dict[bytes, int] = {}
+    left = []
+    for (key, quota, cost, _), bucket_full_us in zip(demands, full_us, strict=True):
+        wait_us = 0
+        if not admitted and cost:
+            asked[key] = asked_us = asked.get(key, 0) + cost * quota.interval_us
+            over_us = asked_us - quota.window_us
+            wait_us = NEVER if over_us > 0 else max(0, bucket_full_us + over_us)
+        remaining = max(0, quota.window_us - bucket_full_us) // quota.interval_us
+        left.append(Left(remaining, wait_us, bucket_full_us))
+    return Outcome(admitted, tuple(left))
+
+
+def require_cost(cost: int) -> None:
+    """Raises ValueError for one below 0."""
+    if cost < 0:
+        raise ValueError(f"a cost must be >= 0: {cost}")

@@ -14,20 +14,24 @@ Source: Varghese, Lauck, Hashed and hierarchical timing wheels, SOSP 1987.
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.clock import monotonic_us
-from perf_middleware.limits.rate.gcra import NEVER, Left, Outcome, decide
+from perf_middleware.families import NO_LABELS, LabelSet, Value, counter, gauge
+from perf_middleware.limits.rate.gcra import NEVER, Left, Outcome, decide, require_cost
+from perf_middleware.limits.rate.stores import KEY_BYTES_MAX, bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from perf_middleware.clock import Clock
+    from perf_middleware.families import Family
     from perf_middleware.limits.rate.gcra import Demand, Quota
 
 ENTRIES_MAX: Final = 100_000
 _FINE: Final = 6  # bits: a window has 32 to 64 slots
 _STEPS_MAX: Final = 4  # idle entries and empty slots that one call lets go of
+_IDLE, _BUSY = LabelSet([("was", "idle")]), LabelSet([("was", "busy")])
 _new = tuple.__new__
 
 
@@ -58,11 +62,16 @@ class MemoryQuotas:
 
     def take(self, demands: Sequence[Demand], *, charge: bool = True) -> Outcome:
         """Judge one request and charge it in one step; `charge` False: only look."""
+        if len(demands) == 1 and charge:
+            ((key, quota, cost, _),) = demands
+            left = self.take_one(key, quota, cost)
+            return _new(Outcome, (not left.wait_us, (left,)))
         now_us = self._clock()
         outcome, changed = decide(demands, self._due_of, now_us=now_us, charge=charge)
-        for key, due_us in changed.items():
-            # Between 32 and 64 slots in the time that it has to wait at most.
-            self._keep(key, due_us, max(d.quota.window_us for d in demands if d.key == key), now_us)
+        for demand in demands if changed else ():
+            due_us = changed.pop(demand.key, None)
+            if due_us is not None:
+                self._keep(bounded(demand.key), due_us, demand.quota.window_us, now_us)
         return outcome
 
     def take_one(self, key: bytes, quota: Quota, cost: int = 1) -> Left:
@@ -70,6 +79,8 @@ class MemoryQuotas:
         # `decide` written out for one demand: a third of the time.
         now_us = self._clock()
         window_us = quota.window_us
+        if len(key) > KEY_BYTES_MAX:
+            key = bounded(key)
         slot = self._keys.get(key)
         due_us = 0 if slot is None else slot[key]
         end_us = now_us + window_us
@@ -91,21 +102,49 @@ class MemoryQuotas:
 
     def forget(self, key: bytes) -> bool:
         """Its bucket is full again; whether there was one."""
+        key = bounded(key)
         slot = self._keys.pop(key, None)
         if slot is None:
             return False
         del slot[key]
         return True
 
+    def note(self, key: bytes, quota: Quota, full_us: int) -> None:
+        """Its bucket is known to be full in `full_us` and not before: another store has said so."""
+        now_us = self._clock()
+        due_us = now_us + full_us
+        if due_us > self._due_of(key):
+            self._keep(bounded(key), due_us, quota.window_us, now_us)
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "buckets": len(self),
+            "buckets_max": self.entries_max,
+            "idle_dropped": self.idle_dropped,
+            "busy_evicted": self.busy_evicted,
+        }
+
+    def reset_counts(self) -> None:
+        self.idle_dropped = self.busy_evicted = 0
+
+    def families(self) -> Iterator[Family]:
+        """The figures for /metrics."""
+        yield gauge("perf_rate_limit_buckets", "Buckets in memory.", (Value(NO_LABELS, len(self)),))
+        yield counter(
+            "perf_rate_limit_buckets_forgotten",
+            "Buckets that made room: idle ones were full again, busy ones begin anew.",
+            (Value(_IDLE, self.idle_dropped), Value(_BUSY, self.busy_evicted)),
+        )
+
     # --- slots ----------------------------------------------------------------------------------
 
     def _due_of(self, key: bytes) -> int:
+        key = bounded(key)
         slot = self._keys.get(key)
         return 0 if slot is None else slot[key]
 
     def _not_charged(self, quota: Quota, cost: int, full_us: int) -> Left:
-        if cost < 0:
-            raise ValueError(f"a cost must be >= 0: {cost}")
+        require_cost(cost)
         if cost == 0:
             wait_us = 0
         elif cost > quota.burst:

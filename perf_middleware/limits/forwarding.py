@@ -31,9 +31,7 @@ _COMMA: Final = ord(",")
 _BACKSLASH: Final = ord("\\")
 _TOKEN: Final = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # noqa: S105 - RFC 9110's word
 # An address with colons has to stand in quotation marks; it is read without them, too.
-_PAIR: Final = re.compile(
-    rf'[ \t]*({_TOKEN})=(?:([^\s";,\\]+)|"((?:[^"\\]|\\.)*)")[ \t]*(?:;|\Z)'
-)
+_PAIR: Final = re.compile(rf'[ \t]*({_TOKEN})=(?:([^\s";,\\]+)|"((?:[^"\\]|\\.)*)")[ \t]*(?:;|\Z)')
 _ESCAPED: Final = re.compile(r"\\(.)")
 
 

@@ -67,7 +67,9 @@ class RateLimitLayer:
                 return self._judged(batch, scope, receive, send)
             try:
                 key = single.key_of(scope)
-                left = None if key is None else self._memory.take_one(key, single.quota, single.cost)
+                left = (
+                    None if key is None else self._memory.take_one(key, single.quota, single.cost)
+                )
             except Exception as error:  # noqa: BLE001 - fail open: no request for our mistake
                 rate.note_failure("the rate limit", error)
                 return self.app(scope, receive, send)

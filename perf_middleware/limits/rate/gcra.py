@@ -118,14 +118,11 @@ def decide(
         charged[key] += cost * quota.interval_us
         if cost and start[key] + charged[key] > now_us + quota.window_us:
             admitted = False
-    if admitted and charge:
-        after = {key: start[key] + charged[key] for key in windows}
-    else:
-        after = start
+    charges = admitted and charge
+    after = {key: start[key] + charged[key] for key in windows} if charges else start
     changed = {key: after[key] for key in windows if after[key] != max(due[key], now_us)}
-    return outcome_of(
-        demands, admitted, [after[demand.key] - now_us for demand in demands]
-    ), changed
+    full_us = [after[demand.key] - now_us for demand in demands]
+    return outcome_of(demands, admitted, full_us), changed
 
 
 def outcome_of(demands: Sequence[Demand], admitted: bool, full_us: Sequence[int]) -> Outcome:

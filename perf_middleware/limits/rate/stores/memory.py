@@ -1,8 +1,8 @@
 """Buckets in this process's memory, bounded: those that are full again make room first.
 
     keys    key -> its slot
-    slots   |  ...  |  a slot: key -> due time  |  ...  |      each ends later than the one before
-            past: all in it are idle                     ^ by its end, in a heap
+    slots   |  ...  |  a slot: key -> due time  |  ...  |      in a heap, by their ends
+            past: all in it are idle
 
 An entry whose due time is past is *idle*: it says the same as no entry.  Each entry is in a slot
 that ends after its due time, a 32nd to a 64th of the window wide, and moves on when that passes the
@@ -14,6 +14,7 @@ Source: Varghese, Lauck, Hashed and hierarchical timing wheels, SOSP 1987.
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.clock import monotonic_us
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from perf_middleware.families import Family
     from perf_middleware.limits.rate.gcra import Demand, Quota
 
-ENTRIES_MAX: Final = 100_000
+ENTRIES_MAX: Final = 100_000  # 20 MB: measured, 200 bytes each with keys of 16 bytes
+_SHARDS: Final = 64  # a dict that grows copies all it has: of a 64th that takes 0.1 ms, not 10
+_SHARD: Final = _SHARDS - 1
+_SLOT_ENTRIES_MAX: Final = 4_096  # the same of a slot: another one with the same end begins
 _FINE: Final = 6  # bits: a window has 32 to 64 slots
 _STEPS_MAX: Final = 4  # idle entries and empty slots that one call lets go of
 _IDLE, _BUSY = LabelSet([("was", "idle")]), LabelSet([("was", "busy")])
@@ -51,14 +55,17 @@ class MemoryQuotas:
             raise ValueError(f"entries_max must be >= 1: {entries_max}")
         self.entries_max = entries_max
         self._clock = clock
-        self._keys: dict[bytes, _Slot] = {}
+        self._shards: list[dict[bytes, _Slot]] = [{} for _ in range(_SHARDS)]
+        self._count = 0
         self._slots: dict[int, _Slot] = {}
-        self._ends: list[int] = []
+        """By their ends; of several with the same end the one that has room."""
+        self._ends: list[tuple[int, int, _Slot]] = []
+        self._numbers = count()
         self.idle_dropped = 0
         self.busy_evicted = 0
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return self._count
 
     def take(self, demands: Sequence[Demand], *, charge: bool = True) -> Outcome:
         """Judge one request and charge it in one step; `charge` False: only look."""
@@ -81,7 +88,8 @@ class MemoryQuotas:
         window_us = quota.window_us
         if len(key) > KEY_BYTES_MAX:
             key = bounded(key)
-        slot = self._keys.get(key)
+        keys = self._shards[hash(key) & _SHARD]
+        slot = keys.get(key)
         due_us = 0 if slot is None else slot[key]
         end_us = now_us + window_us
         if due_us < now_us:
@@ -89,7 +97,7 @@ class MemoryQuotas:
         elif due_us > end_us:
             due_us = end_us
             self._keep(key, due_us, window_us, now_us)
-            slot = self._keys[key]
+            slot = keys[key]
         interval_us = quota.interval_us
         next_us = due_us + cost * interval_us
         if next_us > end_us or cost < 1:
@@ -103,10 +111,11 @@ class MemoryQuotas:
     def forget(self, key: bytes) -> bool:
         """Its bucket is full again; whether there was one."""
         key = bounded(key)
-        slot = self._keys.pop(key, None)
+        slot = self._shards[hash(key) & _SHARD].get(key)
         if slot is None:
             return False
         del slot[key]
+        self._drop(key)
         return True
 
     def note(self, key: bytes, quota: Quota, full_us: int) -> None:
@@ -140,7 +149,7 @@ class MemoryQuotas:
 
     def _due_of(self, key: bytes) -> int:
         key = bounded(key)
-        slot = self._keys.get(key)
+        slot = self._shards[hash(key) & _SHARD].get(key)
         return 0 if slot is None else slot[key]
 
     def _not_charged(self, quota: Quota, cost: int, full_us: int) -> Left:
@@ -155,49 +164,58 @@ class MemoryQuotas:
 
     def _keep(self, key: bytes, due_us: int, window_us: int, now_us: int) -> None:
         """In the slot of its due time."""
-        keys = self._keys
         fine = window_us.bit_length() - _FINE
         if fine < 0:
             fine = 0
         until_us = (due_us >> fine) + 1 << fine
+        keys = self._shards[hash(key) & _SHARD]
         slot = keys.get(key)
         if slot is not None:
             del slot[key]
         else:
             self._let_go(now_us)
-            if len(keys) >= self.entries_max:
+            if self._count >= self.entries_max:
                 self._make_room(now_us)
+            self._count += 1
         slot = self._slots.get(until_us)
-        if slot is None:
+        if slot is None or len(slot) >= _SLOT_ENTRIES_MAX:
             slot = self._slots[until_us] = _Slot()
             slot.until_us = until_us
-            heappush(self._ends, until_us)
+            heappush(self._ends, (until_us, next(self._numbers), slot))
             self._let_go(now_us)
         slot[key] = due_us
         keys[key] = slot
 
     def _let_go(self, now_us: int) -> None:
         """A few of what is past, so that nobody ever waits for many."""
-        ends, slots = self._ends, self._slots
+        ends = self._ends
         for _ in range(_STEPS_MAX):
-            if not ends or ends[0] > now_us:
+            if not ends or ends[0][0] > now_us:
                 return
-            slot = slots[ends[0]]
+            slot = ends[0][2]
             if slot:
-                key, _ = slot.popitem()
-                del self._keys[key]
+                self._drop(slot.popitem()[0])
                 self.idle_dropped += 1
             else:
-                del slots[heappop(ends)]
+                self._end_slot()
 
     def _make_room(self, now_us: int) -> None:
         """One entry of the first slot: idle where any slot is past."""
-        ends, slots = self._ends, self._slots
-        while not (slot := slots[ends[0]]):
-            del slots[heappop(ends)]
-        key, due_us = slot.popitem()
-        del self._keys[key]
+        ends = self._ends
+        while not ends[0][2]:
+            self._end_slot()
+        key, due_us = ends[0][2].popitem()
+        self._drop(key)
         if due_us <= now_us:
             self.idle_dropped += 1
         else:
             self.busy_evicted += 1
+
+    def _end_slot(self) -> None:
+        until_us, _, slot = heappop(self._ends)
+        if self._slots.get(until_us) is slot:
+            del self._slots[until_us]
+
+    def _drop(self, key: bytes) -> None:
+        del self._shards[hash(key) & _SHARD][key]
+        self._count -= 1

@@ -94,7 +94,7 @@ class Batch:
         # One quota with nothing to ask the app's code for but a key: the way of most requests.
         self.single = only if only and only.cost_of is None and only.exempts is None else None
         self._lines: dict[tuple[Entry, ...], FieldLines] = {}
-        self._bodies: dict[tuple[str, ...], bytes] = {}
+        self._bodies: dict[tuple[tuple[str, bool], ...], bytes] = {}
 
     def demands(
         self, entries: Sequence[Entry], scope: Mapping[str, Any]
@@ -130,7 +130,7 @@ class Batch:
             for entry, one in zip(entries, left, strict=True)
             if one.wait_us
         ]
-        key = tuple(f"{entry.standing.name}|{never}" for entry, never in violated)
+        key = tuple((entry.standing.name, never) for entry, never in violated)
         body = self._bodies.get(key)
         if body is None:
             body = _body_of(violated)

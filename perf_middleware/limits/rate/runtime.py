@@ -177,13 +177,38 @@ class RateLimit:
         entries, demands = batch.demands(batch.entries, scope)
         left: Sequence[Left] = ()
         if demands:
-            admitted, left = self.memory.take(demands)
+            admitted, left = self._take_all(demands)
             self._count(entries, left, admitted=admitted)
             if not admitted:
                 return False, entries, left
         for entry, demand in zip(*batch.demands(batch.trials, scope), strict=True):
             self._count_trial(entry, self.memory.take_one(demand.key, demand.quota, demand.cost))
         return True, entries, left
+
+    def _take_all(self, demands: Sequence[Demand]) -> tuple[bool, Sequence[Left]]:
+        """All of them or none, as `memory.take` does, in half of its time.
+
+        Each is of another bucket, and nothing else runs in between: what would pass when it was
+        looked at passes when it is charged.
+        """
+        take_one = self.memory.take_one
+        if len(demands) == 1:
+            key, quota, cost, _ = demands[0]
+            only = take_one(key, quota, cost)
+            return not only[1], (only,)
+        looked = [
+            _as_if(take_one(key, quota, 0), quota, cost) for key, quota, cost, _ in demands[:-1]
+        ]
+        for one in looked:
+            if one[1]:
+                key, quota, cost, _ = demands[-1]
+                return False, (*looked, _as_if(take_one(key, quota, 0), quota, cost))
+        key, quota, cost, _ = demands[-1]
+        last = take_one(key, quota, cost)
+        if last[1]:
+            return False, (*looked, last)
+        first = [take_one(key, quota, cost) for key, quota, cost, _ in demands[:-1]]
+        return True, (*first, last)
 
     async def judge_shared(
         self, batch: Batch, scope: Mapping[str, Any]
@@ -212,10 +237,12 @@ class RateLimit:
 
     @staticmethod
     def _count(entries: Sequence[Entry], left: Sequence[Left], *, admitted: bool) -> None:
-        for entry, one in zip(entries, left, strict=True):
-            if admitted:
+        if admitted:
+            for entry in entries:
                 entry.counts.admitted += 1
-            elif one.wait_us:
+            return
+        for entry, one in zip(entries, left, strict=True):
+            if one.wait_us:
                 entry.counts.refused += 1
 
     @staticmethod
@@ -376,7 +403,8 @@ class RateLimit:
         return plan
 
     def _plan(self, standing: Sequence[StandingQuota], route: str, *, cost: int = 1) -> Plan:
-        return Plan([self._entry(one, route, cost) for one in standing])
+        # Each once: two marks that ask for one quota are one.
+        return Plan([self._entry(one, route, cost) for one in dict.fromkeys(standing)])
 
     def _entry(self, standing: StandingQuota, route: str, cost: int) -> Entry:
         spec = standing.spec
@@ -427,9 +455,9 @@ class RateLimit:
 def _as_if(left: Left, quota: Quota, cost: int) -> Left:
     """`left` of a bucket, as if `cost` had been asked of it."""
     if cost > quota.burst:
-        return left._replace(wait_us=NEVER)
+        return Left(left.remaining, NEVER, left.full_us)
     wait_us = left.full_us + cost * quota.interval_us - quota.window_us
-    return left._replace(wait_us=max(0, wait_us))
+    return left if wait_us <= 0 else Left(left.remaining, wait_us, left.full_us)
 
 
 def _taken(left: Left) -> Taken:

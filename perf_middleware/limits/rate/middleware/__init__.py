@@ -49,6 +49,7 @@ class RateLimitLayer:
         self._memory = rate.memory
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
+        """A coroutine: the app's own where the request is admitted."""
         kind = scope["type"]
         if kind == "http":
             plan = (self._rule_for(scope) if self._rules.has_any else None) or self._default
@@ -179,3 +180,7 @@ class RateLimitMiddleware(RateLimitLayer):
         elif settings:
             raise TypeError(f"a rate limit has its settings: it takes no {', '.join(settings)}")
         super().__init__(app, rate)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        # By this alone servers tell an app of ASGI 3 from one of ASGI 2, where it is the outermost.
+        return await super().__call__(scope, receive, send)

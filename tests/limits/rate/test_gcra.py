@@ -200,7 +200,7 @@ def test_what_is_told_of_a_decision_is_true(drawn, dues):
         return [demand for demand in demands[: at + 1] if demand.key == demands[at].key]
 
     for at, (demand, left) in enumerate(zip(demands, outcome.left, strict=True)):
-        key, quota, cost, _ = demand
+        key, quota, _, _ = demand
         assert (left.wait_us != 0) <= (not outcome.admitted)
         if not outcome.admitted:
             mine = with_those_before(at)

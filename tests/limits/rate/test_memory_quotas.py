@@ -31,6 +31,10 @@ def width_us(quota):
     return 1 << max(0, quota.window_us.bit_length() - 6)
 
 
+def due_in(dues):
+    return lambda key: dues.get(key, 0)
+
+
 # --- against a model ----------------------------------------------------------------------------
 
 QUOTAS = (Quota(1, 1), Quota(7, 5), Quota(100, 40), MINUTE, Quota(86_400 * S), Quota(50, 1_000))
@@ -66,7 +70,7 @@ def test_it_judges_as_the_model_and_lets_go_of_what_is_idle_first(schedule, entr
             assert outcome.admitted is not any(left.wait_us for left in told)
 
         # Whatever else was forgotten, the demands were judged on the same due times.
-        model, changed = decide(asked, lambda key: dues.get(key, 0), now_us=clock.us)
+        model, changed = decide(asked, due_in(dues), now_us=clock.us)
         assert told == model.left
         dues |= changed
         for demand in reversed(asked):
@@ -78,7 +82,9 @@ def test_it_judges_as_the_model_and_lets_go_of_what_is_idle_first(schedule, entr
         assert {key: dues[key] for key in now} == now
         gone = (before.keys() | changed.keys()) - now.keys()
         busy = {key for key in gone if dues[key] > clock.us}
-        assert quotas.busy_evicted - busy_before == len(busy)
+        # Of several, one may make room for another and come back with its own charge.
+        evicted = quotas.busy_evicted - busy_before
+        assert len(busy) <= evicted <= len(busy) + len(asked) - 1
         assert quotas.idle_dropped - idle_before <= 9 * len(asked), "a few at a time"
         for key in busy:
             assert len(now) + len(gone) > entries_max
@@ -237,14 +243,17 @@ def test_its_figures_tell_what_made_room(clock):
     assert (quotas.idle_dropped, quotas.busy_evicted) == (0, 0)
 
 
-@pytest.mark.parametrize("call", ["take", "take_one"])
-def test_a_cost_below_0_is_a_mistake_in_memory_too(clock, call):
-    quotas = MemoryQuotas(clock=clock)
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda quotas: quotas.take([Demand(b"a", MINUTE, -1), Demand(b"b", MINUTE)]),
+        lambda quotas: quotas.take([Demand(b"a", MINUTE, -1)]),
+        lambda quotas: quotas.take_one(b"a", MINUTE, -1),
+    ],
+)
+def test_a_cost_below_0_is_a_mistake_in_memory_too(clock, take):
     with pytest.raises(ValueError, match="cost"):
-        if call == "take":
-            quotas.take([Demand(b"a", MINUTE, -1), Demand(b"b", MINUTE)])
-        else:
-            quotas.take_one(b"a", MINUTE, -1)
+        take(MemoryQuotas(clock=clock))
 
 
 def test_it_needs_room_for_one():

@@ -63,7 +63,7 @@ class SharedQuotas:
             if not 0 <= charge_us <= quota.window_us:
                 require_cost(cost)
                 charge_us = min(charge_us, _TOO_MUCH_US)
-            keys.append(prefix + (key if len(key) <= KEY_BYTES_MAX else bounded(key)))
+            keys.append(prefix + key if len(key) <= KEY_BYTES_MAX else self._key(key))
             arguments.append(_pack(charge_us, quota.window_us))
         answer = await self._link.run(GCRA, keys, arguments)
         if len(keys) > 1:
@@ -80,6 +80,9 @@ class SharedQuotas:
         wait_us = full_us + over_us if over_us <= 0 else NEVER
         left = Left((quota.window_us - full_us) // quota.interval_us, wait_us, full_us)
         return Outcome(False, (left,))
+
+    def _key(self, key: bytes) -> bytes:
+        return self._prefix + bounded(key)
 
 
 def _outcome(demands: Sequence[Demand], answer: Any) -> Outcome:

@@ -9,6 +9,11 @@ local call = redis.call
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 
+local function due_of(key)
+  local due = tonumber(call('GET', key) or 0)
+  return due and due > 0 and due or 0 -- also of what is no number
+end
+
 -- A bucket expires when it is due: from then on none says the same.
 local function keep(key, due)
   call('SET', key, string.format('%.0f', due), 'PXAT', string.format('%.0f', math.ceil(due / 1000)))
@@ -17,8 +22,8 @@ end
 if #KEYS == 1 then -- the same as below, in half the time
   local key = KEYS[1]
   local charge, window = struct.unpack('>dd', ARGV[1])
-  local due = tonumber(call('GET', key) or 0) or 0
-  local start, last = due, now_us + window
+  local due, last = due_of(key), now_us + window
+  local start = due
   if start < now_us then start = now_us elseif start > last then start = last end
   if charge > 0 and start + charge > last then
     if due > start then keep(key, start) end
@@ -32,7 +37,7 @@ local charges, windows, widest, due, start, charged = {}, {}, {}, {}, {}, {}
 for i, key in ipairs(KEYS) do
   charges[i], windows[i] = struct.unpack('>dd', ARGV[i])
   if not due[key] then
-    due[key], widest[key], charged[key] = tonumber(call('GET', key) or 0) or 0, windows[i], 0
+    due[key], widest[key], charged[key] = due_of(key), windows[i], 0
   elseif windows[i] > widest[key] then
     widest[key] = windows[i]
   end

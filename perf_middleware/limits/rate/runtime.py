@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.clock import monotonic_us
-from perf_middleware.endpoint_marks import mark_on
 from perf_middleware.errors import SettingsError
 from perf_middleware.limits.callers import Callers
 from perf_middleware.limits.networks import is_in
@@ -16,13 +15,13 @@ from perf_middleware.limits.rate.fields import seconds_up
 from perf_middleware.limits.rate.figures import QuotaCounts
 from perf_middleware.limits.rate.gcra import NEVER, Demand, Left
 from perf_middleware.limits.rate.keys import KeySpec, own_key
-from perf_middleware.limits.rate.plans import Entry, Plan, StandingQuota
-from perf_middleware.limits.rate.specs import ALL, ATTRIBUTE, Exempt, QuotaSpec, as_name
+from perf_middleware.limits.rate.plan_making import PlanMaker
+from perf_middleware.limits.rate.specs import ALL, ATTRIBUTE, QuotaSpec
 from perf_middleware.limits.rate.stores.memory import ENTRIES_MAX, MemoryQuotas
 from perf_middleware.limits.rules import RouteRules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from perf_middleware.clock import Clock
     from perf_middleware.families import Family
@@ -30,19 +29,16 @@ if TYPE_CHECKING:
     from perf_middleware.limits.callers import Caller
     from perf_middleware.limits.networks import Network
     from perf_middleware.limits.rate.gcra import Quota
-    from perf_middleware.limits.rate.keys import KeyOf
-    from perf_middleware.limits.rate.plans import Batch
-    from perf_middleware.limits.rate.specs import Mark, RuleSpec
+    from perf_middleware.limits.rate.plans import Batch, Entry, Plan, StandingQuota
+    from perf_middleware.limits.rate.specs import RuleSpec
     from perf_middleware.limits.rate.stores.fallback import FleetQuotas
     from perf_middleware.limits.rules import EndpointAhead
     from perf_middleware.path_patterns import PathPattern
 
 logger = logging.getLogger("perf_middleware.rate_limit")
 
-ELSEWHERE: Final = "*"  # the route of what no rule speaks of and whose endpoint is not known
 FAILURES_TOLD_EVERY: Final = 1_000
 EXEMPT_CALLERS_MAX: Final = 10_000  # of whom it is remembered
-PLANS_MAX: Final = 10_000  # of endpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +49,6 @@ class Taken:
     remaining: int
     retry_after_s: int | None
     full_after_s: int
-
-
-class _Ahead:
-    """Stands for an endpoint: what the rules read as its mark is the plan made of its marks."""
-
-    __slots__ = (ATTRIBUTE,)
-
-    def __init__(self, plan: Plan | None) -> None:
-        setattr(self, ATTRIBUTE, plan)
 
 
 class RateLimit:
@@ -97,32 +84,27 @@ class RateLimit:
         self._exempt_networks = tuple(exempt)
         self._exempt_callers: dict[Caller, bool] = {}
         self.has_exempt_networks = bool(exempt)
-        self._standing: dict[str, StandingQuota] = {}
-        self._of_marks: dict[tuple[tuple[Mark, ...], str], Plan] = {}
         self._exempted = QuotaCounts()
         self._failures = 0
-        self._problems: list[str] = []
-        self._everywhere = tuple(
-            self._stand(spec, "default" if number == 0 else str(spec.limit), unique=True)
-            for number, spec in enumerate(quotas)
+        self._plans = PlanMaker(
+            quotas, callers=self.callers, dry_run=dry_run, note_failure=self.note_failure
         )
-        self.exempt_plan = Plan(is_exempt=True)
-        table = [(rule.pattern, rule.methods, self._of_rule(rule)) for rule in rules]
-        table += [(pattern, None, self.exempt_plan) for pattern in exempt_paths]
-        self.default = self._plan(self._everywhere, ELSEWHERE)
+        table = [(rule.pattern, rule.methods, self._plans.of_rule(rule)) for rule in rules]
+        table += [(pattern, None, self._plans.exempt) for pattern in exempt_paths]
         self.rules: RouteRules[Plan] = RouteRules(table, attribute=ATTRIBUTE)
-        if self._problems:
-            raise SettingsError(tuple(self._problems))
+        self.default = self._plans.default
+        if self._plans.problems:
+            raise SettingsError(tuple(self._plans.problems))
 
     @property
     def has_any(self) -> bool:
         """Whether a quota of the settings holds anywhere: without any, only marks may limit."""
-        return bool(self._standing)
+        return bool(self._plans.standing)
 
     @property
     def has_inner(self) -> bool:
         """Whether one of them is judged inside the app's own middlewares."""
-        return any(one.spec.stands == "inner" for one in self._standing.values())
+        return any(one.spec.stands == "inner" for one in self._plans.standing.values())
 
     def plan_for(self, scope: Mapping[str, Any]) -> Plan:
         """What holds for the request (or the websocket) of `scope`."""
@@ -131,13 +113,7 @@ class RateLimit:
     def read_endpoints(self, endpoint_ahead: EndpointAhead) -> None:
         """Obey `@rate_limit`, too, and tell endpoints apart where a key has a `route`."""
 
-        def ahead(scope: Mapping[str, Any]) -> _Ahead | None:
-            endpoint = endpoint_ahead(scope)
-            if endpoint is None:
-                return None
-            return _Ahead(self._of_endpoint(endpoint, scope.get("method", "GET")))
-
-        self.rules.read_endpoints(ahead)
+        self.rules.read_endpoints(self._plans.ahead(endpoint_ahead))
 
     def share(self, fleet: Fleet) -> None:
         """From now on judge for all processes together, in Redis."""
@@ -277,8 +253,9 @@ class RateLimit:
         """Let the bucket be full again: for whoever was limited by mistake."""
         standing = self._named(name)
         made = self._key_for(standing, key)
-        self.memory.forget(made)
-        if self.shared is not None:
+        if self.shared is None:
+            self.memory.forget(made)
+        else:
             await self.shared.forget(made)
 
     async def _draw(self, standing: StandingQuota, key: bytes, cost: int) -> Left:
@@ -289,9 +266,9 @@ class RateLimit:
 
     def _named(self, name: str) -> StandingQuota:
         try:
-            return self._standing[name]
+            return self._plans.standing[name]
         except KeyError:
-            known = ", ".join(self._standing) or "there is none"
+            known = ", ".join(self._plans.standing) or "there is none"
             raise KeyError(f"no quota is called {name!r}: {known}") from None
 
     def _key_for(self, standing: StandingQuota, values: tuple[str | bytes, ...]) -> bytes:
@@ -306,7 +283,7 @@ class RateLimit:
 
     def families(self) -> Iterator[Family]:
         """The figures for /metrics."""
-        counts = [(one.name, one.counts) for one in self._standing.values()]
+        counts = [(one.name, one.counts) for one in self._plans.standing.values()]
         yield from figures.families(
             [*counts, (ALL, self._exempted)],
             failures=self._failures,
@@ -315,7 +292,7 @@ class RateLimit:
 
     def reset_counts(self) -> None:
         """Every count back to zero; the buckets stay as they are."""
-        for one in self._standing.values():
+        for one in self._plans.standing.values():
             one.counts.reset()
         self._exempted.reset()
         self._failures = 0
@@ -326,130 +303,11 @@ class RateLimit:
         return {
             "quotas": {
                 one.name: {"limit": str(one.limit), **one.counts.totals()}
-                for one in self._standing.values()
+                for one in self._plans.standing.values()
             },
             "dry_run": self._dry_run,
             "store": (self.memory if self.shared is None else self.shared).status(),
         }
-
-    # --- making the plans -----------------------------------------------------------------------
-
-    def _stand(self, spec: QuotaSpec, fallback: str, *, unique: bool = False) -> StandingQuota:
-        """The quota of this name; another one of the same name gets its limit behind it.
-
-        Several endpoints may name one quota and so share it, where they ask for the same.
-        """
-        if self._dry_run and not spec.dry_run:
-            spec = replace(spec, dry_run=True)
-        name = as_name(fallback) if spec.name is None else spec.name
-        known = self._standing.get(name)
-        if known is not None and unique and spec.name is not None:
-            self._problems.append(f"ratelimit.quotas: two quotas are called {name!r}")
-        number = 1
-        while known is not None and (spec.name is None or known.spec != spec):
-            number += 1
-            behind = f" {spec.limit}" if number == 2 else f" {spec.limit} {number}"
-            name = as_name((fallback if spec.name is None else spec.name)[:60] + behind)
-            known = self._standing.get(name)
-        if known is None:
-            known = self._standing[name] = StandingQuota(name, spec)
-        return known
-
-    def _of_rule(self, rule: RuleSpec) -> Plan:
-        if rule.exempt:
-            return self.exempt_plan
-        named = {one.name: one for one in self._everywhere}
-        standing: list[StandingQuota] = []
-        for quota in (one.name for one in self._everywhere) if rule.quotas is None else rule.quotas:
-            if isinstance(quota, QuotaSpec):
-                standing.append(self._stand(quota, rule.name))
-            elif quota in named:
-                standing.append(named[quota])
-            else:
-                known = ", ".join(named) or "there is none"
-                self._problems.append(
-                    f"ratelimit.rules: {rule.pattern.text} names the quota {quota!r}, "
-                    f"which is none of ratelimit.quotas: {known}"
-                )
-        for one in standing:
-            if rule.cost > one.quota.burst:
-                self._problems.append(
-                    f"ratelimit.rules: {rule.pattern.text} has a cost of {rule.cost}, and the "
-                    f"quota {one.name!r} a burst of {one.quota.burst}: no request would ever pass"
-                )
-        return self._plan(standing, rule.name, cost=rule.cost)
-
-    def _of_endpoint(self, endpoint: Any, method: str) -> Plan | None:
-        marks: tuple[Mark, ...] = mark_on(endpoint, method, ATTRIBUTE) or ()
-        needs_route = any(
-            isinstance(one.spec.key, KeySpec) and one.spec.key.needs_route
-            for one in self._everywhere
-        )
-        if not marks and not needs_route:
-            return None
-        module = getattr(endpoint, "__module__", "")
-        name = getattr(endpoint, "__qualname__", type(endpoint).__qualname__)
-        route = f"{module}.{name}"
-        key = (marks, route)
-        plan = self._of_marks.get(key)
-        if plan is None:
-            if any(isinstance(mark, Exempt) for mark in marks):
-                plan = self.exempt_plan
-            else:
-                own = [self._stand(m, name) for m in marks if isinstance(m, QuotaSpec)]
-                plan = self._plan([*self._everywhere, *own], route)
-            if len(self._of_marks) < PLANS_MAX:
-                self._of_marks[key] = plan
-        return plan
-
-    def _plan(self, standing: Sequence[StandingQuota], route: str, *, cost: int = 1) -> Plan:
-        # Each once: two marks that ask for one quota are one.
-        return Plan([self._entry(one, route, cost) for one in dict.fromkeys(standing)])
-
-    def _entry(self, standing: StandingQuota, route: str, cost: int) -> Entry:
-        spec = standing.spec
-        key_of: KeyOf
-        if isinstance(spec.key, KeySpec):
-            key_of = spec.key.key_of(standing.prefix, self.callers, route)
-        else:
-            key_of = self._own_key_of(standing, spec.key)
-        cost_of = exempts = None
-        if callable(spec.cost):
-            cost_of = self._guarded(spec.cost, int, 1, f"the cost of {standing.name}")
-        elif spec.cost != 1:
-            cost = spec.cost
-        if spec.exempt is not None:
-            exempts = self._guarded(spec.exempt, bool, False, f"an exemption of {standing.name}")
-        return Entry(standing, key_of=key_of, cost=cost, cost_of=cost_of, exempts=exempts)
-
-    def _own_key_of(self, standing: StandingQuota, call: Callable[..., Any]) -> KeyOf:
-        prefix, client_of = standing.prefix, self.callers.client_of
-
-        def key_of(scope: Mapping[str, Any]) -> bytes | None:
-            try:
-                value = call(scope)
-                if value is None:
-                    return None
-                if isinstance(value, int):
-                    value = str(value)
-                return own_key(prefix, value)
-            except Exception as error:  # noqa: BLE001 - the app's code; never a 500
-                self.note_failure(f"the key of {standing.name}", error)
-                return prefix + b"a" + client_of(scope)
-
-        return key_of
-
-    def _guarded(
-        self, call: Callable[..., Any], kind: type, instead: Any, what: str
-    ) -> Callable[[Mapping[str, Any]], Any]:
-        def guarded(scope: Mapping[str, Any]) -> Any:
-            try:
-                return kind(call(scope))
-            except Exception as error:  # noqa: BLE001 - the same
-                self.note_failure(what, error)
-                return instead
-
-        return guarded
 
 
 def _as_if(left: Left, quota: Quota, cost: int) -> Left:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from perf_middleware.limits.rate.gcra import Demand
 
 GCRA: Final = Script("gcra", package=__package__)
+FORGET: Final = Script("forget", package=__package__)
 _pack = Struct(">dd").pack  # a third of what texts of the numbers cost, there and here
 _TOO_MUCH_US: Final = 2 * WINDOW_US_MAX  # passes no quota, and is still exact
 
@@ -80,6 +81,11 @@ class SharedQuotas:
         wait_us = full_us + over_us if over_us <= 0 else NEVER
         left = Left((quota.window_us - full_us) // quota.interval_us, wait_us, full_us)
         return Outcome(False, (left,))
+
+    async def forget(self, key: bytes) -> None:
+        """Its bucket is full again; raises as `take` does."""
+        name = self._prefix + key if len(key) <= KEY_BYTES_MAX else self._key(key)
+        await self._link.run(FORGET, [name], [])
 
     def _key(self, key: bytes) -> bytes:
         return self._prefix + bounded(key)

@@ -76,6 +76,14 @@ class FleetQuotas:
                 self.local.note(demand.key, demand.quota, left.full_us)
         return outcome
 
+    async def forget(self, key: bytes) -> None:
+        """Its bucket is full again, here and in Redis; here alone while that is away."""
+        self.local.forget(key)
+        try:
+            await self._shared.forget(key)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._failed(error)
+
     # --- without Redis --------------------------------------------------------------------------
 
     def _take_alone(self, demands: Sequence[Demand]) -> Outcome:

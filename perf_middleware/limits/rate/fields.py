@@ -1,0 +1,117 @@
+"""What an answer tells of the quotas: RateLimit-Policy, RateLimit, Retry-After.
+
+    RateLimit-Policy: "default";q=100;w=60, "daily";q=10000;w=86400     the same for each request
+    RateLimit: "default";r=50;t=30, "daily";r=9412;t=5081               what is left
+
+`r` requests may come within the next `t` seconds.  A bucket fills steadily: while there is
+something in it, `t` is until it is full; an empty one tells when the next request may come.
+Sources: draft-ietf-httpapi-ratelimit-headers-10 §3, §4, §6 (its -11 says the same); RFC 9651 §3.1,
+§4.1 (lists, strings); RFC 9110 §10.2.3 (Retry-After).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from perf_middleware.limits.rate.gcra import NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perf_middleware.limits.rate.gcra import Left, Quota
+    from perf_middleware.limits.rate.limit_texts import Limit
+
+POLICY: Final = b"ratelimit-policy"
+STATE: Final = b"ratelimit"
+RETRY_AFTER: Final = b"retry-after"
+LEGACY_LIMIT: Final = b"x-ratelimit-limit"
+LEGACY_REMAINING: Final = b"x-ratelimit-remaining"
+LEGACY_RESET: Final = b"x-ratelimit-reset"
+
+_US: Final = 1_000_000
+
+
+def quoted(name: str) -> bytes:
+    """`name` as a string of a structured field; raises ValueError for what cannot be one."""
+    if not (name.isascii() and name.isprintable()):
+        raise ValueError(f"not printable ASCII: {name!r}")
+    return b'"' + name.replace("\\", r"\\").replace('"', r"\"").encode("ascii") + b'"'
+
+
+def seconds_up(time_us: int) -> int:
+    """Whole seconds that are over when `time_us` is: rounded up."""
+    return -(-time_us // _US)
+
+
+def window_s(left: Left, quota: Quota) -> int:
+    """`t` of an admitted request."""
+    if left.remaining > 0:
+        return -(-left.full_us // _US)
+    return -(-(left.full_us - quota.window_us + quota.interval_us) // _US)
+
+
+def retry_after_s(left: Sequence[Left]) -> int | None:
+    """Seconds after which a refused request passes; None: it never will, its cost is too high.
+
+    The longest wait counts: who comes back after exactly so long is admitted, unless others have
+    drawn from the same bucket meanwhile.
+    """
+    longest_us = 0
+    for one in left:
+        if one.wait_us == NEVER:
+            return None
+        longest_us = max(longest_us, one.wait_us)
+    return -(-longest_us // _US)
+
+
+class FieldLines:
+    """The lines about some quotas, each by its name, its limit and its quota."""
+
+    __slots__ = ("_items", "_quotas", "_refusals", "_template", "limits", "policy")
+
+    def __init__(self, named: Sequence[tuple[str, Limit, Quota]]) -> None:
+        names = [quoted(name) for name, _, _ in named]
+        self.policy = b", ".join(
+            b"%b;q=%d;w=%d" % (name, limit.count, limit.seconds)
+            for name, (_, limit, _) in zip(names, named, strict=True)
+        )
+        self.limits = tuple(limit.count for _, limit, _ in named)
+        self._quotas = tuple(quota for _, _, quota in named)
+        # As parts of a template: a percent sign in a name is none of its own.
+        self._items = tuple(name.replace(b"%", b"%%") + b";r=%d;t=%d" for name in names)
+        self._template = b", ".join(self._items)
+        self._refusals = names
+
+    def state(self, left: Sequence[Left]) -> bytes:
+        """RateLimit of an admitted request."""
+        if len(left) == 1:
+            one = left[0]
+            return self._items[0] % (one.remaining, window_s(one, self._quotas[0]))
+        values: list[int] = []
+        for one, quota in zip(left, self._quotas, strict=True):
+            values += (one.remaining, window_s(one, quota))
+        return self._template % tuple(values)
+
+    def refused_state(self, left: Sequence[Left]) -> bytes:
+        """RateLimit of a refused one: only the quotas that refuse it, until they would not.
+
+        So that no window ends after Retry-After does (§6).
+        """
+        items: list[bytes] = []
+        for one, name in zip(left, self._refusals, strict=True):
+            if one.wait_us == NEVER:
+                items.append(b"%b;r=%d" % (name, one.remaining))
+            elif one.wait_us:
+                items.append(b"%b;r=%d;t=%d" % (name, one.remaining, -(-one.wait_us // _US)))
+        return b", ".join(items)
+
+    def legacy(self, left: Sequence[Left]) -> list[tuple[bytes, bytes]]:
+        """X-RateLimit-* of the quota that has the least left; Reset is in seconds from now."""
+        at = min(range(len(left)), key=lambda number: left[number].remaining)
+        one = left[at]
+        reset_us = one.full_us if one.wait_us in (0, NEVER) else one.wait_us
+        return [
+            (LEGACY_LIMIT, b"%d" % self.limits[at]),
+            (LEGACY_REMAINING, b"%d" % one.remaining),
+            (LEGACY_RESET, b"%d" % -(-reset_us // _US)),
+        ]

@@ -1,0 +1,99 @@
+"""What a client is told: how much is left, or that it has to wait."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from perf_middleware.limits.rate.fields import POLICY, RETRY_AFTER, STATE, retry_after_s
+from perf_middleware.limits.rate.plans import INNER
+from perf_middleware.problem import NO_STORE, PROBLEM
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
+    from perf_middleware.asgi import Message, Scope, Send
+    from perf_middleware.limits.rate.fields import FieldLines
+    from perf_middleware.limits.rate.gcra import Left
+    from perf_middleware.limits.rate.plans import Batch, Entry
+    from perf_middleware.limits.rate.runtime import RateLimit
+
+TOLD: Final = "perf_middleware.ratelimit"
+"""In a start message: its RateLimit fields are those of our inner layer; the outer one adds its
+own.  Without it they are the app's, and stay alone."""
+
+START: Final = "http.response.start"
+_CONTENT_TYPE: Final = (b"content-type", PROBLEM)
+_LENGTHS: Final = (len(STATE), len(POLICY))
+_NAMES: Final = frozenset({STATE, POLICY})
+_LEGACY: Final = b"x-ratelimit-"
+
+
+def telling(
+    rate: RateLimit, place: int, lines: FieldLines, left: Sequence[Left], send: Send
+) -> Send:
+    """`send` that puts the fields into the head of the answer."""
+
+    def sending(message: Message) -> Awaitable[None]:
+        if message["type"] == START:
+            return send(_told(rate, place, lines, left, message))
+        return send(message)
+
+    return sending
+
+
+def _told(
+    rate: RateLimit, place: int, lines: FieldLines, left: Sequence[Left], message: Message
+) -> Message:
+    headers = message.get("headers") or ()
+    if TOLD not in message:
+        for name, _ in headers:
+            if len(name) in _LENGTHS and name.lower() in _NAMES:
+                return message
+    # A new list: the app's may be shared between its answers.
+    told = [*headers, (POLICY, lines.policy), (STATE, lines.state(left))]
+    if rate.tells_legacy and not any(name.lower().startswith(_LEGACY) for name, _ in headers):
+        told += lines.legacy(left)
+    changed = {**message, "headers": told}
+    if place == INNER:
+        changed[TOLD] = True
+    return changed
+
+
+def refusal_of(
+    rate: RateLimit,
+    batch: Batch,
+    entries: Sequence[Entry],
+    left: Sequence[Left],
+) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """The fields and the body of a 429."""
+    body = batch.body_of(entries, left)
+    headers = [_CONTENT_TYPE, (b"content-length", b"%d" % len(body)), NO_STORE]
+    wait_s = retry_after_s(left)
+    if wait_s is not None:
+        headers.append((RETRY_AFTER, b"%d" % wait_s))
+    if rate.tells:
+        lines = batch.lines_of(entries)
+        headers += ((POLICY, lines.policy), (STATE, lines.refused_state(left)))
+        if rate.tells_legacy:
+            headers += lines.legacy(left)
+    return headers, body
+
+
+async def refuse(
+    rate: RateLimit,
+    place: int,
+    batch: Batch,
+    entries: Sequence[Entry],
+    left: Sequence[Left],
+    scope: Scope,
+    send: Send,
+) -> None:
+    """Answer with 429; what the request sends is not read."""
+    headers, body = refusal_of(rate, batch, entries, left)
+    start: dict[str, Any] = {"type": START, "status": 429, "headers": headers}
+    if place == INNER and rate.tells:
+        start[TOLD] = True
+    await send(start)
+    if scope["method"] == "HEAD":
+        body = b""
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,139 @@
+"""Settings of the rate limit: texts, tables, the environment, and what is wrong with them."""
+
+import pytest
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from perf_middleware.errors import SettingsError
+from perf_middleware.limits.probe_paths import PROBE_PATHS
+from perf_middleware.limits.rate.middleware import RateLimitMiddleware
+from perf_middleware.limits.rate.runtime import RateLimit
+from perf_middleware.limits.rate.settings import QuotaSetting, RateLimitSettings
+from tests.driving import get
+from tests.limits.rate.rate_stage import App
+
+
+def names_of(settings):
+    return list(settings.make_rate_limit().status()["quotas"])
+
+
+def test_nothing_is_limited_by_default():
+    settings = RateLimitSettings()
+    assert settings.enabled
+    assert not settings.has_any
+    assert settings.exempt_paths == PROBE_PATHS
+
+
+@pytest.mark.parametrize(
+    "quotas",
+    ["100/minute", ["100/minute"], {"limit": "100/minute"}, [QuotaSetting(limit="100/minute")]],
+)
+def test_a_quota_is_a_text_or_a_table_alone_or_in_a_list(quotas):
+    settings = RateLimitSettings(quotas=quotas)
+    assert settings.has_any
+    assert [str(quota.limit) for quota in settings.quotas] == ["100/minute"]
+
+
+def test_quotas_without_a_name_get_one_each():
+    settings = RateLimitSettings(
+        quotas=["100/minute", "5/second", {"limit": "9/day", "name": "daily"}, "5/second"],
+        rules=[{"path": "/a", "quotas": ["1/s", "1/m"]}, {"path": "/b", "quotas": "daily"}],
+    )
+    assert names_of(settings) == [
+        "default", "5/second", "daily", "5/second 5/second", "/a", "/a 1/minute",
+    ]  # fmt: skip
+
+
+def test_it_is_read_from_the_environment(monkeypatch):
+    class Read(BaseSettings):
+        model_config = SettingsConfigDict(env_prefix="PERFORMANCE_", env_nested_delimiter="_",
+                                          env_nested_max_split=1)  # fmt: skip
+        ratelimit: RateLimitSettings = RateLimitSettings()
+
+    monkeypatch.setenv(
+        "PERFORMANCE_RATELIMIT_QUOTAS",
+        '["100/minute", {"name": "daily", "limit": "10000/day", "key": "header:x-api-key"}]',
+    )
+    assert names_of(Read().ratelimit) == ["default", "daily"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"quotas": ["100/fortnight"]}, "'100/fortnight' is no limit: write 100/minute"),
+        ({"quotas": [{"limit": "1/s", "key": "ip"}]}, "'ip' is no key: write client, global"),
+        ({"quotas": [{"limit": "1/s", "name": "all"}]}, "name"),
+        ({"quotas": [{"limit": "1/s", "name": "größe"}]}, "printable ASCII"),
+        ({"quotas": [{"limit": "1/s", "when_down": "shut"}]}, "when_down"),
+        ({"quotas": [{"limt": "1/s"}]}, "limt"),
+        ({"rules": [{"path": "login"}]}, "does not start with /"),
+        ({"rules": [{"path": "/a", "exempt": True, "cost": 2}]}, "is exempt"),
+        ({"exempt_paths": ["health"]}, "does not start with /"),
+        ({"exempt": ["10.0.0.1/8"]}, "host bits"),
+        ({"entries_max": 0}, "entries_max"),
+    ],
+)
+def test_a_wrong_setting_fails_when_it_is_made(settings, says):
+    with pytest.raises(ValidationError) as raised:
+        RateLimitSettings(**settings)
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {"quotas": ["1/s"], "rules": [{"path": "/a", "quotas": ["daily"]}]},
+            "/a names the quota 'daily', which is none of ratelimit.quotas: default",
+        ),
+        (
+            {"quotas": ["10/minute"], "rules": [{"path": "/a", "cost": 11}]},
+            "/a has a cost of 11, and the quota 'default' a burst of 10: no request would ever",
+        ),
+        (
+            {"quotas": [{"limit": "1/s", "name": "a"}, {"limit": "2/s", "name": "a"}]},
+            "two quotas are called 'a'",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other_fail_when_it_is_made(settings, says):
+    with pytest.raises(SettingsError) as raised:
+        RateLimitSettings(**settings).make_rate_limit()
+    assert says in str(raised.value)
+
+
+# --- standing alone -----------------------------------------------------------------------------
+
+
+def test_a_layer_that_stands_alone_takes_settings_by_name():
+    layer = RateLimitMiddleware(App(), quotas="1/minute", trusted_proxies=["192.0.2.1"])
+    headers = [("x-forwarded-for", "198.51.100.1")]
+    assert get(layer, headers=headers).status == 200
+    assert get(layer, headers=headers).status == 429
+    assert get(layer, headers=[("x-forwarded-for", "198.51.100.2")]).status == 200
+    assert get(layer, "/health").headers == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"quotas": ["1/fortnight"]}, "no limit"),
+        ({"quota": ["1/s"]}, "quota"),
+        ({"trusted_proxies": ["proxy"]}, "no network"),
+        ({"enabled": False}, "only install can do that"),
+    ],
+)
+def test_a_wrong_argument_is_told(arguments, says):
+    with pytest.raises(SettingsError) as raised:
+        RateLimitMiddleware(App(), **arguments)
+    assert says in str(raised.value)
+    assert "RateLimitMiddleware" in str(raised.value)
+
+
+def test_a_layer_takes_a_rate_limit_or_settings():
+    rate = RateLimit()
+    assert RateLimitMiddleware(App(), rate).rate is rate
+    with pytest.raises(TypeError, match="takes no quotas"):
+        RateLimitMiddleware(App(), rate, quotas=["1/s"])
+    with pytest.raises(TypeError, match="not a str"):
+        RateLimitMiddleware(App(), "1/s")

@@ -201,6 +201,20 @@ class OverloadLevel:
 
         background.start("overload level", run)
 
+    def note_started(self) -> None:
+        """The app has started: what its start has kept the loop from doing was no load."""
+        if self._scope is None:
+            return
+        now_us = self._clock()
+        self._account(now_us)
+        self._due_us = None  # the sleep that is going on began before
+        self._lag_us = 0
+        before, self._state = self._state, LevelState(since_us=now_us)
+        self._show()
+        if before.level:
+            self.counts.changes[NORMAL] += 1
+            self._tell(before, self._state)
+
     async def close(self) -> None:
         """Measure no more; the level is normal again."""
         scope = self._scope
@@ -222,7 +236,8 @@ class OverloadLevel:
             self._due_us = self._clock() + round(interval_s * US_PER_S)
             await anyio.sleep(interval_s)
             now_us = self._clock()
-            self._lag_us = max(0, now_us - self._due_us)
+            due_us = self._due_us
+            self._lag_us = 0 if due_us is None else max(0, now_us - due_us)
             self._due_us = None  # on time until the next sleep
             self.sample(now_us)
             is_rising_now = is_rising(self._state, self._signals)

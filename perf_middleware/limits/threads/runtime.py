@@ -102,13 +102,14 @@ class ThreadOffload:
 
     async def reserve_here(self) -> None:
         """Give probes their reserve in this event loop, where no lifespan has opened us."""
-        if not self._was_opened and self._lane is None:
+        if not self._was_opened:
             await self._join()
 
     async def _join(self) -> bool:
         try:
             lane = lane_here(clock=self._clock)
-            await lane.join(self.counts)
+            if self.counts not in lane.bundles:
+                await lane.join(self.counts)
         except UnexpectedLimiterError as error:
             if not self._told_unexpected:
                 self._told_unexpected = True

@@ -193,6 +193,27 @@ def test_a_loop_that_stands_again_and_again_is_overloaded_and_one_that_stood_onc
     assert not level.is_measuring
 
 
+@BACKENDS
+def test_a_start_that_blocks_the_loop_is_no_overload(backend):
+    level = OverloadLevel(interval_s=0.01, lag_busy_s=0.05, lag_overloaded_s=0.2, fall_s=60)
+
+    async def main():
+        async with Resources([level]).opened():
+            with anyio.fail_after(20):
+                while level.level < OVERLOADED:
+                    time.sleep(0.4)
+                    await anyio.sleep(0.002)
+            time.sleep(0.4)
+            level.note_started()
+            seen = [(level.level, level.lag_s())]
+            time.sleep(0.3)
+            await anyio.sleep(0.03)
+            return [*seen, level.level]
+
+    assert anyio.run(main, backend=backend) == [(0, 0.0), 0]
+    level.note_started()  # where nobody measures it does no harm
+
+
 def test_the_lag_grows_while_the_loop_is_blocked():
     level = OverloadLevel(interval_s=0.01)
     read = []

@@ -178,7 +178,7 @@ class ThreadLane:
         self.released -= 1
 
     def _put_on(self) -> None:
-        limiter, lane = self.limiter, self
+        limiter = self.limiter
         if not iscoroutinefunction(limiter.acquire_on_behalf_of):
             raise UnexpectedLimiterError("acquire_on_behalf_of is no coroutine function")
         if hasattr(limiter, "__dict__"):
@@ -188,26 +188,14 @@ class ThreadLane:
             return
 
         plain: Any = type(limiter)
-
-        class WatchedLimiter(plain):  # type: ignore[misc]
-            __slots__ = ()
-
-            def acquire_on_behalf_of(self, borrower: object) -> Awaitable[None]:
-                return lane.acquire(borrower)
-
-            def release_on_behalf_of(self, borrower: object) -> None:
-                lane.release(borrower)
-
-        WatchedLimiter.__name__, WatchedLimiter.__qualname__ = plain.__name__, plain.__qualname__
-        setattr(WatchedLimiter, LANE, self)
-        self._acquire = plain.acquire_on_behalf_of.__get__(limiter)
-        self._acquire_nowait = plain.acquire_on_behalf_of_nowait.__get__(limiter)
-        self._release = plain.release_on_behalf_of.__get__(limiter)
         try:
-            limiter.__class__ = WatchedLimiter
+            limiter.__class__ = _watched_class(plain, self)
         except TypeError as exc:
             raise UnexpectedLimiterError(str(exc)) from None
         self._plain_class = plain
+        self._acquire = plain.acquire_on_behalf_of.__get__(limiter)
+        self._acquire_nowait = plain.acquire_on_behalf_of_nowait.__get__(limiter)
+        self._release = plain.release_on_behalf_of.__get__(limiter)
 
     def _take_off(self) -> None:
         """As it was; where somebody has put their own thing on top of ours, that stays."""
@@ -220,6 +208,23 @@ class ThreadLane:
         if own.get(LANE) is self and own.get(_HOOKED[0]) == self.acquire:
             for name in (*_HOOKED, LANE):
                 own.pop(name, None)
+
+
+def _watched_class(plain: Any, lane: ThreadLane) -> type:
+    """A class below `plain`, of the same layout and name, whose tokens go through `lane`."""
+
+    class WatchedLimiter(plain):  # type: ignore[misc]
+        __slots__ = ()
+
+        def acquire_on_behalf_of(self, borrower: object) -> Awaitable[None]:
+            return lane.acquire(borrower)
+
+        def release_on_behalf_of(self, borrower: object) -> None:
+            lane.release(borrower)
+
+    WatchedLimiter.__name__, WatchedLimiter.__qualname__ = plain.__name__, plain.__qualname__
+    setattr(WatchedLimiter, LANE, lane)
+    return WatchedLimiter
 
 
 def lane_here(*, clock: Clock = monotonic_us) -> ThreadLane:

@@ -149,3 +149,38 @@ class StoreRefusedError(PerfMiddlewareError):
 
     def __str__(self) -> str:
         return f"{self.store} refused: {self.reason}"
+
+
+class RequestRejectedError(PerfMiddlewareError):
+    """A request is refused: `status` is its answer, `retry_after_s` when to come again, if known.
+
+    Raised in the app's own code, by what it calls there.  Where the app lets it pass, a layer of
+    ours answers with `status`; it becomes no 500.
+    """
+
+    def __init__(self, status: int, retry_after_s: int | None = None) -> None:
+        super().__init__(status, retry_after_s)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"the request is refused with {self.status}"
+
+
+class DeadlineExceededError(RequestRejectedError):
+    """A request has no time left, or less than a step of it needs; `remaining_s` is what it has.
+
+    Raised by `deadline.require()` and `deadline.scope()` in the app's own code, and to the server
+    where a response that has begun is cut at its deadline.  Uncaught it is answered with 504.
+    """
+
+    def __init__(self, remaining_s: float = 0.0, needed_s: float | None = None) -> None:
+        super().__init__(504)
+        self.args = (remaining_s, needed_s)  # repeat the constructor: the error survives pickling
+        self.remaining_s = remaining_s
+        self.needed_s = needed_s
+
+    def __str__(self) -> str:
+        if self.needed_s is None:
+            return "the request has reached its deadline"
+        return f"{self.needed_s:g} s are needed, and {self.remaining_s:g} s are left of the request"

@@ -29,6 +29,7 @@ from perf_middleware.compression.request_figures import RequestDecodingFigures
 from perf_middleware.compression.settings import CompressionSettings
 from perf_middleware.errors import PerfMiddlewareError, SettingsError
 from perf_middleware.problem import send_problem
+from perf_middleware.refusal import comes_from
 from perf_middleware.standing_alone import section_of
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class RequestDecodingMiddleware:
         try:
             result = await self.app({**scope, "headers": plain}, body.receive, body.send)
         except Exception as exc:
-            if not body.is_answered or not _comes_from(exc, body.refusal):
+            if not body.is_answered or not comes_from(exc, body.refusal):
                 raise
             return None
         finally:
@@ -232,14 +233,3 @@ class _DecodedBody:
 
 def _corrupt(error: CorruptBodyError) -> str:
     return f"The body is not what its Content-Encoding says: {error}."
-
-
-def _comes_from(exc: BaseException | None, origin: BaseException | None) -> bool:
-    """Whether `exc` is `origin`, or was raised because of it: alone, chained or in a group."""
-    while exc is not None:
-        if exc is origin:
-            return True
-        if isinstance(exc, BaseExceptionGroup):
-            return any(_comes_from(each, origin) for each in exc.exceptions)
-        exc = exc.__cause__ or exc.__context__
-    return False

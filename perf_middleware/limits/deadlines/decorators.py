@@ -1,0 +1,53 @@
+"""`@timeout` and `@body_limit`: what an endpoint chooses for its requests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from perf_middleware.limits.deadlines.choices import (
+    BODY_LIMIT_ATTRIBUTE,
+    TIMEOUT_ATTRIBUTE,
+    BodyChoice,
+    TimeoutChoice,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from perf_middleware.limits.deadlines.choices import Covers
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def timeout(seconds: float | None, *, covers: Covers | None = None) -> Callable[[F], F]:
+    """Requests of this endpoint have `seconds`, in place of `deadlines.timeout_s`; None: no end.
+
+    `covers` says until when: the response's "head", or its "total".  Works above or below the
+    framework's own decorator, on functions and endpoint classes.
+
+    Raises ValueError for no time, TypeError for what can carry no mark, such as a bound method.
+    """
+    choice = TimeoutChoice(None if seconds is None else round(seconds * 1_000_000), covers)
+    return _mark(TIMEOUT_ATTRIBUTE, choice, "timeout")
+
+
+def body_limit(bytes_max: int | None) -> Callable[[F], F]:
+    """Bodies of this endpoint have `bytes_max` at most, in place of `deadlines.body_bytes_max`.
+
+    Raises ValueError for less than none, TypeError as timeout does.
+    """
+    return _mark(BODY_LIMIT_ATTRIBUTE, BodyChoice(bytes_max), "body_limit")
+
+
+def _mark(attribute: str, choice: TimeoutChoice | BodyChoice, name: str) -> Callable[[F], F]:
+    def marked(endpoint: F) -> F:
+        try:
+            setattr(endpoint, attribute, choice)
+        except AttributeError:
+            raise TypeError(
+                f"@{name} stands on a function or a class, not on {endpoint!r}: "
+                "decorate the function of a method"
+            ) from None
+        return endpoint
+
+    return marked

@@ -1,0 +1,1 @@
+"""What the event loops do differently: timers, and how a request is cancelled."""

@@ -14,10 +14,11 @@ ones a window happened to have.  The mean of the logarithms weighs a doubling of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, isfinite
+from math import exp, isfinite, sqrt
 from typing import Final, Protocol, TypeVar
 
 LOG_LATENCY_MAX: Final = 60.0  # exp of it is a finite number of microseconds, and absurd
+LOG_ERROR_MAX: Final = 0.5  # what is less certain is not less certain than this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +28,8 @@ class Window:
     `samples` are the admitted requests whose head was sent, `dropped` those which say overload: a
     timeout, a 503 from below.  They are no samples: what waited for a timeout measures the timeout.
     `in_flight_max` is how many held a permit at once, `waiting_max` how many waited for one.
-    `latency_log_sum` sums `math.log(latency_us)`, each latency taken as 1 at least; 0.0 where
-    nobody does, and then the mean is taken.
+    `latency_log_sum` sums `math.log(latency_us)`, each latency taken as 1 at least, and
+    `latency_log_square_sum` the squares of these; 0.0 where nobody does: then the mean is taken.
     """
 
     started_us: int
@@ -40,6 +41,7 @@ class Window:
     dropped: int
     waiting_max: int
     latency_log_sum: float = 0.0
+    latency_log_square_sum: float = 0.0
 
     @property
     def mean_us(self) -> float:
@@ -58,6 +60,22 @@ class Window:
         if log <= 0 or not isfinite(log):
             return max(self.mean_us, 1.0)
         return exp(min(log, LOG_LATENCY_MAX))
+
+    @property
+    def log_error(self) -> float:
+        """The standard error of the mean logarithm: `typical_us` is off by about this share.
+
+        0.0 where no squares were summed; LOG_ERROR_MAX at most, also of one sample.
+        """
+        if self.latency_log_square_sum <= 0 or self.samples < 1:
+            return 0.0
+        if self.samples == 1:
+            return LOG_ERROR_MAX
+        mean = self.latency_log_sum / self.samples
+        variance = self.latency_log_square_sum / self.samples - mean * mean
+        if not isfinite(variance):
+            return LOG_ERROR_MAX
+        return min(sqrt(max(variance, 0.0) / (self.samples - 1)), LOG_ERROR_MAX)
 
 
 class State(Protocol):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from math import isfinite, sqrt
+from math import exp, isfinite, log, sqrt
 from typing import Final
 
 from perf_middleware.limits.concurrency.estimate import Window, check_limits, check_windows
 
+PROBE_MEANS: Final = 4
+PROBE_SAMPLES: Final = 50
 GRADIENT_MIN: Final = 0.5  # one window does not take more than half
 NEAR: Final = 0.1  # of the baseline: as slow as unloaded, but for noise
+PROBE_EARLY_US: Final = 2_000_000
 PROBE_LATENCIES: Final = 50  # a probe comes at most once in so many latencies
 
 
@@ -37,6 +40,10 @@ class GradientState:
     changed_us: int = 0
     probe: Phase = Phase.NONE
     probe_due_us: int = 0  # while probing: when it is given up
+    probed_us: int = 0
+    probe_began_us: int = 0
+    probe_samples: int = 0
+    probe_log_sum: float = 0.0
     estimate_known: float = 0.0  # when the baseline was last seen to be right
 
 
@@ -87,22 +94,26 @@ class Gradient:
                 state,
                 limit=self._probe_limit(state),
                 probe=Phase.DRAINING,
-                probe_due_us=window.ended_us + 10 * self.window_us_max,
+                probe_due_us=window.ended_us + max(2 * self.window_us_max, int(8 * window.mean_us)),
             )
         if window.ended_us - state.changed_us < window.mean_us:
             return state  # what the newest limit does shows one latency later
         return self._stepped(state, window)
 
     def _probe_limit(self, state: GradientState) -> int:
-        low = max(self.probe_limit, int(state.estimate * self.probe_share), self.limit_min)
-        return min(low, state.limit)
+        estimate = state.estimate
+        lowered = min(estimate / 2, estimate - 2.5 * sqrt(estimate))
+        return min(max(self.probe_limit, self.limit_min, int(lowered)), state.limit)
 
     def _is_probe_due(self, state: GradientState, window: Window) -> bool:
         if window.in_flight_max <= self._probe_limit(state):
             return False
         if window.typical_us <= state.baseline_us * (1 + NEAR) and state.estimate_known:
             return False
-        return window.ended_us >= state.probe_due_us
+        if window.ended_us >= state.probe_due_us:
+            return True
+        early_us = state.probed_us + max(PROBE_EARLY_US, PROBE_LATENCIES // 3 * window.mean_us)
+        return state.estimate <= state.estimate_known * 0.7 and window.ended_us >= early_us
 
     def _next_probe_us(self, window: Window) -> int:
         interval = max(self.probe_interval_us, PROBE_LATENCIES * window.mean_us)
@@ -116,8 +127,9 @@ class Gradient:
             return replace(state, baseline_us=typical_us)
         is_unloaded = window.in_flight_max <= max(self.probe_limit, self.limit_min)
         ratio = typical_us / baseline_us
-        if ratio < 1 - NEAR:
-            share = 0.5
+        surely = ratio * exp(2 * window.log_error)
+        if surely < 1 - NEAR:
+            share = 1.0 if surely < 0.7 else 0.5
         elif ratio <= 1 + NEAR or is_unloaded:
             share = 0.1
         else:
@@ -129,30 +141,50 @@ class Gradient:
         )
 
     def _probed(self, state: GradientState, window: Window) -> GradientState:
-        if window.samples and window.in_flight_max <= state.limit:
+        now_us = window.ended_us
+        is_late = now_us >= state.probe_due_us
+        if window.in_flight_max <= state.limit and window.samples:
+            samples = state.probe_samples + window.samples
+            log_sum = state.probe_log_sum + window.samples * log(window.typical_us)
+            began_us = state.probe_began_us or window.started_us
+            if is_late or (now_us - began_us >= PROBE_MEANS * window.mean_us and samples >= PROBE_SAMPLES):
+                return replace(
+                    state,
+                    limit=int(state.estimate),
+                    baseline_us=exp(log_sum / samples),
+                    probe=Phase.NONE,
+                    probe_due_us=self._next_probe_us(window),
+                    changed_us=now_us,
+                    probed_us=now_us,
+                    probe_began_us=0,
+                    probe_samples=0,
+                    probe_log_sum=0.0,
+                    estimate_known=state.estimate,
+                )
             return replace(
-                state,
-                limit=int(state.estimate),
-                baseline_us=window.typical_us,
-                probe=Phase.NONE,
-                probe_due_us=self._next_probe_us(window),
-                changed_us=window.ended_us,
-                estimate_known=state.estimate,
+                state, probe_began_us=began_us, probe_samples=samples, probe_log_sum=log_sum
             )
-        if window.ended_us >= state.probe_due_us:
+        if is_late:
             return replace(
                 state,
                 limit=int(state.estimate),
                 probe=Phase.NONE,
                 probe_due_us=self._next_probe_us(window),
-                changed_us=window.ended_us,
+                probed_us=now_us,
+                probe_began_us=0,
+                probe_samples=0,
+                probe_log_sum=0.0,
+                changed_us=now_us,
             )
         return state
 
     def _stepped(self, state: GradientState, window: Window) -> GradientState:
         gradient = window.samples / (window.samples + window.dropped)
         if window.samples:
-            gradient *= self.tolerance * state.baseline_us / window.typical_us
+            step = log(self.tolerance * state.baseline_us / window.typical_us)
+            if step < 0:  # only so far as noise is no reason
+                step = min(step + window.log_error, 0.0)
+            gradient *= exp(max(step, -5.0))
         gradient = max(GRADIENT_MIN, min(self.tolerance, gradient))
         headroom = sqrt(state.estimate)
         target = state.estimate * gradient + headroom
@@ -160,7 +192,9 @@ class Gradient:
         target = min(target, max(state.estimate, window.in_flight_max + headroom))
         if window.dropped and not window.samples:
             target = state.estimate * GRADIENT_MIN
-        estimate = state.estimate + (target - state.estimate) * self.smoothing
+        is_free = gradient >= self.tolerance / (1 + NEAR)
+        smoothing = 1.0 if is_free else self.smoothing
+        estimate = state.estimate + (target - state.estimate) * smoothing
         estimate = max(float(self.limit_min), min(float(self.limit_max), estimate))
         return replace(
             state,

@@ -11,7 +11,9 @@ from perf_middleware.limits.concurrency.estimate import Window, check_limits, ch
 
 PROBE_MEANS: Final = 4
 PROBE_SAMPLES: Final = 50
-GRADIENT_MIN: Final = 0.5  # one window does not take more than half
+NOISE: Final = 1.5
+GRADIENT_MIN: Final = 0.1
+KEPT_MIN: Final = 0.6  # one window does not take more than half
 NEAR: Final = 0.1  # of the baseline: as slow as unloaded, but for noise
 PROBE_EARLY_US: Final = 2_000_000
 PROBE_LATENCIES: Final = 50  # a probe comes at most once in so many latencies
@@ -41,6 +43,8 @@ class GradientState:
     probe: Phase = Phase.NONE
     probe_due_us: int = 0  # while probing: when it is given up
     probed_us: int = 0
+    is_sure: bool = False
+    rate: float = 0.0
     probe_began_us: int = 0
     probe_samples: int = 0
     probe_log_sum: float = 0.0
@@ -94,6 +98,7 @@ class Gradient:
                 state,
                 limit=self._probe_limit(state),
                 probe=Phase.DRAINING,
+                rate=window.samples / max(window.ended_us - window.started_us, 1),
                 probe_due_us=window.ended_us + max(2 * self.window_us_max, int(8 * window.mean_us)),
             )
         if window.ended_us - state.changed_us < window.mean_us:
@@ -102,22 +107,25 @@ class Gradient:
 
     def _probe_limit(self, state: GradientState) -> int:
         estimate = state.estimate
-        lowered = min(estimate / 2, estimate - 2.5 * sqrt(estimate))
+        lowered = min(estimate / 2, estimate - 3 * sqrt(estimate))
         return min(max(self.probe_limit, self.limit_min, int(lowered)), state.limit)
 
     def _is_probe_due(self, state: GradientState, window: Window) -> bool:
         if window.in_flight_max <= self._probe_limit(state):
             return False
-        if window.typical_us <= state.baseline_us * (1 + NEAR) and state.estimate_known:
+        if window.typical_us <= state.baseline_us * (1 + NEAR) and state.is_sure:
             return False
         if window.ended_us >= state.probe_due_us:
             return True
-        early_us = state.probed_us + max(PROBE_EARLY_US, PROBE_LATENCIES // 3 * window.mean_us)
-        return state.estimate <= state.estimate_known * 0.7 and window.ended_us >= early_us
+        early_us = self._early_us(window) - window.ended_us + state.probed_us
+        return state.estimate <= state.estimate_known * 0.6 and window.ended_us >= early_us
 
     def _next_probe_us(self, window: Window) -> int:
         interval = max(self.probe_interval_us, PROBE_LATENCIES * window.mean_us)
         return window.ended_us + int(interval * (1 + self.jitter / 4))
+
+    def _early_us(self, window: Window) -> int:
+        return window.ended_us + int(max(PROBE_EARLY_US, PROBE_LATENCIES // 3 * window.mean_us))
 
     def _with_baseline(self, state: GradientState, window: Window) -> GradientState:
         if window.samples < 1:
@@ -130,14 +138,19 @@ class Gradient:
         surely = ratio * exp(2 * window.log_error)
         if surely < 1 - NEAR:
             share = 1.0 if surely < 0.7 else 0.5
+            due_us = min(state.probe_due_us, self._early_us(window))
+            sure = False
         elif ratio <= 1 + NEAR or is_unloaded:
             share = 0.1
+            sure = is_unloaded or state.is_sure
+            due_us = self._next_probe_us(window) if sure else state.probe_due_us
         else:
             return state
         return replace(
             state,
             baseline_us=baseline_us + (typical_us - baseline_us) * share,
-            probe_due_us=self._next_probe_us(window) if state.estimate_known else 0,
+            probe_due_us=due_us,
+            is_sure=sure,
         )
 
     def _probed(self, state: GradientState, window: Window) -> GradientState:
@@ -147,12 +160,27 @@ class Gradient:
             samples = state.probe_samples + window.samples
             log_sum = state.probe_log_sum + window.samples * log(window.typical_us)
             began_us = state.probe_began_us or window.started_us
-            if is_late or (now_us - began_us >= PROBE_MEANS * window.mean_us and samples >= PROBE_SAMPLES):
+            if is_late or (now_us - began_us >= PROBE_MEANS * window.mean_us and (samples >= PROBE_SAMPLES or window.log_error < 0.05)):
+                baseline_us = exp(log_sum / samples)
+                floor = max(self.probe_limit, self.limit_min)
+                rate = samples / (now_us - began_us)
+                if not is_late and state.limit > floor and rate > 0.75 * state.rate:
+                    return replace(
+                        state,
+                        limit=max(floor, state.limit // 2),
+                        baseline_us=baseline_us,
+                        probe=Phase.DRAINING,
+                        probe_due_us=now_us + max(2 * self.window_us_max, int(8 * window.mean_us)),
+                        probe_began_us=0,
+                        probe_samples=0,
+                        probe_log_sum=0.0,
+                    )
                 return replace(
                     state,
                     limit=int(state.estimate),
-                    baseline_us=exp(log_sum / samples),
+                    baseline_us=baseline_us,
                     probe=Phase.NONE,
+                    is_sure=True,
                     probe_due_us=self._next_probe_us(window),
                     changed_us=now_us,
                     probed_us=now_us,
@@ -183,17 +211,18 @@ class Gradient:
         if window.samples:
             step = log(self.tolerance * state.baseline_us / window.typical_us)
             if step < 0:  # only so far as noise is no reason
-                step = min(step + window.log_error, 0.0)
+                step = min(step + NOISE * window.log_error, 0.0)
             gradient *= exp(max(step, -5.0))
         gradient = max(GRADIENT_MIN, min(self.tolerance, gradient))
         headroom = sqrt(state.estimate)
         target = state.estimate * gradient + headroom
         # In use and headroom, not more: what was never in flight at once was never measured.
         target = min(target, max(state.estimate, window.in_flight_max + headroom))
+        target = max(target, state.estimate * KEPT_MIN)
         if window.dropped and not window.samples:
-            target = state.estimate * GRADIENT_MIN
+            target = state.estimate * KEPT_MIN
         is_free = gradient >= self.tolerance / (1 + NEAR)
-        smoothing = 1.0 if is_free else self.smoothing
+        smoothing = 1.0 if is_free else self.smoothing / (1 + (window.log_error / 0.15) ** 2)
         estimate = state.estimate + (target - state.estimate) * smoothing
         estimate = max(float(self.limit_min), min(float(self.limit_max), estimate))
         return replace(

@@ -24,6 +24,7 @@ from random import Random
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from benchmarks.limit_plots import Plot, drawn
 from perf_middleware.limits.concurrency.aimd import Aimd
 from perf_middleware.limits.concurrency.estimate import Estimator, Fixed, Window
 from perf_middleware.limits.concurrency.gradient import Gradient
@@ -308,8 +309,8 @@ def simulated(scenario: Scenario, estimator: Estimator[Any]) -> Run:
 
 
 def overloaded(at_s: float = 0, *, rate_per_s: float = 2_000, **kinds: float) -> Phase:
-    """A pool of 20 with twice what it can do, where 20 ms are its work."""
-    return Phase(at_us=int(at_s * S), rate_per_s=rate_per_s, **{"servers": 20.0, **kinds})
+    """A pool of 50 with twice what it can do, where 50 ms are its work."""
+    return Phase(at_us=int(at_s * S), rate_per_s=rate_per_s, **{"servers": 50.0, **kinds})
 
 
 def drifting() -> tuple[Phase, ...]:
@@ -317,29 +318,29 @@ def drifting() -> tuple[Phase, ...]:
     return tuple(overloaded(at, speed=1 / (1 + min(max(at - 10, 0) / 10, 2))) for at in range(31))
 
 
-POOL_LIMITS = (10, 20, 25, 30, 40)
-ANY = exponential_us(20 * MS)
+POOL_LIMITS = (20, 50, 60, 80, 120)
+ANY = exponential_us(50 * MS)
 
 SCENARIOS: Final = (
     Scenario(
-        name="pool of 20, even",
+        name="pool of 50, even",
         phases=(overloaded(),),
-        work=fixed_us(20 * MS),
-        unloaded_us=20 * MS,
+        work=fixed_us(50 * MS),
+        unloaded_us=50 * MS,
         limits=POOL_LIMITS,
     ),
     Scenario(
-        name="pool of 20",
+        name="pool of 50",
         phases=(overloaded(),),
         work=ANY,
-        unloaded_us=20 * MS,
+        unloaded_us=50 * MS,
         limits=POOL_LIMITS,
     ),
     Scenario(
-        name="pool of 20, long tail",
+        name="pool of 50, long tail",
         phases=(overloaded(),),
-        work=lognormal_us(20 * MS, 1.0),
-        unloaded_us=20 * MS,
+        work=lognormal_us(50 * MS, 1.0),
+        unloaded_us=50 * MS,
         limits=POOL_LIMITS,
     ),
     Scenario(
@@ -366,7 +367,7 @@ SCENARIOS: Final = (
     ),
     Scenario(
         name="mixed routes",
-        phases=(overloaded(rate_per_s=800),),
+        phases=(overloaded(rate_per_s=800, servers=20),),
         work=mix_us((0.9, exponential_us(1 * MS)), (0.1, exponential_us(500 * MS))),
         unloaded_us=51 * MS,
         limits=(10, 20, 25, 30, 40),
@@ -376,7 +377,7 @@ SCENARIOS: Final = (
         name="step load",
         phases=(overloaded(rate_per_s=600), overloaded(15), overloaded(30, rate_per_s=600)),
         work=ANY,
-        unloaded_us=20 * MS,
+        unloaded_us=50 * MS,
         limits=POOL_LIMITS,
         settles_us=15 * S,
     ),
@@ -384,7 +385,7 @@ SCENARIOS: Final = (
         name="low traffic, burst",
         phases=(overloaded(rate_per_s=30), overloaded(20)),
         work=ANY,
-        unloaded_us=20 * MS,
+        unloaded_us=50 * MS,
         limits=POOL_LIMITS,
         settles_us=20 * S,
     ),
@@ -392,7 +393,7 @@ SCENARIOS: Final = (
         name="five times slower for 15 s",
         phases=(overloaded(), overloaded(10, speed=0.2), overloaded(25)),
         work=ANY,
-        unloaded_us=20 * MS,
+        unloaded_us=50 * MS,
         limits=POOL_LIMITS,
         seconds=50,
         settles_us=25 * S,
@@ -401,7 +402,7 @@ SCENARIOS: Final = (
         name="three times slower for good",
         phases=drifting(),
         work=ANY,
-        unloaded_us=20 * MS,
+        unloaded_us=50 * MS,
         limits=POOL_LIMITS,
         seconds=60,
         settles_us=30 * S,
@@ -410,23 +411,23 @@ SCENARIOS: Final = (
         name="stands still for 3 s",
         phases=(overloaded(), overloaded(15, speed=0), overloaded(18)),
         work=ANY,
-        unloaded_us=20 * MS,
+        unloaded_us=50 * MS,
         limits=POOL_LIMITS,
         settles_us=18 * S,
     ),
     Scenario(
         name="capacity doubles",
-        phases=(overloaded(rate_per_s=3_000), overloaded(20, rate_per_s=3_000, servers=40)),
+        phases=(overloaded(rate_per_s=3_000), overloaded(20, rate_per_s=3_000, servers=100)),
         work=ANY,
-        unloaded_us=20 * MS,
-        limits=(20, 25, 40, 50, 60),
+        unloaded_us=50 * MS,
+        limits=(50, 75, 100, 110, 130),
         settles_us=20 * S,
     ),
     Scenario(
         name="refuses above 40",
-        phases=(Phase(rate_per_s=3_000, refuse_above=40),),
+        phases=(Phase(rate_per_s=1_500, refuse_above=40),),
         work=ANY,
-        unloaded_us=20 * MS,
+        unloaded_us=50 * MS,
         limits=(20, 30, 40, 60),
     ),
 )
@@ -443,7 +444,8 @@ def scenario_named(name: str) -> Scenario:
 class Result:
     """One row.  `settled_s` is counted from where the scenario last changed.
 
-    `spread` is the distance of the limit's quartiles in the last third, by its median.
+    Of the last third are the latencies (from permit to answer), the median `limit`, and `spread`,
+    the distance of the limit's quartiles divided by their median.
     """
 
     name: str
@@ -492,7 +494,8 @@ def settled_s(scenario: Scenario, run: Run) -> float:
 
 
 def result(scenario: Scenario, run: Run, name: str) -> Result:
-    latencies = sorted(latency for _, latency, _ in run.answered)
+    late_us = scenario.seconds * S * 2 // 3
+    latencies = sorted(latency for at, latency, _ in run.answered if at >= late_us)
     limits = limits_at(scenario, run)
     last = limits[-len(limits) // 3 :]
     low, middle, high = quantiles(last, n=4)
@@ -540,17 +543,15 @@ def compared(scenario: Scenario) -> Comparison:
 
 
 HEAD: Final = (
-    "| scenario | limit by | limit | answers in time/s | of best | p99 ms | of best | settled after s | spread |",
+    "| scenario | limit by | limit | in time/s | of best | p99 ms | of best | settles s | spread |",
     "|---|---|---|---|---|---|---|---|---|",
 )
 
 
 def told(comparison: Comparison) -> list[str]:
     best = comparison.best
-    lines = [
-        f"| {comparison.scenario.name} | best fixed | {best.limit:.0f} | {best.goodput_per_s:.0f} | "
-        f"| {best.p99_ms:.0f} | | | |"
-    ]
+    first = f"| {comparison.scenario.name} | best fixed | {best.limit:.0f} "
+    lines = [f"{first}| {best.goodput_per_s:.0f} | | {best.p99_ms:.0f} | | | |"]
     for name, row in comparison.results.items():
         lines.append(
             f"| | {name} | {row.limit:.0f} | {row.goodput_per_s:.0f} "
@@ -560,10 +561,28 @@ def told(comparison: Comparison) -> list[str]:
     return lines
 
 
+def plotted(comparisons: Sequence[Comparison]) -> str:
+    """The limits over time, as an SVG."""
+    return drawn(
+        [
+            Plot(
+                title=one.scenario.name,
+                seconds=one.scenario.seconds,
+                level=one.best.limit,
+                lines={
+                    name: [(at / S, float(limit)) for at, limit in run.limits]
+                    for name, run in one.runs.items()
+                },
+            )
+            for one in comparisons
+        ]
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--scenario", action="append", help="only these")
-    parser.add_argument("--svg", type=Path, help="write a plot of the limits over time")
+    parser.add_argument("--svg", type=Path, help="write a plot of the limits over time there")
     options = parser.parse_args(arguments)
     names = options.scenario or [scenario.name for scenario in SCENARIOS]
     comparisons = [compared(scenario_named(name)) for name in names]

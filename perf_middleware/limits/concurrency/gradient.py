@@ -52,7 +52,8 @@ from typing import Final
 
 from perf_middleware.limits.concurrency.estimate import Window, check_limits, check_windows
 
-KEPT_MIN: Final = 0.6  # of the limit, after one window: no outlier takes more
+KEPT_MIN: Final = 0.6  # of the limit, is where one window points at least: it may be an outlier
+KEPT_MIN_DROPPED: Final = 0.8  # one too many in flight may be enough to have many dropped
 DROP_WEIGHT: Final = 2  # a share of drops d alone holds the limit at 1 / (2 d)**2: 10 % at 25
 LOG_GRADIENT_MIN: Final = -5.0
 NEAR: Final = 0.1  # of the baseline: as slow as unloaded, but for noise
@@ -122,7 +123,7 @@ class Gradient:
     tolerance: float = 1.5
     smoothing: float = 0.5
     probe_interval_us: int = 20_000_000
-    probe_limit: int = 2
+    probe_limit: int = 1
     jitter: float = 0.5
     window_us: int = 200_000
     window_us_max: int = 1_000_000
@@ -175,7 +176,7 @@ class Gradient:
             gradient = min(gradient, 1.0) * max(1 - DROP_WEIGHT * dropped, 0.0)
         target = estimate * gradient + headroom
         target = min(target, max(estimate, window.in_flight_max + headroom))
-        target = max(target, estimate * KEPT_MIN)
+        target = max(target, estimate * (KEPT_MIN_DROPPED if dropped else KEPT_MIN))
         estimate += (target - estimate) * weight
         estimate = max(float(self.limit_min), min(float(self.limit_max), estimate))
         return replace(

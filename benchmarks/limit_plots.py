@@ -14,6 +14,7 @@ WIDTH, HEIGHT = 430, 170  # of one plot, with its margins
 LEFT, TOP, RIGHT, BOTTOM = 38, 30, 12, 22
 COLOURS: Final = ("#1f6feb", "#d1730f")
 GREY: Final = "#6e7781"
+FONT: Final = 'font-family="system-ui, sans-serif" font-size="11" fill="#24292f"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +32,7 @@ def drawn(plots: Sequence[Plot]) -> str:
     rows = -(-len(plots) // COLUMNS)
     width, height = COLUMNS * WIDTH, rows * HEIGHT + 26
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        'font-family="system-ui, sans-serif" font-size="11">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {FONT}>',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         *_legend(list(plots[0].lines) if plots else []),
     ]
@@ -50,7 +50,7 @@ def _legend(names: Sequence[str]) -> list[str]:
         dash = ' stroke-dasharray="4 3"' if colour == GREY else ""
         parts += [
             f'<path d="M{left} 16h22" stroke="{colour}" stroke-width="2"{dash}/>',
-            f'<text x="{left + 28}" y="20" fill="#24292f">{escape(name)}</text>',
+            f'<text x="{left + 28}" y="20">{escape(name)}</text>',
         ]
         left += 60 + 7 * len(name)
     return parts
@@ -69,8 +69,7 @@ def _drawn(plot: Plot) -> list[str]:
         return round(TOP + high - limit / highest * high, 1)
 
     parts = [
-        f'<text x="{LEFT}" y="{TOP - 10}" font-weight="600" fill="#24292f">'
-        f"{escape(plot.title)}</text>",
+        f'<text x="{LEFT}" y="{TOP - 10}" font-weight="600">{escape(plot.title)}</text>',
         f'<path d="M{LEFT} {TOP}V{TOP + high}H{LEFT + wide}" fill="none" stroke="#8c959f"/>',
         f'<path d="M{LEFT} {y(plot.level)}H{LEFT + wide}" stroke="{GREY}" stroke-dasharray="4 3"/>',
         _text(LEFT - 5, y(plot.level) + 4, f"{plot.level:.0f}", "end"),

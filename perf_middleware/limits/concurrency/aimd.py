@@ -1,0 +1,80 @@
+"""Additive increase, multiplicative decrease: the limit of who knows which latency is too much.
+
+    limit |      /|      /|
+          |    /  |    /  |    /      + step each time it was of use and nothing was too slow
+          |  /    |  /    |  /        * backoff where requests were dropped, or too slow
+          |/      |/      |/
+          +--------------------> windows
+
+Of the rules that need only "too much" or "not", this one alone ends fair to several who share
+(Chiu and Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance in
+Computer Networks", 1989).  It saws around the limit, where `gradient` settles.
+After Netflix concurrency-limits, AIMDLimit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+from perf_middleware.limits.concurrency.estimate import Window, check_limits, check_windows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AimdState:
+    """`changed_us` is when the limit last moved: what it brought shows one latency later."""
+
+    limit: int
+    changed_us: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aimd:
+    """Cuts where a window's mean latency is above `latency_us_max`, or too many were dropped.
+
+    Without `latency_us_max` only drops cut.  A share of drops up to `dropped_share_max` is noise.
+    """
+
+    limit_min: int = 1
+    limit_first: int = 20
+    limit_max: int = 200
+    latency_us_max: int | None = None
+    dropped_share_max: float = 0.01
+    step: int = 1
+    backoff: float = 0.9
+    window_us: int = 200_000
+    window_us_max: int = 1_000_000
+    samples_min: int = 10
+
+    def __post_init__(self) -> None:
+        check_limits(self.limit_min, self.limit_first, self.limit_max)
+        check_windows(self.window_us, self.window_us_max, self.samples_min)
+        if self.step < 1 or not (isfinite(self.backoff) and 0 < self.backoff < 1):
+            raise ValueError(f"step >= 1 and backoff between 0 and 1: {self.step}, {self.backoff}")
+        if not 0 <= self.dropped_share_max < 1:
+            raise ValueError(f"a share from 0 to below 1: {self.dropped_share_max}")
+        if self.latency_us_max is not None and self.latency_us_max < 1:
+            raise ValueError(f"latency_us_max must be >= 1: {self.latency_us_max}")
+
+    def first(self) -> AimdState:
+        return AimdState(limit=self.limit_first)
+
+    def after(self, state: AimdState, window: Window) -> AimdState:
+        """One step up or one cut down, at most once a latency; without samples only drops count."""
+        ended = window.samples + window.dropped
+        if ended < 1 or window.ended_us - state.changed_us < window.mean_us:
+            return state
+        if self._is_too_much(window, ended):
+            limit = min(state.limit - 1, int(state.limit * self.backoff))
+        elif window.in_flight_max * 2 >= state.limit:
+            # Not above what was in use and one step: an unused limit says nothing.
+            limit = max(min(state.limit, window.in_flight_max) + self.step, state.limit)
+        else:
+            return state
+        limit = max(self.limit_min, min(self.limit_max, limit))
+        return state if limit == state.limit else AimdState(limit=limit, changed_us=window.ended_us)
+
+    def _is_too_much(self, window: Window, ended: int) -> bool:
+        if window.dropped > ended * self.dropped_share_max:
+            return True
+        return self.latency_us_max is not None and window.mean_us > self.latency_us_max

@@ -263,7 +263,8 @@ class Gate:
             self._serve(self._clock() if now_us is None else now_us, BATCH_MAX)
             self.is_lined = self.line.count > 0
         elif not self._is_turn_open:  # its mark looks here again
-            self._pump(0)
+            now_us = self._clock() if now_us is None else now_us
+            self._pump(SETTLE_TURNS if self.line.is_standing(now_us) else 0)
 
     def _pump(self, settle_turns: int) -> None:
         if self.loop.is_closed():  # type: ignore[union-attr]

@@ -14,14 +14,19 @@ a run gives the same figures everywhere.
 
 from __future__ import annotations
 
+import argparse
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import inf, log
+from pathlib import Path
 from random import Random
+from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from perf_middleware.limits.concurrency.aimd import Aimd
 from perf_middleware.limits.concurrency.estimate import Estimator, Fixed, Window
+from perf_middleware.limits.concurrency.gradient import Gradient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,46 +58,56 @@ def mix_us(*parts: tuple[float, Draw]) -> Draw:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """What holds from `at_us` on."""
+    """What holds from `at_us` on.  A backend that has `refuse_above` running refuses the next."""
 
     at_us: int = 0
     rate_per_s: float
     servers: float = inf
     cores: float = inf
     speed: float = 1.0
+    refuse_above: float = inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """`on_loop`: handlers that never wait; the event loop starts one when the last has ended."""
+    """Phases, the work of a request, and the limits that are swept.
+
+    `unloaded_us` is the mean latency without a queue, at first.  `settles_us` is when the last
+    phase that matters begins.  `on_loop`: handlers that never wait; the event loop starts one when
+    the last has ended.  An answer after `timeout_us` is of no use to its client.
+    """
 
     name: str
     phases: tuple[Phase, ...]
     work: Draw
-    seconds: int
-    unloaded_us: int  # the mean latency without a queue
-    limits: tuple[int, ...]  # those swept
+    unloaded_us: int
+    limits: tuple[int, ...]
+    seconds: int = 40
+    settles_us: int = 0
     on_loop: bool = False
     waiting_max: int = 100
-    patience_us: int = 500 * MS  # in the line
-    timeout_us: int = 2 * S  # of the client: an answer after it is of no use
+    patience_us: int = 500 * MS
+    timeout_us: int = 2 * S
     seed: int = 1
-    settles_us: int = 0  # when the last change was
-
-    def phase_at(self, at_us: float) -> Phase:
-        return [phase for phase in self.phases if phase.at_us <= at_us][-1]
 
 
 @dataclass(slots=True)
 class Run:
     """What came out; times in us."""
 
-    answered: list[tuple[int, int, int]] = field(default_factory=list)  # ended, permit, whole
-    limits: list[tuple[int, int]] = field(default_factory=list)  # changes: from when, limit
+    answered: list[tuple[int, int, int]] = field(default_factory=list)  # when, after permit, whole
+    limits: list[tuple[int, int]] = field(default_factory=list)  # from when, limit
     in_flight_max: int = 0
     arrived: int = 0
     shed: int = 0
-    states: list[Any] = field(default_factory=list)
+    refused: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    arrived_us: float
+    work_us: float
+    permit_us: float = 0.0
 
 
 class Backend:
@@ -137,11 +152,41 @@ class Backend:
         return request
 
 
-@dataclass(slots=True, eq=False)
-class Request:
-    arrived_us: float
-    work_us: float
-    permit_us: float = 0.0
+class Sums:
+    """What the runtime counts in a window."""
+
+    def __init__(self, started_us: int, in_flight: int, waiting: int) -> None:
+        self.started_us = started_us
+        self.samples = 0
+        self.latency_sum_us = 0
+        self.latency_min_us = 0
+        self.log_sum = 0.0
+        self.log_square_sum = 0.0
+        self.dropped = 0
+        self.in_flight_max = in_flight
+        self.waiting_max = waiting
+
+    def add(self, latency_us: int) -> None:
+        log_us = log(latency_us)
+        self.latency_min_us = min(self.latency_min_us or latency_us, latency_us)
+        self.latency_sum_us += latency_us
+        self.log_sum += log_us
+        self.log_square_sum += log_us * log_us
+        self.samples += 1
+
+    def window(self, ended_us: int) -> Window:
+        return Window(
+            started_us=self.started_us,
+            ended_us=ended_us,
+            samples=self.samples,
+            latency_sum_us=self.latency_sum_us,
+            latency_min_us=self.latency_min_us,
+            in_flight_max=self.in_flight_max,
+            dropped=self.dropped,
+            waiting_max=self.waiting_max,
+            latency_log_sum=self.log_sum,
+            latency_log_square_sum=self.log_square_sum,
+        )
 
 
 class Simulation:
@@ -155,8 +200,8 @@ class Simulation:
         self.waiting: deque[Request] = deque()
         self.loop_queue: deque[Request] = deque()
         self.in_flight = 0
-        self.run = Run(limits=[(0, self.state.limit)], states=[self.state])
-        self._begin_window(0)
+        self.run = Run(limits=[(0, self.state.limit)])
+        self.sums = Sums(0, 0, 0)
 
     def simulated(self) -> Run:
         scenario = self.scenario
@@ -197,13 +242,17 @@ class Simulation:
             if len(self.waiting) > self.scenario.waiting_max:
                 self.waiting.popleft()
                 self.run.shed += 1
-            self.waiting_max = max(self.waiting_max, len(self.waiting))
+            self.sums.waiting_max = max(self.sums.waiting_max, len(self.waiting))
         self._fold(now_us)
 
     def _admit(self, request: Request, now_us: float) -> None:
+        if len(self.backend.running) >= self.backend.phase.refuse_above:
+            self.sums.dropped += 1
+            self.run.refused += 1
+            return
         request.permit_us = now_us
         self.in_flight += 1
-        self.in_flight_max = max(self.in_flight_max, self.in_flight)
+        self.sums.in_flight_max = max(self.sums.in_flight_max, self.in_flight)
         self.run.in_flight_max = max(self.run.in_flight_max, self.in_flight)
         self.backend.add(request)
 
@@ -211,22 +260,23 @@ class Simulation:
         request = self.backend.take()
         self.in_flight -= 1
         latency_us = max(int(now_us - request.permit_us), 1)
-        self.samples += 1
-        self.latency_sum_us += latency_us
-        self.latency_min_us = min(self.latency_min_us, latency_us)
-        log_us = log(latency_us)
-        self.latency_log_sum += log_us
-        self.latency_log_square_sum += log_us * log_us
+        self.sums.add(latency_us)
         self.run.answered.append((int(now_us), latency_us, int(now_us - request.arrived_us)))
         self._fold(now_us)
         if self.scenario.on_loop:
-            patience_us = self.scenario.timeout_us
-            while self.loop_queue and now_us - self.loop_queue[0].arrived_us > patience_us:
-                self.loop_queue.popleft()  # the client has left
-                self.run.shed += 1
-            if self.loop_queue:
-                self._admit(self.loop_queue.popleft(), now_us)
-            return
+            self._start_next_on_loop(now_us)
+        else:
+            self._admit_waiting(now_us)
+
+    def _start_next_on_loop(self, now_us: float) -> None:
+        oldest_us = now_us - self.scenario.timeout_us
+        while self.loop_queue and self.loop_queue[0].arrived_us < oldest_us:
+            self.loop_queue.popleft()  # the client has left
+            self.run.shed += 1
+        if self.loop_queue:
+            self._admit(self.loop_queue.popleft(), now_us)
+
+    def _admit_waiting(self, now_us: float) -> None:
         oldest_us = now_us - self.scenario.patience_us
         while self.waiting and self.in_flight < self.state.limit:
             newest = self.waiting.pop()
@@ -236,42 +286,291 @@ class Simulation:
                 return
             self._admit(newest, now_us)
 
-    def _begin_window(self, now_us: float) -> None:
-        self.started_us = int(now_us)
-        self.samples = 0
-        self.latency_sum_us = 0
-        self.latency_min_us = 0x7FFF_FFFF_FFFF
-        self.latency_log_sum = 0.0
-        self.latency_log_square_sum = 0.0
-        self.in_flight_max = self.in_flight
-        self.waiting_max = len(self.waiting)
-
     def _fold(self, now_us: float) -> None:
         estimator = self.estimator
-        lasted_us = now_us - self.started_us
+        lasted_us = now_us - self.sums.started_us
         if lasted_us < estimator.window_us:
             return
-        if self.samples < estimator.samples_min and lasted_us < estimator.window_us_max:
+        if self.sums.samples < estimator.samples_min and lasted_us < estimator.window_us_max:
             return
-        window = Window(
-            started_us=self.started_us,
-            ended_us=int(now_us),
-            samples=self.samples,
-            latency_sum_us=self.latency_sum_us,
-            latency_min_us=self.latency_min_us if self.samples else 0,
-            in_flight_max=self.in_flight_max,
-            dropped=0,
-            waiting_max=self.waiting_max,
-            latency_log_sum=self.latency_log_sum,
-            latency_log_square_sum=self.latency_log_square_sum,
-        )
         before = self.state.limit
-        self.state = estimator.after(self.state, window)
-        self.run.states.append(self.state)
+        self.state = estimator.after(self.state, self.sums.window(int(now_us)))
         if self.state.limit != before:
             self.run.limits.append((int(now_us), self.state.limit))
-        self._begin_window(now_us)
+        self.sums = Sums(int(now_us), self.in_flight, len(self.waiting))
 
 
 def simulated(scenario: Scenario, estimator: Estimator[Any]) -> Run:
     return Simulation(scenario, estimator).simulated()
+
+
+# --- scenarios ----------------------------------------------------------------------------------
+
+
+def overloaded(at_s: float = 0, *, rate_per_s: float = 2_000, **kinds: float) -> Phase:
+    """A pool of 20 with twice what it can do, where 20 ms are its work."""
+    return Phase(at_us=int(at_s * S), rate_per_s=rate_per_s, **{"servers": 20.0, **kinds})
+
+
+def drifting() -> tuple[Phase, ...]:
+    """From 10 s to 30 s it becomes three times slower, for good."""
+    return tuple(overloaded(at, speed=1 / (1 + min(max(at - 10, 0) / 10, 2))) for at in range(31))
+
+
+POOL_LIMITS = (10, 20, 25, 30, 40)
+ANY = exponential_us(20 * MS)
+
+SCENARIOS: Final = (
+    Scenario(
+        name="pool of 20, even",
+        phases=(overloaded(),),
+        work=fixed_us(20 * MS),
+        unloaded_us=20 * MS,
+        limits=POOL_LIMITS,
+    ),
+    Scenario(
+        name="pool of 20",
+        phases=(overloaded(),),
+        work=ANY,
+        unloaded_us=20 * MS,
+        limits=POOL_LIMITS,
+    ),
+    Scenario(
+        name="pool of 20, long tail",
+        phases=(overloaded(),),
+        work=lognormal_us(20 * MS, 1.0),
+        unloaded_us=20 * MS,
+        limits=POOL_LIMITS,
+    ),
+    Scenario(
+        name="threads and GIL",
+        phases=(Phase(rate_per_s=400, servers=40, cores=1),),
+        work=exponential_us(5 * MS),
+        unloaded_us=5 * MS,
+        limits=(1, 2, 4, 10, 40),
+    ),
+    Scenario(
+        name="sleeps only",
+        phases=(Phase(rate_per_s=2_000),),
+        work=fixed_us(200 * MS),
+        unloaded_us=200 * MS,
+        limits=(20, 100, 200),
+    ),
+    Scenario(
+        name="holds the loop",
+        phases=(Phase(rate_per_s=180),),
+        work=exponential_us(5 * MS),
+        unloaded_us=5 * MS,
+        limits=(1, 20),
+        on_loop=True,
+    ),
+    Scenario(
+        name="mixed routes",
+        phases=(overloaded(rate_per_s=800),),
+        work=mix_us((0.9, exponential_us(1 * MS)), (0.1, exponential_us(500 * MS))),
+        unloaded_us=51 * MS,
+        limits=(10, 20, 25, 30, 40),
+        seconds=60,
+    ),
+    Scenario(
+        name="step load",
+        phases=(overloaded(rate_per_s=600), overloaded(15), overloaded(30, rate_per_s=600)),
+        work=ANY,
+        unloaded_us=20 * MS,
+        limits=POOL_LIMITS,
+        settles_us=15 * S,
+    ),
+    Scenario(
+        name="low traffic, burst",
+        phases=(overloaded(rate_per_s=30), overloaded(20)),
+        work=ANY,
+        unloaded_us=20 * MS,
+        limits=POOL_LIMITS,
+        settles_us=20 * S,
+    ),
+    Scenario(
+        name="five times slower for 15 s",
+        phases=(overloaded(), overloaded(10, speed=0.2), overloaded(25)),
+        work=ANY,
+        unloaded_us=20 * MS,
+        limits=POOL_LIMITS,
+        seconds=50,
+        settles_us=25 * S,
+    ),
+    Scenario(
+        name="three times slower for good",
+        phases=drifting(),
+        work=ANY,
+        unloaded_us=20 * MS,
+        limits=POOL_LIMITS,
+        seconds=60,
+        settles_us=30 * S,
+    ),
+    Scenario(
+        name="stands still for 3 s",
+        phases=(overloaded(), overloaded(15, speed=0), overloaded(18)),
+        work=ANY,
+        unloaded_us=20 * MS,
+        limits=POOL_LIMITS,
+        settles_us=18 * S,
+    ),
+    Scenario(
+        name="capacity doubles",
+        phases=(overloaded(rate_per_s=3_000), overloaded(20, rate_per_s=3_000, servers=40)),
+        work=ANY,
+        unloaded_us=20 * MS,
+        limits=(20, 25, 40, 50, 60),
+        settles_us=20 * S,
+    ),
+    Scenario(
+        name="refuses above 40",
+        phases=(Phase(rate_per_s=3_000, refuse_above=40),),
+        work=ANY,
+        unloaded_us=20 * MS,
+        limits=(20, 30, 40, 60),
+    ),
+)
+
+
+def scenario_named(name: str) -> Scenario:
+    return next(scenario for scenario in SCENARIOS if scenario.name == name)
+
+
+# --- figures ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One row.  `settled_s` is counted from where the scenario last changed.
+
+    `spread` is the distance of the limit's quartiles in the last third, by its median.
+    """
+
+    name: str
+    goodput_per_s: float
+    p50_ms: float
+    p99_ms: float
+    limit: float
+    spread: float
+    settled_s: float
+    limit_lowest: int
+    limit_highest: int
+
+
+def goodput_per_s(scenario: Scenario, run: Run, start_us: float = 0, end_us: float = inf) -> float:
+    """Answers in time, in each second from `start_us` to `end_us`."""
+    end_us = min(end_us, scenario.seconds * S)
+    good = sum(
+        1
+        for at, _, whole in run.answered
+        if start_us <= at < end_us and whole <= scenario.timeout_us
+    )
+    return good / (end_us - start_us) * S
+
+
+def limits_at(scenario: Scenario, run: Run, step_us: int = 100 * MS) -> list[int]:
+    """The limit at each `step_us`."""
+    changes = deque(run.limits)
+    limit, limits = changes[0][1], []
+    for at in range(0, scenario.seconds * S, step_us):
+        while changes and changes[0][0] <= at:
+            limit = changes.popleft()[1]
+        limits.append(limit)
+    return limits
+
+
+def settled_s(scenario: Scenario, run: Run) -> float:
+    """Seconds until the limit first is within a quarter of what it is in the last third."""
+    limits = limits_at(scenario, run)
+    last = median(limits[-len(limits) // 3 :])
+    start = scenario.settles_us // (100 * MS)
+    near = max(last / 4, 2)
+    for index, limit in enumerate(limits[start:]):
+        if abs(limit - last) <= near:
+            return index / 10
+    return inf
+
+
+def result(scenario: Scenario, run: Run, name: str) -> Result:
+    latencies = sorted(latency for _, latency, _ in run.answered)
+    limits = limits_at(scenario, run)
+    last = limits[-len(limits) // 3 :]
+    low, middle, high = quantiles(last, n=4)
+    return Result(
+        name=name,
+        goodput_per_s=goodput_per_s(scenario, run),
+        p50_ms=latencies[len(latencies) // 2] / MS,
+        p99_ms=latencies[int(len(latencies) * 0.99)] / MS,
+        limit=middle,
+        spread=(high - low) / middle,
+        settled_s=settled_s(scenario, run),
+        limit_lowest=min(limits),
+        limit_highest=max(limits),
+    )
+
+
+def estimators(scenario: Scenario) -> dict[str, Estimator[Any]]:
+    """Those compared.  AIMD is told what is too slow; the gradient is told nothing."""
+    return {"gradient": Gradient(), "aimd": Aimd(latency_us_max=3 * scenario.unloaded_us)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """`best` is the fixed limit with the most answers in time, and of those within 1 % the lowest
+    p99: nobody knows it before."""
+
+    scenario: Scenario
+    best: Result
+    results: dict[str, Result]
+    runs: dict[str, Run]
+
+
+def compared(scenario: Scenario) -> Comparison:
+    fixed = [
+        result(scenario, simulated(scenario, Fixed(limit=limit)), f"fixed {limit}")
+        for limit in scenario.limits
+    ]
+    most = max(row.goodput_per_s for row in fixed)
+    best = min(
+        (row for row in fixed if row.goodput_per_s >= most * 0.99), key=lambda row: row.p99_ms
+    )
+    runs = {name: simulated(scenario, one) for name, one in estimators(scenario).items()}
+    results = {name: result(scenario, run, name) for name, run in runs.items()}
+    return Comparison(scenario=scenario, best=best, results=results, runs=runs)
+
+
+HEAD: Final = (
+    "| scenario | limit by | limit | answers in time/s | of best | p99 ms | of best | settled after s | spread |",
+    "|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def told(comparison: Comparison) -> list[str]:
+    best = comparison.best
+    lines = [
+        f"| {comparison.scenario.name} | best fixed | {best.limit:.0f} | {best.goodput_per_s:.0f} | "
+        f"| {best.p99_ms:.0f} | | | |"
+    ]
+    for name, row in comparison.results.items():
+        lines.append(
+            f"| | {name} | {row.limit:.0f} | {row.goodput_per_s:.0f} "
+            f"| {row.goodput_per_s / best.goodput_per_s:.0%} | {row.p99_ms:.0f} "
+            f"| {row.p99_ms / best.p99_ms:.1f}x | {row.settled_s:.1f} | {row.spread:.0%} |"
+        )
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--scenario", action="append", help="only these")
+    parser.add_argument("--svg", type=Path, help="write a plot of the limits over time")
+    options = parser.parse_args(arguments)
+    names = options.scenario or [scenario.name for scenario in SCENARIOS]
+    comparisons = [compared(scenario_named(name)) for name in names]
+    print("\n".join([*HEAD, *(line for one in comparisons for line in told(one))]))
+    if options.svg:
+        options.svg.write_text(plotted(comparisons), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,21 @@
 """Additive increase, multiplicative decrease: the limit of who knows which latency is too much.
 
     limit |      /|      /|
-          |    /  |    /  |    /      + step each time it was of use and nothing was too slow
-          |  /    |  /    |  /        * backoff where requests were dropped, or too slow
-          |/      |/      |/
+          |     / |    /  |    /      + step each time it was of use and nothing was too slow
+          |    /  |  /    |  /        * backoff where requests were dropped, or too slow
+          |__/    |/      |/
           +--------------------> windows
 
-Of the rules that need only "too much" or "not", this one alone ends fair to several who share
-(Chiu and Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance in
-Computer Networks", 1989).  It saws around the limit, where `gradient` settles.
-After Netflix concurrency-limits, AIMDLimit.
+Of the linear rules that need only "too much" or "not", this one alone ends fair to several who
+share.  It saws around the limit, where `gradient` settles.  Until the first cut it grows by half
+at a time, or the way up would last minutes.
+
+A latency that is too much is a promise of somebody who knows the app: one that becomes slower than
+that for good is cut to `limit_min`.
+
+Sources: D. Chiu, R. Jain, "Analysis of the Increase and Decrease Algorithms for Congestion
+Avoidance in Computer Networks", 1989; V. Jacobson, "Congestion Avoidance and Control", 1988 (slow
+start); Netflix concurrency-limits, AIMDLimit (no growth without use).
 """
 
 from __future__ import annotations
@@ -22,10 +28,11 @@ from perf_middleware.limits.concurrency.estimate import Window, check_limits, ch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AimdState:
-    """`changed_us` is when the limit last moved: what it brought shows one latency later."""
+    """`changed_us` is when the limit last moved: what that brought shows one latency later."""
 
     limit: int
     changed_us: int = 0
+    was_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +72,18 @@ class Aimd:
         if ended < 1 or window.ended_us - state.changed_us < window.mean_us:
             return state
         if self._is_too_much(window, ended):
-            limit = min(state.limit - 1, int(state.limit * self.backoff))
+            limit, was_cut = min(state.limit - 1, int(state.limit * self.backoff)), True
         elif window.in_flight_max * 2 >= state.limit:
-            # Not above what was in use and one step: an unused limit says nothing.
-            limit = max(min(state.limit, window.in_flight_max) + self.step, state.limit)
+            step = self.step if state.was_cut else max(self.step, state.limit // 2)
+            # Not above what was in use and a step: what nobody used was never tried.
+            limit, was_cut = max(window.in_flight_max + step, state.limit), state.was_cut
+            limit = min(limit, state.limit + step)
         else:
             return state
         limit = max(self.limit_min, min(self.limit_max, limit))
-        return state if limit == state.limit else AimdState(limit=limit, changed_us=window.ended_us)
+        if limit == state.limit:
+            return state
+        return AimdState(limit=limit, changed_us=window.ended_us, was_cut=was_cut)
 
     def _is_too_much(self, window: Window, ended: int) -> bool:
         if window.dropped > ended * self.dropped_share_max:

@@ -48,6 +48,21 @@ class OverloadChanged:
     obeyed: bool = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SheddingChanged:
+    """Backpressure has begun to shed requests, or has not for some seconds.
+
+    `shed` requests in `lasted_s` seconds since it began; the others are what holds now.
+    """
+
+    is_shedding: bool
+    limit: int
+    in_flight: int
+    waiting: int
+    shed: int
+    lasted_s: float
+
+
 class Events:
     """Calls the subscribers of an event's type, in the order of their subscription.
 

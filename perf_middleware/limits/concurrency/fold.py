@@ -1,0 +1,86 @@
+"""The limit of now: latencies are summed in plain numbers, and folded at each window's end."""
+
+from __future__ import annotations
+
+from math import log
+from typing import TYPE_CHECKING, Any
+
+from perf_middleware.limits.concurrency.estimate import Window
+
+if TYPE_CHECKING:
+    from perf_middleware.limits.concurrency.estimate import Estimator
+
+
+class LimitFold:
+    """An estimator with its state and the window that is open; `limit` is what holds now."""
+
+    __slots__ = (
+        "_dropped", "_due_us", "_estimator", "_last_us", "_log_square_sum", "_log_sum", "_min_us",
+        "_samples", "_started_us", "_state", "_sum_us", "folds", "in_flight_max", "limit",
+        "waiting_max",
+    )  # fmt: skip
+
+    def __init__(self, estimator: Estimator[Any]) -> None:
+        self._estimator = estimator
+        self._state = estimator.first()
+        self.limit: int = self._state.limit
+        self.folds = 0
+        self._due_us = -1  # no window is open before the first sample
+        self._open(0, 0)
+
+    @property
+    def state(self) -> Any:
+        return self._state
+
+    def _open(self, now_us: int, in_flight: int) -> None:
+        self._started_us = now_us
+        self._samples = self._sum_us = self._min_us = self._dropped = 0
+        self._log_sum = self._log_square_sum = 0.0
+        self.in_flight_max = in_flight
+        self.waiting_max = 0
+
+    def note(self, latency_us: int, status: Any, now_us: int, in_flight: int) -> bool:
+        """One answer's head, `latency_us` after its permit; True where the limit has changed.
+
+        One that says that something below is overloaded is no sample of a latency.
+        """
+        if status == 503 or status == 504:
+            self._dropped += 1
+        else:
+            if latency_us < 1:
+                latency_us = 1
+            self._sum_us += latency_us
+            logarithm = log(latency_us)
+            self._log_sum += logarithm
+            self._log_square_sum += logarithm * logarithm
+            if latency_us < self._min_us or not self._samples:
+                self._min_us = latency_us
+            self._samples += 1
+        return now_us >= self._due_us and self._end(now_us, in_flight)
+
+    def _end(self, now_us: int, in_flight: int) -> bool:
+        estimator = self._estimator
+        if self._due_us < 0:
+            self._started_us = now_us
+            self._due_us = now_us + estimator.window_us
+            return False
+        if (
+            self._samples < estimator.samples_min
+            and now_us - self._started_us < estimator.window_us_max
+        ):
+            return False
+        self._state = estimator.after(
+            self._state,
+            Window(
+                started_us=self._started_us, ended_us=now_us, samples=self._samples,
+                latency_sum_us=self._sum_us, latency_min_us=self._min_us,
+                in_flight_max=self.in_flight_max, dropped=self._dropped,
+                waiting_max=self.waiting_max, latency_log_sum=self._log_sum,
+                latency_log_square_sum=self._log_square_sum,
+            ),
+        )  # fmt: skip
+        self.folds += 1
+        self._due_us = now_us + estimator.window_us
+        self._open(now_us, in_flight)
+        before, self.limit = self.limit, self._state.limit
+        return before != self.limit

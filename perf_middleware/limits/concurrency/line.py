@@ -1,0 +1,225 @@
+r"""The waiting line: who waits, who is served next, and who has waited too long.
+
+    join -> | critical_plus | critical | sheddable_plus | sheddable | -> next
+                 one deque each, oldest left; a higher class is served first
+                         |                              |
+                         v shed: full                   v shed: expired, deadline
+
+While the line is short it is first in, first out, and each may wait `interval_us`.  A line that
+has not been empty for `interval_us` is a standing queue: it only adds its length to every latency.
+Then each may wait `target_us` alone, and the newest is served first: its client is the likeliest to
+be there still.  A line that sheds itself empty is not well for that: the time goes on.
+
+Whoever is shed comes out of the call that found it, in `shed`.  Every step is O(1), amortised.
+Sources: Nichols, Jacobson, RFC 8289 (CoDel), §3; Maurer, "Fail at Scale", ACM Queue 13(8), 2015
+(adaptive LIFO, controlled delay).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from perf_middleware.limits.concurrency.criticality import NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WAITING: Final = 0
+GRANTED: Final = 1
+SHED: Final = 2
+LEFT: Final = 3
+
+Reason: TypeAlias = Literal["full", "expired", "level", "deadline", "left"]
+
+
+def _nobody() -> None:
+    return None
+
+
+class Ticket:
+    """One who waits.  `wake` is the shell's, called once it is granted, shed or gone.
+
+    `joined_us` is when it joined the line that it is in, `arrived_us` when it came.
+    """
+
+    __slots__ = (
+        "arrived_us", "criticality", "deadline_us", "joined_us", "line", "partition", "reason",
+        "state", "wake",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        criticality: int,
+        arrived_us: int,
+        *,
+        deadline_us: int | None = None,
+        partition: str | None = None,
+    ) -> None:
+        self.criticality = criticality
+        self.arrived_us = arrived_us
+        self.joined_us = arrived_us
+        self.deadline_us = deadline_us
+        self.partition = partition  # whose permit it holds while it waits for the app's
+        self.line: Line | None = None
+        self.state = WAITING
+        self.reason: Reason = "full"
+        self.wake: Callable[[], object] = _nobody
+
+
+class Line:
+    """At most `waiting_max` tickets; times in microseconds of one clock that does not go back."""
+
+    def __init__(self, *, waiting_max: int, target_us: int, interval_us: int) -> None:
+        if waiting_max < 0 or not 1 <= target_us <= interval_us:
+            raise ValueError(
+                f"waiting_max >= 0 and 1 <= target_us <= interval_us: {waiting_max}, "
+                f"{target_us}, {interval_us}"
+            )
+        self.waiting_max = waiting_max
+        self.target_us = target_us
+        self.interval_us = interval_us
+        self.count = 0
+        self.shed: list[Ticket] = []
+        """Whom a call has shed; the shell takes them out and wakes them."""
+        self._queues: tuple[deque[Ticket], ...] = tuple(deque() for _ in NAMES)
+        self._gone = 0  # tickets in a queue that wait no more
+        self._since_us: int | None = None  # not empty, or empty only because it shed
+        self._shed_empty_us: int | None = None
+
+    def is_standing(self, now_us: int) -> bool:
+        """Whether it has not been served empty for an interval."""
+        return self._since_us is not None and now_us - self._since_us >= self.interval_us
+
+    def join(self, ticket: Ticket, now_us: int) -> None:
+        """Let `ticket` wait.  Of a full line somebody is shed, which may be `ticket` itself.
+
+        A lower class gives way; in a standing line also the oldest of the same one, which would be
+        served last.
+        """
+        self.expire(now_us)
+        if self.count >= self.waiting_max:
+            evicted = self._last_served(ticket.criticality, now_us)
+            if evicted is None:
+                self._drop(ticket, "full")
+                return
+            self.count -= 1
+            self._drop(evicted, "full")
+        since_us, shed_empty_us = self._since_us, self._shed_empty_us
+        if since_us is None or (
+            shed_empty_us is not None and now_us - shed_empty_us >= self.interval_us
+        ):
+            self._since_us = now_us
+        self._shed_empty_us = None
+        ticket.joined_us = now_us
+        ticket.line = self
+        self._queues[ticket.criticality].append(ticket)
+        self.count += 1
+
+    def next(self, now_us: int) -> Ticket | None:
+        """Take out whom a permit goes to; None where nobody may have it."""
+        self.expire(now_us)
+        if not self.count:
+            return None
+        newest_first = self.is_standing(now_us)
+        for queue in self._queues:
+            while queue:
+                ticket = queue.pop() if newest_first else queue.popleft()
+                if ticket.state != WAITING:
+                    self._gone -= 1
+                    continue
+                self.count -= 1
+                if ticket.deadline_us is not None and ticket.deadline_us <= now_us:
+                    self._drop(ticket, "deadline")
+                    continue
+                ticket.state = GRANTED
+                if not self.count:
+                    self._empty()
+                return ticket
+        self._shed_empty_us = now_us
+        return None
+
+    def leave(self, ticket: Ticket) -> bool:
+        """Take out one whose client is gone; False where it does not wait any more."""
+        if ticket.state != WAITING:
+            return False
+        ticket.state = LEFT
+        ticket.reason = "left"
+        self.count -= 1
+        self._gone += 1
+        if not self.count:
+            self._empty()
+            for queue in self._queues:
+                queue.clear()
+            self._gone = 0
+        elif self._gone > self.waiting_max:
+            for queue in self._queues:
+                waiting = [each for each in queue if each.state == WAITING]
+                queue.clear()
+                queue.extend(waiting)
+            self._gone = 0
+        return True
+
+    def expire(self, now_us: int) -> None:
+        """Shed all who have waited for as long as they may."""
+        if not self.count:
+            return
+        due_us = now_us - (self.target_us if self.is_standing(now_us) else self.interval_us)
+        for queue in self._queues:
+            while queue:
+                ticket = queue[0]
+                if ticket.state != WAITING:
+                    self._gone -= 1
+                elif ticket.joined_us <= due_us:
+                    self.count -= 1
+                    self._drop(ticket, "expired")
+                else:
+                    break
+                queue.popleft()
+        if not self.count:
+            self._shed_empty_us = now_us
+
+    def next_expiry_us(self) -> int | None:
+        """When the next one will have waited too long; None where nobody waits."""
+        oldest_us = self.oldest_us()
+        if oldest_us is None or self._since_us is None:
+            return None
+        # By then the line is a standing one, if it is not served empty before.
+        return max(self._since_us + self.interval_us, oldest_us + self.target_us)
+
+    def oldest_us(self) -> int | None:
+        """Since when the one who has waited the longest is in this line."""
+        oldest_us: int | None = None
+        if self.count:
+            for queue in self._queues:
+                while queue and queue[0].state != WAITING:
+                    queue.popleft()
+                    self._gone -= 1
+                if queue and (oldest_us is None or queue[0].joined_us < oldest_us):
+                    oldest_us = queue[0].joined_us
+        return oldest_us
+
+    def take_shed(self) -> list[Ticket]:
+        """Whom the calls so far have shed, once."""
+        shed, self.shed = self.shed, []
+        return shed
+
+    def _empty(self) -> None:
+        self._since_us = self._shed_empty_us = None
+
+    def _drop(self, ticket: Ticket, reason: Reason) -> None:
+        ticket.state = SHED
+        ticket.reason = reason
+        self.shed.append(ticket)
+
+    def _last_served(self, criticality: int, now_us: int) -> Ticket | None:
+        """Take out the one of the lowest class who would be served last, to make room."""
+        newest_first = self.is_standing(now_us)
+        highest = criticality if newest_first else criticality + 1
+        for queue in reversed(self._queues[highest:]):
+            while queue:
+                ticket = queue.popleft() if newest_first else queue.pop()
+                if ticket.state == WAITING:
+                    return ticket
+                self._gone -= 1
+        return None

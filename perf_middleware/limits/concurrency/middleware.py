@@ -1,0 +1,251 @@
+"""Backpressure as a layer: at most so many requests in the app, a short line before it, 503 beyond.
+
+    arrival -> exempt? -> class -> permit? ---------------------------> app -> head: a sample
+                                     | no                                       last message, or
+                                     v                                          its end: permit back
+                              line: waits, client heard --> granted --^
+                                     `-> shed, left: 503, nothing
+
+The app runs in the server's own task.  Whoever need not wait costs two looks at the clock.
+"""
+
+from __future__ import annotations
+
+from asyncio import get_running_loop
+from typing import TYPE_CHECKING, Any, Final
+
+from perf_middleware.asgi import app_path
+from perf_middleware.limits.concurrency.criticality import CRITICAL, SHEDDABLE_PLUS
+from perf_middleware.limits.concurrency.line import GRANTED, LEFT, SHED, Ticket
+from perf_middleware.limits.concurrency.runtime import Backpressure
+from perf_middleware.limits.concurrency.runtime.waiting import (
+    Hearing,
+    wait_anywhere,
+    wait_on_asyncio,
+)
+from perf_middleware.limits.concurrency.settings import BackpressureSettings
+from perf_middleware.standing_alone import section_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
+    from perf_middleware.clock import Clock
+    from perf_middleware.limits.concurrency.figures import BackpressureFigures
+    from perf_middleware.limits.concurrency.runtime.gate import Gate
+
+EVENT_STREAM: Final = b"text/event-stream"
+TRY_AGAIN_LATER: Final = 1013  # RFC 6455 §11.7, as registered
+DENIAL: Final = "websocket.http.response"
+FILES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
+
+
+class BackpressureMiddleware:
+    """Lets at most `limit` requests in; others wait for a moment, or get 503 with Retry-After.
+
+    Stands alone: `settings` are the fields of BackpressureSettings (`limit_max=50`).
+    `backpressure`, given instead of them, is one that exists.
+
+    Raises SettingsError, which names each wrong argument, and TypeError for both.
+    """
+
+    def __init__(
+        self, app: ASGIApp, backpressure: Backpressure | None = None, **settings: Any
+    ) -> None:
+        if backpressure is None:
+            made = section_of(
+                BackpressureSettings, {"enabled": True, **settings}, call="BackpressureMiddleware"
+            )
+            backpressure = made.make_backpressure()
+        elif not isinstance(backpressure, Backpressure):
+            raise TypeError(
+                "BackpressureMiddleware takes its settings by name, or a Backpressure, not a "
+                f"{type(backpressure).__name__}"
+            )
+        elif settings:
+            raise TypeError(f"a backpressure has its settings: it takes no {', '.join(settings)}")
+        self.app = app
+        self.backpressure = backpressure
+        self._exempt = backpressure.exempt_paths
+        self._admitted = backpressure.figures.admitted
+        self._clock = backpressure.clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket" and self.backpressure.websockets_max is not None:
+                return await self._websocket(scope, receive, send)
+            return await self.app(scope, receive, send)
+        if (app_path(scope) if scope.get("root_path") else scope["path"]) in self._exempt:
+            return await self.app(scope, receive, send)
+        backpressure = self.backpressure
+        try:
+            loop = get_running_loop()
+        except RuntimeError:
+            loop = None  # trio
+        gate = backpressure.gate
+        if gate.loop is not loop:
+            gate = backpressure.gate_on(loop)
+        now_us = self._clock()
+        criticality, partition = CRITICAL, None
+        hearing: Hearing | None = None
+        is_let_in = False
+        if backpressure.has_classes:
+            treatment = backpressure.rules.rule_for(scope)
+            criticality = backpressure.criticality(scope, treatment)
+            if treatment is not None:
+                partition = treatment.partition
+            if partition is None and not (
+                criticality >= SHEDDABLE_PLUS and backpressure.is_refused(criticality)
+            ):
+                is_let_in = gate.enter(now_us)
+        else:
+            is_let_in = gate.enter(now_us)
+        if not is_let_in:
+            ticket = Ticket(criticality, now_us)
+            if partition is None or not gate.enter_both(partition, ticket, now_us):
+                hearing = await self._wait(scope, receive, gate, ticket, partition)
+                if ticket.state != GRANTED:
+                    if ticket.state != LEFT:
+                        for message in backpressure.refusals.messages(scope["method"]):
+                            await send(message)
+                    return None
+                if hearing is not None:
+                    receive = hearing.receive
+                now_us = self._clock()
+                gate.begun(now_us)
+            partition = ticket.partition
+        self._admitted[criticality] += 1
+        admitted = Admitted(gate, send, self._clock, now_us, partition, backpressure.figures)
+        try:
+            return await self.app(scope, receive, admitted.send)
+        finally:
+            if admitted.holds:
+                admitted.release()
+            if hearing is not None:
+                hearing.close()
+
+    async def _wait(
+        self, scope: Scope, receive: Receive, gate: Gate, ticket: Ticket, partition: str | None
+    ) -> Hearing | None:
+        """Until the ticket is granted, shed or its client gone; returns who has listened to it."""
+        backpressure = self.backpressure
+        now_us = ticket.arrived_us
+        reason = backpressure.refusal_of(scope, ticket, gate)
+        if backpressure.dry_run:
+            backpressure.note_dry(reason, ticket, gate, partition)
+            return None
+        if reason is not None:
+            ticket.state, ticket.reason = SHED, reason
+            backpressure.note_shed(reason, ticket.criticality, now_us)
+            gate.give_back_partition(ticket)
+            return None
+        gate.wait(ticket, partition, now_us)
+        if ticket.state == SHED:
+            return None
+        hearing = None
+        for name, _ in scope["headers"]:
+            if name == b"expect":
+                break  # to listen would be to ask for the body
+        else:
+            hearing = Hearing(receive, gate, ticket, self._clock)
+        try:
+            if gate.loop is not None:
+                await wait_on_asyncio(ticket, hearing)
+            else:
+                await wait_anywhere(gate, ticket, hearing, self._clock)
+        except BaseException:
+            gate.abandon(ticket, self._clock())
+            if hearing is not None:
+                hearing.close()
+            raise
+        if ticket.state == GRANTED:
+            if hearing is not None and hearing.has_left:
+                gate.abandon(ticket, self._clock())
+                ticket.state = LEFT
+            else:
+                backpressure.note_waited(ticket, self._clock())
+        if ticket.state == LEFT:
+            backpressure.figures.shed["left"][ticket.criticality] += 1
+        if ticket.state != GRANTED and hearing is not None:
+            hearing.close()
+        return hearing
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        backpressure = self.backpressure
+        most = backpressure.websockets_max
+        if most is not None and backpressure.websockets >= most:
+            backpressure.figures.websockets_refused += 1
+            if not backpressure.dry_run:
+                await receive()  # websocket.connect: it is read before it is answered
+                if DENIAL in (scope.get("extensions") or ()):
+                    for message in backpressure.refusals.messages("GET", prefix="websocket.http"):
+                        await send(message)
+                else:
+                    await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
+                return None
+        backpressure.websockets += 1
+        try:
+            return await self.app(scope, receive, send)
+        finally:
+            backpressure.websockets -= 1
+
+
+class Admitted:
+    """One request that holds a permit, until its last message or its end."""
+
+    __slots__ = ("_clock", "_figures", "_gate", "_granted_us", "_partition", "_send", "holds")
+
+    def __init__(
+        self,
+        gate: Gate,
+        send: Send,
+        clock: Clock,
+        granted_us: int,
+        partition: str | None,
+        figures: BackpressureFigures,
+    ) -> None:
+        self._gate = gate
+        self._send = send
+        self._clock = clock
+        self._granted_us = granted_us
+        self._partition = partition
+        self._figures = figures
+        self.holds = True
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Pass a message on; the work is done before it is: a client that reads slowly is none.
+
+        Not a coroutine function: no frame of ours stays around the server's.
+        """
+        if self.holds:
+            kind = message["type"]
+            if kind == "http.response.body":
+                if "more_body" not in message or not message["more_body"]:
+                    self.release()
+            elif kind == "http.response.start":
+                if self._granted_us >= 0:
+                    now_us = self._clock()
+                    self._gate.note_head(now_us - self._granted_us, message.get("status"), now_us)
+                    self._granted_us = -1  # a second head is no sample
+                    if _is_event_stream(message.get("headers")):
+                        self._figures.event_streams += 1
+                        self.release()
+            elif kind in FILES:
+                self.release()
+        return self._send(message)
+
+    def release(self) -> None:
+        """Give the permit back; once."""
+        self.holds = False
+        self._gate.release(self._partition)
+
+
+def _is_event_stream(headers: Any) -> bool:
+    if type(headers) is list or type(headers) is tuple:  # what can be read once is not ours to read
+        try:
+            for name, value in headers:
+                if name == b"content-type" or name == b"Content-Type":
+                    return bool(value[:17] == EVENT_STREAM)
+        except (TypeError, ValueError):
+            return False  # what the server will complain of
+    return False

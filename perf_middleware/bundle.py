@@ -324,9 +324,7 @@ def _cache(settings: Settings) -> ResponseCache:
     return cache
 
 
-def _compression(
-    settings: Settings, loop: LoopProbe | None, protection: Protection
-) -> Compression:
+def _compression(settings: Settings, loop: LoopProbe | None, protection: Protection) -> Compression:
     compression = settings.compression.make_compression()
     busyness = LoopBusyness(lag_s=None if loop is None else loop.lag_s).read
     compression.pressure = lambda: 1.0 if protection.is_overloaded() else busyness()

@@ -14,8 +14,8 @@ from perf_middleware.limits.deadlines.middleware.bodies import RequestLimitsMidd
 from perf_middleware.limits.deadlines.middleware.timeouts import DeadlineMiddleware
 from perf_middleware.limits.deadlines.runtime import remaining_us
 from perf_middleware.limits.overload.level import OVERLOADED
-from perf_middleware.limits.rate.decorators import ATTRIBUTE as RATE
 from perf_middleware.limits.rate.middleware import RateLimitLayer
+from perf_middleware.limits.rate.specs import ATTRIBUTE as RATE
 from perf_middleware.limits.rate.specs import QuotaSpec
 from perf_middleware.limits.runtime import Limits
 from perf_middleware.limits.threads.middleware import ProbeLane

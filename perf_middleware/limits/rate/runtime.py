@@ -102,6 +102,17 @@ class RateLimit:
         return bool(self._plans.standing)
 
     @property
+    def has_outer(self) -> bool:
+        """Whether one of them is judged before the app's own middlewares."""
+        return any(one.spec.stands == "outer" for one in self._plans.standing.values())
+
+    @property
+    def needs_routes(self) -> bool:
+        """Whether one of them tells endpoints apart."""
+        keys = (one.spec.key for one in self._plans.standing.values())
+        return any(isinstance(key, KeySpec) and key.needs_route for key in keys)
+
+    @property
     def has_inner(self) -> bool:
         """Whether one of them is judged inside the app's own middlewares."""
         return any(one.spec.stands == "inner" for one in self._plans.standing.values())

@@ -170,7 +170,11 @@ class Protection:
             threads = limits.threads
             paths = settings.threads.probe_paths
             layers.append(
-                Layer(PROBE_LANE, lambda app: ProbeLane(app, threads=threads, probe_paths=paths))
+                Layer(
+                    PROBE_LANE,
+                    lambda app: ProbeLane(app, threads=threads, probe_paths=paths),
+                    lambda: ahead is None or ahead.answers_any(paths),
+                )
             )
         return layers
 

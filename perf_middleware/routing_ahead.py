@@ -18,7 +18,7 @@ from perf_middleware.own_routes import effective_routes
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 DEPTH_MAX: Final = 32  # of mounts in mounts, and of middlewares around a mounted app
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
@@ -47,6 +47,13 @@ class RoutingAhead:
         is_websocket = scope["type"] == "websocket"
         path = app_path(scope)  # type: ignore[arg-type]
         return self._find(self._app, path, scope, is_websocket=is_websocket, depth=0)
+
+    def answers_any(self, paths: Iterable[str]) -> bool:
+        """Whether some endpoint of the app answers a GET of one of `paths`."""
+        return any(
+            self({"type": "http", "method": "GET", "path": path, "headers": []}) is not None
+            for path in paths
+        )
 
     def marks(self, attribute: str) -> list[Any]:
         """What decorators have left under this name on the endpoints of the app."""

@@ -27,7 +27,6 @@ from perf_middleware.stack import (
     METRICS,
     OPERATORS,
     ORDER,
-    REQUEST_DECODING,
     REQUEST_SCOPE,
     Layer,
     Rank,
@@ -41,6 +40,13 @@ pytestmark = pytest.mark.usefixtures("nothing_set")
 EVERY_REQUEST = {"overhead_sample_every": 1}
 NO_REQUEST = {"overhead": False}
 OURS = ["metrics", "operator endpoints", "compression", "response cache", "request scope"]
+AROUND = [*OURS[:4], "probe lane"]  # where no routes are known, any path may be a health check
+ALL_LIMITS = {
+    "ratelimit": {"quotas": ["9/second", {"limit": "9/day", "key": "user", "name": "daily"}]},
+    "backpressure": {"enabled": True},
+    "deadlines": {"timeout_s": 5.0, "body_bytes_max": 1_000_000},
+    "compression": {"decode_requests": True},
+}
 # Cache-Status is the one field that default settings add: without it every message is the app's.
 NO_FIELD_ADDED = {"status_header": False}
 
@@ -193,9 +199,13 @@ def test_describe_shows_the_users_middlewares_in_their_places(framework, install
 
 def test_describe_around_any_other_app_has_all_layers_in_the_order_of_the_table():
     rows = install(by_hand("answers")).describe()
-    assert [row.name for row in rows] == [*OURS[:4], "function"]
-    # Off by default; another place for the cache; nothing in between.
-    not_there = (REQUEST_DECODING, FRONT_CACHE, REQUEST_SCOPE)
+    assert [row.name for row in rows] == [*AROUND, "function"]
+
+
+def test_describe_shows_every_layer_that_is_on_in_the_order_of_the_table():
+    rows = install(by_hand("answers"), Settings(**ALL_LIMITS)).describe()
+    # Another place for the cache; nothing in between.
+    not_there = (FRONT_CACHE, REQUEST_SCOPE)
     assert [row.name for row in rows[:-1]] == [
         rank.name for rank in ORDER if rank not in not_there
     ]  # fmt: skip
@@ -520,7 +530,7 @@ def test_a_measured_request_is_like_any_other(behaviour, place):
             served = install(served, Settings(metrics=metrics, cache=NO_FIELD_ADDED))
         seen = [played(served) for _ in range(2)], core.notes
         if metrics is EVERY_REQUEST:
-            in_stack = OURS if place == "inside" else OURS[:4]
+            in_stack = OURS if place == "inside" else AROUND
             assert list(served.status()["overhead_us"]) == in_stack
         return seen
 
@@ -602,14 +612,14 @@ def test_the_first_request_is_not_measured():
     get(perf)
     assert perf.status()["overhead_us"] == {}
     get(perf)
-    assert list(perf.status()["overhead_us"]) == OURS[:4]
+    assert list(perf.status()["overhead_us"]) == AROUND
 
 
 def test_a_measured_request_that_fails_is_settled_too():
     perf = install(by_hand("raises"), Settings(metrics=EVERY_REQUEST))
     with suppress(AppError):
         get(perf)
-    assert list(perf.status()["overhead_us"]) == OURS[:4]
+    assert list(perf.status()["overhead_us"]) == AROUND
 
 
 def test_what_the_app_and_the_server_take_is_not_charged_to_our_layers():

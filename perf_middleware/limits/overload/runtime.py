@@ -2,9 +2,10 @@
 
     signals (callables)  ->  level.py, a fold  ->  `.level`, which layers read as a plain number
 
-The sampler sleeps on the event loop, and by how much it wakes late is the strongest signal itself.
-Cost: four samples a second; a sample that means more than the level is asked again after a fifth of
-that time, so that a peak and a state are told apart at once.
+The sampler sleeps on the event loop, and by how much it wakes late is the strongest signal itself:
+if it was late and a short look after it is, too, the smaller of both counts.
+Cost: four samples a second; where one of another signal means more than the level, the next comes
+after a fifth of that time, so that a peak and a state are told apart soon.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import anyio.lowlevel
 
 from perf_middleware.clock import monotonic_us
 from perf_middleware.events import OverloadChanged
@@ -29,7 +31,7 @@ from perf_middleware.limits.overload.level import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from perf_middleware.clock import Clock
     from perf_middleware.events import Events
@@ -43,6 +45,7 @@ SIGNALS_MAX: Final = 32
 RISING_SHARE: Final = 5  # a sample that means more is asked again after a fifth of the interval
 LOOP_LAG: Final = "loop_lag"
 US_PER_S: Final = 1_000_000
+LOOK_AGAIN_US: Final = 20_000  # of a loop that was late: what held it once is over by then
 
 
 class _Watched:
@@ -96,9 +99,11 @@ class OverloadLevel:
         self._scope: anyio.CancelScope | None = None
         self._seen_us: int | None = None
         self.counts = LevelCounts()
-        self.add_signal(LOOP_LAG, self.lag_s, busy_at=lag_busy_s, overloaded_at=lag_overloaded_s)
-
-    # --- what layers and operators ask ------------------------------------------------------------
+        self._lag_busy_us = round(lag_busy_s * US_PER_S)
+        self.add_signal(
+            LOOP_LAG, self.lag_s, busy_at=lag_busy_s, overloaded_at=lag_overloaded_s,
+            smoothing="none",
+        )  # fmt: skip
 
     @property
     def measured(self) -> int:
@@ -124,7 +129,7 @@ class OverloadLevel:
         return self._scope is not None
 
     def lag_s(self) -> float:
-        """Seconds by which the sampler's newest sleep ended late, or is late by now.
+        """Seconds by which the loop's turns are late: the newest that was seen, or is by now.
 
         From any thread: while the loop is blocked it grows.
         """
@@ -183,8 +188,6 @@ class OverloadLevel:
         self._forced = None
         self._show()
 
-    # --- the sampler ------------------------------------------------------------------------------
-
     async def open(self, background: Background) -> None:
         """Start to measure; opening twice starts anew."""
         await self.close()
@@ -233,15 +236,21 @@ class OverloadLevel:
     async def _sample_always(self) -> None:
         interval_s = self._interval_s
         while True:
-            self._due_us = self._clock() + round(interval_s * US_PER_S)
-            await anyio.sleep(interval_s)
-            now_us = self._clock()
-            due_us = self._due_us
-            self._lag_us = 0 if due_us is None else max(0, now_us - due_us)
-            self._due_us = None  # on time until the next sleep
-            self.sample(now_us)
+            late_us = await self._late_by(anyio.sleep(interval_s), round(interval_s * US_PER_S))
+            if late_us >= self._lag_busy_us:
+                late_us = min(late_us, await self._late_by(_look_again(), LOOK_AGAIN_US))
+            self._lag_us = late_us
+            self.sample(self._clock())
             is_rising_now = is_rising(self._state, self._signals)
             interval_s = self._interval_s / RISING_SHARE if is_rising_now else self._interval_s
+
+    async def _late_by(self, waited: Awaitable[object], waited_us: int) -> int:
+        """How much longer the wait took than `waited_us`; nothing for one that `note_started`."""
+        due_us: int | None = self._clock() + waited_us
+        self._due_us = due_us
+        await waited
+        due_us, self._due_us = self._due_us, None
+        return 0 if due_us is None else max(0, self._clock() - due_us)
 
     def sample(self, now_us: int) -> None:
         """Read every signal once and judge; the sampler's step."""
@@ -310,8 +319,6 @@ class OverloadLevel:
         bound = signal.overloaded_at if state.level == OVERLOADED else signal.busy_at
         return signal.name, seen.value, bound
 
-    # --- figures ----------------------------------------------------------------------------------
-
     def families(self) -> Iterable[Family]:
         """The figures, for a scrape."""
         if self._seen_us is not None:
@@ -360,6 +367,18 @@ class OverloadLevel:
         if self._scope is not None:
             values[LOOP_LAG] = max(values.get(LOOP_LAG, 0.0), self.lag_s())
         return values
+
+
+async def _look_again() -> None:
+    """Takes LOOK_AGAIN_US on a loop that turns again, and one turn on a loop that is full.
+
+    One piece of code that blocked the loop, or one collection of garbage, is over now.  Where there
+    is more to do than time, the next turn is as long as the last one, or another block follows.
+    """
+    until_s = anyio.current_time() + LOOK_AGAIN_US / US_PER_S
+    await anyio.lowlevel.checkpoint()
+    if anyio.current_time() < until_s:
+        await anyio.sleep_until(until_s)
 
 
 def _read(watched: _Watched) -> float | None:

@@ -1,4 +1,4 @@
-"""The watched limiter, on both kinds of event loop: as before for all, with a reserve for probes."""
+"""The watched limiter, on both kinds of loops: as before for all, with a reserve for probes."""
 
 import contextlib
 import logging
@@ -78,12 +78,15 @@ def test_a_probe_gets_a_thread_though_all_are_taken(backend):
     async def main():
         limiter_here().total_tokens = 2
         threads = ThreadOffload(reserved_max=1)
-        async with Resources([threads]).opened(), anyio.create_task_group() as tasks:
-            async with holding(tasks, 5):
-                assert await as_probe(lambda: "alive") == "alive"
-                status = threads.status()
-                assert (status["borrowed"], status["waiting"]) == (2, 3)
-                assert threads.queue_s() > 0
+        async with (
+            Resources([threads]).opened(),
+            anyio.create_task_group() as tasks,
+            holding(tasks, 5),
+        ):
+            assert await as_probe(lambda: "alive") == "alive"
+            status = threads.status()
+            assert (status["borrowed"], status["waiting"]) == (2, 3)
+            assert threads.queue_s() > 0
         return threads.counts.reserved_used, threads.counts.queued, limiter_here().borrowed_tokens
 
     assert run(main, backend) == (1, 3, 0)
@@ -94,11 +97,14 @@ def test_without_a_mark_nobody_passes_the_line(backend):
     async def main():
         limiter_here().total_tokens = 1
         threads = ThreadOffload(reserved_max=4)
-        async with Resources([threads]).opened(), anyio.create_task_group() as tasks:
-            async with holding(tasks, 1):
-                with anyio.move_on_after(0.05) as scope:
-                    await anyio.to_thread.run_sync(lambda: None)
-                assert threads.status()["waiting"] == 0  # given up, and counted as a wait
+        async with (
+            Resources([threads]).opened(),
+            anyio.create_task_group() as tasks,
+            holding(tasks, 1),
+        ):
+            with anyio.move_on_after(0.05) as scope:
+                await anyio.to_thread.run_sync(lambda: None)
+            assert threads.status()["waiting"] == 0  # given up, and counted as a wait
         return scope.cancelled_caught, threads.counts.queued, threads.counts.reserved_used
 
     assert run(main, backend) == (True, 1, 0)
@@ -110,14 +116,17 @@ def test_the_reserve_is_bounded_and_beyond_it_a_probe_waits_as_ever(backend):
         limiter_here().total_tokens = 1
         threads = ThreadOffload(reserved_max=2)
         hold = threading.Event()
-        async with Resources([threads]).opened(), anyio.create_task_group() as tasks:
-            async with holding(tasks, 1):
-                for _ in range(3):
-                    tasks.start_soon(as_probe, lambda: hold.wait(20))
-                while threads.status()["reserve_borrowed"] + threads.status()["waiting"] < 3:
-                    await anyio.sleep(0.001)
-                seen = threads.status()["reserve_borrowed"], threads.status()["waiting"]
-                hold.set()
+        async with (
+            Resources([threads]).opened(),
+            anyio.create_task_group() as tasks,
+            holding(tasks, 1),
+        ):
+            for _ in range(3):
+                tasks.start_soon(as_probe, lambda: hold.wait(20))
+            while threads.status()["reserve_borrowed"] + threads.status()["waiting"] < 3:
+                await anyio.sleep(0.001)
+            seen = threads.status()["reserve_borrowed"], threads.status()["waiting"]
+            hold.set()
         return seen, threads.status()["watching"], limiter_here().borrowed_tokens
 
     assert run(main, backend) == ((2, 1), False, 0)
@@ -130,13 +139,16 @@ def test_a_mark_ends_with_its_request(backend):
     async def main():
         limiter_here().total_tokens = 1
         threads = ThreadOffload(reserved_max=2)
-        async with Resources([threads]).opened(), anyio.create_task_group() as tasks:
-            async with holding(tasks, 1):
-                mark = ProbeMark()
-                PROBE.set(mark)
-                mark.is_on = False
-                with anyio.move_on_after(0.05) as scope:
-                    await anyio.to_thread.run_sync(lambda: None)
+        async with (
+            Resources([threads]).opened(),
+            anyio.create_task_group() as tasks,
+            holding(tasks, 1),
+        ):
+            mark = ProbeMark()
+            PROBE.set(mark)
+            mark.is_on = False
+            with anyio.move_on_after(0.05) as scope:
+                await anyio.to_thread.run_sync(lambda: None)
         return scope.cancelled_caught
 
     assert run(main, backend)
@@ -206,14 +218,17 @@ def test_a_cancelled_call_leaves_nothing_behind(backend, free):
     async def main():
         limiter_here().total_tokens = 2 if free else 1
         threads = ThreadOffload(reserved_max=1)
-        async with Resources([threads]).opened(), anyio.create_task_group() as tasks:
-            async with holding(tasks, 1):
-                for call in (anyio.to_thread.run_sync, as_probe):
-                    with anyio.CancelScope() as scope:
-                        scope.cancel()
-                        await call(lambda: None)
-                status = threads.status()
-                return status["borrowed"], status["waiting"], status["reserve_borrowed"]
+        async with (
+            Resources([threads]).opened(),
+            anyio.create_task_group() as tasks,
+            holding(tasks, 1),
+        ):
+            for call in (anyio.to_thread.run_sync, as_probe):
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await call(lambda: None)
+            status = threads.status()
+            return status["borrowed"], status["waiting"], status["reserve_borrowed"]
 
     assert run(main, backend) == (1, 0, 0)
 

@@ -2,8 +2,6 @@
 
     signals (callables)  ->  level.py, a fold  ->  `.level`, which layers read as a plain number
 
-The sampler sleeps on the event loop, and by how much it wakes late is the strongest signal itself:
-if it was late and a short look after it is, too, the smaller of both counts.
 Cost: four samples a second; where one of another signal means more than the level, the next comes
 after a fifth of that time, so that a peak and a state are told apart soon.
 """
@@ -14,7 +12,6 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import anyio.lowlevel
 
 from perf_middleware.clock import monotonic_us
 from perf_middleware.events import OverloadChanged
@@ -29,9 +26,11 @@ from perf_middleware.limits.overload.level import (
     after,
     is_rising,
 )
+from perf_middleware.limits.overload.runtime.lag import LoopLag
+from perf_middleware.limits.overload.runtime.watched import WatchedSignal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Callable, Iterable
 
     from perf_middleware.clock import Clock
     from perf_middleware.events import Events
@@ -45,19 +44,6 @@ SIGNALS_MAX: Final = 32
 RISING_SHARE: Final = 5  # a sample that means more is asked again after a fifth of the interval
 LOOP_LAG: Final = "loop_lag"
 US_PER_S: Final = 1_000_000
-LOOK_AGAIN_US: Final = 20_000  # of a loop that was late: what held it once is over by then
-
-
-class _Watched:
-    """One signal and how it is read."""
-
-    __slots__ = ("failures", "is_failing", "read", "signal")
-
-    def __init__(self, signal: Signal, read: Callable[[], float | None]) -> None:
-        self.signal = signal
-        self.read = read
-        self.failures = 0
-        self.is_failing = False
 
 
 class OverloadLevel:
@@ -90,16 +76,14 @@ class OverloadLevel:
         self._interval_s = interval_s
         self._fall_us = round(fall_s * US_PER_S)
         self._clock = clock
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[str, WatchedSignal] = {}
         self._signals: tuple[Signal, ...] = ()
         self._state = LevelState()
         self._forced: tuple[int, int] | None = None  # the level, and until when
-        self._due_us: int | None = None
-        self._lag_us = 0
+        self._lag = LoopLag(doubted_s=lag_busy_s, clock=clock)
         self._scope: anyio.CancelScope | None = None
         self._seen_us: int | None = None
         self.counts = LevelCounts()
-        self._lag_busy_us = round(lag_busy_s * US_PER_S)
         self.add_signal(
             LOOP_LAG, self.lag_s, busy_at=lag_busy_s, overloaded_at=lag_overloaded_s,
             smoothing="none",
@@ -133,9 +117,7 @@ class OverloadLevel:
 
         From any thread: while the loop is blocked it grows.
         """
-        due_us = self._due_us
-        overdue_us = 0 if due_us is None else self._clock() - due_us
-        return max(self._lag_us, overdue_us) / US_PER_S
+        return self._lag.read_s()
 
     def add_signal(
         self,
@@ -161,7 +143,7 @@ class OverloadLevel:
             name=name, busy_at=busy_at, overloaded_at=overloaded_at, relief=relief,
             smoothing=smoothing,
         )  # fmt: skip
-        self._watched[name] = _Watched(signal, read)
+        self._watched[name] = WatchedSignal(signal, read)
         self._signals = tuple(watched.signal for watched in self._watched.values())
 
     def remove_signal(self, name: str) -> None:
@@ -210,8 +192,7 @@ class OverloadLevel:
             return
         now_us = self._clock()
         self._account(now_us)
-        self._due_us = None  # the sleep that is going on began before
-        self._lag_us = 0
+        self._lag.forget()
         before, self._state = self._state, LevelState(since_us=now_us)
         self._show()
         if before.level:
@@ -228,29 +209,18 @@ class OverloadLevel:
     def _forget(self) -> None:
         if self._seen_us is not None:
             self._account(self._clock())
-        self._scope = self._seen_us = self._due_us = self._forced = None
-        self._lag_us = 0
+        self._scope = self._seen_us = self._forced = None
+        self._lag.forget()
         self._state = LevelState()
         self.level = NORMAL
 
     async def _sample_always(self) -> None:
         interval_s = self._interval_s
         while True:
-            late_us = await self._late_by(anyio.sleep(interval_s), round(interval_s * US_PER_S))
-            if late_us >= self._lag_busy_us:
-                late_us = min(late_us, await self._late_by(_look_again(), LOOK_AGAIN_US))
-            self._lag_us = late_us
+            await self._lag.measure(interval_s)
             self.sample(self._clock())
             is_rising_now = is_rising(self._state, self._signals)
             interval_s = self._interval_s / RISING_SHARE if is_rising_now else self._interval_s
-
-    async def _late_by(self, waited: Awaitable[object], waited_us: int) -> int:
-        """How much longer the wait took than `waited_us`; nothing for one that `note_started`."""
-        due_us: int | None = self._clock() + waited_us
-        self._due_us = due_us
-        await waited
-        due_us, self._due_us = self._due_us, None
-        return 0 if due_us is None else max(0, self._clock() - due_us)
 
     def sample(self, now_us: int) -> None:
         """Read every signal once and judge; the sampler's step."""
@@ -258,7 +228,7 @@ class OverloadLevel:
         before = self._state
         state = self._state = after(
             before,
-            {name: _read(watched) for name, watched in self._watched.items()},
+            {name: watched.sample() for name, watched in self._watched.items()},
             now_us=now_us,
             signals=self._signals,
             fall_us=self._fall_us,
@@ -367,33 +337,3 @@ class OverloadLevel:
         if self._scope is not None:
             values[LOOP_LAG] = max(values.get(LOOP_LAG, 0.0), self.lag_s())
         return values
-
-
-async def _look_again() -> None:
-    """Takes LOOK_AGAIN_US on a loop that turns again, and one turn on a loop that is full.
-
-    One piece of code that blocked the loop, or one collection of garbage, is over now.  Where there
-    is more to do than time, the next turn is as long as the last one, or another block follows.
-    """
-    until_s = anyio.current_time() + LOOK_AGAIN_US / US_PER_S
-    await anyio.lowlevel.checkpoint()
-    if anyio.current_time() < until_s:
-        await anyio.sleep_until(until_s)
-
-
-def _read(watched: _Watched) -> float | None:
-    """One sample; None for a signal that fails, which is logged once until it is back."""
-    try:
-        value = watched.read()
-        sample = None if value is None else float(value)
-    except Exception as exc:  # noqa: BLE001 - an observer that fails counts as nothing
-        watched.failures += 1
-        if not watched.is_failing:
-            watched.is_failing = True
-            logger.warning(
-                "the overload signal %s cannot be read, going on without it: %s: %s",
-                watched.signal.name, type(exc).__name__, exc,
-            )  # fmt: skip
-        return None
-    watched.is_failing = False
-    return sample

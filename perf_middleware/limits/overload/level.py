@@ -141,12 +141,15 @@ def after(
 
 
 def is_rising(state: LevelState, signals: Sequence[Signal]) -> bool:
-    """Whether a newest sample means more than the level: the next one may confirm it."""
+    """Whether a newest sample means more than the level, and the next one may confirm it.
+
+    That is so for a `least` alone: a mean needs time, not samples.
+    """
     smoothed = state.smoothed
     return any(
         signal.level_at(smoothed[signal.name].newest) > state.level
         for signal in signals
-        if signal.name in smoothed
+        if signal.smoothing == "least" and signal.name in smoothed
     )
 
 

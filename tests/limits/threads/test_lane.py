@@ -9,6 +9,8 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from perf_middleware.limits.threads.drivers.lane import (
     LANE,
@@ -248,6 +250,63 @@ def test_who_holds_a_token_is_told_so_as_before(backend):
                 used.release()
 
     run(main, backend)
+
+
+calls = st.lists(
+    st.tuples(
+        st.booleans(),  # a probe
+        st.integers(0, 6),  # turns of the loop until it asks
+        st.integers(0, 6),  # turns that it holds a thread
+        st.one_of(st.none(), st.integers(0, 12)),  # turns until it is cancelled
+    ),
+    max_size=12,
+)
+
+
+@BACKENDS
+@settings(max_examples=60, deadline=None)
+@given(calls, st.integers(1, 3), st.integers(0, 2))
+def test_whatever_comes_and_goes_the_bounds_hold_and_all_is_given_back(
+    backend, requests, total, reserved_max
+):
+    most = [0, 0]
+
+    async def main():
+        used = _limiter_in_use()
+        used.total_tokens = total
+        threads = ThreadOffload(reserved_max=reserved_max)
+
+        async def call(probe, before, held, cancelled):
+            with anyio.CancelScope() as scope:
+                if cancelled is not None:
+                    tasks.start_soon(cancel, scope, cancelled)
+                PROBE.set(ProbeMark() if probe else None)
+                await turns(before)
+                async with used:
+                    status = threads.status()
+                    most[:] = map(max, most, (status["borrowed"], status["reserve_borrowed"]))
+                    await turns(held)
+
+        async def cancel(scope, after):
+            await turns(after)
+            scope.cancel()
+
+        async with Resources([threads]).opened():
+            async with anyio.create_task_group() as tasks:
+                for request in requests:
+                    tasks.start_soon(call, *request)
+            status = threads.status()
+            left = status["borrowed"], status["waiting"], status["reserve_borrowed"]
+        return left, hasattr(used, LANE)
+
+    assert run(main, backend) == ((0, 0, 0), False)
+    assert most[0] <= total
+    assert most[1] <= reserved_max
+
+
+async def turns(count):
+    for _ in range(count):
+        await anyio.lowlevel.checkpoint()
 
 
 # --- limiters that are not as expected ------------------------------------------------------------

@@ -530,7 +530,7 @@ def test_figures_have_their_names_and_can_be_reset():
             return figures, again
 
     figures, again = anyio.run(main)
-    assert figures["perf_threads_total"] == 1
+    assert figures["perf_threads_limit"] == 1
     assert (figures["perf_threads_acquired"], figures["perf_threads_queued"]) == (3, 2)
     assert 0 < figures["perf_threads_queue_max_seconds"] <= figures["perf_threads_queue_seconds"]
     assert again["perf_threads_queue_seconds"] == again["perf_threads_acquired"] == 0

@@ -174,7 +174,8 @@ class OverloadLevel:
         """Start to measure; opening twice starts anew."""
         await self.close()
         scope = self._scope = anyio.CancelScope()
-        self._seen_us = self._clock()
+        now_us = self._seen_us = self._clock()
+        self._state = LevelState(since_us=now_us)
 
         async def run() -> None:
             try:

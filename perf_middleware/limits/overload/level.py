@@ -11,8 +11,9 @@ r"""One overload level out of several signals: a fold over samples, quick to ris
 The level is the worst signal's.  What makes one peak harmless is the smoothing of each signal:
 `least` is the smaller of its last two samples, so that only what stands counts (a line that is
 empty now and then is a good line: CoDel, RFC 8289 §4.2), `mean` an average that forgets in
-`mean_us`.  A fall takes its whole time for each step, and any sample above the relief begins it
-anew: a level is left once in `fall_us` at most, however its signals swing.
+`mean_us`, `none` for a figure that has seen to it itself.  A fall takes its whole time for each
+step, and any sample above the relief begins it anew: a level is left once in `fall_us` at most,
+however its signals swing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ BUSY: Final = 1
 OVERLOADED: Final = 2
 LEVEL_NAMES: Final = ("normal", "busy", "overloaded")
 
-Smoothing: TypeAlias = Literal["least", "mean"]
+Smoothing: TypeAlias = Literal["least", "mean", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,12 +141,15 @@ def after(
 
 
 def is_rising(state: LevelState, signals: Sequence[Signal]) -> bool:
-    """Whether a newest sample means more than the level: the next one may confirm it."""
+    """Whether a newest sample means more than the level, and the next one may confirm it.
+
+    That is so for a `least` alone: a mean needs time, not samples.
+    """
     smoothed = state.smoothed
     return any(
         signal.level_at(smoothed[signal.name].newest) > state.level
         for signal in signals
-        if signal.name in smoothed
+        if signal.smoothing == "least" and signal.name in smoothed
     )
 
 
@@ -158,7 +162,7 @@ def smoothed_after(
     """
     if signal.smoothing == "least":
         return Smoothed(sample, min(sample, 0.0 if before is None else before.newest), now_us)
-    if before is None:
+    if before is None or signal.smoothing == "none":
         return Smoothed(sample, sample, now_us)
     weight = -expm1(-max(0, now_us - before.at_us) / signal.mean_us)
     return Smoothed(sample, before.value + weight * (sample - before.value), now_us)

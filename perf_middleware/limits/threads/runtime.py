@@ -200,7 +200,8 @@ class ThreadOffload:
             return
         counts, limiter = self.counts, lane.limiter
         for name, help_text, value in (
-            ("total", "Threads that sync endpoints may use.", limiter.total_tokens),
+            # Not "total": that ending is a counter's (OpenMetrics 1.0).
+            ("limit", "Threads that sync endpoints may use.", limiter.total_tokens),
             ("borrowed", "Threads that sync endpoints use.", limiter.borrowed_tokens),
             ("waiting", "Calls that wait for a thread.", lane.waiting),
             ("reserve_borrowed", "Threads of the reserve that probes use.", lane.reserve_in_use),

@@ -100,6 +100,13 @@ def test_a_mean_does_not_depend_on_how_often_it_is_asked():
 def test_the_next_sample_is_asked_sooner_while_one_may_rise():
     first, second, third = states([0.0, 9.0, 9.0])
     assert [is_rising(state, (LAG,)) for state in (first, second, third)] == [False, True, False]
+    means = states([{"cpu": 0.0}, {"cpu": 1.0}], signals=(CPU,))
+    assert not is_rising(means[-1], (CPU,))  # a mean needs time, not samples
+
+
+def test_a_figure_that_is_smooth_by_itself_counts_at_once():
+    plain = Signal(name="lag", busy_at=0.1, overloaded_at=0.3, smoothing="none")
+    assert levels([0.0, 0.2, 0.4], signals=(plain,)) == [0, 1, 2]
 
 
 lags = st.lists(

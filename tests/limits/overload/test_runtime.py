@@ -171,7 +171,7 @@ def test_an_operator_can_force_a_level_for_a_time():
 @BACKENDS
 def test_a_loop_that_stands_again_and_again_is_overloaded_and_one_that_stood_once_is_not(backend):
     """The sampler wakes late by itself; nothing else is told of it."""
-    level = OverloadLevel(interval_s=0.01, lag_busy_s=0.05, lag_overloaded_s=0.2, fall_s=60)
+    level = OverloadLevel(interval_s=0.01, lag_busy_s=0.2, lag_overloaded_s=0.2, fall_s=60)
 
     async def main():
         async with Resources([level]).opened():
@@ -195,7 +195,7 @@ def test_a_loop_that_stands_again_and_again_is_overloaded_and_one_that_stood_onc
 
 @BACKENDS
 def test_a_start_that_blocks_the_loop_is_no_overload(backend):
-    level = OverloadLevel(interval_s=0.01, lag_busy_s=0.05, lag_overloaded_s=0.2, fall_s=60)
+    level = OverloadLevel(interval_s=0.01, lag_busy_s=0.2, lag_overloaded_s=0.2, fall_s=60)
 
     async def main():
         async with Resources([level]).opened():

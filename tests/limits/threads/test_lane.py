@@ -1,4 +1,4 @@
-"""The watched limiter, on both kinds of event loop: as before for all, with a reserve for probes."""
+"""The watched limiter, on both kinds of loops: as before for all, with a reserve for probes."""
 
 import contextlib
 import logging
@@ -9,6 +9,8 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from perf_middleware.limits.threads.drivers.lane import (
     LANE,
@@ -78,12 +80,15 @@ def test_a_probe_gets_a_thread_though_all_are_taken(backend):
     async def main():
         limiter_here().total_tokens = 2
         threads = ThreadOffload(reserved_max=1)
-        async with Resources([threads]).opened(), anyio.create_task_group() as tasks:
-            async with holding(tasks, 5):
-                assert await as_probe(lambda: "alive") == "alive"
-                status = threads.status()
-                assert (status["borrowed"], status["waiting"]) == (2, 3)
-                assert threads.queue_s() > 0
+        async with (
+            Resources([threads]).opened(),
+            anyio.create_task_group() as tasks,
+            holding(tasks, 5),
+        ):
+            assert await as_probe(lambda: "alive") == "alive"
+            status = threads.status()
+            assert (status["borrowed"], status["waiting"]) == (2, 3)
+            assert threads.queue_s() > 0
         return threads.counts.reserved_used, threads.counts.queued, limiter_here().borrowed_tokens
 
     assert run(main, backend) == (1, 3, 0)
@@ -94,11 +99,14 @@ def test_without_a_mark_nobody_passes_the_line(backend):
     async def main():
         limiter_here().total_tokens = 1
         threads = ThreadOffload(reserved_max=4)
-        async with Resources([threads]).opened(), anyio.create_task_group() as tasks:
-            async with holding(tasks, 1):
-                with anyio.move_on_after(0.05) as scope:
-                    await anyio.to_thread.run_sync(lambda: None)
-                assert threads.status()["waiting"] == 0  # given up, and counted as a wait
+        async with (
+            Resources([threads]).opened(),
+            anyio.create_task_group() as tasks,
+            holding(tasks, 1),
+        ):
+            with anyio.move_on_after(0.05) as scope:
+                await anyio.to_thread.run_sync(lambda: None)
+            assert threads.status()["waiting"] == 0  # given up, and counted as a wait
         return scope.cancelled_caught, threads.counts.queued, threads.counts.reserved_used
 
     assert run(main, backend) == (True, 1, 0)
@@ -110,14 +118,17 @@ def test_the_reserve_is_bounded_and_beyond_it_a_probe_waits_as_ever(backend):
         limiter_here().total_tokens = 1
         threads = ThreadOffload(reserved_max=2)
         hold = threading.Event()
-        async with Resources([threads]).opened(), anyio.create_task_group() as tasks:
-            async with holding(tasks, 1):
-                for _ in range(3):
-                    tasks.start_soon(as_probe, lambda: hold.wait(20))
-                while threads.status()["reserve_borrowed"] + threads.status()["waiting"] < 3:
-                    await anyio.sleep(0.001)
-                seen = threads.status()["reserve_borrowed"], threads.status()["waiting"]
-                hold.set()
+        async with (
+            Resources([threads]).opened(),
+            anyio.create_task_group() as tasks,
+            holding(tasks, 1),
+        ):
+            for _ in range(3):
+                tasks.start_soon(as_probe, lambda: hold.wait(20))
+            while threads.status()["reserve_borrowed"] + threads.status()["waiting"] < 3:
+                await anyio.sleep(0.001)
+            seen = threads.status()["reserve_borrowed"], threads.status()["waiting"]
+            hold.set()
         return seen, threads.status()["watching"], limiter_here().borrowed_tokens
 
     assert run(main, backend) == ((2, 1), False, 0)
@@ -130,13 +141,16 @@ def test_a_mark_ends_with_its_request(backend):
     async def main():
         limiter_here().total_tokens = 1
         threads = ThreadOffload(reserved_max=2)
-        async with Resources([threads]).opened(), anyio.create_task_group() as tasks:
-            async with holding(tasks, 1):
-                mark = ProbeMark()
-                PROBE.set(mark)
-                mark.is_on = False
-                with anyio.move_on_after(0.05) as scope:
-                    await anyio.to_thread.run_sync(lambda: None)
+        async with (
+            Resources([threads]).opened(),
+            anyio.create_task_group() as tasks,
+            holding(tasks, 1),
+        ):
+            mark = ProbeMark()
+            PROBE.set(mark)
+            mark.is_on = False
+            with anyio.move_on_after(0.05) as scope:
+                await anyio.to_thread.run_sync(lambda: None)
         return scope.cancelled_caught
 
     assert run(main, backend)
@@ -206,14 +220,17 @@ def test_a_cancelled_call_leaves_nothing_behind(backend, free):
     async def main():
         limiter_here().total_tokens = 2 if free else 1
         threads = ThreadOffload(reserved_max=1)
-        async with Resources([threads]).opened(), anyio.create_task_group() as tasks:
-            async with holding(tasks, 1):
-                for call in (anyio.to_thread.run_sync, as_probe):
-                    with anyio.CancelScope() as scope:
-                        scope.cancel()
-                        await call(lambda: None)
-                status = threads.status()
-                return status["borrowed"], status["waiting"], status["reserve_borrowed"]
+        async with (
+            Resources([threads]).opened(),
+            anyio.create_task_group() as tasks,
+            holding(tasks, 1),
+        ):
+            for call in (anyio.to_thread.run_sync, as_probe):
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await call(lambda: None)
+            status = threads.status()
+            return status["borrowed"], status["waiting"], status["reserve_borrowed"]
 
     assert run(main, backend) == (1, 0, 0)
 
@@ -233,6 +250,63 @@ def test_who_holds_a_token_is_told_so_as_before(backend):
                 used.release()
 
     run(main, backend)
+
+
+calls = st.lists(
+    st.tuples(
+        st.booleans(),  # a probe
+        st.integers(0, 6),  # turns of the loop until it asks
+        st.integers(0, 6),  # turns that it holds a thread
+        st.one_of(st.none(), st.integers(0, 12)),  # turns until it is cancelled
+    ),
+    max_size=12,
+)
+
+
+@BACKENDS
+@settings(max_examples=60, deadline=None)
+@given(calls, st.integers(1, 3), st.integers(0, 2))
+def test_whatever_comes_and_goes_the_bounds_hold_and_all_is_given_back(
+    backend, requests, total, reserved_max
+):
+    most = [0, 0]
+
+    async def main():
+        used = _limiter_in_use()
+        used.total_tokens = total
+        threads = ThreadOffload(reserved_max=reserved_max)
+
+        async def call(probe, before, held, cancelled):
+            with anyio.CancelScope() as scope:
+                if cancelled is not None:
+                    tasks.start_soon(cancel, scope, cancelled)
+                PROBE.set(ProbeMark() if probe else None)
+                await turns(before)
+                async with used:
+                    status = threads.status()
+                    most[:] = map(max, most, (status["borrowed"], status["reserve_borrowed"]))
+                    await turns(held)
+
+        async def cancel(scope, after):
+            await turns(after)
+            scope.cancel()
+
+        async with Resources([threads]).opened():
+            async with anyio.create_task_group() as tasks:
+                for request in requests:
+                    tasks.start_soon(call, *request)
+            status = threads.status()
+            left = status["borrowed"], status["waiting"], status["reserve_borrowed"]
+        return left, hasattr(used, LANE)
+
+    assert run(main, backend) == ((0, 0, 0), False)
+    assert most[0] <= total
+    assert most[1] <= reserved_max
+
+
+async def turns(count):
+    for _ in range(count):
+        await anyio.lowlevel.checkpoint()
 
 
 # --- limiters that are not as expected ------------------------------------------------------------
@@ -456,7 +530,7 @@ def test_figures_have_their_names_and_can_be_reset():
             return figures, again
 
     figures, again = anyio.run(main)
-    assert figures["perf_threads_total"] == 1
+    assert figures["perf_threads_limit"] == 1
     assert (figures["perf_threads_acquired"], figures["perf_threads_queued"]) == (3, 2)
     assert 0 < figures["perf_threads_queue_max_seconds"] <= figures["perf_threads_queue_seconds"]
     assert again["perf_threads_queue_seconds"] == again["perf_threads_acquired"] == 0

@@ -2,9 +2,8 @@
 
     signals (callables)  ->  level.py, a fold  ->  `.level`, which layers read as a plain number
 
-The sampler sleeps on the event loop, and by how much it wakes late is the strongest signal itself.
-Cost: four samples a second; a sample that means more than the level is asked again after a fifth of
-that time, so that a peak and a state are told apart at once.
+Cost: four samples a second; where one of another signal means more than the level, the next comes
+after a fifth of that time, so that a peak and a state are told apart soon.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ from perf_middleware.limits.overload.level import (
     after,
     is_rising,
 )
+from perf_middleware.limits.overload.runtime.lag import LoopLag
+from perf_middleware.limits.overload.runtime.watched import WatchedSignal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,18 +44,6 @@ SIGNALS_MAX: Final = 32
 RISING_SHARE: Final = 5  # a sample that means more is asked again after a fifth of the interval
 LOOP_LAG: Final = "loop_lag"
 US_PER_S: Final = 1_000_000
-
-
-class _Watched:
-    """One signal and how it is read."""
-
-    __slots__ = ("failures", "is_failing", "read", "signal")
-
-    def __init__(self, signal: Signal, read: Callable[[], float | None]) -> None:
-        self.signal = signal
-        self.read = read
-        self.failures = 0
-        self.is_failing = False
 
 
 class OverloadLevel:
@@ -87,18 +76,18 @@ class OverloadLevel:
         self._interval_s = interval_s
         self._fall_us = round(fall_s * US_PER_S)
         self._clock = clock
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[str, WatchedSignal] = {}
         self._signals: tuple[Signal, ...] = ()
         self._state = LevelState()
         self._forced: tuple[int, int] | None = None  # the level, and until when
-        self._due_us: int | None = None
-        self._lag_us = 0
+        self._lag = LoopLag(doubted_s=lag_busy_s, clock=clock)
         self._scope: anyio.CancelScope | None = None
         self._seen_us: int | None = None
         self.counts = LevelCounts()
-        self.add_signal(LOOP_LAG, self.lag_s, busy_at=lag_busy_s, overloaded_at=lag_overloaded_s)
-
-    # --- what layers and operators ask ------------------------------------------------------------
+        self.add_signal(
+            LOOP_LAG, self.lag_s, busy_at=lag_busy_s, overloaded_at=lag_overloaded_s,
+            smoothing="none",
+        )  # fmt: skip
 
     @property
     def measured(self) -> int:
@@ -124,13 +113,11 @@ class OverloadLevel:
         return self._scope is not None
 
     def lag_s(self) -> float:
-        """Seconds by which the sampler's newest sleep ended late, or is late by now.
+        """Seconds by which the loop's turns are late: the newest that was seen, or is by now.
 
         From any thread: while the loop is blocked it grows.
         """
-        due_us = self._due_us
-        overdue_us = 0 if due_us is None else self._clock() - due_us
-        return max(self._lag_us, overdue_us) / US_PER_S
+        return self._lag.read_s()
 
     def add_signal(
         self,
@@ -156,7 +143,7 @@ class OverloadLevel:
             name=name, busy_at=busy_at, overloaded_at=overloaded_at, relief=relief,
             smoothing=smoothing,
         )  # fmt: skip
-        self._watched[name] = _Watched(signal, read)
+        self._watched[name] = WatchedSignal(signal, read)
         self._signals = tuple(watched.signal for watched in self._watched.values())
 
     def remove_signal(self, name: str) -> None:
@@ -183,13 +170,12 @@ class OverloadLevel:
         self._forced = None
         self._show()
 
-    # --- the sampler ------------------------------------------------------------------------------
-
     async def open(self, background: Background) -> None:
         """Start to measure; opening twice starts anew."""
         await self.close()
         scope = self._scope = anyio.CancelScope()
-        self._seen_us = self._clock()
+        now_us = self._seen_us = self._clock()
+        self._state = LevelState(since_us=now_us)
 
         async def run() -> None:
             try:
@@ -207,8 +193,7 @@ class OverloadLevel:
             return
         now_us = self._clock()
         self._account(now_us)
-        self._due_us = None  # the sleep that is going on began before
-        self._lag_us = 0
+        self._lag.forget()
         before, self._state = self._state, LevelState(since_us=now_us)
         self._show()
         if before.level:
@@ -225,21 +210,16 @@ class OverloadLevel:
     def _forget(self) -> None:
         if self._seen_us is not None:
             self._account(self._clock())
-        self._scope = self._seen_us = self._due_us = self._forced = None
-        self._lag_us = 0
+        self._scope = self._seen_us = self._forced = None
+        self._lag.forget()
         self._state = LevelState()
         self.level = NORMAL
 
     async def _sample_always(self) -> None:
         interval_s = self._interval_s
         while True:
-            self._due_us = self._clock() + round(interval_s * US_PER_S)
-            await anyio.sleep(interval_s)
-            now_us = self._clock()
-            due_us = self._due_us
-            self._lag_us = 0 if due_us is None else max(0, now_us - due_us)
-            self._due_us = None  # on time until the next sleep
-            self.sample(now_us)
+            await self._lag.measure(interval_s)
+            self.sample(self._clock())
             is_rising_now = is_rising(self._state, self._signals)
             interval_s = self._interval_s / RISING_SHARE if is_rising_now else self._interval_s
 
@@ -249,7 +229,7 @@ class OverloadLevel:
         before = self._state
         state = self._state = after(
             before,
-            {name: _read(watched) for name, watched in self._watched.items()},
+            {name: watched.sample() for name, watched in self._watched.items()},
             now_us=now_us,
             signals=self._signals,
             fall_us=self._fall_us,
@@ -310,8 +290,6 @@ class OverloadLevel:
         bound = signal.overloaded_at if state.level == OVERLOADED else signal.busy_at
         return signal.name, seen.value, bound
 
-    # --- figures ----------------------------------------------------------------------------------
-
     def families(self) -> Iterable[Family]:
         """The figures, for a scrape."""
         if self._seen_us is not None:
@@ -360,21 +338,3 @@ class OverloadLevel:
         if self._scope is not None:
             values[LOOP_LAG] = max(values.get(LOOP_LAG, 0.0), self.lag_s())
         return values
-
-
-def _read(watched: _Watched) -> float | None:
-    """One sample; None for a signal that fails, which is logged once until it is back."""
-    try:
-        value = watched.read()
-        sample = None if value is None else float(value)
-    except Exception as exc:  # noqa: BLE001 - an observer that fails counts as nothing
-        watched.failures += 1
-        if not watched.is_failing:
-            watched.is_failing = True
-            logger.warning(
-                "the overload signal %s cannot be read, going on without it: %s: %s",
-                watched.signal.name, type(exc).__name__, exc,
-            )  # fmt: skip
-        return None
-    watched.is_failing = False
-    return sample

@@ -76,6 +76,7 @@ class RateLimit:
         clock: Clock = monotonic_us,
     ) -> None:
         self.callers = Callers() if callers is None else callers
+        self.callers.on_undeclared = _tell_undeclared
         self.memory = MemoryQuotas(entries_max=entries_max, clock=clock)
         self.shared: FleetQuotas | None = None
         self.tells = headers
@@ -157,6 +158,8 @@ class RateLimit:
             self._count(entries, left, admitted=admitted)
             if not admitted:
                 return False, entries, left
+        if not batch.trials:
+            return True, entries, left
         for entry, demand in zip(*batch.demands(batch.trials, scope), strict=True):
             self._count_trial(entry, self.memory.take_one(demand.key, demand.quota, demand.cost))
         return True, entries, left
@@ -308,6 +311,14 @@ class RateLimit:
             "dry_run": self._dry_run,
             "store": (self.memory if self.shared is None else self.shared).status(),
         }
+
+
+def _tell_undeclared(address: str) -> None:
+    logger.warning(
+        "%s forwards requests for others and is not one of callers.trusted_proxies: all who come "
+        "through it share one bucket; declare it if it is a proxy of yours",
+        address,
+    )
 
 
 def _as_if(left: Left, quota: Quota, cost: int) -> Left:

@@ -71,6 +71,10 @@ class SharedQuotas:
         remaining = (window_us - full_us) // quota.interval_us
         return Outcome(False, (Left(remaining, wait_us, full_us),))
 
+    async def forget(self, key: bytes) -> bool:
+        """Its bucket is full again; whether there was one.  Raises as `take`."""
+        return bool(await self._link.command("UNLINK", self._key(key)))
+
     def _key(self, key: bytes) -> bytes:
         return self._prefix + bounded(key)
 

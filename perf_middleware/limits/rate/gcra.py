@@ -127,17 +127,27 @@ def decide(
 
 def outcome_of(demands: Sequence[Demand], admitted: bool, full_us: Sequence[int]) -> Outcome:
     """What is told of a decision: `full_us` is, for each demand, until its bucket is full again."""
+    if admitted:
+        return Outcome(
+            True,
+            tuple(
+                [
+                    Left(max(0, quota.window_us - us) // quota.interval_us, 0, us)
+                    for (_, quota, _, _), us in zip(demands, full_us, strict=True)
+                ]
+            ),
+        )
     asked: dict[bytes, int] = {}
     left = []
     for (key, quota, cost, _), bucket_full_us in zip(demands, full_us, strict=True):
         wait_us = 0
-        if not admitted and cost:
+        if cost:
             asked[key] = asked_us = asked.get(key, 0) + cost * quota.interval_us
             over_us = asked_us - quota.window_us
             wait_us = NEVER if over_us > 0 else max(0, bucket_full_us + over_us)
         remaining = max(0, quota.window_us - bucket_full_us) // quota.interval_us
         left.append(Left(remaining, wait_us, bucket_full_us))
-    return Outcome(admitted, tuple(left))
+    return Outcome(False, tuple(left))
 
 
 def require_cost(cost: int) -> None:

@@ -73,9 +73,9 @@ def test_it_judges_as_the_model_and_lets_go_of_what_is_idle_first(schedule, entr
         model, changed = decide(asked, due_in(dues), now_us=clock.us)
         assert told == model.left
         dues |= changed
-        for demand in reversed(asked):
-            if demand.key in changed:
-                width[demand.key] = width_us(demand.quota)
+        for key, quota, _, _ in asked:
+            if key in changed:  # it stays in its slot for as long as that goes
+                width[key] = max(width.get(key, 0), width_us(quota))
 
         now = kept()
         assert len(now) == len(quotas) <= entries_max
@@ -91,7 +91,7 @@ def test_it_judges_as_the_model_and_lets_go_of_what_is_idle_first(schedule, entr
             for other in before.keys() & now.keys() - changed.keys():
                 assert dues[key] < dues[other] + width[other], "the one nearest to idle goes"
         for key in gone:
-            del dues[key]
+            del dues[key], width[key]
     ends = [end for end, _, _ in quotas._ends]
     assert set(quotas._slots) <= set(ends)
     assert sum(len(slot) for _, _, slot in quotas._ends) == len(quotas)

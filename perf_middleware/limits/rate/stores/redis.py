@@ -8,7 +8,7 @@ for which one node is not enough gives its quotas several namespaces.
 
 from __future__ import annotations
 
-from struct import Struct
+from struct import Struct, error
 from typing import TYPE_CHECKING, Final
 
 from perf_middleware.errors import StoreRefusedError
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from perf_middleware.fleet.drivers.port import Link
-    from perf_middleware.limits.rate.gcra import Demand
+    from perf_middleware.limits.rate.gcra import Demand, Quota
 
 GCRA: Final = Script("gcra", package=__package__)
-FORGET: Final = Script("forget", package=__package__)
 _pack = Struct(">dd").pack  # a third of what texts of the numbers cost, there and here
+_each = Struct(">d").iter_unpack
 _TOO_MUCH_US: Final = 2 * WINDOW_US_MAX  # passes no quota, and is still exact
 
 
@@ -54,50 +54,57 @@ class SharedQuotas:
         Raises StoreUnavailableError, after which it may have been charged or not, and
         StoreRefusedError.
         """
-        if not demands:
-            return Outcome(True, ())
-        prefix = self._prefix
-        keys = []
-        arguments = []
-        for key, quota, cost, _ in demands:
-            charge_us = cost * quota.interval_us
-            if not 0 <= charge_us <= quota.window_us:
-                require_cost(cost)
-                charge_us = min(charge_us, _TOO_MUCH_US)
-            keys.append(prefix + key if len(key) <= KEY_BYTES_MAX else self._key(key))
-            arguments.append(_pack(charge_us, quota.window_us))
-        answer = await self._link.run(GCRA, keys, arguments)
-        if len(keys) > 1:
-            return _outcome(demands, answer)
-        if type(answer) is not int:
-            raise _not_ours(answer)
+        if len(demands) != 1:
+            return await self._take_several(demands)
         # `outcome_of` written out for one demand.
-        if answer >= 0:
-            return Outcome(
-                True, (Left((quota.window_us - answer) // quota.interval_us, 0, answer),)
-            )
-        full_us = -1 - answer
-        over_us = charge_us - quota.window_us
-        wait_us = full_us + over_us if over_us <= 0 else NEVER
-        left = Left((quota.window_us - full_us) // quota.interval_us, wait_us, full_us)
-        return Outcome(False, (left,))
+        ((key, quota, cost, _),) = demands
+        window_us = quota.window_us
+        charge_us = _charge_us(cost, quota)
+        name = self._prefix + (key if len(key) <= KEY_BYTES_MAX else bounded(key))
+        full_us = await self._link.run(GCRA, (name,), (_pack(charge_us, window_us),))
+        if type(full_us) is not int:
+            raise _not_ours(full_us)
+        if full_us >= 0:
+            return Outcome(True, (Left((window_us - full_us) // quota.interval_us, 0, full_us),))
+        full_us = -1 - full_us
+        wait_us = NEVER if charge_us > window_us else full_us + charge_us - window_us
+        remaining = (window_us - full_us) // quota.interval_us
+        return Outcome(False, (Left(remaining, wait_us, full_us),))
 
-    async def forget(self, key: bytes) -> None:
-        """Its bucket is full again; raises as `take` does."""
-        name = self._prefix + key if len(key) <= KEY_BYTES_MAX else self._key(key)
-        await self._link.run(FORGET, [name], [])
+    async def forget(self, key: bytes) -> bool:
+        """Its bucket is full again; whether there was one.  Raises as `take`."""
+        return bool(await self._link.command("UNLINK", self._key(key)))
 
     def _key(self, key: bytes) -> bytes:
         return self._prefix + bounded(key)
 
+    async def _take_several(self, demands: Sequence[Demand]) -> Outcome:
+        if not demands:
+            return Outcome(True, ())
+        prefix = self._prefix
+        keys = []
+        asked = b""
+        for key, quota, cost, _ in demands:
+            keys.append(prefix + (key if len(key) <= KEY_BYTES_MAX else bounded(key)))
+            asked += _pack(_charge_us(cost, quota), quota.window_us)
+        answer = await self._link.run(GCRA, keys, (asked,))
+        try:
+            full_us = [int(number) for (number,) in _each(answer)]
+        except (TypeError, ValueError, OverflowError, error):
+            raise _not_ours(answer) from None
+        if len(full_us) != len(keys):
+            raise _not_ours(answer)
+        if full_us[0] < 0:
+            return outcome_of(demands, False, [-1 - us for us in full_us])
+        return outcome_of(demands, True, full_us)
 
-def _outcome(demands: Sequence[Demand], answer: Any) -> Outcome:
-    if type(answer) is not list or len(answer) != len(demands):
-        raise _not_ours(answer)
-    if not all(type(number) is int for number in answer):
-        raise _not_ours(answer)
-    admitted = answer[0] >= 0
-    return outcome_of(demands, admitted, [n if admitted else -1 - n for n in answer])
+
+def _charge_us(cost: int, quota: Quota) -> int:
+    charge_us = cost * quota.interval_us
+    if not 0 <= charge_us <= _TOO_MUCH_US:
+        require_cost(cost)
+        return _TOO_MUCH_US
+    return charge_us
 
 
 def _not_ours(answer: Any) -> StoreRefusedError:

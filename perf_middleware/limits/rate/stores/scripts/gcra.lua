@@ -2,9 +2,9 @@
 -- All numbers are whole microseconds below 2^53, which doubles hold exactly.
 --
 -- KEYS  the bucket of each demand; the same one again where two demands name it
--- ARGV  for each demand, as two doubles: what it costs (cost * interval), and its window
+-- ARGV  one text of doubles: for each demand what it costs (cost * interval), and its window
 -- gives for each demand the time until its bucket is full; refused: minus that, minus 1.  Of one
---       demand the number itself.  outcome_of tells the rest.
+--       demand the number itself, else a text of doubles.  outcome_of tells the rest.
 local call = redis.call
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
@@ -19,7 +19,8 @@ local function keep(key, due)
   call('SET', key, string.format('%.0f', due), 'PXAT', string.format('%.0f', math.ceil(due / 1000)))
 end
 
-if #KEYS == 1 then -- the same as below, in half the time
+local count = #KEYS
+if count == 1 then -- the same as below, in half the time
   local key = KEYS[1]
   local charge, window = struct.unpack('>dd', ARGV[1])
   local due, last = due_of(key), now_us + window
@@ -33,33 +34,43 @@ if #KEYS == 1 then -- the same as below, in half the time
   return start + charge - now_us
 end
 
-local charges, windows, widest, due, start, charged = {}, {}, {}, {}, {}, {}
-for i, key in ipairs(KEYS) do
-  charges[i], windows[i] = struct.unpack('>dd', ARGV[i])
+local doubles = '>' .. string.rep('d', count)
+local asked = { struct.unpack(doubles .. string.rep('d', count), ARGV[1]) }
+local due, last, start, charged = {}, {}, {}, {} -- by key
+for i = 1, count do
+  local key, until_us = KEYS[i], now_us + asked[2 * i]
   if not due[key] then
-    due[key], widest[key], charged[key] = due_of(key), windows[i], 0
-  elseif windows[i] > widest[key] then
-    widest[key] = windows[i]
+    due[key], charged[key] = due_of(key), 0
+    last[key] = until_us
+  elseif until_us > last[key] then
+    last[key] = until_us
   end
 end
-for key in pairs(due) do
-  start[key] = math.min(math.max(due[key], now_us), now_us + widest[key])
+for key, at in pairs(due) do
+  if at < now_us then at = now_us elseif at > last[key] then at = last[key] end
+  start[key] = at
 end
 
 local admitted = true
-for i, key in ipairs(KEYS) do
-  charged[key] = charged[key] + charges[i]
-  if charges[i] > 0 and start[key] + charged[key] > now_us + windows[i] then admitted = false end
+for i = 1, count do
+  local key, charge = KEYS[i], asked[2 * i - 1]
+  if charge > 0 then
+    local sum = charged[key] + charge
+    charged[key] = sum
+    if start[key] + sum > now_us + asked[2 * i] then admitted = false end
+  end
 end
 
-for key in pairs(due) do
-  local after = admitted and start[key] + charged[key] or start[key]
-  if after ~= math.max(due[key], now_us) then keep(key, after) end
+for key, before in pairs(due) do
+  local after = start[key]
+  if admitted then after = after + charged[key] end
+  if after > before and after > now_us or after < before then keep(key, after) end
   start[key] = after
 end
 
 local answer = {}
-for i, key in ipairs(KEYS) do
-  answer[i] = admitted and start[key] - now_us or now_us - start[key] - 1
+for i = 1, count do
+  local full = start[KEYS[i]] - now_us
+  answer[i] = admitted and full or -full - 1
 end
-return answer
+return struct.pack(doubles, unpack(answer))

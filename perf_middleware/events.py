@@ -30,6 +30,24 @@ class ResourceChanged:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverloadChanged:
+    """The overload level went from `before` to `level`: 0 normal, 1 busy, 2 overloaded.
+
+    `reason` is the signal that did it or still holds it, empty when all is normal again or an
+    operator forced it; `value` is its figure and `bound` where the level begins.  With `obeyed`
+    false the layers do not act on it.
+    """
+
+    level: int
+    before: int
+    reason: str = ""
+    value: float | None = None
+    bound: float | None = None
+    forced: bool = False
+    obeyed: bool = True
+
+
 class Events:
     """Calls the subscribers of an event's type, in the order of their subscription.
 

@@ -1,0 +1,1 @@
+"""What touches the insides of the event loops' thread limiters."""

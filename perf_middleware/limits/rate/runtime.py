@@ -252,14 +252,17 @@ class RateLimit:
         left = await self._draw(standing, self._key_for(standing, key), 0)
         return _taken(_as_if(left, standing.quota, cost))
 
-    async def forget(self, name: str, *key: str | bytes) -> None:
-        """Let the bucket be full again: for whoever was limited by mistake."""
+    async def forget(self, name: str, *key: str | bytes) -> bool:
+        """Let the bucket be full again: for whoever was limited by mistake.
+
+        False where Redis could not be told: it is full in this process alone.
+        """
         standing = self._named(name)
         made = self._key_for(standing, key)
-        if self.shared is None:
-            self.memory.forget(made)
-        else:
-            await self.shared.forget(made)
+        if self.shared is not None:
+            return await self.shared.forget(made)
+        self.memory.forget(made)
+        return True
 
     async def _draw(self, standing: StandingQuota, key: bytes, cost: int) -> Left:
         if self.shared is None:

@@ -47,7 +47,7 @@ HEADERS: Final = (
     (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
     (b"accept", b"application/json"),
     (b"accept-language", b"en"),
-    (b"x-forwarded-for", b"198.51.100.7, 10.0.0.2"),
+    (b"x-forwarded-for", b"198.51.100.7, 10.0.0.2"),  # of a proxy: the peer is one
     (b"x-api-key", b"4f2a7c1e9b3d4f2a7c1e9b3d"),
 )
 

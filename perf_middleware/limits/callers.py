@@ -19,13 +19,14 @@ from perf_middleware.limits.forwarding import hops
 from perf_middleware.limits.networks import ADDRESS_CHARS_MAX, address_of, is_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from perf_middleware.limits.forwarding import FieldName
     from perf_middleware.limits.networks import Address, Network
 
 REMEMBERED_MAX: Final = 10_000  # peers, and pairs of peer and field; then it starts anew
 REMEMBERED_FIELD_BYTES_MAX: Final = 256  # a longer one is read each time
+FIELDS: Final = frozenset({b"x-forwarded-for", b"forwarded"})
 NAMELESS: Final = b"-"
 """The key of peers without an address: a unix socket, a name that a test gives."""
 
@@ -69,6 +70,8 @@ class Callers:
         self._ipv6_prefix = ipv6_prefix
         # None: a proxy, the field decides.
         self._peers: dict[str | None, Caller | None] = {}
+        self.on_undeclared: Callable[[str], None] | None = None
+        """Told once of a private address that forwards for others and was not declared."""
         self._forwarded: dict[tuple[str | None, bytes | None], Caller] = {}
 
     def client_of(self, scope: Mapping[str, Any]) -> bytes:
@@ -93,7 +96,7 @@ class Callers:
         try:
             caller = self._peers[host]
         except KeyError:
-            caller = self._learn(host)
+            caller = self._learn(host, scope)
         return caller if caller is not None else self._behind(host, scope)
 
     def key_of(self, text: str) -> bytes:
@@ -101,7 +104,7 @@ class Callers:
         address = address_of(text)
         return NAMELESS if address is None else self._key(address)
 
-    def _learn(self, host: str | None) -> Caller | None:
+    def _learn(self, host: str | None, scope: Mapping[str, Any]) -> Caller | None:
         address = None if host is None else address_of(host)
         if address is None:
             # All that cannot be told apart is one caller.
@@ -109,11 +112,20 @@ class Callers:
             caller = None if is_proxy else Caller(NAMELESS, None, is_trusted=False)
         else:
             caller = None if is_in(address, self._proxies) else self._caller(address)
+            if caller is not None and self.on_undeclared is not None and address.is_private:
+                self._note_undeclared(address, scope)
         if host is None or len(host) <= ADDRESS_CHARS_MAX:
             if len(self._peers) >= REMEMBERED_MAX:
                 self._peers.clear()
             self._peers[host] = caller
         return caller
+
+    def _note_undeclared(self, address: Address, scope: Mapping[str, Any]) -> None:
+        # A client may send the field, too; one with a private address seldom does.
+        tell = self.on_undeclared
+        if tell is not None and any(name in FIELDS for name, _ in scope["headers"]):
+            self.on_undeclared = None
+            tell(str(address))
 
     def _behind(self, host: str | None, scope: Mapping[str, Any]) -> Caller:
         field = self._field

@@ -167,7 +167,10 @@ def test_costs_are_charged_as_a_whole(run):
 def test_a_cost_above_the_burst_never_passes_and_says_so(run):
     async def test(take, passing):
         assert await take([Demand(b"a", PAIR, 3)]) == Outcome(False, (Left(2, NEVER, 0),))
-        assert await take([Demand(b"a", PAIR, 10**30)]) == Outcome(False, (Left(2, NEVER, 0),))
+        for cost in (10**30, 10**400):
+            assert await take([Demand(b"a", PAIR, cost)]) == Outcome(False, (Left(2, NEVER, 0),))
+            several = [Demand(b"a", PAIR, cost), Demand(b"b", PAIR)]
+            assert (await take(several)).left == (Left(2, NEVER, 0), Left(2, 0, 0))
 
     run(test)
 

@@ -3,7 +3,7 @@
 from ipaddress import ip_address, ip_network
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -140,6 +140,7 @@ VALUES = st.lists(TEXTS, max_size=8).map("".join)
 FIELDS = st.sampled_from(["x-forwarded-for", "forwarded", "x-real-ip"])
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(FIELDS, VALUES), max_size=4),
     st.sampled_from(["x-forwarded-for", "forwarded"]),
@@ -148,12 +149,14 @@ def test_no_header_from_an_untrusted_peer_changes_a_clients_key(fields, header):
     assert client("203.0.113.7", *fields, header=header) == "203.0.113.7"
 
 
+@settings(deadline=None)
 @given(st.lists(VALUES, max_size=4))
 def test_nothing_a_client_sends_changes_what_its_proxy_adds(forged):
     assert client(PROXY, *xff(*forged, "203.0.113.7")) == "203.0.113.7"
     assert client(PROXY, *xff(", ".join([*forged, "203.0.113.7, 10.0.0.2"]))) == "203.0.113.7"
 
 
+@settings(deadline=None)
 @given(
     st.lists(VALUES, max_size=4),
     st.sampled_from(["for=203.0.113.7", 'for="203.0.113.7:80";by="a, \\"b"']),
@@ -165,6 +168,7 @@ def test_nothing_a_client_sends_changes_what_its_proxy_adds_to_forwarded(forged,
     assert client(PROXY, *joined, header="forwarded") == "203.0.113.7"
 
 
+@settings(deadline=None)
 @given(VALUES, st.sampled_from(["x-forwarded-for", "forwarded"]))
 def test_any_field_gives_addresses_or_stops(value, name):
     found = list(hops(name, value.encode("latin-1")))
@@ -178,9 +182,11 @@ def test_a_very_long_field_is_read_at_its_end_only():
 
 
 def test_half_an_address_at_the_cut_is_none():
-    proxies = ", ".join(["10.0.0.2"] * 10)
-    value = "1" * FIELD_BYTES_MAX + "23.4.5.6," + " " * (FIELD_BYTES_MAX - len(proxies) - 9) + ","
-    assert client(PROXY, *xff(value + proxies)) == "10.0.0.2"
+    ends_in = "10.0.0.2"
+    read = "23.4.5.6," + ends_in.rjust(FIELD_BYTES_MAX - 9)
+    assert len(read) == FIELD_BYTES_MAX
+    assert client(PROXY, *xff(read)) == "23.4.5.6"
+    assert client(PROXY, *xff("1" + read)) == ends_in
 
 
 def test_a_chain_longer_than_any_ends_at_a_proxy():

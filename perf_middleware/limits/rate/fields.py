@@ -56,6 +56,8 @@ def retry_after_s(left: Sequence[Left]) -> int | None:
     The longest wait counts: who comes back after exactly so long is admitted, unless others have
     drawn from the same bucket meanwhile.
     """
+    if len(left) == 1 and left[0].wait_us > 0:
+        return -(-left[0].wait_us // _US)
     longest_us = 0
     for one in left:
         if one.wait_us == NEVER:
@@ -67,7 +69,7 @@ def retry_after_s(left: Sequence[Left]) -> int | None:
 class FieldLines:
     """The lines about some quotas, each by its name, its limit and its quota."""
 
-    __slots__ = ("_items", "_quotas", "_refusals", "_template", "limits", "policy")
+    __slots__ = ("_items", "_quotas", "_refusals", "_template", "limits", "policy", "policy_field")
 
     def __init__(self, named: Sequence[tuple[str, Limit, Quota]]) -> None:
         names = [quoted(name) for name, _, _ in named]
@@ -75,6 +77,7 @@ class FieldLines:
             b"%b;q=%d;w=%d" % (name, limit.count, limit.seconds)
             for name, (_, limit, _) in zip(names, named, strict=True)
         )
+        self.policy_field = (POLICY, self.policy)
         self.limits = tuple(limit.count for _, limit, _ in named)
         self._quotas = tuple(quota for _, _, quota in named)
         # As parts of a template: a percent sign in a name is none of its own.
@@ -97,6 +100,8 @@ class FieldLines:
 
         So that no window ends after Retry-After does (§6).
         """
+        if len(left) == 1 and left[0].wait_us > 0:
+            return self._items[0] % (left[0].remaining, -(-left[0].wait_us // _US))
         items: list[bytes] = []
         for one, name in zip(left, self._refusals, strict=True):
             if one.wait_us == NEVER:

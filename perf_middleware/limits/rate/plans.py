@@ -10,7 +10,7 @@ Made once for each rule and endpoint: a request finds its plan by one look-up.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from perf_middleware.limits.rate.fields import FieldLines
 from perf_middleware.limits.rate.figures import QuotaCounts
@@ -29,6 +29,7 @@ EVERY: Final = 2
 """Where a batch is judged: around the user's middlewares, inside them, or all in one place."""
 
 SUBSETS_MAX: Final = 64  # of the quotas of a batch whose lines and bodies are kept
+_Violated: TypeAlias = tuple[tuple[str, bool], ...]  # the quota's name; whether it never passes
 PROBLEM_TYPE: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 TITLE: Final = "Request cannot be satisfied as assigned quota has been exceeded"
 
@@ -94,7 +95,7 @@ class Batch:
         # One quota with nothing to ask the app's code for but a key: the way of most requests.
         self.single = only if only and only.cost_of is None and only.exempts is None else None
         self._lines: dict[tuple[Entry, ...], FieldLines] = {}
-        self._bodies: dict[tuple[tuple[str, bool], ...], bytes] = {}
+        self._bodies: dict[_Violated, tuple[tuple[bytes, bytes], bytes]] = {}
 
     def demands(
         self, entries: Sequence[Entry], scope: Mapping[str, Any]
@@ -123,20 +124,27 @@ class Batch:
                 self._lines[subset] = lines
         return lines
 
-    def body_of(self, entries: Sequence[Entry], left: Sequence[Left]) -> bytes:
-        """The refusal as problem+json (RFC 9457), with the quotas that refuse."""
-        violated = [
-            (entry, one.wait_us == NEVER)
-            for entry, one in zip(entries, left, strict=True)
-            if one.wait_us
-        ]
-        key = tuple((entry.standing.name, never) for entry, never in violated)
-        body = self._bodies.get(key)
-        if body is None:
-            body = _body_of(violated)
+    def body_of(
+        self, entries: Sequence[Entry], left: Sequence[Left]
+    ) -> tuple[tuple[bytes, bytes], bytes]:
+        """The refusal as problem+json (RFC 9457), with the quotas that refuse; and its length."""
+        key: _Violated
+        if len(entries) == 1:
+            key = ((entries[0].standing.name, left[0].wait_us == NEVER),)
+        else:
+            key = tuple(
+                (entry.standing.name, one.wait_us == NEVER)
+                for entry, one in zip(entries, left, strict=True)
+                if one.wait_us
+            )
+        known = self._bodies.get(key)
+        if known is None:
+            standing = {entry.standing.name: entry.standing for entry in entries}
+            body = _body_of([(standing[name], never) for name, never in key])
+            known = (b"content-length", b"%d" % len(body)), body
             if len(self._bodies) < SUBSETS_MAX:
-                self._bodies[key] = body
-        return body
+                self._bodies[key] = known
+        return known
 
 
 class Plan:
@@ -171,9 +179,9 @@ def _lines_of(entries: Sequence[Entry]) -> FieldLines:
     return FieldLines([(e.standing.name, e.standing.limit, e.quota) for e in entries])
 
 
-def _body_of(violated: Sequence[tuple[Entry, bool]]) -> bytes:
+def _body_of(violated: Sequence[tuple[StandingQuota, bool]]) -> bytes:
     first, never = next((each for each in violated if each[1]), violated[0])
-    name, limit = first.standing.name, first.standing.limit
+    name, limit = first.name, first.limit
     detail = (
         f"This request costs more than the quota {name} ({limit}) ever has."
         if never
@@ -186,7 +194,7 @@ def _body_of(violated: Sequence[tuple[Entry, bool]]) -> bytes:
             "title": TITLE,
             "detail": detail,
             "quota": name,
-            "violated-policies": [entry.standing.name for entry, _ in violated],
+            "violated-policies": [standing.name for standing, _ in violated],
         },
         separators=(",", ":"),
     ).encode()

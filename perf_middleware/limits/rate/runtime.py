@@ -76,6 +76,7 @@ class RateLimit:
         clock: Clock = monotonic_us,
     ) -> None:
         self.callers = Callers() if callers is None else callers
+        self.callers.on_undeclared = _tell_undeclared
         self.memory = MemoryQuotas(entries_max=entries_max, clock=clock)
         self.shared: FleetQuotas | None = None
         self.tells = headers
@@ -168,6 +169,8 @@ class RateLimit:
             self._count(entries, left, admitted=admitted)
             if not admitted:
                 return False, entries, left
+        if not batch.trials:
+            return True, entries, left
         for entry, demand in zip(*batch.demands(batch.trials, scope), strict=True):
             self._count_trial(entry, self.memory.take_one(demand.key, demand.quota, demand.cost))
         return True, entries, left
@@ -260,14 +263,17 @@ class RateLimit:
         left = await self._draw(standing, self._key_for(standing, key), 0)
         return _taken(_as_if(left, standing.quota, cost))
 
-    async def forget(self, name: str, *key: str | bytes) -> None:
-        """Let the bucket be full again: for whoever was limited by mistake."""
+    async def forget(self, name: str, *key: str | bytes) -> bool:
+        """Let the bucket be full again: for whoever was limited by mistake.
+
+        False where Redis could not be told: it is full in this process alone.
+        """
         standing = self._named(name)
         made = self._key_for(standing, key)
-        if self.shared is None:
-            self.memory.forget(made)
-        else:
-            await self.shared.forget(made)
+        if self.shared is not None:
+            return await self.shared.forget(made)
+        self.memory.forget(made)
+        return True
 
     async def _draw(self, standing: StandingQuota, key: bytes, cost: int) -> Left:
         if self.shared is None:
@@ -319,6 +325,14 @@ class RateLimit:
             "dry_run": self._dry_run,
             "store": (self.memory if self.shared is None else self.shared).status(),
         }
+
+
+def _tell_undeclared(address: str) -> None:
+    logger.warning(
+        "%s forwards requests for others and is not one of callers.trusted_proxies: all who come "
+        "through it share one bucket; declare it if it is a proxy of yours",
+        address,
+    )
 
 
 def _as_if(left: Left, quota: Quota, cost: int) -> Left:

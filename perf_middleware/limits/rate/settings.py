@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from perf_middleware.limits.networks import networks_of
 from perf_middleware.limits.probe_paths import PROBE_PATHS
@@ -92,9 +92,33 @@ class QuotaSetting(Section):
         )
 
 
-Quotas: TypeAlias = Annotated[tuple[QuotaSetting, ...], BeforeValidator(_one_or_several)]
+def _texts_or_tables(value: Any) -> Any:
+    # A list of tables is written as JSON in the environment; of texts alone commas will do.
+    if isinstance(value, str):
+        return tuple(text.strip() for text in value.split(",") if text.strip())
+    return (value,) if isinstance(value, dict) else value
+
+
+def _name_or_quota(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    try:
+        return QuotaSetting(**value)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False, include_context=False)
+    # In its own words: of a union only the kinds would be told.
+    raise ValueError("; ".join(_sentence(each["loc"], each["msg"]) for each in wrong))
+
+
+def _sentence(place: tuple[int | str, ...], message: str) -> str:
+    said = message.removeprefix("Value error, ")
+    return f"{'.'.join(map(str, place))}: {said}" if place else said
+
+
+Quotas: TypeAlias = Annotated[tuple[QuotaSetting, ...], BeforeValidator(_texts_or_tables)]
 QuotasOrNames: TypeAlias = Annotated[
-    tuple[str | QuotaSetting, ...], BeforeValidator(_one_or_several)
+    tuple[Annotated[str | QuotaSetting, BeforeValidator(_name_or_quota)], ...],
+    BeforeValidator(_texts_or_tables),
 ]
 
 

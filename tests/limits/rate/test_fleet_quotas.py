@@ -195,6 +195,7 @@ def test_a_mistake_in_the_call_is_told(stage):
         stage.far.error = error
         with pytest.raises(ValueError, match="cost"):
             stage.take(Demand(b"a", PAIR, -1))
+        assert stage.quotas.is_shared, "and is no failure of Redis"
 
 
 # --- a real Redis, really killed ----------------------------------------------------------------
@@ -268,6 +269,21 @@ def test_quotas_hold_while_a_server_is_killed_and_comes_back(own_server):
             await asyncio.gather(*askers)
         # In Redis, here, and in the Redis that had nothing in it: a burst of each at most.
         assert sum(outcome.admitted for outcome in outcomes) <= 3 * (MINUTE.burst + 100)
+
+    over(own_server, test)
+
+
+def test_what_is_forgotten_is_so_here_and_in_redis(own_server):
+    async def test(quotas, fleet):
+        over_it = Demand(b"over", PAIR)
+        assert not await quotas.forget(b"over"), "Redis is not told"
+        await until(lambda: fleet.is_up)
+        for _ in range(3):
+            await quotas.take([over_it])
+        assert len(quotas.local) == 1
+        assert await quotas.forget(b"over")
+        assert len(quotas.local) == 0
+        assert (await quotas.take([over_it])).left[0].remaining == 1
 
     over(own_server, test)
 

@@ -196,22 +196,21 @@ def test_what_is_told_of_a_decision_is_true(drawn, dues):
     def passes(demands, at_us):
         return judge(demands, dues, at_us)[0].admitted
 
-    def with_those_before(at):
-        return [demand for demand in demands[: at + 1] if demand.key == demands[at].key]
-
     for at, (demand, left) in enumerate(zip(demands, outcome.left, strict=True)):
         key, quota, _, _ = demand
         assert (left.wait_us != 0) <= (not outcome.admitted)
-        if not outcome.admitted:
-            mine = with_those_before(at)
-            assert judge(mine, dues, now_us)[0].left[-1].wait_us == left.wait_us
-            if left.wait_us == NEVER:
-                assert not passes(mine, now_us + 10**9)
-                assert sum(d.cost * d.quota.interval_us for d in mine) > quota.window_us
-            elif left.wait_us:
-                early = judge(mine, dues, now_us + left.wait_us - 1)[0].left[-1]
-                assert early.wait_us == 1
-                assert judge(mine, dues, now_us + left.wait_us)[0].left[-1].wait_us == 0
+        if left.wait_us:
+            on_it = [other for other in demands if other.key == key]
+            before = [other for other in demands[:at] if other.key == key]
+            asked_us = sum(d.cost * d.quota.interval_us for d in [*before, demand])
+            assert (left.wait_us == NEVER) == (asked_us > quota.window_us)
+            # The wait of this one, whatever the others wait for.
+            for later_us in (left.wait_us - 1, left.wait_us):
+                then = judge(on_it, dues, now_us + later_us)[0].left[len(before)]
+                if left.wait_us == NEVER:
+                    assert then.wait_us == NEVER
+                else:
+                    assert then.wait_us == left.wait_us - later_us
         one_quota = all(d.quota == quota for d in demands if d.key == key)
         if one_quota:
             assert 0 <= left.remaining <= quota.burst

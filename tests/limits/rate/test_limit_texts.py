@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perf_middleware.limits.rate.limit_texts import Limit
@@ -37,12 +37,14 @@ def test_what_is_no_limit_is_refused(text):
         Limit.of(text)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**6), st.integers(1, 366 * 86_400), st.none() | st.integers(1, 10**6))
 def test_a_limit_is_told_as_it_is_read(count, seconds, burst):
     limit = Limit(count, seconds, burst)
     assert Limit.of(str(limit)) == limit
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_a_limit_or_a_value_error(text):
     with suppress(ValueError):

@@ -73,9 +73,9 @@ def test_it_judges_as_the_model_and_lets_go_of_what_is_idle_first(schedule, entr
         model, changed = decide(asked, due_in(dues), now_us=clock.us)
         assert told == model.left
         dues |= changed
-        for demand in reversed(asked):
-            if demand.key in changed:
-                width[demand.key] = width_us(demand.quota)
+        for key, quota, _, _ in asked:
+            if key in changed:  # it stays in its slot for as long as that goes
+                width[key] = max(width.get(key, 0), width_us(quota))
 
         now = kept()
         assert len(now) == len(quotas) <= entries_max
@@ -91,7 +91,7 @@ def test_it_judges_as_the_model_and_lets_go_of_what_is_idle_first(schedule, entr
             for other in before.keys() & now.keys() - changed.keys():
                 assert dues[key] < dues[other] + width[other], "the one nearest to idle goes"
         for key in gone:
-            del dues[key]
+            del dues[key], width[key]
     ends = [end for end, _, _ in quotas._ends]
     assert set(quotas._slots) <= set(ends)
     assert sum(len(slot) for _, _, slot in quotas._ends) == len(quotas)
@@ -170,6 +170,30 @@ def test_slots_do_not_pile_up_behind_many_idle_entries(clock):
         quotas.take_one(b"a", MINUTE)
     assert len(quotas) == 1
     assert len(quotas._ends) <= 8
+
+
+def test_a_request_for_more_keys_than_there_is_room_for_is_judged_all_the_same(clock):
+    quotas = MemoryQuotas(entries_max=1, clock=clock)
+    quotas.take_one(b"a", MINUTE)
+    for _ in range(3):
+        outcome = quotas.take([Demand(b"new", MINUTE), Demand(b"a", MINUTE)])
+        assert outcome.admitted
+        assert len(quotas) == 1
+        assert sum(len(slot) for _, _, slot in quotas._ends) == 1
+    assert quotas.take_one(b"a", MINUTE).remaining == 95
+
+
+def test_no_dict_grows_so_far_that_its_growing_is_felt(clock):
+    quotas = MemoryQuotas(clock=clock)
+    for number in range(50_000):
+        quotas.take_one(b"%d" % number, MINUTE)
+    assert max(len(slot) for _, _, slot in quotas._ends) <= 4_096
+    assert max(map(len, quotas._shards)) < 2 * 50_000 // 64
+    clock.us += 2 * MINUTE.window_us
+    for number in range(20_000):
+        quotas.take_one(b"next:%d" % number, MINUTE)
+    assert len(quotas) <= 20_000 + 5
+    assert quotas.busy_evicted == 0
 
 
 # --- the rest -----------------------------------------------------------------------------------

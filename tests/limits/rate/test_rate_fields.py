@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perf_middleware.caching.syntax.structured import parse_string_list
@@ -71,11 +71,13 @@ def test_legacy_fields_tell_of_what_is_nearest_to_its_end():
     }
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=50))
 def test_any_printable_name_is_one_string_of_a_structured_field(name):
     assert parse_string_list([quoted(name) + b";q=1"]) == [name]
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 50),
     st.integers(1, 100),

@@ -187,6 +187,17 @@ async def test_behind_a_proxy_the_clients_are_told_apart():
         assert (await stage.ask(headers=[("x-forwarded-for", address)])).status == status
 
 
+async def test_a_proxy_that_was_not_declared_is_told_of_once(caplog):
+    stage = Stage(quota("9/minute"))
+    field = [("x-forwarded-for", "198.51.100.1")]
+    for peer in ("10.0.0.1", "8.8.8.8"):
+        await stage.ask(client=(peer, 1))
+    for peer in ("8.8.4.4", "10.0.0.2", "10.0.0.3"):
+        await stage.ask(client=(peer, 1), headers=field)
+    [record] = caplog.records
+    assert record.getMessage().startswith("10.0.0.2 forwards requests for others")
+
+
 async def test_a_global_quota_is_one_for_all():
     stage = Stage(quota("1/minute", "global"))
     await stage.ask()

@@ -81,6 +81,15 @@ def test_several_marks_stand_on_one_endpoint():
     assert '"hourly";q=100;w=3600' in get(layer, "/").header("ratelimit-policy")
 
 
+def test_the_same_mark_twice_is_one_quota():
+    @rate_limit("2/minute", name="once")
+    @rate_limit("2/minute", name="once")
+    async def twice(request):
+        return PlainTextResponse("twice")
+
+    assert statuses(limited(Starlette(routes=[Route("/", twice)])), "/") == [200, 200, 429]
+
+
 def test_endpoints_that_name_one_quota_share_it():
     @rate_limit("2/minute", name="shared")
     async def one(request):

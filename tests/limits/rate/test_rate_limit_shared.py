@@ -46,7 +46,7 @@ def test_processes_share_a_quota_and_forget_it_together(own_server):
         assert answer.header("ratelimit") == '"default";r=0;t=1800'
         assert [(await stage.ask()).status for stage in (one, other)] == [429, 429]
         assert (await one.rate.peek("default", "192.0.2.1")).admitted is False
-        await one.rate.forget("default", "192.0.2.1")
+        assert await one.rate.forget("default", "192.0.2.1") is True
         assert (await other.rate.peek("default", "192.0.2.1")).remaining == 2
         assert (await other.ask()).status == 200
         assert one.rate.status()["store"]["shared"] is True
@@ -75,7 +75,7 @@ def test_without_redis_each_process_judges_alone(own_server):
         stage.clock.pass_s(10_000)
         assert (await stage.ask()).status == 200
         assert (await stage.ask()).status == 429
-        await stage.rate.forget("default", "192.0.2.1")
+        assert await stage.rate.forget("default", "192.0.2.1") is False
         answer = await ask(stage.layer, http_scope())
         assert answer.status == 200
         assert stage.rate.status()["store"]["shared"] is False

@@ -5,6 +5,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
+from perf_middleware.limits.rate.gcra import Left, Outcome
 from perf_middleware.limits.rate.middleware import RateLimitMiddleware
 from tests.driving import http_scope
 from tests.http.servers import Journal, Server, serving
@@ -121,6 +122,47 @@ async def test_what_the_app_sends_behind_the_end_fails_as_to_a_client_that_left(
     sent = await converse(stage, "1", "2")
     assert [message["type"] for message in sent] == ["websocket.accept", "websocket.close"]
     assert outcomes == ["websocket.disconnect"]
+
+
+class Slow:
+    """Stands for quotas in Redis that answer when they are let to."""
+
+    def __init__(self) -> None:
+        self.may_answer = anyio.Event()
+
+    async def take(self, demands):
+        await self.may_answer.wait()
+        return Outcome(True, (Left(1, 0, 1),) * len(demands))
+
+
+async def test_an_app_that_stops_waiting_loses_no_message():
+    got = []
+
+    async def impatient(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        with anyio.move_on_after(0.01):
+            got.append(await receive())
+        assert got == []
+        stage.rate.shared.may_answer.set()
+        got.append(await receive())
+        got.append(await receive())
+
+    stage = Stage(quota("9/minute", per="message"), app=impatient)
+    stage.rate.shared = Slow()
+    await converse(stage, "1", "2")
+    assert [message["text"] for message in got] == ["1", "2"]
+
+
+async def test_behind_the_end_nothing_of_the_client_comes_through():
+    got = []
+
+    async def greedy(scope, receive, send):
+        for _ in range(5):
+            got.append((await receive())["type"])  # noqa: PERF401
+
+    await converse(Stage(quota("1/minute", per="message"), app=greedy), "1", "2", "3", "4")
+    assert got == ["websocket.connect", "websocket.receive", *["websocket.disconnect"] * 3]
 
 
 async def test_a_dry_run_ends_no_conversation():

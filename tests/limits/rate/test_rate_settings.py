@@ -2,13 +2,14 @@
 
 import pytest
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from perf_middleware.errors import SettingsError
 from perf_middleware.limits.probe_paths import PROBE_PATHS
 from perf_middleware.limits.rate.middleware import RateLimitMiddleware
 from perf_middleware.limits.rate.runtime import RateLimit
 from perf_middleware.limits.rate.settings import QuotaSetting, RateLimitSettings
+from perf_middleware.limits.settings import CallersSettings
+from perf_middleware.settings import Settings
 from tests.driving import get
 from tests.limits.rate.rate_stage import App
 
@@ -44,17 +45,68 @@ def test_quotas_without_a_name_get_one_each():
     ]  # fmt: skip
 
 
-def test_it_is_read_from_the_environment(monkeypatch):
-    class Read(BaseSettings):
-        model_config = SettingsConfigDict(env_prefix="PERFORMANCE_", env_nested_delimiter="_",
-                                          env_nested_max_split=1)  # fmt: skip
-        ratelimit: RateLimitSettings = RateLimitSettings()
+class Shaped(Settings):
+    ratelimit: RateLimitSettings = RateLimitSettings()
+    callers: CallersSettings = CallersSettings()
 
-    monkeypatch.setenv(
-        "PERFORMANCE_RATELIMIT_QUOTAS",
-        '["100/minute", {"name": "daily", "limit": "10000/day", "key": "header:x-api-key"}]',
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (
+            '["100/minute", {"name": "daily", "limit": "10000/day", "key": "header:x-api-key"}]',
+            ["default", "daily"],
+        ),
+        ('["100/minute"]', ["default"]),
+        ("100/minute", ["default"]),
+        ("100/minute, 5/second", ["default", "5/second"]),
+        ("", []),
+    ],
+)
+def test_quotas_are_read_from_the_environment(nothing_set, monkeypatch, text, names):
+    monkeypatch.setenv("PERFORMANCE_RATELIMIT_QUOTAS", text)
+    assert names_of(Shaped().ratelimit) == names
+
+
+def test_rules_and_callers_are_read_from_the_environment(nothing_set, monkeypatch):
+    rules = '[{"path": "/login", "methods": "POST", "quotas": ["5/minute", "default"]}]'
+    monkeypatch.setenv("PERFORMANCE_RATELIMIT_RULES", rules)
+    monkeypatch.setenv("PERFORMANCE_RATELIMIT_QUOTAS", '["100/minute"]')
+    monkeypatch.setenv("PERFORMANCE_CALLERS_TRUSTED_PROXIES", "10.0.0.0/8, unix")
+    settings = Shaped()
+    assert names_of(settings.ratelimit) == ["default", "POST /login"]
+    assert settings.callers.trusted_proxies == ("10.0.0.0/8", "unix")
+    assert settings.effective()
+
+
+def test_quotas_are_read_from_a_file(nothing_set, monkeypatch, tmp_path):
+    file = tmp_path / "perf.toml"
+    file.write_text(
+        '[ratelimit]\nquotas = ["100/minute", { limit = "10/s", name = "quick" }]\n'
+        '[[ratelimit.rules]]\npath = "/a"\nquotas = ["1/s"]\n'
     )
-    assert names_of(Read().ratelimit) == ["default", "daily"]
+    monkeypatch.setenv("PERFORMANCE_CONFIG", str(file))
+    assert names_of(Shaped().ratelimit) == ["default", "quick", "/a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("RATELIMIT_QUOTAS", '["100/fortnight"]', "is no limit: write 100/minute"),
+        ("RATELIMIT_QUOTAS", '[{"limt": "1/s"}]', "limt"),
+        ("RATELIMIT_RULES", '[{"path": "/a", "quotas": [{"limit": "x"}]}]', "no limit"),
+        ("RATELIMIT_RULES", '[{"path": "/a", "quotas": [{"limt": "1/s"}]}]', "limt"),
+        ("CALLERS_TRUSTED_PROXIES", "10.0.0.1/8", "has host bits: write 10.0.0.0/8"),
+    ],
+)
+def test_what_is_wrong_in_the_environment_is_told_by_its_name(
+    nothing_set, monkeypatch, name, text, says
+):
+    monkeypatch.setenv(f"PERFORMANCE_{name}", text)
+    with pytest.raises(SettingsError) as raised:
+        Shaped()
+    assert says in str(raised.value)
+    assert f"PERFORMANCE_{name}" in str(raised.value)
 
 
 @pytest.mark.parametrize(

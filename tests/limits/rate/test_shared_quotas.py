@@ -100,6 +100,7 @@ gaps = st.one_of(
 @example(
     [(0, [Demand(b"a", Quota(1, WINDOW_US_MAX), WINDOW_US_MAX)]), (1, [Demand(b"a", QUOTAS[5])])]
 )
+@example([(0, [Demand(b"a", MINUTE, 100)]), (-1, [Demand(b"a", MINUTE, 0)])])
 @example([(0, [Demand(b"a", MINUTE, 100)]), (-1, [Demand(b"a", MINUTE)] * 2)])
 def test_the_script_decides_as_the_model_to_the_microsecond(client, schedule):
     namespace = f"model-{next(NUMBERS)}"

@@ -50,7 +50,7 @@ def _told(
             if len(name) in _LENGTHS and name.lower() in _NAMES:
                 return message
     # A new list: the app's may be shared between its answers.
-    told = [*headers, (POLICY, lines.policy), (STATE, lines.state(left))]
+    told = [*headers, lines.policy_field, (STATE, lines.state(left))]
     if rate.tells_legacy and not any(name.lower().startswith(_LEGACY) for name, _ in headers):
         told += lines.legacy(left)
     changed = {**message, "headers": told}
@@ -66,14 +66,14 @@ def refusal_of(
     left: Sequence[Left],
 ) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """The fields and the body of a 429."""
-    body = batch.body_of(entries, left)
-    headers = [_CONTENT_TYPE, (b"content-length", b"%d" % len(body)), NO_STORE]
+    length, body = batch.body_of(entries, left)
+    headers = [_CONTENT_TYPE, length, NO_STORE]
     wait_s = retry_after_s(left)
     if wait_s is not None:
         headers.append((RETRY_AFTER, b"%d" % wait_s))
     if rate.tells:
         lines = batch.lines_of(entries)
-        headers += ((POLICY, lines.policy), (STATE, lines.refused_state(left)))
+        headers += (lines.policy_field, (STATE, lines.refused_state(left)))
         if rate.tells_legacy:
             headers += lines.legacy(left)
     return headers, body

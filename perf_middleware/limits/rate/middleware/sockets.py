@@ -41,7 +41,7 @@ async def refuse_handshake(
 class Conversation:
     """One websocket whose messages are counted; to the app its end is the client's leaving."""
 
-    __slots__ = ("_batch", "_is_over", "_rate", "_receive", "_scope", "_send")
+    __slots__ = ("_batch", "_end", "_held", "_rate", "_receive", "_scope", "_send")
 
     def __init__(
         self, rate: RateLimit, batch: Batch, scope: Scope, receive: Receive, send: Send
@@ -51,32 +51,39 @@ class Conversation:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._is_over = False
+        self._held: Message | None = None
+        self._end: Message | None = None
 
     async def receive(self) -> Message:
         """The next message of the client; a disconnect in the place of one too many."""
-        message = await self._receive()
-        if message["type"] != "websocket.receive" or self._is_over:
+        if self._end is not None:
+            return self._end
+        message = await self._receive() if self._held is None else self._held
+        if message["type"] != "websocket.receive":
             return message
         rate = self._rate
         try:
             if rate.shared is None:
                 admitted, entries, left = rate.judge(self._batch, self._scope)
             else:
+                # An app that stops waiting meanwhile gets it at its next call.
+                self._held = message
                 admitted, entries, left = await rate.judge_shared(self._batch, self._scope)
         except Exception as error:  # noqa: BLE001 - fail open
             rate.note_failure("the rate limit", error)
-            return message
+            admitted, entries, left = True, (), ()
+        self._held = None
         if admitted:
             return message
-        self._is_over = True
         reason = _reason(entries, left)
-        await self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": reason})
-        return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": reason}
+        told = {"code": POLICY_VIOLATION, "reason": reason}
+        self._end = {"type": "websocket.disconnect", **told}
+        await self._send({"type": "websocket.close", **told})
+        return self._end
 
     async def send(self, message: Message) -> None:
         """Raises OSError once it is over, as a server does whose client has left (ASGI 2.4)."""
-        if not self._is_over:
+        if self._end is None:
             await self._send(message)
         elif message["type"] != "websocket.close":
             raise OSError("the websocket was closed: too many messages")

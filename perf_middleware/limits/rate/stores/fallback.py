@@ -66,8 +66,9 @@ class FleetQuotas:
         try:
             outcome = await self._shared.take(demands)
         except Exception as error:  # noqa: BLE001 - garbage makes a client library raise anything
+            outcome = self._take_alone(demands)  # a mistake in the call is told here
             self._failed(error)
-            return self._take_alone(demands)
+            return outcome
         if self._failed_us is not None:
             self._answered()
         for demand, left in zip(demands, outcome.left, strict=True):
@@ -76,13 +77,15 @@ class FleetQuotas:
                 self.local.note(demand.key, demand.quota, left.full_us)
         return outcome
 
-    async def forget(self, key: bytes) -> None:
-        """Its bucket is full again, here and in Redis; here alone while that is away."""
+    async def forget(self, key: bytes) -> bool:
+        """Its bucket is full again, here and in Redis; False where Redis could not be told."""
         self.local.forget(key)
         try:
             await self._shared.forget(key)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - as in `take`
             self._failed(error)
+            return False
+        return True
 
     # --- without Redis --------------------------------------------------------------------------
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from perf_middleware.limits.rate.gcra import Demand, Quota
 
 GCRA: Final = Script("gcra", package=__package__)
-FORGET: Final = Script("forget", package=__package__)
 _pack = Struct(">dd").pack  # a third of what texts of the numbers cost, there and here
 _each = Struct(">d").iter_unpack
 _TOO_MUCH_US: Final = 2 * WINDOW_US_MAX  # passes no quota, and is still exact
@@ -72,10 +71,9 @@ class SharedQuotas:
         remaining = (window_us - full_us) // quota.interval_us
         return Outcome(False, (Left(remaining, wait_us, full_us),))
 
-    async def forget(self, key: bytes) -> None:
-        """Its bucket is full again; raises as `take` does."""
-        name = self._prefix + key if len(key) <= KEY_BYTES_MAX else self._key(key)
-        await self._link.run(FORGET, [name], [])
+    async def forget(self, key: bytes) -> bool:
+        """Its bucket is full again; whether there was one.  Raises as `take`."""
+        return bool(await self._link.command("UNLINK", self._key(key)))
 
     def _key(self, key: bytes) -> bytes:
         return self._prefix + bounded(key)

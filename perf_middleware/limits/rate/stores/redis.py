@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 GCRA: Final = Script("gcra", package=__package__)
 _pack = Struct(">dd").pack  # a third of what texts of the numbers cost, there and here
 _each = Struct(">d").iter_unpack
+_new = tuple.__new__
 _TOO_MUCH_US: Final = 2 * WINDOW_US_MAX  # passes no quota, and is still exact
 
 
@@ -59,13 +60,16 @@ class SharedQuotas:
         # `outcome_of` written out for one demand.
         ((key, quota, cost, _),) = demands
         window_us = quota.window_us
-        charge_us = _charge_us(cost, quota)
+        charge_us = cost * quota.interval_us
+        if not 0 <= charge_us <= window_us:
+            charge_us = _charge_us(cost, quota)
         name = self._prefix + (key if len(key) <= KEY_BYTES_MAX else bounded(key))
         full_us = await self._link.run(GCRA, (name,), (_pack(charge_us, window_us),))
         if type(full_us) is not int:
             raise _not_ours(full_us)
         if full_us >= 0:
-            return Outcome(True, (Left((window_us - full_us) // quota.interval_us, 0, full_us),))
+            left = _new(Left, ((window_us - full_us) // quota.interval_us, 0, full_us))
+            return _new(Outcome, (True, (left,)))
         full_us = -1 - full_us
         wait_us = NEVER if charge_us > window_us else full_us + charge_us - window_us
         remaining = (window_us - full_us) // quota.interval_us

@@ -9,31 +9,38 @@ local call = redis.call
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 
+-- A bucket expires when it is due: from then on none says the same.  Redis writes a number with all
+-- its digits; as a text Lua makes it of 14, enough for milliseconds and never with an exponent.
+local function keep(key, due)
+  call('SET', key, due, 'PXAT', math.ceil(due / 1000) .. '')
+end
+
+if not KEYS[2] then -- the same as below, in half the time
+  local key = KEYS[1]
+  local charge, window = struct.unpack('>dd', ARGV[1])
+  local due, start, last = tonumber(call('GET', key) or 0), now_us, now_us + window
+  local is_lowered = false
+  if due and due > now_us then
+    is_lowered = due > last
+    start = is_lowered and last or due
+  end
+  if charge > 0 then
+    local after = start + charge
+    if after <= last then
+      keep(key, after)
+      return after - now_us
+    end
+  end
+  if is_lowered then keep(key, start) end
+  return charge > 0 and now_us - start - 1 or start - now_us
+end
+
 local function due_of(key)
   local due = tonumber(call('GET', key) or 0)
   return due and due > 0 and due or 0 -- also of what is no number
 end
 
--- A bucket expires when it is due: from then on none says the same.
-local function keep(key, due)
-  call('SET', key, string.format('%.0f', due), 'PXAT', string.format('%.0f', math.ceil(due / 1000)))
-end
-
 local count = #KEYS
-if count == 1 then -- the same as below, in half the time
-  local key = KEYS[1]
-  local charge, window = struct.unpack('>dd', ARGV[1])
-  local due, last = due_of(key), now_us + window
-  local start = due
-  if start < now_us then start = now_us elseif start > last then start = last end
-  if charge > 0 and start + charge > last then
-    if due > start then keep(key, start) end
-    return now_us - start - 1
-  end
-  if charge > 0 or due > start then keep(key, start + charge) end
-  return start + charge - now_us
-end
-
 local doubles = '>' .. string.rep('d', count)
 local asked = { struct.unpack(doubles .. string.rep('d', count), ARGV[1]) }
 local due, last, start, charged = {}, {}, {}, {} -- by key

@@ -174,6 +174,7 @@ class Gradient:
         gradient, weight = self._gradient(state, window)
         if dropped:
             gradient = min(gradient, 1.0) * max(1 - DROP_WEIGHT * dropped, 0.0)
+            weight = min(weight, self.smoothing)
         target = estimate * gradient + headroom
         target = min(target, max(estimate, window.in_flight_max + headroom))
         target = max(target, estimate * (KEPT_MIN_DROPPED if dropped else KEPT_MIN))

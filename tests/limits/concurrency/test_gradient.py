@@ -46,7 +46,7 @@ def known(limit=20, **fields):
             "is_sure": True,
             "probe_due_us": 60_000_000,
             "probed_us": 1,
-            "probed_estimate": float(limit),
+            "highest": float(limit),
             **fields,
         }
     )
@@ -133,7 +133,7 @@ def test_a_probe_goes_lower_as_long_as_that_costs_no_throughput():
         limits.append(state.limit)
         if state.probe is None:
             break
-    assert limits == [10, 5, 2, 1, 20]
+    assert limits == [10, 5, 2, 1, 2]
     assert state.baseline_us == pytest.approx(5 * MS)
 
 
@@ -152,7 +152,7 @@ def test_samples_just_after_a_probe_are_those_of_the_fast_ones():
     assert GRADIENT.after(state, window(12, 1 * MS)) is not state
 
 
-FELL = known(probed_estimate=40.0)
+FELL = known(highest=40.0)
 
 
 @pytest.mark.parametrize(

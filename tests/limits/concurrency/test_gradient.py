@@ -61,6 +61,7 @@ def known(limit=20, **fields):
         pytest.param(window(9, 30 * MS), 17, id="three times: down"),
         pytest.param(window(9, 900 * MS, ended_us=10**7), 16, id="no window takes more"),
         pytest.param(window(9, 30 * MS, spread=3.0), 20, id="the less sure, the less"),
+        pytest.param(window(9, 60 * MS, spread=3.0), 19, id="and by the smaller a step"),
         pytest.param(window(9, in_flight_max=9), 20, id="not half of it in use: nothing"),
         pytest.param(window(9, in_flight_max=16), 20, id="what was in use, and the headroom"),
         pytest.param(window(9, 90 * MS, in_flight_max=9), 20, id="slow, and unused: nothing"),

@@ -181,6 +181,13 @@ def test_when_the_baseline_is_probed(state, seen, is_probed):
     assert (GRADIENT.after(state, seen).probe is not None) is is_probed
 
 
+def test_a_burst_after_idle_time_is_not_probed_with_the_throughput_of_the_idle_time():
+    idle = window(3_000, 20 * MS, samples=1, started_us=1_000_000, in_flight_max=40)
+    state = GRADIENT.after(known(probe_due_us=1), idle)
+    assert (state.limit, state.probe) == (20, None)
+    assert GRADIENT.after(state, window(3_001, 20 * MS)).probe is not None
+
+
 def test_processes_probe_at_different_times():
     dues = [
         Gradient(jitter=jitter).after(known(), window(9)).probe_due_us for jitter in (0, 0.5, 1.0)

@@ -56,7 +56,7 @@ class Gate:
 
     __slots__ = (
         "_batch", "_begun_us", "_clock", "_fold", "_is_pumping", "_is_turn_open", "_on_shed",
-        "_settle_left", "_settle_until_us", "_soon", "_timer", "_turn_budget_us", "_turn_us",
+        "_settle_left", "_settle_until_us", "_soon", "_timer", "_timer_us", "_turn_budget_us", "_turn_us",
         "in_flight", "is_lined", "last_us", "limit", "line", "loop", "partitions", "wait_us",
     )  # fmt: skip
 
@@ -95,6 +95,7 @@ class Gate:
         self._settle_left = 0
         self._settle_until_us = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_us = 0
 
     @property
     def waiting(self) -> int:
@@ -157,7 +158,7 @@ class Gate:
             line = self.partitions[partition].line
             line.join(ticket, now_us)
             self._wake_shed(line)
-        self._arm_timer(now_us)
+            self._arm_timer(line, now_us)
 
     def _join(self, ticket: Ticket, now_us: int) -> None:
         self.line.join(ticket, now_us)
@@ -165,6 +166,7 @@ class Gate:
         if self.line.count > self._fold.waiting_max:
             self._fold.waiting_max = self.line.count
         self._look(now_us)
+        self._arm_timer(self.line, now_us)
 
     # --- who waits ------------------------------------------------------------------------------
 
@@ -247,7 +249,6 @@ class Gate:
                 ticket.partition = name
                 ticket.state = WAITING
                 self._join(ticket, now_us)
-                self._arm_timer(now_us)
 
     # --- serving the line -----------------------------------------------------------------------
 
@@ -315,7 +316,7 @@ class Gate:
 
     def _stop(self) -> None:
         self._is_pumping = False
-        self.is_lined = self.line.count > 0
+        self._look(None)  # somebody may have joined when the last one was shed
 
     def _serve(self, now_us: int, most: int) -> int:
         """Grant permits; returns how many."""
@@ -335,19 +336,24 @@ class Gate:
 
     # --- one timer for all ----------------------------------------------------------------------
 
-    def _arm_timer(self, now_us: int) -> None:
-        if self._timer is None and self.loop is not None:
-            due = [self.line.next_expiry_us()]
-            due += [each.line.next_expiry_us() for each in self.partitions.values()]
-            due_us = min((each for each in due if each is not None), default=None)
-            if due_us is not None:
-                self._timer = self.loop.call_later(max(due_us - now_us, 1) / 1e6, self._on_timer)
+    def _arm_timer(self, line: Line, now_us: int) -> None:
+        due_us = line.next_expiry_us()
+        if due_us is None or self.loop is None:
+            return
+        if self._timer is not None:
+            if due_us >= self._timer_us:
+                return
+            self._timer.cancel()
+        self._timer_us = due_us
+        self._timer = self.loop.call_later(max(due_us - now_us, 1) / 1e6, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
         now_us = self._clock()
         self.expire(now_us)
-        self._arm_timer(now_us)
+        self._arm_timer(self.line, now_us)
+        for partition in self.partitions.values():
+            self._arm_timer(partition.line, now_us)
 
     def status(self) -> dict[str, Any]:
         """A small JSON-able picture."""

@@ -5,6 +5,9 @@ import random
 
 import anyio
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from perf_middleware.errors import SettingsError
 from perf_middleware.limits.concurrency.decorators import criticality
@@ -549,6 +552,25 @@ def test_shedding_is_told_once_when_it_begins_and_once_when_it_ends(caplog):
     pressure.look_for_calm()
     assert [(each.is_shedding, each.shed) for each in events] == [(True, 1), (False, 3)]
     assert len(caplog.records) == 2
+
+
+@BACKENDS
+def test_sync_endpoints_of_starlette_are_served(backend):
+    app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("in a thread"))])
+    layer = BackpressureMiddleware(app, limit_first=2)
+    answers = []
+
+    async def one():
+        answers.append(await ask(layer, http_scope("/")))
+
+    async def play(tasks):
+        for _ in range(8):
+            tasks.start_soon(one)
+
+    scene(play, backend)
+    assert [each.body for each in answers] == [b"in a thread"] * 8
+    assert sum(layer.backpressure.figures.admitted) == 8
+    assert layer.backpressure.in_flight == 0
 
 
 # --- cancellation -------------------------------------------------------------------------------

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
-    from perf_middleware.clock import Clock
-    from perf_middleware.limits.concurrency.figures import BackpressureFigures
     from perf_middleware.limits.concurrency.runtime.gate import Gate
 
 EVENT_STREAM: Final = b"text/event-stream"
@@ -89,7 +87,11 @@ class BackpressureMiddleware:
         criticality, partition = CRITICAL, None
         hearing: Hearing | None = None
         is_let_in = False
-        if backpressure.has_classes:
+        if (
+            backpressure.rules.has_any
+            or backpressure.trusts is not None
+            or backpressure.criticality_of is not None
+        ):
             treatment = backpressure.rules.rule_for(scope)
             criticality = backpressure.criticality(scope, treatment)
             if treatment is not None:
@@ -115,7 +117,7 @@ class BackpressureMiddleware:
                 gate.begun(now_us)
             partition = ticket.partition
         self._admitted[criticality] += 1
-        admitted = Admitted(gate, send, self._clock, now_us, partition, backpressure.figures)
+        admitted = Admitted(gate, send, now_us, partition)
         try:
             return await self.app(scope, receive, admitted.send)
         finally:
@@ -193,23 +195,13 @@ class BackpressureMiddleware:
 class Admitted:
     """One request that holds a permit, until its last message or its end."""
 
-    __slots__ = ("_clock", "_figures", "_gate", "_granted_us", "_partition", "_send", "holds")
+    __slots__ = ("_gate", "_granted_us", "_partition", "_send", "holds")
 
-    def __init__(
-        self,
-        gate: Gate,
-        send: Send,
-        clock: Clock,
-        granted_us: int,
-        partition: str | None,
-        figures: BackpressureFigures,
-    ) -> None:
+    def __init__(self, gate: Gate, send: Send, granted_us: int, partition: str | None) -> None:
         self._gate = gate
         self._send = send
-        self._clock = clock
         self._granted_us = granted_us
         self._partition = partition
-        self._figures = figures
         self.holds = True
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -224,11 +216,10 @@ class Admitted:
                     self.release()
             elif kind == "http.response.start":
                 if self._granted_us >= 0:
-                    now_us = self._clock()
-                    self._gate.note_head(now_us - self._granted_us, message.get("status"), now_us)
+                    self._gate.note_head(self._granted_us, message.get("status"))
                     self._granted_us = -1  # a second head is no sample
                     if _is_event_stream(message.get("headers")):
-                        self._figures.event_streams += 1
+                        self._gate.figures.event_streams += 1
                         self.release()
             elif kind in FILES:
                 self.release()

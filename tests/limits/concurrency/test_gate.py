@@ -6,6 +6,7 @@ from collections import deque
 import pytest
 
 from perf_middleware.limits.concurrency.estimate import Fixed
+from perf_middleware.limits.concurrency.figures import BackpressureFigures
 from perf_middleware.limits.concurrency.fold import LimitFold
 from perf_middleware.limits.concurrency.line import GRANTED, SHED, WAITING, Line, Ticket
 from perf_middleware.limits.concurrency.runtime.gate import BATCH_MAX, SETTLE_TURNS, Gate
@@ -80,6 +81,7 @@ class Stage:
             partitions=partitions or {},
             turn_budget_us=budget,
             on_shed=self.shed.append,
+            figures=BackpressureFigures(),
             clock=self.loop.clock,
         )
         self.running = []
@@ -114,7 +116,7 @@ class Stage:
         self.most = max(self.most, self.gate.in_flight)
         self.loop.now_us += work_us
         if work_us:  # it answers in the same turn
-            self.gate.note_head(work_us, 200, self.loop.now_us)
+            self.gate.note_head(self.loop.now_us - work_us, 200)
             self.end(ticket)
 
     def end(self, ticket):

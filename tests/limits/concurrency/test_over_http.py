@@ -164,7 +164,7 @@ def test_event_streams_hold_no_permit():
             assert b"data: 1" in wire.read_until(b"data: 1\n\n")
         assert stage.pressure.in_flight == 0
         assert stage.pressure.figures.event_streams == 3
-        for wire in wires:
+        for _ in wires:
             stage.server.release(key)
         for wire in wires:
             wire.read_to_end()

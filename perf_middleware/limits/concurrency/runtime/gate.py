@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from perf_middleware.clock import Clock
+    from perf_middleware.limits.concurrency.figures import BackpressureFigures
     from perf_middleware.limits.concurrency.fold import LimitFold
 
 SETTLE_TURNS: Final = 6
@@ -56,8 +57,9 @@ class Gate:
 
     __slots__ = (
         "_batch", "_begun_us", "_clock", "_fold", "_is_pumping", "_is_turn_open", "_on_shed",
-        "_settle_left", "_settle_until_us", "_soon", "_timer", "_timer_us", "_turn_budget_us", "_turn_us",
-        "in_flight", "is_lined", "last_us", "limit", "line", "loop", "partitions", "wait_us",
+        "_settle_left", "_settle_until_us", "_soon", "_timer", "_timer_us", "_turn_budget_us",
+        "_turn_us", "figures", "in_flight", "is_lined", "last_us", "limit", "line", "loop", "partitions",
+        "wait_us",
     )  # fmt: skip
 
     def __init__(
@@ -69,9 +71,11 @@ class Gate:
         partitions: Mapping[str, int],
         turn_budget_us: int | None,
         on_shed: Callable[[Ticket], None],
+        figures: BackpressureFigures,
         clock: Clock,
     ) -> None:
         self.loop = loop
+        self.figures = figures
         self.line = new_line(None)
         # As many may wait for a partition as may be in it: a slow route fills no line either.
         self.partitions = {
@@ -221,10 +225,10 @@ class Gate:
         if self.is_lined and not self._is_pumping:
             self._look(None)
 
-    def note_head(self, latency_us: int, status: Any, now_us: int) -> None:
-        """An answer has begun, `latency_us` after its permit."""
-        self.last_us = now_us
-        if self._fold.note(latency_us, status, now_us, self.in_flight):
+    def note_head(self, granted_us: int, status: Any) -> None:
+        """The answer to a request that got its permit at `granted_us` begins."""
+        self.last_us = now_us = self._clock()
+        if self._fold.note(now_us - granted_us, status, now_us, self.in_flight):
             self.limit = self._fold.limit
             if self.is_lined:
                 self._look(now_us)

@@ -21,7 +21,7 @@ that is faster than it.  While latency stays above it, nothing says whether that
 app that became slower for good, so a probe asks: the limit is halved for some samples.
 
     limit  ____      _______    held: the throughput did not suffer: all below was enough, so the
-               |    |                 knee is lower still; halve again
+               |    |                 knee is lower still; halve again, and do not go all the way up
                |____|           fell: no queue is left, this latency is the baseline
             drain measure
 
@@ -52,7 +52,8 @@ from typing import Final
 
 from perf_middleware.limits.concurrency.estimate import Window, check_limits, check_windows
 
-KEPT_MIN: Final = 0.6  # of the limit, after one window: no outlier takes more
+KEPT_MIN: Final = 0.6  # of the limit, is where one window points at least: it may be an outlier
+KEPT_MIN_DROPPED: Final = 0.8  # one too many in flight may be enough to have many dropped
 DROP_WEIGHT: Final = 2  # a share of drops d alone holds the limit at 1 / (2 d)**2: 10 % at 25
 LOG_GRADIENT_MIN: Final = -5.0
 NEAR: Final = 0.1  # of the baseline: as slow as unloaded, but for noise
@@ -65,8 +66,8 @@ PROBE_LATENCIES: Final = 50  # between probes otherwise, where latencies are lon
 PROBE_US_MAX: Final = 10_000_000  # then it is given up
 PROBE_SAMPLES: Final = 50  # are enough, as are fewer which agree
 AGREED_ERROR: Final = 0.05
-HELD: Final = 0.8  # of the throughput: the lower limit cost nothing
-FELL: Final = 0.6  # of the limit at the last probe: look again, soon
+HELD: Final = 0.7  # of the throughput: the lower limit cost nothing
+FELL: Final = 0.6  # of the highest limit since the last probe: look again, soon
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +91,7 @@ class GradientState:
     `baseline_us` is the typical latency without a queue, 0.0 before anything was seen; `is_sure`
     where it was read without one.  `gradient` is the newest: below 1 the latency says queue.
     `changed_us` is when the limit last moved, `probed_us` when a probe last ended (0: none did),
-    `probed_estimate` the estimate then; the next is due at `probe_due_us`.
+    `highest` the highest estimate since; the next is due at `probe_due_us`.
     """
 
     limit: int
@@ -102,7 +103,7 @@ class GradientState:
     probe: Probe | None = None
     probe_due_us: int = 0
     probed_us: int = 0
-    probed_estimate: float = 0.0
+    highest: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,7 @@ class Gradient:
     tolerance: float = 1.5
     smoothing: float = 0.5
     probe_interval_us: int = 20_000_000
-    probe_limit: int = 2
+    probe_limit: int = 1
     jitter: float = 0.5
     window_us: int = 200_000
     window_us_max: int = 1_000_000
@@ -173,9 +174,10 @@ class Gradient:
         gradient, weight = self._gradient(state, window)
         if dropped:
             gradient = min(gradient, 1.0) * max(1 - DROP_WEIGHT * dropped, 0.0)
+            weight = min(weight, self.smoothing)
         target = estimate * gradient + headroom
         target = min(target, max(estimate, window.in_flight_max + headroom))
-        target = max(target, estimate * KEPT_MIN)
+        target = max(target, estimate * (KEPT_MIN_DROPPED if dropped else KEPT_MIN))
         estimate += (target - estimate) * weight
         estimate = max(float(self.limit_min), min(float(self.limit_max), estimate))
         return replace(
@@ -184,6 +186,7 @@ class Gradient:
             estimate=estimate,
             gradient=gradient,
             changed_us=window.ended_us,
+            highest=max(state.highest, estimate),
         )
 
     def _gradient(self, state: GradientState, window: Window) -> tuple[float, float]:
@@ -249,7 +252,7 @@ class Gradient:
             return False
         if window.ended_us >= state.probe_due_us:
             return True
-        if state.estimate > state.probed_estimate * FELL:
+        if state.estimate > state.highest * FELL:
             return False
         return window.ended_us >= self._soon_us(window, since_us=state.probed_us)
 
@@ -281,8 +284,12 @@ class Gradient:
             return self._restored(state, window, is_sure=state.is_sure)
         state = replace(state, baseline_us=exp(probe.log_sum / probe.samples))
         rate = probe.samples / max(lasted_us, 1)
-        if is_enough and state.limit > self._probe_limit_min and rate >= HELD * probe.rate:
-            return self._lowered(state, window, rate=probe.rate)
+        if is_enough and rate >= HELD * probe.rate:
+            # This much was enough, so twice as much is plenty, whatever the estimate was.
+            estimate = max(min(state.estimate, 2.0 * state.limit), float(self.limit_min))
+            state = replace(state, estimate=estimate)
+            if state.limit > self._probe_limit_min:
+                return self._lowered(state, window, rate=probe.rate)
         return self._restored(state, window, is_sure=True)
 
     def _do_agree(self, probe: Probe, window: Window) -> bool:
@@ -297,6 +304,6 @@ class Gradient:
             probe=None,
             probe_due_us=self._later_us(window),
             probed_us=max(window.ended_us, 1),
-            probed_estimate=state.estimate,
+            highest=state.estimate,
             changed_us=window.ended_us,
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 from asyncio import get_running_loop
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.asgi import app_path
+from perf_middleware.asgi import app_path, find_header
 from perf_middleware.limits.concurrency.criticality import CRITICAL, SHEDDABLE_PLUS
 from perf_middleware.limits.concurrency.line import GRANTED, LEFT, SHED, Ticket
 from perf_middleware.limits.concurrency.runtime import Backpressure
@@ -86,7 +86,7 @@ class BackpressureMiddleware:
         now_us = self._clock()
         criticality, partition = CRITICAL, None
         hearing: Hearing | None = None
-        is_let_in = False
+        is_refused = False
         if (
             backpressure.rules.has_any
             or backpressure.trusts is not None
@@ -96,15 +96,10 @@ class BackpressureMiddleware:
             criticality = backpressure.criticality(scope, treatment)
             if treatment is not None:
                 partition = treatment.partition
-            if partition is None and not (
-                criticality >= SHEDDABLE_PLUS and backpressure.is_refused(criticality)
-            ):
-                is_let_in = gate.enter(now_us)
-        else:
-            is_let_in = gate.enter(now_us)
-        if not is_let_in:
+            is_refused = criticality >= SHEDDABLE_PLUS and backpressure.is_refused(criticality)
+        if is_refused or partition is not None or not gate.enter(now_us):
             ticket = Ticket(criticality, now_us)
-            if partition is None or not gate.enter_both(partition, ticket, now_us):
+            if is_refused or partition is None or not gate.enter_both(partition, ticket, now_us):
                 hearing = await self._wait(scope, receive, gate, ticket, partition)
                 if ticket.state != GRANTED:
                     if ticket.state != LEFT:
@@ -141,16 +136,13 @@ class BackpressureMiddleware:
             backpressure.note_shed(reason, ticket.criticality, now_us)
             gate.give_back_partition(ticket)
             return None
-        gate.wait(ticket, partition, now_us)
-        if ticket.state == SHED:
-            return None
         hearing = None
-        for name, _ in scope["headers"]:
-            if name == b"expect":
-                break  # to listen would be to ask for the body
-        else:
-            hearing = Hearing(receive, gate, ticket, self._clock)
         try:
+            if find_header(scope["headers"], b"expect") is None:  # to listen is to ask for the body
+                hearing = Hearing(receive, gate, ticket, self._clock)
+            gate.wait(ticket, partition, now_us)
+            if ticket.state == SHED:
+                return None
             if gate.loop is not None:
                 await wait_on_asyncio(ticket, hearing)
             else:

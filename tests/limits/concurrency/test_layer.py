@@ -464,7 +464,7 @@ def test_of_which_class_a_request_is(request_, hooks, code, caplog):
         (0, 0, {"/": 200, "/plus": 200, "/low": 200}),
         (1, 0, {"/": 200, "/plus": 200, "/low": 200}),
         (1, 1, {"/low": 503}),
-        (2, 0, {"/": 200, "/plus": 503, "/low": 503}),
+        (2, 0, {"/": 200, "/plus": 503, "/low": 503, "/reports": 503}),
     ],
 )
 def test_a_level_of_overload_refuses_the_sheddable_classes(level, in_flight, statuses):
@@ -475,13 +475,18 @@ def test_a_level_of_overload_refuses_the_sheddable_classes(level, in_flight, sta
     rules = [
         {"path": "/plus", "criticality": "sheddable_plus"},
         {"path": "/low", "criticality": "sheddable"},
+        {"path": "/reports", "criticality": "sheddable", "partition": "reports", "limit": 1},
     ]
 
     async def run():
         layer = BackpressureMiddleware(app, rules=rules, limit_first=1, **FIXED)
         layer.backpressure.level = lambda: level
-        layer.backpressure.gate_on(asyncio.get_running_loop()).in_flight = in_flight
-        return {path: (await ask(layer, http_scope(path))).status for path in statuses}
+        gate = layer.backpressure.gate_on(asyncio.get_running_loop())
+        gate.in_flight = in_flight
+        answers = {path: (await ask(layer, http_scope(path))).status for path in statuses}
+        assert gate.in_flight == in_flight
+        assert gate.partitions["reports"].in_flight == 0
+        return answers
 
     assert anyio.run(run) == statuses
 
@@ -684,6 +689,6 @@ def test_one_layer_serves_one_loop_after_another():
         assert get(layer).status == 200
     assert layer.backpressure.status()["admitted"] == 3
     names = [family.name for family in layer.backpressure.families()]
-    assert len(names) == len(set(names)) == 12
+    assert len(names) == len(set(names)) == 13
     layer.backpressure.reset_counts()
     assert layer.backpressure.status()["admitted"] == 0

@@ -58,8 +58,8 @@ class Gate:
     __slots__ = (
         "_batch", "_begun_us", "_clock", "_fold", "_is_pumping", "_is_turn_open", "_on_shed",
         "_settle_left", "_settle_until_us", "_soon", "_timer", "_timer_us", "_turn_budget_us",
-        "_turn_us", "figures", "in_flight", "is_lined", "last_us", "limit", "line", "loop", "partitions",
-        "wait_us",
+        "_turn_us", "figures", "in_flight", "is_lined", "last_us", "limit", "line", "loop",
+        "partitions", "wait_us",
     )  # fmt: skip
 
     def __init__(
@@ -179,8 +179,8 @@ class Gate:
         if ticket.state == GRANTED:
             self.release(ticket.partition)
             ticket.partition = None
-        else:
-            self.leave(ticket, now_us)
+        elif not self.leave(ticket, now_us):
+            self.give_back_partition(ticket)
 
     def leave(self, ticket: Ticket, now_us: int) -> bool:
         """Its client has left; False where it does not wait any more."""

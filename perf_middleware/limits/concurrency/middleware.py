@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.asgi import app_path, find_header
 from perf_middleware.limits.concurrency.criticality import CRITICAL, SHEDDABLE_PLUS
-from perf_middleware.limits.concurrency.line import GRANTED, LEFT, SHED, Ticket
+from perf_middleware.limits.concurrency.line import GRANTED, LEFT, SHED, WAITING, Ticket
 from perf_middleware.limits.concurrency.runtime import Backpressure
 from perf_middleware.limits.concurrency.runtime.waiting import (
     Hearing,
@@ -141,9 +141,9 @@ class BackpressureMiddleware:
             if find_header(scope["headers"], b"expect") is None:  # to listen is to ask for the body
                 hearing = Hearing(receive, gate, ticket, self._clock)
             gate.wait(ticket, partition, now_us)
-            if ticket.state == SHED:
-                return None
-            if gate.loop is not None:
+            if ticket.state != WAITING:
+                pass  # shed at once
+            elif gate.loop is not None:
                 await wait_on_asyncio(ticket, hearing)
             else:
                 await wait_anywhere(gate, ticket, hearing, self._clock)

@@ -66,7 +66,7 @@ PROBE_LATENCIES: Final = 50  # between probes otherwise, where latencies are lon
 PROBE_US_MAX: Final = 10_000_000  # then it is given up
 PROBE_SAMPLES: Final = 50  # are enough, as are fewer which agree
 AGREED_ERROR: Final = 0.05
-HELD: Final = 0.7  # of the throughput: the lower limit cost nothing
+HELD: Final = 0.75  # of the throughput: the lower limit cost nothing
 FELL: Final = 0.6  # of the highest limit since the last probe: look again, soon
 
 

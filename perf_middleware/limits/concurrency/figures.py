@@ -96,6 +96,11 @@ class BackpressureFigures:
             counter, "perf_backpressure_websockets_refused",
             "Websockets refused because too many were open.", self.websockets_refused,
         )  # fmt: skip
+        yield one(
+            counter, "perf_backpressure_hook_failures",
+            "Calls of hooks that raised: a level, a deadline, who is trusted, which class.",
+            self.failures,
+        )  # fmt: skip
 
 
 def _by_reason(name: str, text: str, counts: dict[str, list[int]]) -> Family:

@@ -14,9 +14,9 @@ from __future__ import annotations
 from asyncio import get_running_loop
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.asgi import app_path
+from perf_middleware.asgi import app_path, find_header
 from perf_middleware.limits.concurrency.criticality import CRITICAL, SHEDDABLE_PLUS
-from perf_middleware.limits.concurrency.line import GRANTED, LEFT, SHED, Ticket
+from perf_middleware.limits.concurrency.line import GRANTED, LEFT, SHED, WAITING, Ticket
 from perf_middleware.limits.concurrency.runtime import Backpressure
 from perf_middleware.limits.concurrency.runtime.waiting import (
     Hearing,
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
-    from perf_middleware.clock import Clock
-    from perf_middleware.limits.concurrency.figures import BackpressureFigures
     from perf_middleware.limits.concurrency.runtime.gate import Gate
 
 EVENT_STREAM: Final = b"text/event-stream"
@@ -88,21 +86,20 @@ class BackpressureMiddleware:
         now_us = self._clock()
         criticality, partition = CRITICAL, None
         hearing: Hearing | None = None
-        is_let_in = False
-        if backpressure.has_classes:
+        is_refused = False
+        if (
+            backpressure.rules.has_any
+            or backpressure.trusts is not None
+            or backpressure.criticality_of is not None
+        ):
             treatment = backpressure.rules.rule_for(scope)
             criticality = backpressure.criticality(scope, treatment)
             if treatment is not None:
                 partition = treatment.partition
-            if partition is None and not (
-                criticality >= SHEDDABLE_PLUS and backpressure.is_refused(criticality)
-            ):
-                is_let_in = gate.enter(now_us)
-        else:
-            is_let_in = gate.enter(now_us)
-        if not is_let_in:
+            is_refused = criticality >= SHEDDABLE_PLUS and backpressure.is_refused(criticality)
+        if is_refused or partition is not None or not gate.enter(now_us):
             ticket = Ticket(criticality, now_us)
-            if partition is None or not gate.enter_both(partition, ticket, now_us):
+            if is_refused or partition is None or not gate.enter_both(partition, ticket, now_us):
                 hearing = await self._wait(scope, receive, gate, ticket, partition)
                 if ticket.state != GRANTED:
                     if ticket.state != LEFT:
@@ -115,7 +112,7 @@ class BackpressureMiddleware:
                 gate.begun(now_us)
             partition = ticket.partition
         self._admitted[criticality] += 1
-        admitted = Admitted(gate, send, self._clock, now_us, partition, backpressure.figures)
+        admitted = Admitted(gate, send, now_us, partition)
         try:
             return await self.app(scope, receive, admitted.send)
         finally:
@@ -139,17 +136,14 @@ class BackpressureMiddleware:
             backpressure.note_shed(reason, ticket.criticality, now_us)
             gate.give_back_partition(ticket)
             return None
-        gate.wait(ticket, partition, now_us)
-        if ticket.state == SHED:
-            return None
         hearing = None
-        for name, _ in scope["headers"]:
-            if name == b"expect":
-                break  # to listen would be to ask for the body
-        else:
-            hearing = Hearing(receive, gate, ticket, self._clock)
         try:
-            if gate.loop is not None:
+            if find_header(scope["headers"], b"expect") is None:  # to listen is to ask for the body
+                hearing = Hearing(receive, gate, ticket, self._clock)
+            gate.wait(ticket, partition, now_us)
+            if ticket.state != WAITING:
+                pass  # shed at once
+            elif gate.loop is not None:
                 await wait_on_asyncio(ticket, hearing)
             else:
                 await wait_anywhere(gate, ticket, hearing, self._clock)
@@ -193,23 +187,13 @@ class BackpressureMiddleware:
 class Admitted:
     """One request that holds a permit, until its last message or its end."""
 
-    __slots__ = ("_clock", "_figures", "_gate", "_granted_us", "_partition", "_send", "holds")
+    __slots__ = ("_gate", "_granted_us", "_partition", "_send", "holds")
 
-    def __init__(
-        self,
-        gate: Gate,
-        send: Send,
-        clock: Clock,
-        granted_us: int,
-        partition: str | None,
-        figures: BackpressureFigures,
-    ) -> None:
+    def __init__(self, gate: Gate, send: Send, granted_us: int, partition: str | None) -> None:
         self._gate = gate
         self._send = send
-        self._clock = clock
         self._granted_us = granted_us
         self._partition = partition
-        self._figures = figures
         self.holds = True
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -224,11 +208,10 @@ class Admitted:
                     self.release()
             elif kind == "http.response.start":
                 if self._granted_us >= 0:
-                    now_us = self._clock()
-                    self._gate.note_head(now_us - self._granted_us, message.get("status"), now_us)
+                    self._gate.note_head(self._granted_us, message.get("status"))
                     self._granted_us = -1  # a second head is no sample
                     if _is_event_stream(message.get("headers")):
-                        self._figures.event_streams += 1
+                        self._gate.figures.event_streams += 1
                         self.release()
             elif kind in FILES:
                 self.release()

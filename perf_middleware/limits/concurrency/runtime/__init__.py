@@ -112,7 +112,8 @@ class Backpressure:
     def _new_gate(self, loop: asyncio.AbstractEventLoop | None) -> Gate:
         return Gate(
             loop=loop, fold=self.fold, new_line=self._new_line, partitions=self._partitions,
-            turn_budget_us=self._turn_budget_us, on_shed=self._on_shed, clock=self.clock,
+            turn_budget_us=self._turn_budget_us, on_shed=self._on_shed, figures=self.figures,
+            clock=self.clock,
         )  # fmt: skip
 
     def _new_line(self, waiting_max: int | None) -> Line:
@@ -138,15 +139,6 @@ class Backpressure:
         return 0.0 if oldest_us is None else max(self.clock() - oldest_us, 0) / 1e6
 
     # --- judging --------------------------------------------------------------------------------
-
-    @property
-    def has_classes(self) -> bool:
-        """Whether requests can be of another class than critical."""
-        return (
-            self.rules.has_any
-            or self.criticality_of is not None
-            or (self.trusts is not None and self._header is not None)
-        )
 
     def criticality(self, scope: Scope, treatment: Treatment | None) -> int:
         """The class of a request: the user's word, a trusted caller's, the rule's, critical."""

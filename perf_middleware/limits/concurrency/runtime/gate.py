@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from perf_middleware.clock import Clock
+    from perf_middleware.limits.concurrency.figures import BackpressureFigures
     from perf_middleware.limits.concurrency.fold import LimitFold
 
 SETTLE_TURNS: Final = 6
@@ -56,8 +57,9 @@ class Gate:
 
     __slots__ = (
         "_batch", "_begun_us", "_clock", "_fold", "_is_pumping", "_is_turn_open", "_on_shed",
-        "_settle_left", "_settle_until_us", "_soon", "_timer", "_turn_budget_us", "_turn_us",
-        "in_flight", "is_lined", "last_us", "limit", "line", "loop", "partitions", "wait_us",
+        "_settle_left", "_settle_until_us", "_soon", "_timer", "_timer_us", "_turn_budget_us",
+        "_turn_us", "figures", "in_flight", "is_lined", "last_us", "limit", "line", "loop",
+        "partitions", "wait_us",
     )  # fmt: skip
 
     def __init__(
@@ -69,9 +71,11 @@ class Gate:
         partitions: Mapping[str, int],
         turn_budget_us: int | None,
         on_shed: Callable[[Ticket], None],
+        figures: BackpressureFigures,
         clock: Clock,
     ) -> None:
         self.loop = loop
+        self.figures = figures
         self.line = new_line(None)
         # As many may wait for a partition as may be in it: a slow route fills no line either.
         self.partitions = {
@@ -95,6 +99,7 @@ class Gate:
         self._settle_left = 0
         self._settle_until_us = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_us = 0
 
     @property
     def waiting(self) -> int:
@@ -157,7 +162,7 @@ class Gate:
             line = self.partitions[partition].line
             line.join(ticket, now_us)
             self._wake_shed(line)
-        self._arm_timer(now_us)
+            self._arm_timer(line, now_us)
 
     def _join(self, ticket: Ticket, now_us: int) -> None:
         self.line.join(ticket, now_us)
@@ -165,6 +170,7 @@ class Gate:
         if self.line.count > self._fold.waiting_max:
             self._fold.waiting_max = self.line.count
         self._look(now_us)
+        self._arm_timer(self.line, now_us)
 
     # --- who waits ------------------------------------------------------------------------------
 
@@ -173,8 +179,8 @@ class Gate:
         if ticket.state == GRANTED:
             self.release(ticket.partition)
             ticket.partition = None
-        else:
-            self.leave(ticket, now_us)
+        elif not self.leave(ticket, now_us):
+            self.give_back_partition(ticket)
 
     def leave(self, ticket: Ticket, now_us: int) -> bool:
         """Its client has left; False where it does not wait any more."""
@@ -219,10 +225,10 @@ class Gate:
         if self.is_lined and not self._is_pumping:
             self._look(None)
 
-    def note_head(self, latency_us: int, status: Any, now_us: int) -> None:
-        """An answer has begun, `latency_us` after its permit."""
-        self.last_us = now_us
-        if self._fold.note(latency_us, status, now_us, self.in_flight):
+    def note_head(self, granted_us: int, status: Any) -> None:
+        """The answer to a request that got its permit at `granted_us` begins."""
+        self.last_us = now_us = self._clock()
+        if self._fold.note(now_us - granted_us, status, now_us, self.in_flight):
             self.limit = self._fold.limit
             if self.is_lined:
                 self._look(now_us)
@@ -247,7 +253,6 @@ class Gate:
                 ticket.partition = name
                 ticket.state = WAITING
                 self._join(ticket, now_us)
-                self._arm_timer(now_us)
 
     # --- serving the line -----------------------------------------------------------------------
 
@@ -315,7 +320,7 @@ class Gate:
 
     def _stop(self) -> None:
         self._is_pumping = False
-        self.is_lined = self.line.count > 0
+        self._look(None)  # somebody may have joined when the last one was shed
 
     def _serve(self, now_us: int, most: int) -> int:
         """Grant permits; returns how many."""
@@ -335,19 +340,24 @@ class Gate:
 
     # --- one timer for all ----------------------------------------------------------------------
 
-    def _arm_timer(self, now_us: int) -> None:
-        if self._timer is None and self.loop is not None:
-            due = [self.line.next_expiry_us()]
-            due += [each.line.next_expiry_us() for each in self.partitions.values()]
-            due_us = min((each for each in due if each is not None), default=None)
-            if due_us is not None:
-                self._timer = self.loop.call_later(max(due_us - now_us, 1) / 1e6, self._on_timer)
+    def _arm_timer(self, line: Line, now_us: int) -> None:
+        due_us = line.next_expiry_us()
+        if due_us is None or self.loop is None:
+            return
+        if self._timer is not None:
+            if due_us >= self._timer_us:
+                return
+            self._timer.cancel()
+        self._timer_us = due_us
+        self._timer = self.loop.call_later(max(due_us - now_us, 1) / 1e6, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
         now_us = self._clock()
         self.expire(now_us)
-        self._arm_timer(now_us)
+        self._arm_timer(self.line, now_us)
+        for partition in self.partitions.values():
+            self._arm_timer(partition.line, now_us)
 
     def status(self) -> dict[str, Any]:
         """A small JSON-able picture."""

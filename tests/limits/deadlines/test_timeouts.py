@@ -50,7 +50,7 @@ class Exchange:
         try:
             with self.cancel_scope:
                 await self.app(self.scope, self.receive, self.send)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - what the server would see
             self.error = exc
         finally:
             self.is_over.set()
@@ -381,12 +381,16 @@ def test_cancellation_from_outside_stays_what_it_is(backend):
     run(test, backend)
 
 
-@pytest.mark.parametrize("swallows", [False, True], ids=["lets it pass", "swallows ours"])
+@pytest.mark.parametrize("swallows", [False, True], ids=["in finally", "in except"])
 def test_cancellation_from_outside_during_the_cleanup_stays_what_it_is(swallows):
     async def app(scope, receive, send):
         try:
             await asyncio.sleep(LONG_S)
         except asyncio.CancelledError:
+            if swallows:
+                await asyncio.sleep(LONG_S)
+            raise
+        finally:
             await asyncio.sleep(LONG_S)
 
     async def test():

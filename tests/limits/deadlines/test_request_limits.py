@@ -198,6 +198,12 @@ def test_the_answer_is_whole_before_the_rest_is_read_and_the_rest_is_bounded():
     assert whole_at == [1, 1, 1 + 5]  # head, body, end
 
 
+def test_a_refused_client_that_has_sent_all_is_not_listened_to():
+    client = Client(b"a" * 20)
+    client.get(RequestLimitsMiddleware(reads, body_bytes_max=10))
+    assert (client.asked, client.is_ended) == (1, True)
+
+
 def test_later_versions_of_http_have_no_connection_field():
     client = Client(b"a" * 20, b"more", headers=[], http_version="2")
     answer = client.get(RequestLimitsMiddleware(reads, body_bytes_max=10))

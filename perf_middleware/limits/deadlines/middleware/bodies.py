@@ -170,7 +170,7 @@ class RequestLimitsMiddleware:
                 raise
             result = None
         if body.answer is not None:
-            await body.answer.close(lingers=body.error is not None and body.error.status == 413)
+            await body.answer.close(lingers=body.has_more_to_come)
         elif body.error is not None:
             # The app has ended an answer that it may have made of half a body: the server is to
             # cut the connection, as for any app that fails in the middle.
@@ -243,6 +243,11 @@ class _LimitedBody:
         self._waited_us = 0
         self._has_all = False
         self._has_begun = False
+
+    @property
+    def has_more_to_come(self) -> bool:
+        """Whether the refused client is still sending, as far as one knows."""
+        return not self._has_all and self.error is not None and self.error.status == 413
 
     async def receive(self) -> Message:
         """The next piece of the body; behind its end, what the server tells."""

@@ -687,6 +687,17 @@ def test_a_trusted_caller_may_shorten_the_time(settings, told, trusted, expected
         assert expected_s - 1 < seen[0] <= expected_s
 
 
+def test_headers_that_can_be_read_once_reach_the_app():
+    async def app(scope, receive, send):
+        assert len(list(scope["headers"])) == 1
+        await answers(scope, receive, send)
+
+    scope = http_scope(headers=[("grpc-timeout", "5S")])
+    scope["headers"] = iter(scope["headers"])
+    layer = DeadlineMiddleware(app, follow_header=True, trusts=lambda _: True)
+    assert anyio.run(ask, layer, scope).status == 200
+
+
 def test_nobody_is_trusted_unless_it_is_said_who():
     layer = DeadlineMiddleware(answers, follow_header=True)
     anyio.run(ask, layer, http_scope(headers=[("grpc-timeout", "1n")]))

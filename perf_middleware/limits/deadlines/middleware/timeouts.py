@@ -72,6 +72,8 @@ class DeadlineMiddleware:
         timeout_us = choice.timeout_us
         is_told = False
         if deadlines.follows_header and not choice.is_exempt:
+            if type(scope["headers"]) is not list:
+                scope["headers"] = list(scope["headers"])  # an iterator can be read once
             told_us = deadlines.told_us(scope)
             if told_us is not None and (timeout_us is None or told_us < timeout_us):
                 timeout_us = told_us

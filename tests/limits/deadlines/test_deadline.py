@@ -44,7 +44,7 @@ NAMES = ("grpc-timeout", "x-envoy-expected-rq-timeout-ms", "x-request-timeout")
         pytest.param(b"inf", None, id="for ever"),
         pytest.param(b"nan", None, id="no number"),
         pytest.param(b"1_000", None, id="Python's own digits"),
-        pytest.param("١".encode(), None, id="digits of others"),
+        pytest.param(b"\xd9\xa1", None, id="digits of others"),
         pytest.param(b".5", None, id="no whole part"),
         pytest.param(b"5.", None, id="a point and nothing"),
         pytest.param(b"1.2.3", None, id="two points"),
@@ -110,7 +110,12 @@ def test_grpc_has_eight_digits_at_most():
 
 def test_time_runs_out_and_stays_out():
     deadline = Deadline(1_000)
-    assert [deadline.remaining_us(now_us) for now_us in (0, 400, 1_000, 2_000)] == [1_000, 600, 0, 0]
+    assert [deadline.remaining_us(now_us) for now_us in (0, 400, 1_000, 2_000)] == [
+        1_000,
+        600,
+        0,
+        0,
+    ]
 
 
 def test_of_two_deadlines_the_sooner_holds():

@@ -14,9 +14,7 @@ S = 1_000_000
     [
         pytest.param(Pace(), 9 * S, 0, None, id="no limit: for ever"),
         pytest.param(Pace(idle_us=2 * S), 90 * S, 0, 2 * S, id="idle: for each piece anew"),
-        pytest.param(
-            Pace(bytes_per_s_min=100, grace_us=5 * S), 0, 0, 5 * S, id="a grace at first"
-        ),
+        pytest.param(Pace(bytes_per_s_min=100, grace_us=5 * S), 0, 0, 5 * S, id="a grace at first"),
         pytest.param(
             Pace(bytes_per_s_min=100, grace_us=5 * S), 4 * S, 0, 1 * S, id="what is left of it"
         ),

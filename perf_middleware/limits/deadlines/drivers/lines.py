@@ -9,11 +9,12 @@ dict each, where a timer of the loop for each request is 2 us, and a heap that g
 
 from __future__ import annotations
 
-import asyncio
 from contextvars import Context
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
+    import asyncio
+
     from perf_middleware.clock import Clock
 
 LINES_MAX: Final = 1_000  # timeouts come from settings and decorators: far fewer
@@ -51,9 +52,9 @@ class Line:
 
     def _wait(self, wait_us: int, loop: asyncio.AbstractEventLoop) -> None:
         # In an empty context: that of the request which came first is not to be kept.
-        self._loop_timer = loop.call_later(wait_us / 1_000_000, self._tell, context=Context())
+        self._loop_timer = loop.call_later(wait_us / 1_000_000, self._tell, loop, context=Context())
 
-    def _tell(self) -> None:
+    def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop_timer = None
         try:
             while self._due_us:
@@ -66,7 +67,7 @@ class Line:
         finally:
             if self._due_us and self._loop_timer is None:
                 wait_us = next(iter(self._due_us.values())) - self._clock()
-                self._wait(max(wait_us, 0), asyncio.get_running_loop())
+                self._wait(max(wait_us, 0), loop)
 
 
 class Lines:

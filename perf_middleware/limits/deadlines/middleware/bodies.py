@@ -31,8 +31,6 @@ from perf_middleware.refusal import comes_from
 from perf_middleware.standing_alone import section_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
     from perf_middleware.limits.deadlines.figures import Reason
     from perf_middleware.limits.deadlines.pace import Pace
@@ -103,35 +101,36 @@ class RequestLimitsMiddleware:
             or self._header_count_max is not None
         )
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
+    # A coroutine function: by that uvicorn knows an app of ASGI 3.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] != "http":
-            return self.app(scope, receive, send)
+            return await self.app(scope, receive, send)
         headers = scope["headers"]
         if type(headers) is not list:
             headers = scope["headers"] = list(headers)  # an iterator can be read once
         if self._limits_heads:
             refused = self._refused_head(scope, headers)
             if refused is not None:
-                return self._refuse(scope, receive, send, *refused)
+                return await self._refuse(scope, receive, send, *refused)
         choice = self._rules.rule_for(scope) if self._rules.has_any else None
         if choice is None:
             choice = self.deadlines.default_body
         elif choice.is_exempt:
-            return self.app(scope, receive, send)
+            return await self.app(scope, receive, send)
         bytes_max, pace = choice.bytes_max, self._pace
         if bytes_max is None and pace is None:
-            return self.app(scope, receive, send)
+            return await self.app(scope, receive, send)
         told = body_bytes_of(scope)
         if told == 0:
-            return self.app(scope, receive, send)
+            return await self.app(scope, receive, send)
         if bytes_max is not None and told > bytes_max:
             detail = f"The body may have {bytes_max} bytes."
-            return self._refuse(scope, receive, send, 413, "body", detail)
+            return await self._refuse(scope, receive, send, 413, "body", detail)
         if told != UNTOLD:
             if pace is None:
-                return self.app(scope, receive, send)
+                return await self.app(scope, receive, send)
             bytes_max = None  # no server hands over more than was told
-        return self._limited(scope, receive, send, bytes_max)
+        return await self._limited(scope, receive, send, bytes_max)
 
     def _refused_head(
         self, scope: Scope, headers: list[tuple[bytes, bytes]]
@@ -171,7 +170,7 @@ class RequestLimitsMiddleware:
                 raise
             result = None
         if body.answer is not None:
-            await body.answer.close(lingers=body.error is not None and body.error.status == 413)
+            await body.answer.close(lingers=body.has_more_to_come)
         elif body.error is not None:
             # The app has ended an answer that it may have made of half a body: the server is to
             # cut the connection, as for any app that fails in the middle.
@@ -244,6 +243,11 @@ class _LimitedBody:
         self._waited_us = 0
         self._has_all = False
         self._has_begun = False
+
+    @property
+    def has_more_to_come(self) -> bool:
+        """Whether the refused client is still sending, as far as one knows."""
+        return not self._has_all and self.error is not None and self.error.status == 413
 
     async def receive(self) -> Message:
         """The next piece of the body; behind its end, what the server tells."""

@@ -34,7 +34,8 @@ class TimedRequest(Held):
     """The responder of one request; told by its line or its watcher when its time has come."""
 
     __slots__ = (
-        "_has_begun", "_has_trailers", "_is_total", "_scope", "_send", "expired_in", "line", "work",
+        "_has_begun", "_has_trailers", "_is_total", "_line", "_scope", "_send", "expired_in",
+        "work",
     )  # fmt: skip
 
     def __init__(
@@ -52,7 +53,7 @@ class TimedRequest(Held):
         self.deadlines = deadlines
         self.expired_in: Covers | None = None
         self.work = work
-        self.line = line
+        self._line: Line | TrioWork | None = line
         self._scope = scope
         self._send = send
         self._is_total = is_total
@@ -76,10 +77,14 @@ class TimedRequest(Held):
     def end(self) -> None:
         """Nothing is left that has a deadline."""
         self.at_us = None
-        self.line.leave(self)
+        line, self._line = self._line, None
+        if line is not None:
+            line.leave(self)
 
     def expire(self) -> None:
         """Its time has come."""
+        if self._line is None:
+            return  # it was over already: trio's watcher had been woken
         figures = self.deadlines.figures
         phase: Covers = "total" if self._has_begun else "head"
         if self.deadlines.dry_run:
@@ -102,11 +107,11 @@ class TimedRequest(Held):
             return
         self.deadlines.figures.running_on -= 1
         is_ours = self.work.take_back()
-        if error is not None and isinstance(error, anyio.get_cancelled_exc_class()):
-            if not is_ours:
-                self.work.abandon()
-                raise error
+        if isinstance(error, anyio.get_cancelled_exc_class()) and is_ours:
             error = None
+        elif error is not None and not isinstance(error, Exception | BaseExceptionGroup):
+            self.work.abandon()  # cancelled from outside, or at the process's end: nothing waits
+            raise error
         try:
             await self.work.answered()
         except Exception:

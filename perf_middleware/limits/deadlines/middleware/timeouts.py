@@ -20,7 +20,7 @@ from perf_middleware.limits.deadlines.settings import OF_REQUEST_LIMITS, Deadlin
 from perf_middleware.standing_alone import section_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
 
@@ -61,9 +61,10 @@ class DeadlineMiddleware:
         self.deadlines = deadlines
         self._rules = deadlines.timeouts
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
+    # A coroutine function: by that uvicorn knows an app of ASGI 3.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] != "http":
-            return self.app(scope, receive, send)
+            return await self.app(scope, receive, send)
         deadlines = self.deadlines
         choice = self._rules.rule_for(scope) if self._rules.has_any else None
         if choice is None:
@@ -71,14 +72,18 @@ class DeadlineMiddleware:
         timeout_us = choice.timeout_us
         is_told = False
         if deadlines.follows_header and not choice.is_exempt:
+            if type(scope["headers"]) is not list:
+                scope["headers"] = list(scope["headers"])  # an iterator can be read once
             told_us = deadlines.told_us(scope)
             if told_us is not None and (timeout_us is None or told_us < timeout_us):
                 timeout_us = told_us
                 is_told = True
         if timeout_us is None:
-            return self.app(scope, receive, send)
+            return await self.app(scope, receive, send)
         is_total = (choice.covers or deadlines.covers) == "total"
-        return self._held(scope, receive, send, timeout_us, is_total=is_total, is_told=is_told)
+        return await self._held(
+            scope, receive, send, timeout_us, is_total=is_total, is_told=is_told
+        )
 
     async def _held(
         self,

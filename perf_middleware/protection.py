@@ -108,6 +108,7 @@ class Protection:
             )
         if settings.overload.enabled:
             resources.add(limits.overload)
+            resources.when_started(limits.overload.note_started)
             metrics.add_collector(
                 "overload", limits.overload.families, reset=limits.overload.reset_counts
             )

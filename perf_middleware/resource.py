@@ -81,8 +81,18 @@ class Resources:
         self._states: dict[str, tuple[ResourceState, str]] = {
             resource.name: ("closed", "") for resource in resources
         }
+        self._on_started: list[Callable[[], object]] = []
         self.task_failures = 0
         self.running = False
+
+    def when_started(self, do: Callable[[], object]) -> None:
+        """Call `do` as soon as the app itself has started too: from now on it serves."""
+        self._on_started.append(do)
+
+    def note_started(self) -> None:
+        """The app has said that it has started."""
+        for do in self._on_started:
+            do()
 
     def add(self, resource: Resource) -> None:
         """Open `resource` after those known so far; only before the start."""
@@ -240,7 +250,10 @@ class LifespanPlugin:
         self._last_word_s = last_word_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        talk = _Talk(await receive(), receive, send, last_word_s=self._last_word_s)
+        talk = _Talk(
+            await receive(), receive, send,
+            last_word_s=self._last_word_s, on_started=self._resources.note_started,
+        )  # fmt: skip
         if self._resources.running:
             logger.warning("this app is started once more; the resources of its first start serve")
             await self.app(scope, talk.receive, send)
@@ -286,12 +299,19 @@ class _Talk:
     """
 
     def __init__(
-        self, startup: Message, receive: Receive, send: Send, *, last_word_s: float
+        self,
+        startup: Message,
+        receive: Receive,
+        send: Send,
+        *,
+        last_word_s: float,
+        on_started: Callable[[], None],
     ) -> None:
         self._startup = startup
         self._receive = receive
         self._send = send
         self._last_word_s = last_word_s
+        self._on_started = on_started
         self.scope = anyio.CancelScope()
         self.heard = False
         self.started = False
@@ -317,5 +337,7 @@ class _Talk:
             self.last_word = message
             self.scope.deadline = anyio.current_time() + self._last_word_s
             return
-        self.started = self.started or message["type"] == "lifespan.startup.complete"
+        if message["type"] == "lifespan.startup.complete" and not self.started:
+            self.started = True
+            self._on_started()
         await self._send(message)

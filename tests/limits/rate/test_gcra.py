@@ -1,7 +1,7 @@
 """GCRA: what passes, what is left, how long to wait.  Time is a number."""
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from perf_middleware.limits.rate.gcra import (
@@ -162,6 +162,7 @@ def test_quotas_are_values():
 quotas = st.builds(Quota, st.integers(1, 50), st.integers(1, 6))
 
 
+@settings(deadline=None)
 @given(quotas, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 4)), max_size=80))
 @example(Quota(7, 3), [(0, 1)] * 10 + [(6, 1)] * 10)
 def test_no_stretch_of_time_sees_more_than_the_burst_and_one_each_interval(quota, arrivals):
@@ -179,6 +180,7 @@ def test_no_stretch_of_time_sees_more_than_the_burst_and_one_each_interval(quota
             assert total <= quota.burst + (end_us - begin_us) // quota.interval_us
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from([b"a", b"b"]), quotas, st.integers(0, 7)),

@@ -43,7 +43,7 @@ demands = st.builds(Demand, keys, st.sampled_from(QUOTAS), st.sampled_from((1, 1
 gaps = st.one_of(st.just(0), st.integers(1, 200), st.integers(1, 100 * S), st.just(-1_000))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.tuples(gaps, st.lists(demands, min_size=1, max_size=3), st.booleans())),
     st.sampled_from((4, 8, 1_000)),

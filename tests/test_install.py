@@ -509,6 +509,8 @@ ERRORS = [
     errors.UnpackableValueError("object", "it has no safe form"),
     errors.StoreUnavailableError("Redis", "no answer within 0.1 s"),
     errors.StoreRefusedError("Redis", "OOM command not allowed"),
+    errors.RequestRejectedError(503, 7),
+    errors.DeadlineExceededError(0.25, 2.0),
 ]
 
 

@@ -39,9 +39,8 @@ class AsyncioWork:
             raise RuntimeError("a request is served outside of any task")
         self._task = task
         self._cancelling_before = task.cancelling()
-        self._scope_before = _STATES.get(task)
-        if self._scope_before is not None:
-            self._scope_before = self._scope_before.cancel_scope
+        state = _STATES.get(task)
+        self._scope_before = None if state is None else state.cancel_scope
         # What sends an answer is to see what those outside have set for this request.
         self._context = copy_context()
         self._has_cancelled = False

@@ -58,7 +58,8 @@ def test_a_queue_takes_as_long_as_theory_says(phase, mean):
 
 
 def test_shared_cores_slow_everyone_alike():
-    run = simulated(scenario(Phase(rate_per_s=10_000, cores=1), work=fixed_us(MS)), Fixed(limit=4))
+    shared = scenario(Phase(rate_per_s=10_000, cores=1), work=fixed_us(MS), seconds=5)
+    run = simulated(shared, Fixed(limit=4))
     assert run.in_flight_max == 4
     assert mean_ms(run) == pytest.approx(4, rel=0.01)
 

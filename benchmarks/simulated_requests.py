@@ -238,7 +238,6 @@ class Simulation:
                 self.waiting.popleft()
                 self.run.shed += 1
             self.sums.waiting_max = max(self.sums.waiting_max, len(self.waiting))
-        self._fold(now_us)
 
     def _admit(self, request: Request, now_us: float) -> None:
         if len(self.backend.running) >= self.backend.phase.refuse_above:

@@ -5,7 +5,9 @@
     first -> after -> after -> limit  an estimator: parameters, and one pure function
 
 A window ends once it has lasted `window_us` and has `samples_min` samples, and after
-`window_us_max` in any case: an estimator says these three for itself.
+`window_us_max` in any case: an estimator says these three for itself.  Who looks at it only
+when a request ends has windows that span idle time: estimators reckon with that.  A limit that was
+lowered takes no permit back.
 
 More than one mean is summed: a mean over routes of 1 ms and of 500 ms says how many of the slow
 ones a window happened to have.  The mean of the logarithms weighs a doubling of either alike.

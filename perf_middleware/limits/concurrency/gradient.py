@@ -158,8 +158,11 @@ class Gradient:
             state = self._with_baseline(state, window)
         if window.in_flight_max * 2 < state.limit:
             return state
-        if self._is_probe_due(state, window):
-            lasted_us = max(window.ended_us - window.started_us, 1)
+        lasted_us = max(window.ended_us - window.started_us, 1)
+        # Of a window that spans idle time the throughput says nothing: no probe could fall below.
+        if lasted_us <= 2 * self.window_us_max + window.mean_us and self._is_probe_due(
+            state, window
+        ):
             return self._lowered(state, window, rate=window.samples / lasted_us)
         if window.ended_us - state.changed_us < window.mean_us:
             return state

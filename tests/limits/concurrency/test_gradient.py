@@ -61,6 +61,7 @@ def known(limit=20, **fields):
         pytest.param(window(9, 30 * MS), 17, id="three times: down"),
         pytest.param(window(9, 900 * MS, ended_us=10**7), 16, id="no window takes more"),
         pytest.param(window(9, 30 * MS, spread=3.0), 20, id="the less sure, the less"),
+        pytest.param(window(9, 60 * MS, spread=3.0), 19, id="and by the smaller a step"),
         pytest.param(window(9, in_flight_max=9), 20, id="not half of it in use: nothing"),
         pytest.param(window(9, in_flight_max=16), 20, id="what was in use, and the headroom"),
         pytest.param(window(9, 90 * MS, in_flight_max=9), 20, id="slow, and unused: nothing"),
@@ -178,6 +179,13 @@ FELL = known(highest=40.0)
 )
 def test_when_the_baseline_is_probed(state, seen, is_probed):
     assert (GRADIENT.after(state, seen).probe is not None) is is_probed
+
+
+def test_a_burst_after_idle_time_is_not_probed_with_the_throughput_of_the_idle_time():
+    idle = window(3_000, 20 * MS, samples=1, started_us=1_000_000, in_flight_max=40)
+    state = GRADIENT.after(known(probe_due_us=1), idle)
+    assert (state.limit, state.probe) == (20, None)
+    assert GRADIENT.after(state, window(3_001, 20 * MS)).probe is not None
 
 
 def test_processes_probe_at_different_times():

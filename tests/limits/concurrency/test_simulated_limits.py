@@ -119,7 +119,7 @@ def test_a_limit_that_was_found_is_nearly_as_good_as_the_best(
 @pytest.mark.parametrize("name", GRADIENT)
 def test_the_gradient_rests_and_is_not_stuck_at_its_minimum(name):
     found = row(name, "gradient")
-    assert found.spread <= 0.3
+    assert found.spread <= 0.35  # of a limit of 3, one
     limits = limits_at(scenario_named(name), run(name, "gradient"))
     at_minimum = sum(limit <= 1 for limit in limits) / len(limits)
     assert at_minimum <= 0.05
@@ -143,6 +143,16 @@ def test_five_seconds_after_a_change_the_gradient_serves_as_the_best_one(name, r
         goodput_per_s(scenario, run(name, who), start_us, end_us) for who in ("gradient", "best")
     )
     assert found >= best * 0.9
+
+
+def test_a_burst_after_a_long_idle_time_is_served_at_once():
+    busy, *_ = scenario_named("pool of 50").phases
+    idle = replace(busy, at_us=15 * S, rate_per_s=0.05)
+    burst = replace(busy, at_us=75 * S)
+    scenario = replace(scenario_named("pool of 50"), phases=(busy, idle, burst), seconds=80)
+    after_idle = simulated(scenario, Gradient())
+    assert min(limit for at, limit in after_idle.limits if at >= 70 * S) >= 25
+    assert goodput_per_s(scenario, after_idle, 75.5 * S, 78.5 * S) >= 850
 
 
 def test_a_backend_without_a_knee_is_given_the_whole_limit():

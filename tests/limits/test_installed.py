@@ -1,4 +1,4 @@
-"""The limits as `install` puts them into an app: settings, decorators, their order, their figures."""
+"""The limits as `install` puts them in: settings, decorators, their order, their figures."""
 
 import anyio
 import pytest

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from perf_middleware.limits.rate.limit_texts import Limit
     from perf_middleware.path_patterns import PathPattern
 
-ATTRIBUTE: Final = "__perf_rate_limit__"
+ATTRIBUTE: Final = "__perf_ratelimit__"
 """Where an endpoint carries its marks: a tuple of them, the outermost last."""
 
 NAME_CHARS_MAX: Final = 100

@@ -181,13 +181,13 @@ def test_its_figures(stage):
         }
 
     found = figures()
-    assert found["perf_rate_limit_shared",] == 0
-    assert found["perf_rate_limit_alone", ("when_down", "local")] == 1
-    assert found["perf_rate_limit_alone", ("when_down", "open")] == 1
-    assert found["perf_rate_limit_alone", ("when_down", "closed")] == 0
-    assert found["perf_rate_limit_buckets",] == 1
+    assert found["perf_ratelimit_shared",] == 0
+    assert found["perf_ratelimit_alone", ("when_down", "local")] == 1
+    assert found["perf_ratelimit_alone", ("when_down", "open")] == 1
+    assert found["perf_ratelimit_alone", ("when_down", "closed")] == 0
+    assert found["perf_ratelimit_buckets",] == 1
     stage.quotas.reset_counts()
-    assert figures()["perf_rate_limit_alone", ("when_down", "local")] == 0
+    assert figures()["perf_ratelimit_alone", ("when_down", "local")] == 0
 
 
 def test_a_mistake_in_the_call_is_told(stage):

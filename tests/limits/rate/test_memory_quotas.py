@@ -259,9 +259,9 @@ def test_its_figures_tell_what_made_room(clock):
         for point in family.points
     }
     assert figures == {
-        ("perf_rate_limit_buckets",): 1,
-        ("perf_rate_limit_buckets_forgotten", ("was", "idle")): 1,
-        ("perf_rate_limit_buckets_forgotten", ("was", "busy")): 1,
+        ("perf_ratelimit_buckets",): 1,
+        ("perf_ratelimit_buckets_forgotten", ("was", "idle")): 1,
+        ("perf_ratelimit_buckets_forgotten", ("was", "busy")): 1,
     }
     quotas.reset_counts()
     assert (quotas.idle_dropped, quotas.busy_evicted) == (0, 0)

@@ -138,11 +138,11 @@ class FleetQuotas:
     def families(self) -> Iterator[Family]:
         """The figures for /metrics, with those of the memory behind it."""
         yield gauge(
-            "perf_rate_limit_shared", "1 while quotas are judged in Redis, 0 while they are not.",
+            "perf_ratelimit_shared", "1 while quotas are judged in Redis, 0 while they are not.",
             (Value(NO_LABELS, int(self.is_shared)),), across="min",
         )  # fmt: skip
         yield counter(
-            "perf_rate_limit_alone", "Quotas judged without Redis, by what they say for that.",
+            "perf_ratelimit_alone", "Quotas judged without Redis, by what they say for that.",
             tuple(Value(_BY[name], count) for name, count in self.alone.items()),
         )  # fmt: skip
         yield from self.local.families()

@@ -179,9 +179,9 @@ class MemoryQuotas:
 
     def families(self) -> Iterator[Family]:
         """The figures for /metrics."""
-        yield gauge("perf_rate_limit_buckets", "Buckets in memory.", (Value(NO_LABELS, len(self)),))
+        yield gauge("perf_ratelimit_buckets", "Buckets in memory.", (Value(NO_LABELS, len(self)),))
         yield counter(
-            "perf_rate_limit_buckets_forgotten",
+            "perf_ratelimit_buckets_forgotten",
             "Buckets that made room: idle ones were full again, busy ones begin anew.",
             (Value(_IDLE, self.idle_dropped), Value(_BUSY, self.busy_evicted)),
         )

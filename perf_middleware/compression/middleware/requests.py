@@ -33,7 +33,7 @@ from perf_middleware.refusal import comes_from
 from perf_middleware.standing_alone import section_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Sequence
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
     from perf_middleware.compression.codecs import DecodingCodec
@@ -91,15 +91,15 @@ class RequestDecodingMiddleware:
         self._offered = {codec.name: codec for codec in offered}
         self._accepted = ", ".join(self._offered).encode()
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] == "http":
             headers = scope["headers"]
             if type(headers) is not list:
                 headers = scope["headers"] = list(headers)  # an iterator can be read once
             for name, _ in headers:
                 if name == CONTENT_ENCODING:
-                    return self._decoded(scope, receive, send)
-        return self.app(scope, receive, send)
+                    return await self._decoded(scope, receive, send)
+        return await self.app(scope, receive, send)
 
     async def _decoded(self, scope: Scope, receive: Receive, send: Send) -> Any:
         headers = scope["headers"]

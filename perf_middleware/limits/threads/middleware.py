@@ -10,8 +10,6 @@ from perf_middleware.limits.threads.settings import ThreadSettings
 from perf_middleware.standing_alone import section_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
     from perf_middleware.limits.threads.runtime import ThreadOffload
 
@@ -33,12 +31,12 @@ class ProbeLane:
         self.threads = made.make_threads() if threads is None else threads
         self._paths = frozenset(made.probe_paths)
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope.get("path") in self._paths or (
             scope.get("root_path") and scope["type"] == "http" and app_path(scope) in self._paths
         ):
-            return self._answer_probe(scope, receive, send)
-        return self.app(scope, receive, send)
+            return await self._answer_probe(scope, receive, send)
+        return await self.app(scope, receive, send)
 
     async def _answer_probe(self, scope: Scope, receive: Receive, send: Send) -> Any:
         await self.threads.reserve_here()

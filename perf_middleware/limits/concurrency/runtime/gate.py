@@ -269,6 +269,8 @@ class Gate:
             self.is_lined = self.line.count > 0
         elif not self._is_turn_open:  # its mark looks here again
             now_us = self._clock() if now_us is None else now_us
+            # In a standing line the newest is to be served, and it may not be read yet: threads
+            # that hold the GIL keep the loop from its sockets.
             self._pump(SETTLE_TURNS if self.line.is_standing(now_us) else 0)
 
     def _pump(self, settle_turns: int) -> None:

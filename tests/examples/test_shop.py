@@ -322,3 +322,17 @@ def test_an_uncaught_error_is_a_500_and_the_next_request_is_fine(shop, shop_serv
     assert (response.status_code, response.text) == (500, "Internal Server Error")
     assert "DeliberateError: raised on purpose" in shop_server.log()
     assert shop.get("/catalogue/products/7").status_code == 200
+
+
+def test_who_asks_too_often_is_told_when_to_come_again(shop):
+    for _ in range(3):
+        shop.get("/trouble/eager")
+    refused = shop.get("/trouble/eager")
+    assert refused.status_code == 429
+    assert refused.json()["quota"] == "eager"
+    assert 1 <= int(refused.headers["retry-after"]) <= 20
+
+
+def test_what_takes_too_long_is_cut_off(shop):
+    answer = shop.get("/trouble/late?seconds=20")
+    assert (answer.status_code, answer.headers["content-type"]) == (504, "application/problem+json")

@@ -21,6 +21,7 @@ from examples.fastapi_app.tables import (
     OrderStatus,
     Product,
 )
+from perf_middleware import criticality
 
 router = APIRouter(prefix="/reports", tags=["reports"])
 
@@ -46,6 +47,7 @@ class Bestseller(BaseModel):
 
 
 @router.get("/sales")
+@criticality("sheddable")  # first to go while the shop has too much to do
 async def report_sales(
     session: SessionDep,
     figures: FiguresDep,

@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from examples.fastapi_app.dependencies import SessionDep
 from examples.fastapi_app.tables import Order, OrderLine
+from perf_middleware import rate_limit, timeout
 
 router = APIRouter(prefix="/trouble", tags=["trouble"])
 
@@ -33,6 +34,21 @@ async def be_slow(seconds: Annotated[float, Query(ge=0, le=30)] = 1.0) -> Slept:
     """Wait without work: slow for this client, harmless for the others."""
     await asyncio.sleep(seconds)
     return Slept(slept_s=seconds)
+
+
+@router.get("/late")
+@timeout(1)
+async def be_late(seconds: Annotated[float, Query(ge=0, le=30)] = 2.0) -> Slept:
+    """The same with one second to answer: 504, and the rest of the wait is cancelled."""
+    await asyncio.sleep(seconds)
+    return Slept(slept_s=seconds)
+
+
+@router.get("/eager")
+@rate_limit("3/minute", name="eager")
+async def be_asked_too_often() -> str:
+    """Three times a minute for each client, then 429 until its time has come."""
+    return "ask again: the answer's RateLimit says how often"
 
 
 @router.get("/block")

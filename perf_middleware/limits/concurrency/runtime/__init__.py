@@ -271,7 +271,10 @@ class Backpressure:
                 waiting=self.waiting, shed=self._shed_count,
                 lasted_s=max(now_us - self._shed_since_us, 0) / 1e6,
             )  # fmt: skip
-            self.on_change(event)
+            try:
+                self.on_change(event)
+            except Exception as error:  # noqa: BLE001 - an observer's failure is no request's
+                self._note_failure("on_change", error)
 
     # --- figures --------------------------------------------------------------------------------
 

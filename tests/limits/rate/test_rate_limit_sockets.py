@@ -175,8 +175,6 @@ async def test_a_dry_run_ends_no_conversation():
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("implementation", ["wsproto", "websockets-sansio"])
 async def test_over_a_real_server(implementation):
-    if implementation == "wsproto":
-        pytest.importorskip("wsproto")
     stage = Stage(quota("2/minute"), quota("2/minute", name="chat", per="message"), app=Echo())
     layer = RateLimitMiddleware(stage.app, stage.rate)
     server = Server(layer, journal=Journal(), ws=implementation, lifespan="off")

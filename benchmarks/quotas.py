@@ -27,12 +27,15 @@ from time import perf_counter_ns, process_time_ns
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
+from redis.asyncio import Redis
 
 from benchmarks.figures import costs
 from benchmarks.runner import CheckError, Report, arguments, on_loop, write_json
 from perf_middleware.clock import monotonic_us
 from perf_middleware.fleet.runtime import Fleet
 from perf_middleware.limits.rate.gcra import Demand, Quota
+from perf_middleware.limits.rate.middleware import RateLimitMiddleware
+from perf_middleware.limits.rate.settings import RateLimitSettings
 from perf_middleware.limits.rate.stores.fallback import FleetQuotas
 from perf_middleware.limits.rate.stores.memory import MemoryQuotas
 from perf_middleware.limits.rate.stores.redis import SharedQuotas
@@ -40,6 +43,7 @@ from perf_middleware.limits.rate.stores.redis import SharedQuotas
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from perf_middleware.asgi import Message, Receive, Scope, Send
     from perf_middleware.fleet.stores.script import Script
 
     Judge = Callable[[str, bytes], bool]
@@ -50,6 +54,8 @@ COUNT: Final = 10_000
 CLIENTS: Final = [f"client:10.0.{n // 250}.{n % 250}" for n in range(1_000)]
 FLOOR: Final = "a dict: d[key] += 1"
 BARE: Final = "EVALSHA of `return 1`"
+BARE_REDIS_PY: Final = "EVALSHA of `return 1`, by redis-py"
+LAYER: Final = "RateLimitMiddleware, the whole request"
 NAMESPACE: Final = "perf-benchmark-quotas"
 REDIS_CALLS: Final = 50
 
@@ -271,8 +277,13 @@ async def in_redis(url: str, *, rounds: int, seed: int) -> dict[str, list[float]
         keys = cycle(b"{%b:quota}:%b" % (NAMESPACE.encode(), text.encode()) for text in CLIENTS)
         demands = cycle([(Demand(text.encode(), quota),) for text in CLIENTS])
         over = (Demand(b"ann", pair),)
+        client = Redis.from_url(url)
+        digest = await client.script_load(_Nothing.text)
+        layer = _layer(fleet)
         rows: dict[str, Ask] = {
             BARE: lambda: link.run(nothing, [next(keys)], [b"0123456789abcdef"]),
+            BARE_REDIS_PY: lambda: client.evalsha(digest, 1, next(keys), b"0123456789abcdef"),
+            LAYER: lambda: layer(_scope(), _receive, _send),
             "SharedQuotas.take": lambda: shared.take(next(demands)),
             "SharedQuotas.take, refused": lambda: shared.take(over),
             "SharedQuotas.take of two quotas": lambda: shared.take(several),
@@ -289,7 +300,35 @@ async def in_redis(url: str, *, rounds: int, seed: int) -> dict[str, list[float]
                 for _ in range(REDIS_CALLS):
                     await ask()
                 times[name].append((perf_counter_ns() - began_ns) / REDIS_CALLS / 1_000)
+        await client.aclose()
     return times
+
+
+def _layer(fleet: Fleet) -> RateLimitMiddleware:
+    """Around an app that answers at once: what its request takes is the layer's, but for 1 us."""
+    rate = RateLimitSettings(quotas=(f"{COUNT}/hour",)).make_rate_limit()
+    rate.share(fleet)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    return RateLimitMiddleware(app, rate)
+
+
+def _scope() -> Scope:
+    return {
+        "type": "http", "method": "GET", "path": "/items", "raw_path": b"/items", "headers": [],
+        "query_string": b"", "root_path": "", "client": ("192.0.2.1", 50_000), "scheme": "http",
+    }  # fmt: skip
+
+
+async def _receive() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _send(message: Message) -> None:
+    """Nobody is there."""
 
 
 def main() -> None:

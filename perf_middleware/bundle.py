@@ -125,6 +125,7 @@ class Bundle:
         self.protection.join(self.metrics, self.resources)
         self.compression = _compression(settings, self.loop, self.protection)
         self.cache.is_overloaded = self.protection.is_overloaded
+        self.memo.obey(self.protection.is_overloaded)
         if settings.compression.enabled:
             self.metrics.add_collector(
                 "compression", self.compression.families, reset=self.compression.reset_counts

@@ -338,6 +338,32 @@ def test_a_popular_value_is_made_anew_before_it_is_over(sync):
     run(main)
 
 
+@BOTH
+def test_under_overload_nobody_makes_anew_what_is_still_good(sync):
+    async def main():
+        overloaded = [True]
+        memo, clock = made(draw=lambda: 0.999)
+        memo.obey(lambda: overloaded[0])
+
+        def slow():
+            clock.pass_s(1)
+            return clock.us
+
+        load, calls = loader(memo, sync=sync, result=slow, ttl=60, early=1.0)
+        first = await called(load, 5)
+        clock.pass_s(58)
+        assert await called(load, 5) == first
+        overloaded[0] = False
+        assert await called(load, 5) != first
+        overloaded[0] = True
+        clock.pass_s(61)
+        assert len(calls) == 2
+        await called(load, 5)
+        assert len(calls) == 3, "what is over is made anew all the same"
+
+    run(main)
+
+
 def test_who_refreshes_early_holds_up_nobody_else_and_hides_an_error():
     async def main():
         memo, clock = made(draw=lambda: 0.999)

@@ -75,6 +75,8 @@ class Calls:
         left_us = kept.fresh_until_us - self.cache.clock()
         if left_us <= 0:
             return False
+        if self.cache.is_overloaded is not None and self.cache.is_overloaded():
+            return True  # nobody makes anew what is still good
         # The nearer the end and the dearer the making, the likelier that this call refreshes it.
         # Source: Vattani et al., Optimal Probabilistic Cache Stampede Prevention, VLDB 2015.
         gap_us = kept.took_us * self.options.early * -log(1.0 - self.cache.draw())

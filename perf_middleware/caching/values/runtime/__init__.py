@@ -89,6 +89,10 @@ class ValueCache:
             self._core.classes, compress_bytes_min=compress_bytes_min, pickle_key=pickle_key
         )
 
+    def obey(self, is_overloaded: Callable[[], bool]) -> None:
+        """While `is_overloaded()`, refresh nothing before its end; `install` does so."""
+        self._core.is_overloaded = is_overloaded
+
     def share(self, fleet: Fleet) -> None:
         """From now on keep values in Redis too, for all processes; `install` does so where
         `redis.url` is set.

@@ -46,6 +46,7 @@ class Core:
         self.classes = Classes()
         self.flights = Flights(waiting_max=waiting_max)
         self.figures = ValueFigures()
+        self.is_overloaded: Callable[[], bool] | None = None
         self.tell_soon: Callable[[Any], object] = _to_nobody
         self._names: dict[str, int] = {}  # how many functions go by each name
         self._evictions_before = 0  # the last reset of the counts

@@ -116,13 +116,13 @@ class Protection:
     def read_routes(self, ahead: RoutingAhead) -> None:
         """The app builds its stack: from now on its endpoints' marks hold."""
         marked = self._marked = _marked(ahead)
-        limits = self.limits
+        limits, is_by_host = self.limits, ahead.has_hosts
         if RATE in marked or limits.rate.needs_routes:
-            limits.rate.read_endpoints(ahead)
+            limits.rate.read_endpoints(ahead, is_by_host=is_by_host)
         if marked & {TIMEOUT_ATTRIBUTE, BODY_LIMIT_ATTRIBUTE}:
-            limits.deadlines.read_endpoints(ahead)
+            limits.deadlines.read_endpoints(ahead, is_by_host=is_by_host)
         if CRITICALITY in marked:
-            limits.backpressure.rules.read_endpoints(ahead)
+            limits.backpressure.rules.read_endpoints(ahead, is_by_host=is_by_host)
 
     def layers(self, ahead: RoutingAhead | None) -> list[Layer]:
         """The layers that are switched on; `ahead` is None where no routes are known."""

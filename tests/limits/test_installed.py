@@ -1,5 +1,7 @@
 """The limits as `install` puts them in: settings, decorators, their order, their figures."""
 
+from functools import partial
+
 import anyio
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
@@ -8,7 +10,7 @@ from starlette.authentication import AuthCredentials, AuthenticationBackend, Sim
 from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.responses import PlainTextResponse, StreamingResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 
 from perf_middleware import (
     OverloadChanged,
@@ -84,6 +86,51 @@ async def test_a_decorator_limits_from_the_first_request_on_wherever_its_endpoin
     assert second.json()["quota"] == path.split("/")[-2]
     assert second.header("retry-after") == "60"
     assert "rate limit" in names(perf)
+
+
+async def test_a_limit_on_an_endpoint_of_one_host_holds_for_that_host_alone():
+    limited = rate_limit("1/hour")(lambda request: PlainTextResponse("limited"))
+    hosts = {"a.test": limited, "b.test": hello}
+    app = Starlette(
+        routes=[Host(host, Router([Route("/", asked)])) for host, asked in hosts.items()]
+    )
+    install(app, Settings())
+    statuses = [
+        (await ask(app, http_scope("/", headers=[("host", host)]))).status
+        for host in ("b.test", "a.test", "a.test", "b.test")
+    ]
+    assert statuses == [200, 200, 429, 200]
+
+
+async def test_a_websocket_and_a_request_of_one_path_have_the_limit_of_their_own_endpoint():
+    @rate_limit("1/hour")
+    async def socket(websocket):
+        await websocket.accept()
+        await websocket.close()
+
+    app = Starlette(routes=[WebSocketRoute("/", socket), Route("/", hello)])
+    install(app, Settings())
+    assert (await ask(app, http_scope("/"))).status == 200
+    scope = {**http_scope("/"), "type": "websocket", "scheme": "ws", "subprotocols": []}
+    del scope["method"]
+    outcomes = [(await ask_websocket(app, dict(scope)))[0]["type"] for _ in range(2)]
+    assert outcomes == ["websocket.accept", "websocket.close"]
+    assert [(await ask(app, http_scope("/"))).status for _ in range(2)] == [200] * 2
+
+
+async def ask_websocket(app, scope):
+    sent = []
+    incoming = [{"type": "websocket.disconnect", "code": 1000}, {"type": "websocket.connect"}]
+
+    async def receive():
+        return incoming.pop()
+
+    async def send(message):
+        sent.append(message)
+
+    with anyio.fail_after(20):
+        await app(scope, receive, send)
+    return sent
 
 
 async def test_without_a_limit_anywhere_no_layer_of_limits_stands():
@@ -172,6 +219,16 @@ async def test_a_timeout_by_decorator_answers_504_and_the_endpoint_cleans_up():
     assert (answer.status, answer.header("content-type")) == (504, "application/problem+json")
     assert cleaned == ["endpoint", "dependency"]
     assert "deadline" in names(perf)
+
+
+async def test_a_decorator_holds_on_the_function_of_a_partial_too():
+    @timeout(0.05)
+    async def slow(request, seconds):
+        await anyio.sleep(seconds)
+
+    app = Starlette(routes=[Route("/", partial(slow, seconds=30))])
+    install(app, Settings())
+    assert (await ask(app, http_scope("/"))).status == 504
 
 
 async def test_the_apps_code_can_ask_how_long_it_has():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from perf_middleware.endpoint_marks import leave_mark
 from perf_middleware.limits.deadlines.choices import (
     BODY_LIMIT_ATTRIBUTE,
     TIMEOUT_ATTRIBUTE,
@@ -40,14 +41,7 @@ def body_limit(bytes_max: int | None) -> Callable[[F], F]:
 
 
 def _mark(attribute: str, choice: TimeoutChoice | BodyChoice, name: str) -> Callable[[F], F]:
-    def marked(endpoint: F) -> F:
-        try:
-            setattr(endpoint, attribute, choice)
-        except AttributeError:
-            raise TypeError(
-                f"@{name} stands on a function or a class, not on {endpoint!r}: "
-                "decorate the function of a method"
-            ) from None
-        return endpoint
+    def decorate(endpoint: F) -> F:
+        return leave_mark(endpoint, attribute, choice, decorator=name)
 
-    return marked
+    return decorate

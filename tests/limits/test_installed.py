@@ -15,6 +15,7 @@ from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 from perf_middleware import (
     OverloadChanged,
     Settings,
+    SettingsError,
     body_limit,
     cache_response,
     criticality,
@@ -131,6 +132,16 @@ async def ask_websocket(app, scope):
     with anyio.fail_after(20):
         await app(scope, receive, send)
     return sent
+
+
+@pytest.mark.parametrize("rule", [
+    {"ratelimit": {"rules": [{"path": "/", "methods": ["G T"], "exempt": True}]}},
+    {"backpressure": {"rules": [{"path": "/", "methods": ["G T"], "criticality": "sheddable"}]}},
+    {"deadlines": {"rules": [{"path": "/", "methods": ["G T"], "timeout_s": 1}]}},
+], ids=lambda rule: next(iter(rule)))  # fmt: skip
+def test_a_rule_for_what_is_no_method_is_refused_at_the_start(rule):
+    with pytest.raises(SettingsError, match="'G T' is no method of HTTP"):
+        Settings(**rule)
 
 
 async def test_without_a_limit_anywhere_no_layer_of_limits_stands():

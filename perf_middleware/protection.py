@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from perf_middleware.limits.concurrency.criticality import ATTRIBUTE as CRITICALITY
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from perf_middleware.routing_ahead import RoutingAhead
     from perf_middleware.settings import Settings
 
+logger = logging.getLogger("perf_middleware")
+
 MARKS: Final = (TIMEOUT_ATTRIBUTE, BODY_LIMIT_ATTRIBUTE, CRITICALITY)
 RATE_OUTER: Final = "rate limit, outer"
 RATE_INNER: Final = "rate limit, inner"
@@ -72,6 +75,10 @@ class Protection:
             backpressure.level = lambda: overload.level
         if settings.callers.trusted:
             backpressure.trusts = deadlines.trusts = callers.trusts
+        elif settings.deadlines.enabled and settings.deadlines.follow_header:
+            logger.warning(
+                "deadlines.follow_header: callers.trusted names nobody, so no deadline is followed"
+            )
         self.limits = Limits(
             callers=callers,
             rate=rate,

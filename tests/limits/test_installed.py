@@ -242,6 +242,35 @@ async def test_a_decorator_holds_on_the_function_of_a_partial_too():
     assert (await ask(app, http_scope("/"))).status == 504
 
 
+@pytest.mark.parametrize(("trusted", "warns"), [((), True), (("10.0.0.0/8",), False)])
+def test_to_follow_deadlines_of_nobody_is_told_at_the_start(caplog, trusted, warns):
+    install(FastAPI(), Settings(deadlines={"follow_header": True}, callers={"trusted": trusted}))
+    assert ("callers.trusted names nobody" in caplog.text) is warns
+
+
+async def test_a_504_is_not_stored_and_the_stale_answer_is_given():
+    calls = 0
+    app = FastAPI()
+
+    @app.get("/")
+    @timeout(0.05)
+    @cache_response(ttl=0, stale_if_error=60)
+    async def read() -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            await anyio.sleep(30)
+        return f"read {calls}"
+
+    perf = install(app, Settings())
+    bodies = []
+    for _ in range(3):
+        answer = await ask(app, http_scope("/"))
+        bodies.append((answer.status, answer.json()))
+    assert bodies == [(200, "read 1"), (200, "read 1"), (200, "read 3")]
+    assert perf.limits.status()["deadlines"]["timeouts"]["head"] == 1
+
+
 async def test_the_apps_code_can_ask_how_long_it_has():
     app = FastAPI()
 

@@ -1,10 +1,12 @@
 """The limits as `install` puts them in: settings, decorators, their order, their figures."""
 
+from contextlib import asynccontextmanager
 from functools import partial
 
 import anyio
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
+from fastapi.testclient import TestClient
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
 from starlette.middleware import Middleware
@@ -269,6 +271,35 @@ async def test_a_504_is_not_stored_and_the_stale_answer_is_given():
         bodies.append((answer.status, answer.json()))
     assert bodies == [(200, "read 1"), (200, "read 1"), (200, "read 3")]
     assert perf.limits.status()["deadlines"]["timeouts"]["head"] == 1
+
+
+def app_with_a_late_route():
+    @asynccontextmanager
+    async def lifespan(app):
+        @app.get("/late")
+        @timeout(0.05)
+        async def late() -> None:
+            await anyio.sleep(0.2)
+
+        yield
+
+    return FastAPI(lifespan=lifespan)
+
+
+def test_a_decorator_on_a_route_that_was_added_while_the_app_started_holds_where_its_layer_is():
+    app = app_with_a_late_route()
+    install(app, Settings(deadlines={"timeout_s": 20}))
+    with TestClient(app) as client:
+        assert client.get("/late").status_code == 504
+
+
+def test_a_decorator_on_a_route_added_at_the_start_whose_layer_is_not_built_is_told(caplog):
+    app = app_with_a_late_route()
+    perf = install(app, Settings())
+    with TestClient(app) as client:
+        assert "@timeout stands on a route that was added while the app started" in caplog.text
+        assert client.get("/late").status_code == 200
+        assert "deadline" not in names(perf)
 
 
 async def test_the_apps_code_can_ask_how_long_it_has():

@@ -45,8 +45,13 @@ def app_path(scope: Scope) -> str:
     Servers either prepend `root_path` to `path` (ASGI) or leave it out (a proxy that strips it);
     both give the same answer here.
     """
+    root_path: str | None = scope.get("root_path")
     path: str = scope["path"]
-    root_path: str = scope.get("root_path") or ""
+    return path_below(root_path, path) if root_path else path
+
+
+def path_below(root_path: str, path: str) -> str:
+    """What of `path` is below `root_path`; all of it where it does not begin with that."""
     if not root_path:
         return path
     if path == root_path:

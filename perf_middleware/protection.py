@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from perf_middleware.limits.concurrency.criticality import ATTRIBUTE as CRITICALITY
@@ -38,9 +39,17 @@ if TYPE_CHECKING:
     from perf_middleware.routing_ahead import RoutingAhead
     from perf_middleware.settings import Settings
 
+logger = logging.getLogger("perf_middleware")
+
 MARKS: Final = (TIMEOUT_ATTRIBUTE, BODY_LIMIT_ATTRIBUTE, CRITICALITY)
 RATE_OUTER: Final = "rate limit, outer"
 RATE_INNER: Final = "rate limit, inner"
+DECORATORS: Final = {
+    TIMEOUT_ATTRIBUTE: "@timeout",
+    BODY_LIMIT_ATTRIBUTE: "@body_limit",
+    RATE_OUTER: "@rate_limit",
+    RATE_INNER: "@rate_limit",
+}
 
 
 class Protection:
@@ -53,6 +62,7 @@ class Protection:
     def __init__(self, settings: Settings, *, events: Events, fleet: Fleet | None) -> None:
         self._settings = settings
         self._marked: frozenset[str] | None = None
+        self._ahead: RoutingAhead | None = None
         callers = settings.callers.make_callers()
         rate = settings.ratelimit.make_rate_limit(callers=callers)
         if fleet is not None and settings.ratelimit.enabled and settings.ratelimit.share:
@@ -72,6 +82,10 @@ class Protection:
             backpressure.level = lambda: overload.level
         if settings.callers.trusted:
             backpressure.trusts = deadlines.trusts = callers.trusts
+        elif settings.deadlines.enabled and settings.deadlines.follow_header:
+            logger.warning(
+                "deadlines.follow_header: callers.trusted names nobody, so no deadline is followed"
+            )
         self.limits = Limits(
             callers=callers,
             rate=rate,
@@ -88,6 +102,7 @@ class Protection:
     def join(self, metrics: Metrics, resources: Resources) -> None:
         """Offer the figures, and let the lifespan open what lives as long as the app."""
         settings, limits = self._settings, self.limits
+        resources.when_started(self._read_late_routes)
         if settings.ratelimit.enabled:
             metrics.add_collector(
                 "rate limit", limits.rate.families, reset=limits.rate.reset_counts
@@ -115,14 +130,41 @@ class Protection:
 
     def read_routes(self, ahead: RoutingAhead) -> None:
         """The app builds its stack: from now on its endpoints' marks hold."""
-        marked = self._marked = _marked(ahead)
-        limits = self.limits
+        self._ahead = ahead
+        self._marked = _marked(ahead)
+        self._obey(ahead, self._marked)
+
+    def _read_late_routes(self) -> None:
+        """The app has started, and may have added routes meanwhile, behind its stack."""
+        ahead, before = self._ahead, self._marked
+        if ahead is None or before is None:
+            return
+        late = _marked(ahead) - before
+        settings, rate = self._settings, self.limits.rate
+        stands = {
+            TIMEOUT_ATTRIBUTE: not settings.deadlines.enabled or settings.deadlines.has_timeouts,
+            BODY_LIMIT_ATTRIBUTE: not settings.deadlines.enabled
+            or settings.deadlines.has_request_limits,
+            RATE_OUTER: not settings.ratelimit.enabled or rate.has_outer,
+            RATE_INNER: not settings.ratelimit.enabled or rate.has_inner,
+        }
+        for name in sorted({DECORATORS[mark] for mark in late & stands.keys() if not stands[mark]}):
+            logger.warning(
+                "%s stands on a route that was added while the app started, and on none before: "
+                "its layer was not built, and it does not hold.  Add the route before the start",
+                name,
+            )
+        if late:
+            self._obey(ahead, before | late)
+
+    def _obey(self, ahead: RoutingAhead, marked: frozenset[str]) -> None:
+        limits, is_by_host = self.limits, ahead.has_hosts
         if RATE in marked or limits.rate.needs_routes:
-            limits.rate.read_endpoints(ahead)
+            limits.rate.read_endpoints(ahead, is_by_host=is_by_host)
         if marked & {TIMEOUT_ATTRIBUTE, BODY_LIMIT_ATTRIBUTE}:
-            limits.deadlines.read_endpoints(ahead)
+            limits.deadlines.read_endpoints(ahead, is_by_host=is_by_host)
         if CRITICALITY in marked:
-            limits.backpressure.rules.read_endpoints(ahead)
+            limits.backpressure.rules.read_endpoints(ahead, is_by_host=is_by_host)
 
     def layers(self, ahead: RoutingAhead | None) -> list[Layer]:
         """The layers that are switched on; `ahead` is None where no routes are known."""

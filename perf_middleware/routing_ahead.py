@@ -2,8 +2,9 @@
 
 What a decorator says of its endpoint must hold from the first request on, and before anything is
 spent on it: so the routes are gone through as the router will, once for each path and method (who
-asks remembers the answer).  Routes of included routers count under their full paths, those of
-mounts and mounted apps below their prefix, seen through the middlewares around them.
+asks remembers the answer; several who ask of one request share it).  Routes of included routers
+count under their full paths, those of mounts and mounted apps below their prefix, seen through the
+middlewares around them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.routing import WebSocketRoute
 
-from perf_middleware.asgi import app_path
+from perf_middleware.asgi import path_below
 from perf_middleware.endpoint_marks import mark_on
 from perf_middleware.own_routes import effective_routes
 
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
 
 DEPTH_MAX: Final = 32  # of mounts in mounts, and of middlewares around a mounted app
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+
+
+class _Table(NamedTuple):
+    """The routes of `app`, as long as each of the lists that they were read from is as long."""
+
+    app: Any
+    lists: list[tuple[Any, int]]
+    rows: list[_Row]
+
+    def is_as_read(self) -> bool:
+        if self.lists[0][1] != len(_routes_of(self.app)):
+            return False
+        return all(len(routes) == length for routes, length in self.lists)
 
 
 class _Row(NamedTuple):
@@ -40,13 +54,25 @@ class RoutingAhead:
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._tables: dict[int, tuple[Any, int, list[_Row]]] = {}
+        self._tables: dict[int, _Table] = {}
+        self._last: tuple[Any, Any, Any, Any, Any] = (None, None, None, None, None)
 
     def __call__(self, scope: Mapping[str, Any]) -> Any:
         """The endpoint (a function, a class, a mounted app without routes), or None."""
-        is_websocket = scope["type"] == "websocket"
-        path = app_path(scope)  # type: ignore[arg-type]
-        return self._find(self._app, path, scope, is_websocket=is_websocket, depth=0)
+        # Of one request: no other has these headers, and its host is among them.
+        headers, path, method = scope["headers"], scope["path"], scope.get("method")
+        root_path = scope.get("root_path") or ""
+        last = self._last
+        if last[0] is headers and last[1:4] == (path, root_path, method):
+            return last[4]
+        endpoint = self._find(self._app, scope, root_path, depth=0)
+        self._last = headers, path, root_path, method, endpoint
+        return endpoint
+
+    @property
+    def has_hosts(self) -> bool:
+        """Whether the endpoint depends on the request's host, too."""
+        return self._has_hosts(self._app, 0)
 
     def answers_any(self, paths: Iterable[str]) -> bool:
         """Whether some endpoint of the app answers a GET of one of `paths`."""
@@ -65,15 +91,15 @@ class RoutingAhead:
                     found.append(mark)
         return found
 
-    def _find(
-        self, app: Any, path: str, scope: Mapping[str, Any], *, is_websocket: bool, depth: int
-    ) -> Any:
+    def _find(self, app: Any, scope: Mapping[str, Any], root_path: str, *, depth: int) -> Any:
+        # Of the whole path each time, as the routers do: where a proxy has cut root_path off the
+        # path, it is not what they find below a mount.
+        path = path_below(root_path, scope["path"])
+        is_websocket = scope["type"] == "websocket"
         for row in self._rows(app):
             if row.host is not None:
                 if row.host.matches(scope)[0].value and depth < DEPTH_MAX:
-                    return self._find(
-                        row.below, path, scope, is_websocket=is_websocket, depth=depth + 1
-                    )
+                    return self._find(row.below, scope, root_path, depth=depth + 1)
                 continue
             match = row.pattern.match(path) if row.pattern is not None else None
             if match is None:
@@ -83,10 +109,8 @@ class RoutingAhead:
                     return None
                 if not self._rows(row.below):
                     return row.below
-                rest = "/" + match["path"]
-                return self._find(
-                    row.below, rest, scope, is_websocket=is_websocket, depth=depth + 1
-                )
+                mounted_at = path[: len(path) - len(match["path"]) - 1]
+                return self._find(row.below, scope, root_path + mounted_at, depth=depth + 1)
             if row.is_websocket is is_websocket and (
                 is_websocket or row.methods is None or scope["method"] in row.methods
             ):
@@ -101,14 +125,23 @@ class RoutingAhead:
                 yield row.below
                 yield from self._endpoints(row.below, depth + 1)
 
+    def _has_hosts(self, app: Any, depth: int) -> bool:
+        rows = self._rows(app) if depth <= DEPTH_MAX else ()
+        return any(
+            row.host is not None
+            or (row.below is not None and self._has_hosts(row.below, depth + 1))
+            for row in rows
+        )
+
     def _rows(self, app: Any) -> list[_Row]:
         """The routes of `app`, read once for as long as there are as many."""
-        routes = _routes_of(app)
         known = self._tables.get(id(app))
-        if known is not None and known[0] is app and known[1] == len(routes):
-            return known[2]
+        if known is not None and known.app is app and known.is_as_read():
+            return known.rows
+        routes = _routes_of(app)
+        lists = [(each, len(each)) for each in _lists_of(routes, 0)]
         rows = [row for route in effective_routes(routes) if (row := _row(route)) is not None]
-        self._tables[id(app)] = app, len(routes), rows
+        self._tables[id(app)] = _Table(app, lists, rows)
         return rows
 
 
@@ -120,7 +153,10 @@ def _row(route: Any) -> _Row | None:
         return None
     endpoint = getattr(route, "endpoint", None)
     if endpoint is None:
-        return _Row(pattern, None, None, False, getattr(route, "app", None), None)
+        below = getattr(route, "app", None)
+        if not _routes_of(below) and getattr(route, "routes", None):
+            below = route._base_app  # noqa: SLF001 - behind middlewares that hide what is inside
+        return _Row(pattern, None, None, False, below, None)
     methods = getattr(route, "methods", None)
     is_websocket = isinstance(getattr(route, "original_route", route), WebSocketRoute)
     return _Row(
@@ -137,3 +173,12 @@ def _routes_of(app: Any) -> Any:
             return routes or ()
         app = getattr(app, "app", None)
     return ()
+
+
+def _lists_of(routes: Any, depth: int) -> Iterator[Any]:
+    """`routes`, and those of the routers that FastAPI has included there, which may grow later."""
+    yield routes
+    for route in routes if depth < DEPTH_MAX else ():
+        included = getattr(getattr(route, "original_router", None), "routes", None)
+        if included is not None:
+            yield from _lists_of(included, depth + 1)

@@ -18,6 +18,24 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=Section)
 
 
+def require_whole(given: object, kind: type, settings: Mapping[str, Any], *, call: str) -> None:
+    """`given`, in the place of settings, is a `kind` that exists already, and `settings` are none.
+
+    Raises TypeError.
+    """
+    article = "an" if kind.__name__[0] in "AEIOU" else "a"
+    if not isinstance(given, kind):
+        raise TypeError(
+            f"{call} takes its settings by name, or {article} {kind.__name__}, not a "
+            f"{type(given).__name__}"
+        )
+    if settings:
+        raise TypeError(
+            f"{article} {kind.__name__} has its settings: {call} takes no {', '.join(settings)} "
+            "beside it"
+        )
+
+
 def section_of(model: type[S], arguments: Mapping[str, Any], *, call: str) -> S:
     """`model` with these values, given to `call`.
 

@@ -142,3 +142,42 @@ def test_a_mark_is_seen_wherever_its_endpoint_is(make):
     path = "/app/5" if make is starlette_app else "/v2/shop/deep/z"
     ahead(http_scope(path)).__mark__ = 1
     assert set(ahead.marks("__mark__")) == {1}
+
+
+async def test_below_a_mount_a_path_that_a_proxy_has_cut_is_nobodys_as_for_the_router():
+    app, scope = starlette_app(), http_scope("/app/5", root_path="/proxy")
+    assert RoutingAhead(app)(scope) is None
+    assert (await ask(app, scope)).status == 404
+
+
+def test_a_mount_is_seen_through_a_middleware_that_hides_what_is_inside():
+    class Opaque:
+        def __init__(self, app):
+            self._hidden = app
+
+    mount = Mount("/m", routes=[Route("/x", endpoint("inside"))], middleware=[Middleware(Opaque)])
+    assert RoutingAhead(Starlette(routes=[mount]))(http_scope("/m/x")).__name__ == "inside"
+
+
+def test_a_route_that_an_included_router_gets_later_is_found():
+    app, router = FastAPI(), APIRouter()
+    app.include_router(router, prefix="/v1")
+    ahead = RoutingAhead(app)
+    assert ahead(http_scope("/v1/late")) is None
+    router.add_api_route("/late", fastapi_endpoint("late"))
+    assert ahead(http_scope("/v1/late")).__name__ == "late"
+
+
+def test_several_who_ask_of_one_request_go_through_the_routes_once():
+    ahead = RoutingAhead(starlette_app())
+    found = ahead(http_scope("/items/1"))
+    scope = http_scope("/items/1")
+    assert ahead(scope) is found
+    ahead._app = None
+    assert ahead(dict(scope)) is found
+    assert ahead(http_scope("/items/1")) is None
+
+
+@pytest.mark.parametrize(("make", "has"), [(starlette_app, True), (fastapi_app, False)])
+def test_whether_endpoints_depend_on_the_host_is_known(make, has):
+    assert RoutingAhead(make()).has_hosts is has

@@ -12,7 +12,7 @@ from perf_middleware.caching.rules import (
     as_identity,
     field_value,
 )
-from perf_middleware.endpoint_marks import mark_on
+from perf_middleware.endpoint_marks import leave_mark, mark_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,14 +81,7 @@ def cache_response(
     )
 
     def decorate(endpoint: F) -> F:
-        try:
-            setattr(endpoint, ATTRIBUTE, policy)
-        except AttributeError:
-            raise TypeError(
-                f"@cache_response stands on a function or a class, not on {endpoint!r}: "
-                "decorate the function of a method"
-            ) from None
-        return endpoint
+        return leave_mark(endpoint, ATTRIBUTE, policy, decorator="cache_response")
 
     return decorate
 

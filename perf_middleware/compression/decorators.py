@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from perf_middleware.coding_choice import ATTRIBUTE, Choice
+from perf_middleware.endpoint_marks import leave_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,7 @@ def no_compression(endpoint: F) -> F:
 
     Raises TypeError for what can carry no mark, such as a bound method.
     """
-    return _marked(endpoint, Choice(encode=False), "no_compression")
+    return leave_mark(endpoint, ATTRIBUTE, Choice(encode=False), decorator="no_compression")
 
 
 def hide_length(endpoint: F) -> F:
@@ -27,15 +28,4 @@ def hide_length(endpoint: F) -> F:
 
     Raises TypeError as no_compression does.
     """
-    return _marked(endpoint, Choice(hide_length=True), "hide_length")
-
-
-def _marked(endpoint: F, choice: Choice, name: str) -> F:
-    try:
-        setattr(endpoint, ATTRIBUTE, choice)
-    except AttributeError:
-        raise TypeError(
-            f"@{name} stands on a function or a class, not on {endpoint!r}: "
-            "decorate the function of a method"
-        ) from None
-    return endpoint
+    return leave_mark(endpoint, ATTRIBUTE, Choice(hide_length=True), decorator="hide_length")

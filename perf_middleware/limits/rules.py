@@ -2,8 +2,8 @@
 
 The first rule of the settings that matches counts, and takes the place of the mark: who runs the
 app has the last word.  Both are known before the request is routed, from the first one on: which
-endpoint it will reach is asked ahead.  An answer is remembered by path and method, so that a
-request costs one look-up.
+endpoint it will reach is asked ahead.  An answer is remembered by path and method (and by host,
+where the app has routes by host), so that a request costs one look-up.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
-from perf_middleware.asgi import app_path
+from perf_middleware.asgi import app_path, find_header
 from perf_middleware.endpoint_marks import mark_on
 
 if TYPE_CHECKING:
@@ -41,29 +41,33 @@ class RouteRules(Generic[R]):
     ) -> None:
         self._rules = tuple(rules)
         self._attribute = attribute
-        self._known: dict[tuple[str, str], R | None] = {}
+        # By a method of None for a websocket: its endpoint is another one than that of a GET.
+        self._known: dict[tuple[str, str | None, bytes | None], R | None] = {}
         self._endpoint_ahead: EndpointAhead | None = None
+        self._is_by_host = False
         self.has_any = bool(self._rules)
 
     @property
     def patterns(self) -> list[PathPattern]:
         return [pattern for pattern, _, _ in self._rules]
 
-    def read_endpoints(self, endpoint_ahead: EndpointAhead) -> None:
-        """Obey the marks on endpoints, too."""
+    def read_endpoints(self, endpoint_ahead: EndpointAhead, *, is_by_host: bool = False) -> None:
+        """Obey the marks on endpoints, too; `is_by_host`: which one depends on the host as well."""
         self._endpoint_ahead = endpoint_ahead
+        self._is_by_host = is_by_host
         self.has_any = bool(self._rules) or self._attribute is not None
         self._known.clear()
 
     def rule_for(self, scope: Mapping[str, Any]) -> R | None:
         """What holds for the request (or the websocket) of `scope`; None where nothing does."""
         path: str = app_path(scope) if scope.get("root_path") else scope["path"]  # type: ignore[arg-type]
-        key = (path, scope.get("method", "GET"))
+        host = find_header(scope["headers"], b"host") if self._is_by_host else None
+        key = (path, scope.get("method"), host)
         try:
             return self._known[key]
         except KeyError:
-            rule = self._find(scope, *key)
-        if len(path) <= PATH_CHARS_MAX:
+            rule = self._find(scope, path, scope.get("method", "GET"))
+        if len(path) + len(host or b"") <= PATH_CHARS_MAX:
             if len(self._known) >= PATHS_MAX:
                 self._known.clear()
             self._known[key] = rule

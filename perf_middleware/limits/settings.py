@@ -1,20 +1,44 @@
-"""Settings of who calls: `PERFORMANCE_CALLERS_*`."""
+"""Settings of who calls, `PERFORMANCE_CALLERS_*`, and the types that sections of limits share."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from perf_middleware.limits.callers import Callers
 from perf_middleware.limits.networks import networks_of
+from perf_middleware.path_patterns import PathPattern
 from perf_middleware.section import Section
 
 UNIX: Final = "unix"  # the peer at the other end of a unix socket, which has no address
 
 
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 §5.6.2
+
+
 def _one_or_several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
+
+
+def _of_patterns(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        PathPattern.of(text)  # raises for what is no pattern
+    return texts
+
+
+def _of_methods(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        if not _TOKEN.fullmatch(text):
+            raise ValueError(f"{text!r} is no method of HTTP")
+    return tuple(text.upper() for text in texts)
+
+
+def _field_name(text: str) -> str:
+    if not _TOKEN.fullmatch(text):
+        raise ValueError("must be the name of a header field, such as grpc-timeout")
+    return text.lower()
 
 
 def _of_networks(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -27,6 +51,19 @@ def _of_peers(texts: tuple[str, ...]) -> tuple[str, ...]:
     return texts
 
 
+Texts: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
+Patterns: TypeAlias = Annotated[
+    tuple[str, ...], BeforeValidator(_one_or_several), AfterValidator(_of_patterns)
+]
+Methods: TypeAlias = Annotated[
+    tuple[str, ...],
+    Field(min_length=1),
+    BeforeValidator(_one_or_several),
+    AfterValidator(_of_methods),
+]
+"""In capitals."""
+HeaderName: TypeAlias = Annotated[str, AfterValidator(_field_name)]
+"""In lower case."""
 Networks: TypeAlias = Annotated[
     tuple[str, ...], BeforeValidator(_one_or_several), AfterValidator(_of_networks)
 ]

@@ -1,18 +1,23 @@
 """The limits as `install` puts them in: settings, decorators, their order, their figures."""
 
+from contextlib import asynccontextmanager
+from functools import partial
+
 import anyio
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
+from fastapi.testclient import TestClient
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
 from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.responses import PlainTextResponse, StreamingResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 
 from perf_middleware import (
     OverloadChanged,
     Settings,
+    SettingsError,
     body_limit,
     cache_response,
     criticality,
@@ -84,6 +89,61 @@ async def test_a_decorator_limits_from_the_first_request_on_wherever_its_endpoin
     assert second.json()["quota"] == path.split("/")[-2]
     assert second.header("retry-after") == "60"
     assert "rate limit" in names(perf)
+
+
+async def test_a_limit_on_an_endpoint_of_one_host_holds_for_that_host_alone():
+    limited = rate_limit("1/hour")(lambda request: PlainTextResponse("limited"))
+    hosts = {"a.test": limited, "b.test": hello}
+    app = Starlette(
+        routes=[Host(host, Router([Route("/", asked)])) for host, asked in hosts.items()]
+    )
+    install(app, Settings())
+    statuses = [
+        (await ask(app, http_scope("/", headers=[("host", host)]))).status
+        for host in ("b.test", "a.test", "a.test", "b.test")
+    ]
+    assert statuses == [200, 200, 429, 200]
+
+
+async def test_a_websocket_and_a_request_of_one_path_have_the_limit_of_their_own_endpoint():
+    @rate_limit("1/hour")
+    async def socket(websocket):
+        await websocket.accept()
+        await websocket.close()
+
+    app = Starlette(routes=[WebSocketRoute("/", socket), Route("/", hello)])
+    install(app, Settings())
+    assert (await ask(app, http_scope("/"))).status == 200
+    scope = {**http_scope("/"), "type": "websocket", "scheme": "ws", "subprotocols": []}
+    del scope["method"]
+    outcomes = [(await ask_websocket(app, dict(scope)))[0]["type"] for _ in range(2)]
+    assert outcomes == ["websocket.accept", "websocket.close"]
+    assert [(await ask(app, http_scope("/"))).status for _ in range(2)] == [200] * 2
+
+
+async def ask_websocket(app, scope):
+    sent = []
+    incoming = [{"type": "websocket.disconnect", "code": 1000}, {"type": "websocket.connect"}]
+
+    async def receive():
+        return incoming.pop()
+
+    async def send(message):
+        sent.append(message)
+
+    with anyio.fail_after(20):
+        await app(scope, receive, send)
+    return sent
+
+
+@pytest.mark.parametrize("rule", [
+    {"ratelimit": {"rules": [{"path": "/", "methods": ["G T"], "exempt": True}]}},
+    {"backpressure": {"rules": [{"path": "/", "methods": ["G T"], "criticality": "sheddable"}]}},
+    {"deadlines": {"rules": [{"path": "/", "methods": ["G T"], "timeout_s": 1}]}},
+], ids=lambda rule: next(iter(rule)))  # fmt: skip
+def test_a_rule_for_what_is_no_method_is_refused_at_the_start(rule):
+    with pytest.raises(SettingsError, match="'G T' is no method of HTTP"):
+        Settings(**rule)
 
 
 async def test_without_a_limit_anywhere_no_layer_of_limits_stands():
@@ -172,6 +232,74 @@ async def test_a_timeout_by_decorator_answers_504_and_the_endpoint_cleans_up():
     assert (answer.status, answer.header("content-type")) == (504, "application/problem+json")
     assert cleaned == ["endpoint", "dependency"]
     assert "deadline" in names(perf)
+
+
+async def test_a_decorator_holds_on_the_function_of_a_partial_too():
+    @timeout(0.05)
+    async def slow(request, seconds):
+        await anyio.sleep(seconds)
+
+    app = Starlette(routes=[Route("/", partial(slow, seconds=30))])
+    install(app, Settings())
+    assert (await ask(app, http_scope("/"))).status == 504
+
+
+@pytest.mark.parametrize(("trusted", "warns"), [((), True), (("10.0.0.0/8",), False)])
+def test_to_follow_deadlines_of_nobody_is_told_at_the_start(caplog, trusted, warns):
+    install(FastAPI(), Settings(deadlines={"follow_header": True}, callers={"trusted": trusted}))
+    assert ("callers.trusted names nobody" in caplog.text) is warns
+
+
+async def test_a_504_is_not_stored_and_the_stale_answer_is_given():
+    calls = 0
+    app = FastAPI()
+
+    @app.get("/")
+    @timeout(0.05)
+    @cache_response(ttl=0, stale_if_error=60)
+    async def read() -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            await anyio.sleep(30)
+        return f"read {calls}"
+
+    perf = install(app, Settings())
+    bodies = []
+    for _ in range(3):
+        answer = await ask(app, http_scope("/"))
+        bodies.append((answer.status, answer.json()))
+    assert bodies == [(200, "read 1"), (200, "read 1"), (200, "read 3")]
+    assert perf.limits.status()["deadlines"]["timeouts"]["head"] == 1
+
+
+def app_with_a_late_route():
+    @asynccontextmanager
+    async def lifespan(app):
+        @app.get("/late")
+        @timeout(0.05)
+        async def late() -> None:
+            await anyio.sleep(0.2)
+
+        yield
+
+    return FastAPI(lifespan=lifespan)
+
+
+def test_a_decorator_on_a_route_that_was_added_while_the_app_started_holds_where_its_layer_is():
+    app = app_with_a_late_route()
+    install(app, Settings(deadlines={"timeout_s": 20}))
+    with TestClient(app) as client:
+        assert client.get("/late").status_code == 504
+
+
+def test_a_decorator_on_a_route_added_at_the_start_whose_layer_is_not_built_is_told(caplog):
+    app = app_with_a_late_route()
+    perf = install(app, Settings())
+    with TestClient(app) as client:
+        assert "@timeout stands on a route that was added while the app started" in caplog.text
+        assert client.get("/late").status_code == 200
+        assert "deadline" not in names(perf)
 
 
 async def test_the_apps_code_can_ask_how_long_it_has():

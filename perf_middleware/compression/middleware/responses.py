@@ -19,7 +19,7 @@ from perf_middleware.compression.negotiation import field_value
 from perf_middleware.compression.runtime import Compression
 from perf_middleware.compression.settings import CompressionSettings
 from perf_middleware.errors import SettingsError
-from perf_middleware.standing_alone import section_of
+from perf_middleware.standing_alone import require_whole, section_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
@@ -64,13 +64,8 @@ class CompressionMiddleware:
                 )
             made = section_of(CompressionSettings, settings, call="CompressionMiddleware")
             compression = made.make_compression()
-        elif not isinstance(compression, Compression):
-            raise TypeError(
-                "CompressionMiddleware takes its settings by name, or a Compression, not a "
-                f"{type(compression).__name__}"
-            )
-        elif settings:
-            raise TypeError(f"a compression has its settings: it takes no {', '.join(settings)}")
+        else:
+            require_whole(compression, Compression, settings, call="CompressionMiddleware")
         self.app = app
         self.compression = compression
         self._known = compression.known

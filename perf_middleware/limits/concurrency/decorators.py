@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from perf_middleware.endpoint_marks import leave_mark
 from perf_middleware.limits.concurrency.criticality import ATTRIBUTE, CODES, Treatment
 
 if TYPE_CHECKING:
@@ -26,14 +27,7 @@ def criticality(name: CriticalityName) -> Callable[[F], F]:
         raise ValueError(f"@criticality takes one of {', '.join(CODES)}, not {name!r}")
     treatment = Treatment(criticality=CODES[name])
 
-    def mark(endpoint: F) -> F:
-        try:
-            setattr(endpoint, ATTRIBUTE, treatment)
-        except AttributeError:
-            raise TypeError(
-                f"@criticality stands on a function or a class, not on {endpoint!r}: "
-                "decorate the function of a method"
-            ) from None
-        return endpoint
+    def decorate(endpoint: F) -> F:
+        return leave_mark(endpoint, ATTRIBUTE, treatment, decorator="criticality")
 
-    return mark
+    return decorate

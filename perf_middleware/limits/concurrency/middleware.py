@@ -24,7 +24,7 @@ from perf_middleware.limits.concurrency.runtime.waiting import (
     wait_on_asyncio,
 )
 from perf_middleware.limits.concurrency.settings import BackpressureSettings
-from perf_middleware.standing_alone import section_of
+from perf_middleware.standing_alone import require_whole, section_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -55,13 +55,8 @@ class BackpressureMiddleware:
                 BackpressureSettings, {"enabled": True, **settings}, call="BackpressureMiddleware"
             )
             backpressure = made.make_backpressure()
-        elif not isinstance(backpressure, Backpressure):
-            raise TypeError(
-                "BackpressureMiddleware takes its settings by name, or a Backpressure, not a "
-                f"{type(backpressure).__name__}"
-            )
-        elif settings:
-            raise TypeError(f"a backpressure has its settings: it takes no {', '.join(settings)}")
+        else:
+            require_whole(backpressure, Backpressure, settings, call="BackpressureMiddleware")
         self.app = app
         self.backpressure = backpressure
         self._exempt = backpressure.exempt_paths

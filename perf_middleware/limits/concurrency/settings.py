@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from random import Random
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from perf_middleware.limits.concurrency.aimd import Aimd
 from perf_middleware.limits.concurrency.criticality import CODES, CriticalityName, Treatment
@@ -15,27 +14,13 @@ from perf_middleware.limits.concurrency.gradient import Gradient
 from perf_middleware.limits.concurrency.refusal import RETRY_AFTER_S_MAX, Refusals
 from perf_middleware.limits.concurrency.runtime import Backpressure
 from perf_middleware.limits.probe_paths import PROBE_PATHS
+from perf_middleware.limits.settings import (  # noqa: TC001 - pydantic reads them
+    HeaderName,
+    Methods,
+    Texts,
+)
 from perf_middleware.path_patterns import PathPattern
 from perf_middleware.section import Section
-
-_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-
-
-def _one_or_several(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-def _field_name(value: str | None) -> str | None:
-    if value is not None and not _TOKEN.fullmatch(value):
-        raise ValueError("must be the name of a header, such as x-criticality")
-    return value
-
-
-def _methods(values: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    for value in values or ():
-        if not _TOKEN.fullmatch(value):
-            raise ValueError(f"{value!r} is no method of HTTP")
-    return values
 
 
 class BackpressureRule(Section):
@@ -48,9 +33,7 @@ class BackpressureRule(Section):
     path: str = Field(
         description="Pattern of the path: /items/{id}, /files/{path:path}, /static/*."
     )
-    methods: Annotated[
-        tuple[str, ...] | None, BeforeValidator(_one_or_several), AfterValidator(_methods)
-    ] = Field(default=None, min_length=1, description="Methods; none given: any.")
+    methods: Methods | None = Field(default=None, description="Methods; none given: any.")
     criticality: CriticalityName | None = Field(
         default=None, description="How much these requests matter: the lowest class is shed first."
     )
@@ -77,7 +60,7 @@ class BackpressureRule(Section):
     def entry(self) -> tuple[PathPattern, frozenset[str] | None, Treatment]:
         """The rule as RouteRules takes it."""
         code = None if self.criticality is None else CODES[self.criticality]
-        methods = None if self.methods is None else frozenset(map(str.upper, self.methods))
+        methods = None if self.methods is None else frozenset(self.methods)
         return self.pattern(), methods, Treatment(code, self.partition)
 
 
@@ -130,11 +113,11 @@ class BackpressureSettings(Section):
     rules: tuple[BackpressureRule, ...] = Field(
         default=(), description="What holds for some paths."
     )
-    header: Annotated[str | None, AfterValidator(_field_name)] = Field(
+    header: HeaderName | None = Field(
         default="x-criticality",
         description="The header in which a trusted caller names the class of its request.",
     )
-    exempt_paths: Annotated[tuple[str, ...], BeforeValidator(_one_or_several)] = Field(
+    exempt_paths: Texts = Field(
         default=PROBE_PATHS, description="Paths that never wait, are never shed and do not count."
     )
     retry_after_min_s: int = Field(
@@ -200,7 +183,7 @@ class BackpressureSettings(Section):
             turn_budget_us=None if self.turn_budget_s is None else _us(self.turn_budget_s),
             rules=[rule.entry() for rule in self.rules],
             partitions=self.partitions(),
-            header=None if self.header is None else self.header.lower().encode(),
+            header=None if self.header is None else self.header.encode(),
             exempt_paths=self.exempt_paths,
             websockets_max=self.websockets_max,
             dry_run=self.dry_run,

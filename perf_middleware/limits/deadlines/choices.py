@@ -26,6 +26,8 @@ class TimeoutChoice:
     def __post_init__(self) -> None:
         if self.timeout_us is not None and self.timeout_us < 1:
             raise ValueError(f"a timeout must be longer than nothing: {self}")
+        if self.covers not in (None, "head", "total"):
+            raise ValueError(f"a timeout covers head or total, not {self.covers!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,10 +185,10 @@ class Deadlines:
         self._header_max_us = header_max_us
         self._lines_of: dict[asyncio.AbstractEventLoop, Lines] = {}
 
-    def read_endpoints(self, endpoint_ahead: EndpointAhead) -> None:
+    def read_endpoints(self, endpoint_ahead: EndpointAhead, *, is_by_host: bool = False) -> None:
         """Obey `@timeout` and `@body_limit`, too."""
-        self.timeouts.read_endpoints(endpoint_ahead)
-        self.bodies.read_endpoints(endpoint_ahead)
+        self.timeouts.read_endpoints(endpoint_ahead, is_by_host=is_by_host)
+        self.bodies.read_endpoints(endpoint_ahead, is_by_host=is_by_host)
 
     def told_us(self, scope: Scope) -> int | None:
         """The microseconds that a trusted caller gives this request; None where it tells none."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from perf_middleware.limits.deadlines.choices import (
     EXEMPT_FROM_BODY_LIMITS,
@@ -16,6 +15,11 @@ from perf_middleware.limits.deadlines.choices import (
 from perf_middleware.limits.deadlines.deadline import GRPC_TIMEOUT
 from perf_middleware.limits.deadlines.pace import Pace
 from perf_middleware.limits.deadlines.runtime import Deadlines
+from perf_middleware.limits.settings import (  # noqa: TC001 - pydantic reads them
+    HeaderName,
+    Methods,
+    Patterns,
+)
 from perf_middleware.path_patterns import PathPattern
 from perf_middleware.section import Section
 
@@ -30,32 +34,6 @@ OF_TIMEOUTS: Final = frozenset(
     {"timeout_s", "covers", "follow_header", "header", "header_max_s", "dry_run"}
 )
 TIMEOUT_S_MAX: Final = 86_400.0
-_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-
-
-def _one_or_several(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-def _field_name(value: str) -> str:
-    if not _TOKEN.fullmatch(value):
-        raise ValueError("must be the name of a header field, such as grpc-timeout")
-    return value.lower()
-
-
-def _path_patterns(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        PathPattern.of(value)  # raises for what is no pattern
-    return values
-
-
-def _methods(values: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    for value in values or ():
-        if not _TOKEN.fullmatch(value):
-            raise ValueError(f"{value!r} is no method of HTTP")
-    return None if values is None else tuple(value.upper() for value in values)
-
-
 Timeout: TypeAlias = Annotated[float, Field(ge=0.001, le=TIMEOUT_S_MAX)]
 Covering: TypeAlias = Literal["head", "total"]
 
@@ -74,10 +52,8 @@ class DeadlineRule(Section):
     path: str = Field(
         description="Pattern of the path: /items/{id}, /files/{path:path}, /static/*."
     )
-    methods: Annotated[
-        tuple[str, ...] | None, BeforeValidator(_one_or_several), AfterValidator(_methods)
-    ] = Field(
-        default=None, min_length=1, description="Its methods; none given: all. GET is HEAD too."
+    methods: Methods | None = Field(
+        default=None, description="Its methods; none given: all. GET is HEAD too."
     )
     timeout_s: Timeout | None = Field(
         default=None, description="In place of the section's, seconds; set to none: no timeout."
@@ -127,7 +103,7 @@ class DeadlineSettings(Section):
         default=False,
         description="Obey the deadline that trusted callers tell: it may shorten a timeout.",
     )
-    header: Annotated[str, AfterValidator(_field_name)] = Field(
+    header: HeaderName = Field(
         default=GRPC_TIMEOUT,
         description="The field that tells it, and that current_deadline() writes: grpc-timeout "
         "(100m), x-envoy-expected-rq-timeout-ms (100), or any other (1.5, 150ms).",
@@ -139,9 +115,9 @@ class DeadlineSettings(Section):
         default=False, description="Only count who would have been answered with 504 or cut."
     )
     rules: tuple[DeadlineRule, ...] = Field(default=(), description="What holds for some paths.")
-    exempt: Annotated[
-        tuple[str, ...], BeforeValidator(_one_or_several), AfterValidator(_path_patterns)
-    ] = Field(default=(), description="Paths without any timeout and limit on their bodies.")
+    exempt: Patterns = Field(
+        default=(), description="Paths without any timeout and limit on their bodies."
+    )
     body_bytes_max: int | None = Field(
         default=None, ge=0,
         description="What a request's body may have as it is sent, bytes; more: 413.",

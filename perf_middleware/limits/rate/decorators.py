@@ -5,6 +5,7 @@ from __future__ import annotations
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from perf_middleware.endpoint_marks import leave_mark
 from perf_middleware.limits.rate.keys import KeySpec
 from perf_middleware.limits.rate.limit_texts import Limit
 from perf_middleware.limits.rate.specs import ATTRIBUTE, Exempt, QuotaSpec
@@ -49,15 +50,8 @@ def rate_limit(
     mark = _mark(limit, key, cost, name, exempt, when_down, dry_run, place, per)
 
     def decorate(endpoint: F) -> F:
-        try:
-            marks: tuple[Mark, ...] = getattr(endpoint, ATTRIBUTE, ())
-            setattr(endpoint, ATTRIBUTE, (*marks, mark))
-        except AttributeError:
-            raise TypeError(
-                f"@rate_limit stands on a function or a class, not on {endpoint!r}: "
-                "decorate the function of a method"
-            ) from None
-        return endpoint
+        marks: tuple[Mark, ...] = getattr(endpoint, ATTRIBUTE, ())
+        return leave_mark(endpoint, ATTRIBUTE, (*marks, mark), decorator="rate_limit")
 
     return decorate
 

@@ -122,10 +122,9 @@ class RateLimit:
         """What holds for the request (or the websocket) of `scope`."""
         return self.rules.rule_for(scope) or self.default
 
-    def read_endpoints(self, endpoint_ahead: EndpointAhead) -> None:
+    def read_endpoints(self, endpoint_ahead: EndpointAhead, *, is_by_host: bool = False) -> None:
         """Obey `@rate_limit`, too, and tell endpoints apart where a key has a `route`."""
-
-        self.rules.read_endpoints(self._plans.ahead(endpoint_ahead))
+        self.rules.read_endpoints(self._plans.ahead(endpoint_ahead), is_by_host=is_by_host)
 
     def share(self, fleet: Fleet) -> None:
         """From now on judge for all processes together, in Redis."""

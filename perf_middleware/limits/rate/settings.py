@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from perf_middleware.limits.networks import networks_of
 from perf_middleware.limits.probe_paths import PROBE_PATHS
@@ -12,7 +12,11 @@ from perf_middleware.limits.rate.keys import KeySpec
 from perf_middleware.limits.rate.limit_texts import Limit
 from perf_middleware.limits.rate.runtime import RateLimit
 from perf_middleware.limits.rate.specs import QuotaSpec, RuleSpec, check_name
-from perf_middleware.limits.settings import Networks  # noqa: TC001 - pydantic reads it
+from perf_middleware.limits.settings import (  # noqa: TC001 - pydantic reads them
+    Methods,
+    Networks,
+    Patterns,
+)
 from perf_middleware.path_patterns import PathPattern
 from perf_middleware.section import Section
 
@@ -20,22 +24,6 @@ if TYPE_CHECKING:
     from perf_middleware.limits.callers import Callers
 
 COST_MAX: Final = 1_000_000
-
-
-def _one_or_several(value: Any) -> Any:
-    return (value,) if isinstance(value, str | dict) else value
-
-
-def _of_patterns(texts: tuple[str, ...]) -> tuple[str, ...]:
-    for text in texts:
-        PathPattern.of(text)
-    return texts
-
-
-Patterns: TypeAlias = Annotated[
-    tuple[str, ...], BeforeValidator(_one_or_several), AfterValidator(_of_patterns)
-]
-Methods: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
 
 
 class QuotaSetting(Section):
@@ -164,9 +152,7 @@ class RateRule(Section):
                 quotas.append(quota)
         return RuleSpec(
             pattern=PathPattern.of(self.path),
-            methods=None
-            if self.methods is None
-            else frozenset(method.upper() for method in self.methods),
+            methods=None if self.methods is None else frozenset(self.methods),
             quotas=None if self.quotas is None else tuple(quotas),
             cost=self.cost,
             exempt=self.exempt,

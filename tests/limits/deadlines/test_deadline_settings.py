@@ -135,6 +135,27 @@ def test_a_mark_says_what_it_is_for():
         body_limit(-1)
 
 
+@pytest.mark.parametrize(
+    ("mark", "error", "words"),
+    [
+        pytest.param(lambda: timeout(print), TypeError, r"@timeout\(5\)", id="no brackets"),
+        pytest.param(lambda: timeout("5"), TypeError, r"@timeout\(5\)", id="a text"),
+        pytest.param(lambda: timeout(float("inf")), ValueError, "None is", id="for ever"),
+        pytest.param(lambda: timeout(float("nan")), ValueError, "None is", id="no number"),
+        pytest.param(
+            lambda: timeout(1, covers="body"), ValueError, "head or total", id="covers what is not"
+        ),
+        pytest.param(
+            lambda: body_limit(print), TypeError, r"@body_limit\(1000\)", id="no brackets here"
+        ),
+        pytest.param(lambda: body_limit(1.5), TypeError, "its bytes", id="half a byte"),
+    ],
+)
+def test_a_mark_that_means_nothing_is_refused_where_it_stands(mark, error, words):
+    with pytest.raises(error, match=words):
+        mark()
+
+
 def test_marks_are_obeyed_once_the_endpoints_are_known():
     @timeout(2.5, covers="total")
     @body_limit(100)

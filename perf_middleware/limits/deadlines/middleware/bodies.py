@@ -28,7 +28,7 @@ from perf_middleware.limits.deadlines.runtime import Deadlines
 from perf_middleware.limits.deadlines.settings import OF_TIMEOUTS, DeadlineSettings
 from perf_middleware.problem import send_problem
 from perf_middleware.refusal import comes_from
-from perf_middleware.standing_alone import section_of
+from perf_middleware.standing_alone import require_whole, section_of
 
 if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
@@ -81,13 +81,8 @@ class RequestLimitsMiddleware:
                 raise SettingsError((f"RequestLimitsMiddleware({name}=…): only {by} does that",))
             made = section_of(DeadlineSettings, settings, call="RequestLimitsMiddleware")
             deadlines = made.make_deadlines()
-        elif not isinstance(deadlines, Deadlines):
-            raise TypeError(
-                "RequestLimitsMiddleware takes its settings by name, or a Deadlines, not a "
-                f"{type(deadlines).__name__}"
-            )
-        elif settings:
-            raise TypeError("a Deadlines has its settings: give it alone")
+        else:
+            require_whole(deadlines, Deadlines, settings, call="RequestLimitsMiddleware")
         self.app = app
         self.deadlines = deadlines
         self._rules = deadlines.bodies

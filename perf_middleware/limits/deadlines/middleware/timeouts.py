@@ -17,7 +17,7 @@ from perf_middleware.limits.deadlines.drivers.asyncio_work import AsyncioWork
 from perf_middleware.limits.deadlines.middleware.timed import TimedRequest
 from perf_middleware.limits.deadlines.runtime import CURRENT, Deadlines
 from perf_middleware.limits.deadlines.settings import OF_REQUEST_LIMITS, DeadlineSettings
-from perf_middleware.standing_alone import section_of
+from perf_middleware.standing_alone import require_whole, section_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,13 +50,9 @@ class DeadlineMiddleware:
             made = section_of(DeadlineSettings, settings, call="DeadlineMiddleware")
             deadlines = made.make_deadlines()
             deadlines.trusts = trusts
-        elif not isinstance(deadlines, Deadlines):
-            raise TypeError(
-                "DeadlineMiddleware takes its settings by name, or a Deadlines, not a "
-                f"{type(deadlines).__name__}"
-            )
-        elif settings or trusts is not None:
-            raise TypeError("a Deadlines has its settings: give it alone")
+        else:
+            beside = settings if trusts is None else {"trusts": trusts, **settings}
+            require_whole(deadlines, Deadlines, beside, call="DeadlineMiddleware")
         self.app = app
         self.deadlines = deadlines
         self._rules = deadlines.timeouts

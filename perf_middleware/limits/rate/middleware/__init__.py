@@ -19,7 +19,7 @@ from perf_middleware.limits.rate.plans import EVERY, INNER, OUTER
 from perf_middleware.limits.rate.runtime import RateLimit
 from perf_middleware.limits.rate.settings import RateLimitSettings
 from perf_middleware.limits.settings import CallersSettings
-from perf_middleware.standing_alone import section_of
+from perf_middleware.standing_alone import require_whole, section_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -173,12 +173,8 @@ class RateLimitMiddleware(RateLimitLayer):
             callers = section_of(CallersSettings, of_callers, call=CALL).make_callers()
             made = section_of(RateLimitSettings, settings, call=CALL)
             rate = made.make_rate_limit(callers=callers)
-        elif not isinstance(rate, RateLimit):
-            raise TypeError(
-                f"{CALL} takes its settings by name, or a RateLimit, not a {type(rate).__name__}"
-            )
-        elif settings:
-            raise TypeError(f"a rate limit has its settings: it takes no {', '.join(settings)}")
+        else:
+            require_whole(rate, RateLimit, settings, call=CALL)
         super().__init__(app, rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:

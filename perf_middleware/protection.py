@@ -118,7 +118,7 @@ class Protection:
         marked = self._marked = _marked(ahead)
         limits = self.limits
         if RATE in marked or limits.rate.needs_routes:
-            limits.rate.read_endpoints(ahead)
+            limits.rate.read_endpoints(ahead, ahead.endpoints())
         if marked & {TIMEOUT_ATTRIBUTE, BODY_LIMIT_ATTRIBUTE}:
             limits.deadlines.read_endpoints(ahead)
         if CRITICALITY in marked:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from starlette.routing import WebSocketRoute
 
 from perf_middleware.asgi import app_path
-from perf_middleware.endpoint_marks import mark_on
+from perf_middleware.endpoint_marks import METHODS, mark_on
 from perf_middleware.own_routes import effective_routes
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 DEPTH_MAX: Final = 32  # of mounts in mounts, and of middlewares around a mounted app
-METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 
 class _Row(NamedTuple):
@@ -55,10 +54,14 @@ class RoutingAhead:
             for path in paths
         )
 
+    def endpoints(self) -> Iterator[Any]:
+        """All of the app, in the order of its routes: the same in each of its processes."""
+        return self._endpoints(self._app, 0)
+
     def marks(self, attribute: str) -> list[Any]:
         """What decorators have left under this name on the endpoints of the app."""
         found = []
-        for endpoint in self._endpoints(self._app, 0):
+        for endpoint in self.endpoints():
             for method in METHODS:
                 mark = mark_on(endpoint, method, attribute)
                 if mark is not None:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from perf_middleware.limits.rate.fields import FieldLines
 from perf_middleware.limits.rate.figures import QuotaCounts
-from perf_middleware.limits.rate.gcra import NEVER, Demand
+from perf_middleware.limits.rate.gcra import NEVER, Demand, draw_of
+from perf_middleware.limits.rate.keys import KeySpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from perf_middleware.limits.rate.gcra import Left
+    from perf_middleware.limits.rate.gcra import Draw, Left
     from perf_middleware.limits.rate.keys import KeyOf
     from perf_middleware.limits.rate.specs import QuotaSpec
 
@@ -71,6 +72,12 @@ class Entry:
         self.cost_of = cost_of
         self.exempts = exempts
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it holds for every request, at one cost."""
+        own = (self.cost_of, self.exempts)
+        return own == (None, None) and isinstance(self.standing.spec.key, KeySpec)
+
     def demand(self, scope: Mapping[str, Any]) -> Demand | None:
         """What the request draws; None where this quota does not hold for it."""
         if self.exempts is not None and self.exempts(scope):
@@ -85,7 +92,7 @@ class Entry:
 class Batch:
     """What is judged in one step: `entries` refuse, `trials` (dry run) only count."""
 
-    __slots__ = ("_bodies", "_lines", "entries", "lines", "single", "trials")
+    __slots__ = ("_bodies", "_draws", "_lines", "entries", "is_plain", "lines", "single", "trials")
 
     def __init__(self, entries: Sequence[Entry], trials: Sequence[Entry] = ()) -> None:
         self.entries = tuple(entries)
@@ -94,8 +101,20 @@ class Batch:
         only = self.entries[0] if len(self.entries) == 1 and not self.trials else None
         # One quota with nothing to ask the app's code for but a key: the way of most requests.
         self.single = only if only and only.cost_of is None and only.exempts is None else None
+        # What is known of each draw before there is a request, where they all are plain.
+        self.is_plain = not self.trials and all(entry.is_plain for entry in self.entries)
+        self._draws = tuple(
+            [(entry.key_of, *draw_of(b"", entry.quota, entry.cost)[1:]) for entry in self.entries]
+        )
         self._lines: dict[tuple[Entry, ...], FieldLines] = {}
         self._bodies: dict[_Violated, tuple[tuple[bytes, bytes], bytes]] = {}
+
+    def draws(self, scope: Mapping[str, Any]) -> list[Draw]:
+        """What a request draws, of a batch that is plain: no key is None."""
+        return [
+            (key_of(scope), charge_us, window_us, interval_us)  # type: ignore[misc]
+            for key_of, charge_us, window_us, interval_us in self._draws
+        ]
 
     def demands(
         self, entries: Sequence[Entry], scope: Mapping[str, Any]

@@ -59,10 +59,11 @@ def retry_after_s(left: Sequence[Left]) -> int | None:
     if len(left) == 1 and left[0].wait_us > 0:
         return -(-left[0].wait_us // _US)
     longest_us = 0
-    for one in left:
-        if one.wait_us == NEVER:
+    for _, wait_us, _ in left:
+        if wait_us == NEVER:
             return None
-        longest_us = max(longest_us, one.wait_us)
+        if wait_us > longest_us:
+            longest_us = wait_us
     return -(-longest_us // _US)
 
 
@@ -109,11 +110,11 @@ class FieldLines:
         if len(left) == 1 and left[0].wait_us > 0:
             return self._items[0] % (left[0].remaining, -(-left[0].wait_us // _US))
         items: list[bytes] = []
-        for one, name in zip(left, self._refusals, strict=True):
-            if one.wait_us == NEVER:
-                items.append(b"%b;r=%d" % (name, one.remaining))
-            elif one.wait_us:
-                items.append(b"%b;r=%d;t=%d" % (name, one.remaining, -(-one.wait_us // _US)))
+        for (remaining, wait_us, _), name in zip(left, self._refusals, strict=True):
+            if wait_us == NEVER:
+                items.append(b"%b;r=%d" % (name, remaining))
+            elif wait_us:
+                items.append(b"%b;r=%d;t=%d" % (name, remaining, -(-wait_us // _US)))
         return b", ".join(items)
 
     def legacy(self, left: Sequence[Left]) -> list[tuple[bytes, bytes]]:

@@ -52,7 +52,9 @@ class StandingQuota:
 class Entry:
     """One quota of one plan.  `cost_of` and `exempts` are the app's own, and never raise."""
 
-    __slots__ = ("cost", "cost_of", "counts", "exempts", "key_of", "quota", "standing", "when_down")
+    __slots__ = (
+        "cost", "cost_of", "counts", "exempts", "key_of", "name", "quota", "standing", "when_down",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -64,6 +66,7 @@ class Entry:
         exempts: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> None:
         self.standing = standing
+        self.name = standing.name
         self.quota = standing.quota
         self.counts = standing.counts
         self.when_down = standing.spec.when_down
@@ -149,12 +152,14 @@ class Batch:
         """The refusal as problem+json (RFC 9457), with the quotas that refuse; and its length."""
         key: _Violated
         if len(entries) == 1:
-            key = ((entries[0].standing.name, left[0].wait_us == NEVER),)
+            key = ((entries[0].name, left[0].wait_us == NEVER),)
         else:
             key = tuple(
-                (entry.standing.name, one.wait_us == NEVER)
-                for entry, one in zip(entries, left, strict=True)
-                if one.wait_us
+                [
+                    (entry.name, wait_us == NEVER)
+                    for entry, (_, wait_us, _) in zip(entries, left, strict=True)
+                    if wait_us
+                ]
             )
         known = self._bodies.get(key)
         if known is None:

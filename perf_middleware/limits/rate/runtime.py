@@ -210,8 +210,8 @@ class RateLimit:
             for entry in entries:
                 entry.counts.admitted += 1
             return
-        for entry, one in zip(entries, left, strict=True):
-            if one.wait_us:
+        for entry, (_, wait_us, _) in zip(entries, left, strict=True):
+            if wait_us:
                 entry.counts.refused += 1
 
     @staticmethod

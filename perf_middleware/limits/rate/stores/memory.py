@@ -112,7 +112,6 @@ class MemoryQuotas:
                 if due_us > end_us:
                     due_us = end_us
                     self._keep(key, due_us, window_us, now_us)
-                    slot = None  # another one now
                 next_us = due_us + charge_us
             if next_us > end_us:
                 admitted = False
@@ -120,11 +119,16 @@ class MemoryQuotas:
         left = []
         for key, slot, next_us, end_us, charge_us, interval_us in found:
             if not admitted:
-                full_us = next_us - charge_us - now_us
-                wait_us = NEVER if charge_us > end_us - now_us else max(0, next_us - end_us)
-                left.append(Left((end_us - next_us + charge_us) // interval_us, wait_us, full_us))
+                over_us = next_us - end_us
+                wait_us = max(over_us, 0)
+                if charge_us > end_us - now_us:
+                    wait_us = NEVER
+                due_us = next_us - charge_us
+                left.append(
+                    _new(Left, ((end_us - due_us) // interval_us, wait_us, due_us - now_us))
+                )
                 continue
-            # To keep one may let go of another.
+            # To keep one may let go of another, or has moved it.
             if slot is not None and next_us < slot.until_us and key in slot:
                 slot[key] = next_us
             else:

@@ -76,11 +76,6 @@ Draw: TypeAlias = "tuple[bytes, int, int, int]"
 """A demand in microseconds: the key, what it costs, the window and the interval of the quota."""
 
 
-def draw_of(key: bytes, quota: Quota, cost: int) -> Draw:
-    """The demand of `cost` on the bucket `key`."""
-    return key, cost * quota.interval_us, quota.window_us, quota.interval_us
-
-
 class Left(NamedTuple):
     """One bucket after the decision."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from perf_middleware.limits.rate.fields import FieldLines
 from perf_middleware.limits.rate.figures import QuotaCounts
-from perf_middleware.limits.rate.gcra import NEVER, Demand, draw_of
+from perf_middleware.limits.rate.gcra import NEVER, Demand
 from perf_middleware.limits.rate.keys import KeySpec
 
 if TYPE_CHECKING:
@@ -107,7 +107,15 @@ class Batch:
         # What is known of each draw before there is a request, where they all are plain.
         self.is_plain = not self.trials and all(entry.is_plain for entry in self.entries)
         self._draws = tuple(
-            [(entry.key_of, *draw_of(b"", entry.quota, entry.cost)[1:]) for entry in self.entries]
+            [
+                (
+                    one.key_of,
+                    one.cost * one.quota.interval_us,
+                    one.quota.window_us,
+                    one.quota.interval_us,
+                )
+                for one in self.entries
+            ]
         )
         self._lines: dict[tuple[Entry, ...], FieldLines] = {}
         self._bodies: dict[_Violated, tuple[tuple[bytes, bytes], bytes]] = {}

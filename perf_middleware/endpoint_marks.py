@@ -11,16 +11,20 @@ METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 def mark_on(endpoint: Any, method: str, attribute: str) -> Any:
     """The value of `attribute` on what answers `method`; None where there is none."""
-    return getattr(bearer_of(endpoint, method, attribute), attribute, None)
+    for bearer in bearers_of(endpoint, method, attribute):
+        return getattr(bearer, attribute)
+    return None
 
 
-def bearer_of(endpoint: Any, method: str, attribute: str) -> Any:
-    """What bears `attribute`: the endpoint, its method for the verb, the function of a partial."""
-    while getattr(endpoint, attribute, None) is None and isinstance(endpoint, partial):
-        endpoint = endpoint.func
-    if getattr(endpoint, attribute, None) is None and isinstance(endpoint, type):
+def bearers_of(endpoint: Any, method: str, attribute: str) -> list[Any]:
+    """All that bear `attribute`: the endpoint, the function of a partial, the verb's method."""
+    chain = [endpoint]
+    while isinstance(chain[-1], partial):
+        chain.append(chain[-1].func)
+    last = chain[-1]
+    if isinstance(last, type):
         name = method.lower()
-        if name == "head" and not hasattr(endpoint, name):
+        if name == "head" and not hasattr(last, name):
             name = "get"  # which answers it, in Starlette's HTTPEndpoint
-        endpoint = getattr(endpoint, name, None)
-    return endpoint if getattr(endpoint, attribute, None) is not None else None
+        chain.append(getattr(last, name, None))
+    return [each for each in chain if getattr(each, attribute, None) is not None]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from starlette.routing import WebSocketRoute
 
 from perf_middleware.asgi import app_path
-from perf_middleware.endpoint_marks import METHODS, mark_on
+from perf_middleware.endpoint_marks import METHODS, bearers_of
 from perf_middleware.own_routes import effective_routes
 
 if TYPE_CHECKING:
@@ -60,13 +60,12 @@ class RoutingAhead:
 
     def marks(self, attribute: str) -> list[Any]:
         """What decorators have left under this name on the endpoints of the app."""
-        found = []
-        for endpoint in self.endpoints():
-            for method in METHODS:
-                mark = mark_on(endpoint, method, attribute)
-                if mark is not None:
-                    found.append(mark)
-        return found
+        return [
+            getattr(bearer, attribute)
+            for endpoint in self.endpoints()
+            for method in METHODS
+            for bearer in bearers_of(endpoint, method, attribute)
+        ]
 
     def _find(
         self, app: Any, path: str, scope: Mapping[str, Any], *, is_websocket: bool, depth: int

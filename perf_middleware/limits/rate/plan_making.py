@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.endpoint_marks import METHODS, bearer_of
+from perf_middleware.endpoint_marks import METHODS, bearers_of
 from perf_middleware.limits.rate.keys import KeySpec, own_key
 from perf_middleware.limits.rate.plans import Entry, Plan, StandingQuota
 from perf_middleware.limits.rate.specs import ATTRIBUTE, Exempt, QuotaSpec, as_name
@@ -53,7 +53,8 @@ class PlanMaker:
         self._dry_run = dry_run
         self._note_failure = note_failure
         # With what the identities in the key are those of: it must live as long.
-        self._of_endpoints: dict[tuple[int, int], tuple[Plan, Any, Any]] = {}
+        self._of_endpoints: dict[tuple[int, ...], tuple[Plan, Any, list[Any]]] = {}
+        self._of_bearers: dict[tuple[int, int], list[StandingQuota]] = {}
         self._routes: dict[str, int] = {}
         self._everywhere = tuple(
             self._stand(spec, "default" if number == 0 else str(spec.limit), unique=True)
@@ -134,28 +135,34 @@ class PlanMaker:
                 self._of_endpoint(endpoint, method)
 
     def _of_endpoint(self, endpoint: Any, method: str) -> Plan | None:
-        bearer = bearer_of(endpoint, method, ATTRIBUTE)
-        if bearer is None and not self._needs_route:
+        bearers = bearers_of(endpoint, method, ATTRIBUTE)
+        if not bearers and not self._needs_route:
             return None
-        key = (id(endpoint), id(bearer))
+        key = (id(endpoint), *map(id, bearers))
         known = self._of_endpoints.get(key)
         if known is not None:
             return known[0]
         if len(self._of_endpoints) >= PLANS_MAX:
             return None
-        marks: tuple[Mark, ...] = getattr(bearer, ATTRIBUTE, ())
-        named = endpoint if bearer is None else bearer
-        while isinstance(named, partial):
-            named = named.func
-        name = getattr(named, "__qualname__", type(named).__qualname__)
-        if any(isinstance(mark, Exempt) for mark in marks):
+        if any(isinstance(mark, Exempt) for one in bearers for mark in getattr(one, ATTRIBUTE)):
             plan = self.exempt
         else:
-            own = [self._stand(m, name) for m in marks if isinstance(m, QuotaSpec)]
-            route = self._route(f"{getattr(named, '__module__', '')}.{name}")
-            plan = self._plan([*self._everywhere, *own], route)
-        self._of_endpoints[key] = plan, endpoint, bearer
+            own = [quota for one in bearers for quota in self._own(endpoint, one)]
+            name = _name_of(bearers[-1] if bearers else endpoint)
+            plan = self._plan([*self._everywhere, *own], self._route(".".join(name)))
+        self._of_endpoints[key] = plan, endpoint, bearers
         return plan
+
+    def _own(self, endpoint: Any, bearer: Any) -> list[StandingQuota]:
+        """The quotas of one bearer's marks: of a class's all its methods have the same."""
+        key = (id(endpoint), id(bearer))
+        own = self._of_bearers.get(key)
+        if own is None:
+            marks: tuple[Mark, ...] = getattr(bearer, ATTRIBUTE)
+            _, name = _name_of(bearer)
+            own = [self._stand(mark, name) for mark in marks if isinstance(mark, QuotaSpec)]
+            self._of_bearers[key] = own
+        return own
 
     def _route(self, name: str) -> str:
         """`name`, with a number where another endpoint is called so: closures, lambdas."""
@@ -210,3 +217,11 @@ class PlanMaker:
                 return instead
 
         return guarded
+
+
+def _name_of(endpoint: Any) -> tuple[str, str]:
+    """Its module and its name there; of a partial those of its function."""
+    while isinstance(endpoint, partial):
+        endpoint = endpoint.func
+    name = getattr(endpoint, "__qualname__", type(endpoint).__qualname__)
+    return getattr(endpoint, "__module__", ""), name

@@ -302,6 +302,27 @@ def test_each_method_of_a_class_has_the_quota_of_its_own_mark(nothing_set):
     ]  # fmt: skip
 
 
+def test_the_marks_of_a_class_and_of_its_method_both_hold(nothing_set):
+    @rate_limit("4/minute")
+    class Login(HTTPEndpoint):
+        async def get(self, request):
+            return PlainTextResponse("form")
+
+        @rate_limit("1/minute", place="inner")
+        async def post(self, request):
+            return PlainTextResponse("welcome")
+
+        @rate_limit(exempt=True)
+        async def put(self, request):
+            return PlainTextResponse("free")
+
+    app = installed(Login)
+    methods = ["POST", "POST", "GET", "GET", "GET", "PUT"]
+    assert [get(app, "/0", method=each).status for each in methods] == [
+        200, 429, 200, 200, 429, 200,
+    ]  # fmt: skip
+
+
 def test_an_endpoint_under_two_prefixes_has_one_quota(nothing_set):
     app, router = FastAPI(), APIRouter()
 

@@ -153,7 +153,7 @@ def raw_cases() -> list[Case]:
     proxied = {"trusted_proxies": ["10.0.0.0/8"]}
     by_key = {"quotas": [{"limit": PLENTY, "key": "header:x-api-key"}]}
     rules = {"rules": [{"path": "/other", "quotas": [PLENTY]}]}
-    two = {"quotas": [PLENTY, {"limit": "1000000/minute", "name": "second"}]}
+    two = {"quotas": [PLENTY, {"limit": "1000000/second;burst=100000000", "name": "second"}]}
     cases = [
         _case(BARE, lambda: raw),
         _case("RateLimitMiddleware: no quota", lambda: ours(raw, quotas=[])),
@@ -184,28 +184,25 @@ def fastapi_cases() -> list[Case]:
 
 
 def refused_cases() -> list[Case]:
-    async def body() -> bytes:
-        app = ours(raw, quotas=["1/day"])
-        await answer_of(app, scope())
+    told = frozenset({b"retry-after", b"ratelimit", b"ratelimit-policy"})
+
+    async def body(app: ASGIApp) -> bytes:
         return (await answer_of(app, scope())).body
 
-    expected = Answer(
-        status=429,
-        body=asyncio.run(body()),
-        header_names=frozenset({b"retry-after", b"ratelimit", b"ratelimit-policy"}),
-    )
-    return [
-        _case(BARE, lambda: raw),
-        Case(
-            name="refused", build=_once(ours(raw, quotas=["1/day"])), scope=scope, expected=expected
-        ),
-    ]
+    cases = [_case(BARE, lambda: raw)]
+    for name, quotas in (
+        ("refused", ["1/day"]),
+        ("refused by one of two quotas", [PLENTY, "1/day"]),
+    ):
+        app = ours(raw, quotas=quotas)
+        asyncio.run(answer_of(app, scope()))  # the one request of the day
+        expected = Answer(status=429, body=asyncio.run(body(app)), header_names=told)
+        cases.append(Case(name=name, build=partial(_the_same, app), scope=scope, expected=expected))
+    return cases
 
 
-def _once(app: ASGIApp) -> Callable[[], ASGIApp]:
-    """The same app, whose one request of the day is used up."""
-    asyncio.run(answer_of(app, scope()))
-    return lambda: app
+def _the_same(app: ASGIApp) -> ASGIApp:
+    return app
 
 
 def run(plan: Plan) -> list[Report]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 E = TypeVar("E")
+
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+"""The verbs that a class of an endpoint may have a method for."""
 
 
 def leave_mark(endpoint: E, attribute: str, value: object, *, decorator: str) -> E:
@@ -24,18 +27,21 @@ def leave_mark(endpoint: E, attribute: str, value: object, *, decorator: str) ->
 
 
 def mark_on(endpoint: Any, method: str, attribute: str) -> Any:
-    """The value of `attribute` on what answers `method`; None where there is none.
-
-    That of a `functools.partial` is its own, or else that of its function.
-    """
-    mark = getattr(endpoint, attribute, None)
-    if mark is not None:
-        return mark
-    if isinstance(endpoint, partial):
-        return mark_on(endpoint.func, method, attribute)
-    if isinstance(endpoint, type):
-        name = method.lower()
-        if name == "head" and not hasattr(endpoint, name):
-            name = "get"  # which answers it, in Starlette's HTTPEndpoint
-        return getattr(getattr(endpoint, name, None), attribute, None)
+    """The value of `attribute` on what answers `method`; None where there is none."""
+    for bearer in bearers_of(endpoint, method, attribute):
+        return getattr(bearer, attribute)
     return None
+
+
+def bearers_of(endpoint: Any, method: str, attribute: str) -> list[Any]:
+    """All that bear `attribute`: the endpoint, the function of a partial, the verb's method."""
+    chain = [endpoint]
+    while isinstance(chain[-1], partial):
+        chain.append(chain[-1].func)
+    last = chain[-1]
+    if isinstance(last, type):
+        name = method.lower()
+        if name == "head" and not hasattr(last, name):
+            name = "get"  # which answers it, in Starlette's HTTPEndpoint
+        chain.append(getattr(last, name, None))
+    return [each for each in chain if getattr(each, attribute, None) is not None]

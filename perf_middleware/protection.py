@@ -160,7 +160,7 @@ class Protection:
     def _obey(self, ahead: RoutingAhead, marked: frozenset[str]) -> None:
         limits, is_by_host = self.limits, ahead.has_hosts
         if RATE in marked or limits.rate.needs_routes:
-            limits.rate.read_endpoints(ahead, is_by_host=is_by_host)
+            limits.rate.read_endpoints(ahead, ahead.endpoints(), is_by_host=is_by_host)
         if marked & {TIMEOUT_ATTRIBUTE, BODY_LIMIT_ATTRIBUTE}:
             limits.deadlines.read_endpoints(ahead, is_by_host=is_by_host)
         if CRITICALITY in marked:

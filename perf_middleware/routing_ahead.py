@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from starlette.routing import WebSocketRoute
 
 from perf_middleware.asgi import path_below
-from perf_middleware.endpoint_marks import mark_on
+from perf_middleware.endpoint_marks import METHODS, bearers_of
 from perf_middleware.own_routes import effective_routes
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 DEPTH_MAX: Final = 32  # of mounts in mounts, and of middlewares around a mounted app
-METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 
 class _Table(NamedTuple):
@@ -81,15 +80,18 @@ class RoutingAhead:
             for path in paths
         )
 
+    def endpoints(self) -> Iterator[Any]:
+        """All of the app, in the order of its routes: the same in each of its processes."""
+        return self._endpoints(self._app, 0)
+
     def marks(self, attribute: str) -> list[Any]:
         """What decorators have left under this name on the endpoints of the app."""
-        found = []
-        for endpoint in self._endpoints(self._app, 0):
-            for method in METHODS:
-                mark = mark_on(endpoint, method, attribute)
-                if mark is not None:
-                    found.append(mark)
-        return found
+        return [
+            getattr(bearer, attribute)
+            for endpoint in self.endpoints()
+            for method in METHODS
+            for bearer in bearers_of(endpoint, method, attribute)
+        ]
 
     def _find(self, app: Any, scope: Mapping[str, Any], root_path: str, *, depth: int) -> Any:
         # Of the whole path each time, as the routers do: where a proxy has cut root_path off the

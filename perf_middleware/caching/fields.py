@@ -34,6 +34,14 @@ HOP_BY_HOP: Final = frozenset(
 )  # fmt: skip
 """What one connection says to the next: never stored (RFC 9111 §3.1, RFC 9110 §7.6.1)."""
 
+RATE_LIMITS: Final = frozenset(
+    {
+        b"ratelimit", b"ratelimit-policy", b"x-ratelimit-limit", b"x-ratelimit-remaining",
+        b"x-ratelimit-reset",
+    }
+)  # fmt: skip
+"""What one client has left at one moment: never stored, or others would be told of his quota."""
+
 AUTHORIZATION: Final = frozenset({b"authorization"})
 CREDENTIALS: Final = frozenset(
     {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from perf_middleware.caching.cache_status import NO_FRESHNESS
-from perf_middleware.caching.fields import RESPONSE_FIELDS, collect, storable_headers
+from perf_middleware.caching.fields import RATE_LIMITS, RESPONSE_FIELDS, collect, storable_headers
 from perf_middleware.caching.freshness import (
     HEURISTIC_STATUSES,
     date_s_of,
@@ -166,7 +166,7 @@ class Judge:
             lifetimes=lifetimes,
             initial_age_us=age_us,
             vary=names,
-            without=secret | {b"age", b"cache-status"},
+            without=secret | RATE_LIMITS | {b"age", b"cache-status"},
             lines=lines,
             shares_authorization=self._options.authorization_by_rfc
             and permits_authorization(directives),

@@ -123,9 +123,16 @@ class Callers:
     def _note_undeclared(self, address: Address, scope: Mapping[str, Any]) -> None:
         # A client may send the field, too; one with a private address seldom does.
         tell = self.on_undeclared
-        if tell is not None and any(name in FIELDS for name, _ in scope["headers"]):
-            self.on_undeclared = None
-            tell(str(address))
+        lines = [(name, value) for name, value in scope["headers"] if name in FIELDS]
+        if tell is None or not lines:
+            return
+        plain = b",".join([value for name, value in lines if name == b"x-forwarded-for"])
+        if address in hops("x-forwarded-for", plain):
+            # The server has read the field and put the client in the peer's place: no proxy is
+            # undeclared, and to declare this client would let him name anybody.
+            return
+        self.on_undeclared = None
+        tell(str(address))
 
     def _behind(self, host: str | None, scope: Mapping[str, Any]) -> Caller:
         field = self._field

@@ -166,6 +166,32 @@ async def test_a_decorator_that_exempts_takes_its_endpoint_out_of_the_settings_q
     assert [(await ask(app, http_scope("/free"))).status for _ in range(3)] == [200] * 3
 
 
+@pytest.mark.parametrize("place", ["outer", "inner"])
+@pytest.mark.parametrize("position", ["outer", "inner"])
+async def test_what_a_client_has_left_is_never_told_to_another_from_the_cache(position, place):
+    app = FastAPI()
+
+    @app.get("/")
+    @cache_response(ttl=60)
+    async def read() -> str:
+        return "read"
+
+    quotas = [{"limit": "5/minute", "place": place}]
+    ratelimit = {"quotas": quotas, "legacy_headers": True}
+    install(app, Settings(ratelimit=ratelimit, cache={"position": position}))
+    first = await ask(app, http_scope("/", client=("10.0.0.1", 1)))
+    assert first.header("ratelimit") == '"default";r=4;t=12'
+    await ask(app, http_scope("/", client=("10.0.0.2", 1)))
+    hit = await ask(app, http_scope("/", client=("10.0.0.2", 1)))
+    assert "; hit" in hit.header("cache-status")
+    told = {name for name, _ in hit.headers if b"ratelimit" in name}
+    if (position, place) == ("outer", "inner"):
+        assert told == set()  # no quota was asked
+    else:
+        assert hit.header("ratelimit") == '"default";r=3;t=24'
+        assert len(told) == 5
+
+
 async def test_a_hit_of_the_cache_draws_from_the_quota_too():
     calls = 0
     app = FastAPI()

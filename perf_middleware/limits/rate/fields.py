@@ -59,17 +59,21 @@ def retry_after_s(left: Sequence[Left]) -> int | None:
     if len(left) == 1 and left[0].wait_us > 0:
         return -(-left[0].wait_us // _US)
     longest_us = 0
-    for one in left:
-        if one.wait_us == NEVER:
+    for _, wait_us, _ in left:
+        if wait_us == NEVER:
             return None
-        longest_us = max(longest_us, one.wait_us)
+        if wait_us > longest_us:
+            longest_us = wait_us
     return -(-longest_us // _US)
 
 
 class FieldLines:
     """The lines about some quotas, each by its name, its limit and its quota."""
 
-    __slots__ = ("_items", "_quotas", "_refusals", "_template", "limits", "policy", "policy_field")
+    __slots__ = (
+        "_items", "_quotas", "_refusals", "_spent_us", "_template", "limits", "policy",
+        "policy_field",
+    )  # fmt: skip
 
     def __init__(self, named: Sequence[tuple[str, Limit, Quota]]) -> None:
         names = [quoted(name) for name, _, _ in named]
@@ -80,6 +84,7 @@ class FieldLines:
         self.policy_field = (POLICY, self.policy)
         self.limits = tuple(limit.count for _, limit, _ in named)
         self._quotas = tuple(quota for _, _, quota in named)
+        self._spent_us = tuple(quota.window_us - quota.interval_us for quota in self._quotas)
         # As parts of a template: a percent sign in a name is none of its own.
         self._items = tuple(name.replace(b"%", b"%%") + b";r=%d;t=%d" for name in names)
         self._template = b", ".join(self._items)
@@ -91,8 +96,10 @@ class FieldLines:
             one = left[0]
             return self._items[0] % (one.remaining, window_s(one, self._quotas[0]))
         values: list[int] = []
-        for one, quota in zip(left, self._quotas, strict=True):
-            values += (one.remaining, window_s(one, quota))
+        for (remaining, _, full_us), spent_us in zip(left, self._spent_us, strict=True):
+            # As window_s has it, without a call for each.
+            until_us = full_us if remaining > 0 else full_us - spent_us
+            values += (remaining, -(-until_us // _US))
         return self._template % tuple(values)
 
     def refused_state(self, left: Sequence[Left]) -> bytes:
@@ -103,11 +110,11 @@ class FieldLines:
         if len(left) == 1 and left[0].wait_us > 0:
             return self._items[0] % (left[0].remaining, -(-left[0].wait_us // _US))
         items: list[bytes] = []
-        for one, name in zip(left, self._refusals, strict=True):
-            if one.wait_us == NEVER:
-                items.append(b"%b;r=%d" % (name, one.remaining))
-            elif one.wait_us:
-                items.append(b"%b;r=%d;t=%d" % (name, one.remaining, -(-one.wait_us // _US)))
+        for (remaining, wait_us, _), name in zip(left, self._refusals, strict=True):
+            if wait_us == NEVER:
+                items.append(b"%b;r=%d" % (name, remaining))
+            elif wait_us:
+                items.append(b"%b;r=%d;t=%d" % (name, remaining, -(-wait_us // _US)))
         return b", ".join(items)
 
     def legacy(self, left: Sequence[Left]) -> list[tuple[bytes, bytes]]:

@@ -16,7 +16,7 @@ Source: ITU-T I.371 (03/2004) Annex A, generic cell rate algorithm.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,6 +70,10 @@ class Demand(NamedTuple):
     quota: Quota
     cost: int = 1
     when_down: str = "local"
+
+
+Draw: TypeAlias = "tuple[bytes, int, int, int]"
+"""A demand in microseconds: the key, what it costs, the window and the interval of the quota."""
 
 
 class Left(NamedTuple):

@@ -7,15 +7,16 @@ there makes its key, and what it costs.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.endpoint_marks import mark_on
+from perf_middleware.endpoint_marks import METHODS, bearers_of
 from perf_middleware.limits.rate.keys import KeySpec, own_key
 from perf_middleware.limits.rate.plans import Entry, Plan, StandingQuota
 from perf_middleware.limits.rate.specs import ATTRIBUTE, Exempt, QuotaSpec, as_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from perf_middleware.limits.callers import Callers
     from perf_middleware.limits.rate.keys import KeyOf
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from perf_middleware.limits.rules import EndpointAhead
 
 ELSEWHERE: Final = "*"  # the route of what no rule speaks of and whose endpoint is not known
-PLANS_MAX: Final = 10_000  # of endpoints; one beyond is made each time its path is looked up
+PLANS_MAX: Final = 10_000  # of endpoints; for one beyond the quotas of the settings hold
 
 
 class Ahead:
@@ -51,10 +52,17 @@ class PlanMaker:
         self._callers = callers
         self._dry_run = dry_run
         self._note_failure = note_failure
-        self._of_marks: dict[tuple[tuple[Mark, ...], str], Plan] = {}
+        # With what the identities in the key are those of: it must live as long.
+        self._of_endpoints: dict[tuple[int, ...], tuple[Plan, Any, list[Any]]] = {}
+        self._of_bearers: dict[tuple[int, int], list[StandingQuota]] = {}
+        self._routes: dict[str, int] = {}
         self._everywhere = tuple(
             self._stand(spec, "default" if number == 0 else str(spec.limit), unique=True)
             for number, spec in enumerate(quotas)
+        )
+        self._needs_route = any(
+            isinstance(one.spec.key, KeySpec) and one.spec.key.needs_route
+            for one in self._everywhere
         )
         self.exempt = Plan(is_exempt=True)
         self.default = self._plan(self._everywhere, ELSEWHERE)
@@ -116,28 +124,50 @@ class PlanMaker:
                 )
         return self._plan(standing, rule.name, cost=rule.cost)
 
+    def name_endpoints(self, endpoints: Iterable[Any]) -> None:
+        """Make the plans of `endpoints` in their order.
+
+        Buckets in Redis go by these names: were they given in the order of the first requests, one
+        process would charge another's endpoint.
+        """
+        for endpoint in endpoints:
+            for method in METHODS:
+                self._of_endpoint(endpoint, method)
+
     def _of_endpoint(self, endpoint: Any, method: str) -> Plan | None:
-        marks: tuple[Mark, ...] = mark_on(endpoint, method, ATTRIBUTE) or ()
-        needs_route = any(
-            isinstance(one.spec.key, KeySpec) and one.spec.key.needs_route
-            for one in self._everywhere
-        )
-        if not marks and not needs_route:
+        bearers = bearers_of(endpoint, method, ATTRIBUTE)
+        if not bearers and not self._needs_route:
             return None
-        module = getattr(endpoint, "__module__", "")
-        name = getattr(endpoint, "__qualname__", type(endpoint).__qualname__)
-        route = f"{module}.{name}"
-        key = (marks, route)
-        plan = self._of_marks.get(key)
-        if plan is None:
-            if any(isinstance(mark, Exempt) for mark in marks):
-                plan = self.exempt
-            else:
-                own = [self._stand(m, name) for m in marks if isinstance(m, QuotaSpec)]
-                plan = self._plan([*self._everywhere, *own], route)
-            if len(self._of_marks) < PLANS_MAX:
-                self._of_marks[key] = plan
+        key = (id(endpoint), *map(id, bearers))
+        known = self._of_endpoints.get(key)
+        if known is not None:
+            return known[0]
+        if len(self._of_endpoints) >= PLANS_MAX:
+            return None
+        if any(isinstance(mark, Exempt) for one in bearers for mark in getattr(one, ATTRIBUTE)):
+            plan = self.exempt
+        else:
+            own = [quota for one in bearers for quota in self._own(endpoint, one)]
+            name = _name_of(bearers[-1] if bearers else endpoint)
+            plan = self._plan([*self._everywhere, *own], self._route(".".join(name)))
+        self._of_endpoints[key] = plan, endpoint, bearers
         return plan
+
+    def _own(self, endpoint: Any, bearer: Any) -> list[StandingQuota]:
+        """The quotas of one bearer's marks: of a class's all its methods have the same."""
+        key = (id(endpoint), id(bearer))
+        own = self._of_bearers.get(key)
+        if own is None:
+            marks: tuple[Mark, ...] = getattr(bearer, ATTRIBUTE)
+            _, name = _name_of(bearer)
+            own = [self._stand(mark, name) for mark in marks if isinstance(mark, QuotaSpec)]
+            self._of_bearers[key] = own
+        return own
+
+    def _route(self, name: str) -> str:
+        """`name`, with a number where another endpoint is called so: closures, lambdas."""
+        number = self._routes[name] = self._routes.get(name, 0) + 1
+        return name if number == 1 else f"{name} {number}"
 
     def _plan(self, standing: Sequence[StandingQuota], route: str, *, cost: int = 1) -> Plan:
         # Each once: two marks that ask for one quota are one.
@@ -187,3 +217,11 @@ class PlanMaker:
                 return instead
 
         return guarded
+
+
+def _name_of(endpoint: Any) -> tuple[str, str]:
+    """Its module and its name there; of a partial those of its function."""
+    while isinstance(endpoint, partial):
+        endpoint = endpoint.func
+    name = getattr(endpoint, "__qualname__", type(endpoint).__qualname__)
+    return getattr(endpoint, "__module__", ""), name

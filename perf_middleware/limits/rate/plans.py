@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from perf_middleware.limits.rate.fields import FieldLines
 from perf_middleware.limits.rate.figures import QuotaCounts
 from perf_middleware.limits.rate.gcra import NEVER, Demand
+from perf_middleware.limits.rate.keys import KeySpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from perf_middleware.limits.rate.gcra import Left
+    from perf_middleware.limits.rate.gcra import Draw, Left
     from perf_middleware.limits.rate.keys import KeyOf
     from perf_middleware.limits.rate.specs import QuotaSpec
 
@@ -51,7 +52,9 @@ class StandingQuota:
 class Entry:
     """One quota of one plan.  `cost_of` and `exempts` are the app's own, and never raise."""
 
-    __slots__ = ("cost", "cost_of", "counts", "exempts", "key_of", "quota", "standing", "when_down")
+    __slots__ = (
+        "cost", "cost_of", "counts", "exempts", "key_of", "name", "quota", "standing", "when_down",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Entry:
         exempts: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> None:
         self.standing = standing
+        self.name = standing.name
         self.quota = standing.quota
         self.counts = standing.counts
         self.when_down = standing.spec.when_down
@@ -70,6 +74,12 @@ class Entry:
         self.cost = cost
         self.cost_of = cost_of
         self.exempts = exempts
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it holds for every request, at one cost."""
+        own = (self.cost_of, self.exempts)
+        return own == (None, None) and isinstance(self.standing.spec.key, KeySpec)
 
     def demand(self, scope: Mapping[str, Any]) -> Demand | None:
         """What the request draws; None where this quota does not hold for it."""
@@ -85,7 +95,7 @@ class Entry:
 class Batch:
     """What is judged in one step: `entries` refuse, `trials` (dry run) only count."""
 
-    __slots__ = ("_bodies", "_lines", "entries", "lines", "single", "trials")
+    __slots__ = ("_bodies", "_draws", "_lines", "entries", "is_plain", "lines", "single", "trials")
 
     def __init__(self, entries: Sequence[Entry], trials: Sequence[Entry] = ()) -> None:
         self.entries = tuple(entries)
@@ -94,8 +104,28 @@ class Batch:
         only = self.entries[0] if len(self.entries) == 1 and not self.trials else None
         # One quota with nothing to ask the app's code for but a key: the way of most requests.
         self.single = only if only and only.cost_of is None and only.exempts is None else None
+        # What is known of each draw before there is a request, where they all are plain.
+        self.is_plain = not self.trials and all(entry.is_plain for entry in self.entries)
+        self._draws = tuple(
+            [
+                (
+                    one.key_of,
+                    one.cost * one.quota.interval_us,
+                    one.quota.window_us,
+                    one.quota.interval_us,
+                )
+                for one in self.entries
+            ]
+        )
         self._lines: dict[tuple[Entry, ...], FieldLines] = {}
         self._bodies: dict[_Violated, tuple[tuple[bytes, bytes], bytes]] = {}
+
+    def draws(self, scope: Mapping[str, Any]) -> list[Draw]:
+        """What a request draws, of a batch that is plain: no key is None."""
+        return [
+            (key_of(scope), charge_us, window_us, interval_us)  # type: ignore[misc]
+            for key_of, charge_us, window_us, interval_us in self._draws
+        ]
 
     def demands(
         self, entries: Sequence[Entry], scope: Mapping[str, Any]
@@ -130,12 +160,14 @@ class Batch:
         """The refusal as problem+json (RFC 9457), with the quotas that refuse; and its length."""
         key: _Violated
         if len(entries) == 1:
-            key = ((entries[0].standing.name, left[0].wait_us == NEVER),)
+            key = ((entries[0].name, left[0].wait_us == NEVER),)
         else:
             key = tuple(
-                (entry.standing.name, one.wait_us == NEVER)
-                for entry, one in zip(entries, left, strict=True)
-                if one.wait_us
+                [
+                    (entry.name, wait_us == NEVER)
+                    for entry, (_, wait_us, _) in zip(entries, left, strict=True)
+                    if wait_us
+                ]
             )
         known = self._bodies.get(key)
         if known is None:

@@ -21,7 +21,7 @@ from perf_middleware.limits.rate.stores.memory import ENTRIES_MAX, MemoryQuotas
 from perf_middleware.limits.rules import RouteRules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from perf_middleware.clock import Clock
     from perf_middleware.families import Family
@@ -98,11 +98,6 @@ class RateLimit:
             raise SettingsError(tuple(self._plans.problems))
 
     @property
-    def has_any(self) -> bool:
-        """Whether a quota of the settings holds anywhere: without any, only marks may limit."""
-        return bool(self._plans.standing)
-
-    @property
     def has_outer(self) -> bool:
         """Whether one of them is judged before the app's own middlewares."""
         return any(one.spec.stands == "outer" for one in self._plans.standing.values())
@@ -122,8 +117,19 @@ class RateLimit:
         """What holds for the request (or the websocket) of `scope`."""
         return self.rules.rule_for(scope) or self.default
 
-    def read_endpoints(self, endpoint_ahead: EndpointAhead, *, is_by_host: bool = False) -> None:
-        """Obey `@rate_limit`, too, and tell endpoints apart where a key has a `route`."""
+    def read_endpoints(
+        self,
+        endpoint_ahead: EndpointAhead,
+        endpoints: Iterable[Any] = (),
+        *,
+        is_by_host: bool = False,
+    ) -> None:
+        """Obey `@rate_limit`, too, and tell endpoints apart where a key has a `route`.
+
+        `endpoints` are those of the app, in an order that all processes have: their quotas get
+        their names now.  One that is not among them gets its own with its first request.
+        """
+        self._plans.name_endpoints(endpoints)
         self.rules.read_endpoints(self._plans.ahead(endpoint_ahead), is_by_host=is_by_host)
 
     def share(self, fleet: Fleet) -> None:
@@ -161,10 +167,15 @@ class RateLimit:
         self, batch: Batch, scope: Mapping[str, Any]
     ) -> tuple[bool, Sequence[Entry], Sequence[Left]]:
         """Charge one request: whether it is admitted, by which quotas, and what is left of each."""
-        entries, demands = batch.demands(batch.entries, scope)
         left: Sequence[Left] = ()
+        entries: Sequence[Entry] = batch.entries
+        if batch.is_plain:
+            admitted, left = self.memory.take_each(batch.draws(scope))
+            self._count(entries, left, admitted=admitted)
+            return admitted, entries, left
+        entries, demands = batch.demands(entries, scope)
         if demands:
-            admitted, left = self._take_all(demands)
+            admitted, left = self.memory.take(demands)
             self._count(entries, left, admitted=admitted)
             if not admitted:
                 return False, entries, left
@@ -173,31 +184,6 @@ class RateLimit:
         for entry, demand in zip(*batch.demands(batch.trials, scope), strict=True):
             self._count_trial(entry, self.memory.take_one(demand.key, demand.quota, demand.cost))
         return True, entries, left
-
-    def _take_all(self, demands: Sequence[Demand]) -> tuple[bool, Sequence[Left]]:
-        """All of them or none, as `memory.take` does, in half of its time.
-
-        Each is of another bucket, and nothing else runs in between: what would pass when it was
-        looked at passes when it is charged.
-        """
-        take_one = self.memory.take_one
-        if len(demands) == 1:
-            key, quota, cost, _ = demands[0]
-            only = take_one(key, quota, cost)
-            return not only[1], (only,)
-        looked = [
-            _as_if(take_one(key, quota, 0), quota, cost) for key, quota, cost, _ in demands[:-1]
-        ]
-        for one in looked:
-            if one[1]:
-                key, quota, cost, _ = demands[-1]
-                return False, (*looked, _as_if(take_one(key, quota, 0), quota, cost))
-        key, quota, cost, _ = demands[-1]
-        last = take_one(key, quota, cost)
-        if last[1]:
-            return False, (*looked, last)
-        first = [take_one(key, quota, cost) for key, quota, cost, _ in demands[:-1]]
-        return True, (*first, last)
 
     async def judge_shared(
         self, batch: Batch, scope: Mapping[str, Any]
@@ -230,8 +216,8 @@ class RateLimit:
             for entry in entries:
                 entry.counts.admitted += 1
             return
-        for entry, one in zip(entries, left, strict=True):
-            if one.wait_us:
+        for entry, (_, wait_us, _) in zip(entries, left, strict=True):
+            if wait_us:
                 entry.counts.refused += 1
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -61,6 +62,8 @@ class QuotaSetting(Section):
     @model_validator(mode="before")
     @classmethod
     def _of_text(cls, value: Any) -> Any:
+        if isinstance(value, int | float):
+            raise ValueError(f"a quota is a text such as {value}/minute, or a table")  # noqa: TRY004 - pydantic's
         return {"limit": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
@@ -82,6 +85,11 @@ class QuotaSetting(Section):
 
 def _texts_or_tables(value: Any) -> Any:
     # A list of tables is written as JSON in the environment; of texts alone commas will do.
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"broken JSON: {error}") from None
     if isinstance(value, str):
         return tuple(text.strip() for text in value.split(",") if text.strip())
     return (value,) if isinstance(value, dict) else value
@@ -146,10 +154,8 @@ class RateRule(Section):
                 quotas.append(quota.spec())
                 continue
             # What is no limit is a name: no name that is one could ever be meant.
-            try:
-                quotas.append(QuotaSpec(limit=Limit.of(quota)))
-            except ValueError:
-                quotas.append(quota)
+            is_limit = Limit.is_meant(quota)
+            quotas.append(QuotaSpec(limit=Limit.of(quota)) if is_limit else quota)
         return RuleSpec(
             pattern=PathPattern.of(self.path),
             methods=None if self.methods is None else frozenset(self.methods),
@@ -192,16 +198,6 @@ class RateLimitSettings(Section):
         default=True, description="Judge for all processes together where redis.url is set."
     )
 
-    @property
-    def has_any(self) -> bool:
-        """Whether any quota holds somewhere: else no layer need stand, but for decorators."""
-        return self.enabled and bool(
-            self.quotas
-            or any(
-                not isinstance(q, str) or _is_limit(q) for r in self.rules for q in r.quotas or ()
-            )
-        )
-
     def make_rate_limit(self, *, callers: Callers | None = None) -> RateLimit:
         """What judges with these settings.
 
@@ -218,11 +214,3 @@ class RateLimitSettings(Section):
             legacy_headers=self.legacy_headers,
             entries_max=self.entries_max,
         )
-
-
-def _is_limit(text: str) -> bool:
-    try:
-        Limit.of(text)
-    except ValueError:
-        return False
-    return True

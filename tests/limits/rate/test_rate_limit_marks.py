@@ -1,14 +1,17 @@
 """`@rate_limit` on endpoints: functions, classes, included routers, mounts."""
 
 import logging
+from functools import partial
 
 import pytest
 from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Match, Mount, Route
 
+from perf_middleware import Settings, install
 from perf_middleware.limits.callers import Callers
 from perf_middleware.limits.rate.decorators import rate_limit
 from perf_middleware.limits.rate.middleware import RateLimitLayer
@@ -218,3 +221,137 @@ def test_a_wrong_mark_fails_where_it_stands(arguments, error, says):
 def test_what_can_carry_no_mark_is_told():
     with pytest.raises(TypeError, match="stands on a function or a class"):
         rate_limit("1/s")(object())
+
+
+# --- whose quota it is --------------------------------------------------------------------------
+
+
+def made(text, name="read", module="tests.made"):
+    """An endpoint that is called like others: of a factory, or of another module."""
+
+    @rate_limit("1/minute")
+    async def read(request):
+        return PlainTextResponse(text)
+
+    read.__qualname__, read.__module__ = name, module
+    return read
+
+
+def installed(*endpoints, **ratelimit):
+    app = Starlette(routes=[Route(f"/{at}", each) for at, each in enumerate(endpoints)])
+    install(app, Settings(ratelimit=ratelimit))
+    return app
+
+
+def test_endpoints_that_are_called_alike_have_their_own_quotas(nothing_set):
+    app = installed(made("of a factory"), made("of it, too"))
+    assert [get(app, path).status for path in ("/0", "/1", "/0", "/1")] == [200, 200, 429, 429]
+
+
+def test_every_process_calls_a_quota_the_same_whichever_request_comes_first(nothing_set):
+    # Their names are in the keys of Redis: else one process would charge another's endpoint.
+    def policies(order):
+        app = installed(made("items", module="items"), made("users", module="users"))
+        told = {path: get(app, path).header("ratelimit-policy") for path in order}
+        return [told["/0"], told["/1"]]
+
+    assert policies(["/0", "/1"]) == policies(["/1", "/0"])
+    assert len(set(policies(["/0", "/1"]))) == 2
+
+
+def test_endpoints_that_are_called_alike_are_routes_of_their_own(nothing_set):
+    app = installed(
+        lambda request: PlainTextResponse("one"),
+        lambda request: PlainTextResponse("other"),
+        quotas=[{"limit": "1/minute", "key": "client+route"}],
+    )
+    assert [get(app, path).status for path in ("/0", "/1", "/0", "/1")] == [200, 200, 429, 429]
+
+
+def test_a_partial_has_the_mark_of_its_function_and_its_own_quota(nothing_set):
+    @rate_limit("1/minute")
+    def sync(request, text):
+        return PlainTextResponse(text)
+
+    app = installed(
+        partial(sync, text="one"),
+        partial(partial(sync), text="other"),
+        rate_limit("2/minute")(partial(lambda request, text: PlainTextResponse(text), text="own")),
+    )
+    assert [get(app, path).status for path in ("/0", "/1", "/0", "/1")] == [200, 200, 429, 429]
+    assert [get(app, "/2").status for _ in range(3)] == [200, 200, 429]
+
+
+def test_each_method_of_a_class_has_the_quota_of_its_own_mark(nothing_set):
+    class Pages(HTTPEndpoint):
+        @rate_limit("1/minute")
+        def get(self, request):
+            return PlainTextResponse("sync")
+
+        @rate_limit("1/minute")
+        async def post(self, request):
+            return PlainTextResponse("async")
+
+        def put(self, request):
+            return PlainTextResponse("free")
+
+    app = installed(Pages)
+    methods = ["GET", "HEAD", "POST", "POST", "PUT", "PUT"]
+    assert [get(app, "/0", method=each).status for each in methods] == [
+        200, 429, 200, 429, 200, 200,
+    ]  # fmt: skip
+
+
+def test_the_marks_of_a_class_and_of_its_method_both_hold(nothing_set):
+    @rate_limit("4/minute")
+    class Login(HTTPEndpoint):
+        async def get(self, request):
+            return PlainTextResponse("form")
+
+        @rate_limit("1/minute", place="inner")
+        async def post(self, request):
+            return PlainTextResponse("welcome")
+
+        @rate_limit(exempt=True)
+        async def put(self, request):
+            return PlainTextResponse("free")
+
+    app = installed(Login)
+    methods = ["POST", "POST", "GET", "GET", "GET", "PUT"]
+    assert [get(app, "/0", method=each).status for each in methods] == [
+        200, 429, 200, 200, 429, 200,
+    ]  # fmt: skip
+
+
+def test_an_endpoint_under_two_prefixes_has_one_quota(nothing_set):
+    app, router = FastAPI(), APIRouter()
+
+    @router.get("/x")
+    @rate_limit("1/minute")
+    def shared() -> str:
+        return "shared"
+
+    app.include_router(router, prefix="/v1")
+    app.include_router(router, prefix="/v2")
+    install(app, Settings())
+    assert [get(app, path).status for path in ("/v1/x", "/v2/x")] == [200, 429]
+
+
+def test_a_preflight_and_a_wrong_method_draw_nothing_from_a_mark(nothing_set):
+    app = FastAPI()
+    app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"])
+
+    @app.get("/")
+    @rate_limit("1/minute")
+    def limited() -> str:
+        return "limited"
+
+    install(app, Settings(ratelimit={"quotas": ["4/minute"]}))
+    asks = [("origin", "https://a.test"), ("access-control-request-method", "GET")]
+    preflight = get(app, "/", method="OPTIONS", headers=asks)
+    assert (preflight.status, preflight.header("ratelimit")) == (200, '"default";r=3;t=15')
+    assert get(app, "/", method="POST").status == 405
+    assert [get(app, "/").status for _ in range(3)] == [200, 429, 429]
+    # Those of the settings were drawn from by all four.
+    assert get(app, "/", method="OPTIONS", headers=asks).status == 200
+    assert get(app, "/", method="OPTIONS", headers=asks).status == 429

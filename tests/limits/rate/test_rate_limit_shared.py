@@ -1,9 +1,16 @@
 """Quotas that hold for all processes together, over a real Redis."""
 
+import logging
+
 import anyio
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
+from perf_middleware import Settings, install
 from perf_middleware.fleet.runtime import Fleet
+from perf_middleware.limits.rate.decorators import rate_limit
 from tests.driving import ask, http_scope
 from tests.fleet.servers import RedisServer
 from tests.limits.rate.rate_stage import Stage, quota
@@ -81,3 +88,43 @@ def test_without_redis_each_process_judges_alone(own_server):
         assert stage.rate.status()["store"]["shared"] is False
 
     over(own_server, test, stage)
+
+
+def test_nothing_of_a_key_that_a_client_sends_is_kept_or_told(own_server, nothing_set, caplog):
+    caplog.set_level(logging.DEBUG)
+    secret = "Bearer s3cret-of-a-client"
+    headers = [("authorization", secret), ("x-key", secret), ("x-long", secret * 99)]
+
+    async def home(request):
+        return PlainTextResponse("hello")
+
+    def own_key(scope):
+        return dict(scope["headers"])[b"x-key"]
+
+    app = Starlette(routes=[Route("/", rate_limit("1/hour", key=own_key)(home))])
+    quotas = [
+        {"limit": "2/hour", "name": "token", "key": "header:authorization"},
+        {"limit": "2/hour", "name": "long", "key": "client+header:x-long"},
+        {"limit": "1/hour", "name": "tried", "key": "header:Authorization", "dry_run": True},
+    ]
+    perf = install(app, Settings(ratelimit={"quotas": quotas}, redis={"url": own_server.url}))
+
+    async def main():
+        async with perf.running():
+            with anyio.fail_after(20):
+                while b"perf_redis_up 1" not in (await ask(app, http_scope("/metrics"))).body:
+                    await anyio.sleep(0.01)
+            seen = [await ask(app, http_scope(headers=headers)) for _ in range(3)]
+            assert [answer.status for answer in seen] == [200, 429, 429]
+            kept = own_server.say_all("KEYS", "*")
+            assert b"token|h" in kept
+            await anyio.to_thread.run_sync(own_server.stop)
+            seen += [await ask(app, http_scope(headers=headers)) for _ in range(3)]
+            metrics = await ask(app, http_scope("/metrics"))
+            assert b'quota="token"' in metrics.body
+            told = [str(answer.headers).encode() + answer.body for answer in (*seen, metrics)]
+            return [kept, *told, str(perf.status()).encode(), caplog.text.encode()]
+
+    for place in anyio.run(main):
+        for part in (b"s3cret", secret.encode().hex().encode()):
+            assert part not in place

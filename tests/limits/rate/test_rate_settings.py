@@ -21,7 +21,7 @@ def names_of(settings):
 def test_nothing_is_limited_by_default():
     settings = RateLimitSettings()
     assert settings.enabled
-    assert not settings.has_any
+    assert names_of(settings) == []
     assert settings.exempt_paths == PROBE_PATHS
 
 
@@ -31,7 +31,6 @@ def test_nothing_is_limited_by_default():
 )
 def test_a_quota_is_a_text_or_a_table_alone_or_in_a_list(quotas):
     settings = RateLimitSettings(quotas=quotas)
-    assert settings.has_any
     assert [str(quota.limit) for quota in settings.quotas] == ["100/minute"]
 
 
@@ -94,6 +93,8 @@ def test_quotas_are_read_from_a_file(nothing_set, monkeypatch, tmp_path):
     [
         ("RATELIMIT_QUOTAS", '["100/fortnight"]', "is no limit: write 100/minute"),
         ("RATELIMIT_QUOTAS", '[{"limt": "1/s"}]', "limt"),
+        ("RATELIMIT_QUOTAS", '["1/s", {"limit": "2/s"}', "broken JSON: Expecting ',' delimiter"),
+        ("RATELIMIT_QUOTAS", "[100]", "a quota is a text such as 100/minute"),
         ("RATELIMIT_RULES", '[{"path": "/a", "quotas": [{"limit": "x"}]}]', "no limit"),
         ("RATELIMIT_RULES", '[{"path": "/a", "quotas": [{"limt": "1/s"}]}]', "limt"),
         ("CALLERS_TRUSTED_PROXIES", "10.0.0.1/8", "has host bits: write 10.0.0.0/8"),
@@ -109,6 +110,11 @@ def test_what_is_wrong_in_the_environment_is_told_by_its_name(
     assert f"PERFORMANCE_{name}" in str(raised.value)
 
 
+def test_one_table_in_the_environment_is_one_quota(nothing_set, monkeypatch):
+    monkeypatch.setenv("PERFORMANCE_RATELIMIT_QUOTAS", '{"limit": "5/minute", "name": "one"}')
+    assert names_of(Shaped().ratelimit) == ["one"]
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
@@ -118,6 +124,9 @@ def test_what_is_wrong_in_the_environment_is_told_by_its_name(
         ({"quotas": [{"limit": "1/s", "name": "größe"}]}, "printable ASCII"),
         ({"quotas": [{"limit": "1/s", "when_down": "shut"}]}, "when_down"),
         ({"quotas": [{"limt": "1/s"}]}, "limt"),
+        ({"quotas": ["1/day;burst=1000000"]}, "would be full again after more than 10000 days"),
+        ({"rules": [{"path": "/a", "quotas": ["0/minute"]}]}, "are at least 1"),
+        ({"rules": [{"path": "/a", "quotas": ["1/day;burst=1000000"]}]}, "full again"),
         ({"rules": [{"path": "login"}]}, "does not start with /"),
         ({"rules": [{"path": "/a", "exempt": True, "cost": 2}]}, "is exempt"),
         ({"exempt_paths": ["health"]}, "does not start with /"),

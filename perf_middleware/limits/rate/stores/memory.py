@@ -23,15 +23,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.clock import monotonic_us
 from perf_middleware.families import NO_LABELS, LabelSet, Value, counter, gauge
-from perf_middleware.limits.rate.gcra import NEVER, Left, Outcome, decide, require_cost
+from perf_middleware.limits.rate.gcra import (
+    NEVER,
+    Left,
+    Outcome,
+    decide,
+    require_cost,
+)
 from perf_middleware.limits.rate.stores import KEY_BYTES_MAX, bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from perf_middleware.clock import Clock
     from perf_middleware.families import Family
-    from perf_middleware.limits.rate.gcra import Demand, Quota
+    from perf_middleware.limits.rate.gcra import Demand, Draw, Quota
 
 ENTRIES_MAX: Final = 100_000  # 17 MB: measured, 165 bytes each and the key's own, at most 128
 _SHARDS: Final = 64  # a dict that grows copies all it has: of a 64th that takes 0.1 ms, not 10
@@ -77,9 +83,14 @@ class MemoryQuotas:
             ((key, quota, cost, _),) = demands
             left = self.take_one(key, quota, cost)
             return _new(Outcome, (not left.wait_us, (left,)))
+        draws: dict[bytes, Draw] = {}
+        for key, quota, cost, _ in demands if charge else ():
+            if cost > 0:
+                interval_us = quota.interval_us
+                draws[key] = key, cost * interval_us, quota.window_us, interval_us
+        if len(draws) == len(demands) and draws:
+            return _new(Outcome, self.take_each(draws.values()))
         now_us = self._clock()
-        if charge and (all_left := self._take_plain(demands, now_us)) is not None:
-            return _new(Outcome, (True, all_left))
         outcome, changed = decide(demands, self._due_of, now_us=now_us, charge=charge)
         for demand in demands if changed else ():
             due_us = changed.pop(demand.key, None)
@@ -87,30 +98,45 @@ class MemoryQuotas:
                 self._keep(bounded(demand.key), due_us, demand.quota.window_us, now_us)
         return outcome
 
-    def _take_plain(self, demands: Sequence[Demand], now_us: int) -> tuple[Left, ...] | None:
-        """`decide` for the many requests that pass, each key once; None: nothing is charged."""
-        plan = {}
-        for key, quota, cost, _ in demands:
+    def take_each(self, draws: Iterable[Draw]) -> tuple[bool, tuple[Left, ...]]:
+        """The same for buckets that are all different, a cost of 1 or more from each."""
+        # `decide` and `outcome_of` written out, without a dict: a quarter of the time.
+        now_us = self._clock()
+        found = []
+        admitted = True
+        for key, charge_us, window_us, interval_us in draws:
             if len(key) > KEY_BYTES_MAX:
                 key = bounded(key)  # noqa: PLW2901
-            keys = self._shards[hash(key) & _SHARD]
-            slot = keys.get(key)
-            due_us = 0 if slot is None else slot[key]
-            start_us = max(now_us, due_us)
-            window_us = quota.window_us
-            next_us = start_us + cost * quota.interval_us
-            if cost < 1 or next_us > now_us + window_us or key in plan:
-                return None
-            plan[key] = next_us, window_us, slot, quota.interval_us
+            slot = self._shards[hash(key) & _SHARD].get(key)
+            end_us = now_us + window_us
+            next_us = now_us + charge_us
+            if slot is not None and (due_us := slot[key]) > now_us:
+                if due_us > end_us:
+                    due_us = end_us
+                    self._keep(key, due_us, window_us, now_us)
+                next_us = due_us + charge_us
+            if next_us > end_us:
+                admitted = False
+            found.append((key, slot, next_us, end_us, charge_us, interval_us))
         left = []
-        for key, (next_us, window_us, slot, interval_us) in plan.items():
+        for key, slot, next_us, end_us, charge_us, interval_us in found:
+            if not admitted:
+                over_us = next_us - end_us
+                wait_us = max(over_us, 0)
+                if charge_us > end_us - now_us:
+                    wait_us = NEVER
+                due_us = next_us - charge_us
+                left.append(
+                    _new(Left, ((end_us - due_us) // interval_us, wait_us, due_us - now_us))
+                )
+                continue
+            # To keep one may let go of another, or has moved it.
             if slot is not None and next_us < slot.until_us and key in slot:
                 slot[key] = next_us
             else:
-                self._keep(key, next_us, window_us, now_us)
-            full_us = next_us - now_us
-            left.append(_new(Left, ((window_us - full_us) // interval_us, 0, full_us)))
-        return tuple(left)
+                self._keep(key, next_us, end_us - now_us, now_us)
+            left.append(_new(Left, ((end_us - next_us) // interval_us, 0, next_us - now_us)))
+        return admitted, tuple(left)
 
     def take_one(self, key: bytes, quota: Quota, cost: int = 1) -> Left:
         """The same for one bucket: admitted where `wait_us` is 0."""

@@ -35,6 +35,7 @@ SETTLE_TURNS: Final = 6
 """From a connection in the kernel's backlog to its request at this layer, on asyncio: accepted,
 made, read, parsed, begun."""
 BATCH_MAX: Final = 64
+GRANT_SHARE: Final = 1 / 8  # of the newest time between grants in its mean
 
 
 class Partition:
@@ -56,7 +57,7 @@ class Gate:
     """
 
     __slots__ = (
-        "_batch", "_begun_us", "_clock", "_fold", "_is_pumping", "_is_turn_open", "_on_shed",
+        "_batch", "_begun_us", "_clock", "_fold", "_granted", "_granted_us", "_is_pumping", "_is_turn_open", "_on_shed",
         "_settle_left", "_settle_until_us", "_soon", "_timer", "_timer_us", "_turn_budget_us",
         "_turn_us", "figures", "in_flight", "is_lined", "last_us", "limit", "line", "loop",
         "partitions", "wait_us",
@@ -98,6 +99,8 @@ class Gate:
         self._begun_us = 0
         self._settle_left = 0
         self._settle_until_us = 0
+        self._granted = 0  # in the last round of grants; 0: nobody waited since
+        self._granted_us = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_us = 0
 
@@ -185,7 +188,7 @@ class Gate:
     def leave(self, ticket: Ticket, now_us: int) -> bool:
         """Its client has left; False where it does not wait any more."""
         line = ticket.line
-        if line is None or not line.leave(ticket):
+        if line is None or not line.leave(ticket, now_us):
             return False
         self.give_back_partition(ticket)
         self._look(now_us)
@@ -262,6 +265,8 @@ class Gate:
         if self._is_pumping:
             return
         self.is_lined = waits
+        if not waits:
+            self._granted = 0  # what follows is not the time of a grant alone
         if not waits or self.in_flight >= self.limit:
             return
         if self._soon is None:
@@ -335,10 +340,19 @@ class Gate:
             self.in_flight += 1
             granted += 1
             ticket.wake()
+        if granted:
+            self._note_grants(granted, now_us)
         if self.in_flight > self._fold.in_flight_max:
             self._fold.in_flight_max = self.in_flight
         self._wake_shed(line)
         return granted
+
+    def _note_grants(self, granted: int, now_us: int) -> None:
+        """How far apart grants are, while somebody waits for one."""
+        if self._granted:
+            line, each_us = self.line, (now_us - self._granted_us) / self._granted
+            line.grant_us += (each_us - line.grant_us) * (GRANT_SHARE if line.grant_us else 1.0)
+        self._granted, self._granted_us = granted, now_us
 
     # --- one timer for all ----------------------------------------------------------------------
 

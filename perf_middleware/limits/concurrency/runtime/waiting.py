@@ -1,6 +1,7 @@
 """One who waits: until a permit comes, the line sheds it, or its client leaves.
 
-Only those who wait are listened to.  What their client sends meanwhile is kept, and the app gets it
+Only those who wait are listened to, and on asyncio only once they have waited for LISTEN_AFTER_S:
+under overload most are shed before, and would pay for a task.  What their client sends meanwhile is kept, and the app gets it
 first; a call of `receive` that is open when the permit comes is not cancelled, the app takes over
 what it brings.
 """
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from perf_middleware.limits.concurrency.line import Ticket
     from perf_middleware.limits.concurrency.runtime.gate import Gate
 
+LISTEN_AFTER_S: Final = 0.005
+"""A client that leaves is noticed so much later; the task and its end are half of a refusal."""
 HELD_BYTES_MAX: Final = 64 * 1024
 """Of one waiter's body: what comes after that stays with the server, and so does a disconnect."""
 HELD_MESSAGES_MAX: Final = 16
@@ -38,6 +41,7 @@ class Hearing:
         "_receive",
         "_task",
         "_ticket",
+        "_timer",
         "has_left",
     )
 
@@ -50,6 +54,7 @@ class Hearing:
         self._held_bytes = 0
         self._error: Exception | None = None
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.has_left = False
 
     async def listen(self) -> None:
@@ -69,12 +74,24 @@ class Hearing:
         except Exception as error:  # noqa: BLE001 - the app's to see, when it asks
             self._error = error
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Listen in a task of its own, on asyncio."""
-        self._task = loop.create_task(self.listen())
+    def start_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Listen in a task of its own, on asyncio, if the ticket waits that long."""
+        self._timer = loop.call_later(LISTEN_AFTER_S, self._start, loop)
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if self._ticket.state == WAITING:
+            self._task = loop.create_task(self.listen())
+
+    def stop_timer(self) -> None:
+        """The wait is over: who does not listen yet need not begin."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
     def close(self) -> None:
         """The request is over."""
+        self.stop_timer()
         task, self._task = self._task, None
         if task is not None and not task.done():
             task.cancel()
@@ -102,9 +119,12 @@ async def wait_on_asyncio(ticket: Ticket, hearing: Hearing | None) -> None:
             future.set_result(None)
 
     ticket.wake = wake
-    if hearing is not None:
-        hearing.start(loop)
+    if hearing is None:
+        await future
+        return
+    hearing.start_later(loop)
     await future
+    hearing.stop_timer()
 
 
 async def wait_anywhere(gate: Gate, ticket: Ticket, hearing: Hearing | None, clock: Clock) -> None:

@@ -70,6 +70,7 @@ class Protection:
         backpressure.remaining_us = remaining_us
         if settings.overload.enabled:
             backpressure.level = lambda: overload.level
+            backpressure.fold.is_starved = lambda: overload.is_starved
         if settings.callers.trusted:
             backpressure.trusts = deadlines.trusts = callers.trusts
         self.limits = Limits(

@@ -49,12 +49,14 @@ def _nobody() -> None:
 class Ticket:
     """One who waits.  `wake` is the shell's, called once it is granted, shed or gone.
 
+    `hear`, where set: the shell does not know yet whether the client is there still, and asks.
+
     `joined_us` is when it joined the line that it is in, `arrived_us` when it came.
     """
 
     __slots__ = (
-        "arrived_us", "criticality", "deadline_us", "joined_us", "line", "partition", "reason",
-        "state", "wake",
+        "arrived_us", "criticality", "deadline_us", "hear", "joined_us", "line", "partition",
+        "reason", "state", "wake",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +76,7 @@ class Ticket:
         self.state = WAITING
         self.reason: Reason = "full"
         self.wake: Callable[[], object] = _nobody
+        self.hear: Callable[[], object] | None = None
 
 
 class Line:

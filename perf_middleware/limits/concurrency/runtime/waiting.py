@@ -1,9 +1,9 @@
 """One who waits: until a permit comes, the line sheds it, or its client leaves.
 
-Only those who wait are listened to, and on asyncio only once they have waited for LISTEN_AFTER_S:
-under overload most are shed before, and would pay for a task.  What their client sends meanwhile is kept, and the app gets it
-first; a call of `receive` that is open when the permit comes is not cancelled, the app takes over
-what it brings.
+Only those who wait are listened to, and on asyncio only once they have waited for LISTEN_AFTER_S,
+or get a permit: under overload most are shed before, and would pay for a task.  What their client
+sends meanwhile is kept, and the app gets it first; a call of `receive` that is open when the permit
+comes is not cancelled, the app takes over what it brings.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from perf_middleware.limits.concurrency.line import WAITING
+from perf_middleware.limits.concurrency.line import GRANTED
 
 if TYPE_CHECKING:
     from perf_middleware.asgi import Message, Receive
@@ -43,6 +43,7 @@ class Hearing:
         "_ticket",
         "_timer",
         "has_left",
+        "is_needed",
     )
 
     def __init__(self, receive: Receive, gate: Gate, ticket: Ticket, clock: Clock) -> None:
@@ -56,12 +57,13 @@ class Hearing:
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.has_left = False
+        self.is_needed = True
 
     async def listen(self) -> None:
-        """Until the ticket waits no more, and the message after that."""
+        """Until nobody needs to know any more, and the message after that."""
         ticket = self._ticket
         try:
-            while ticket.state == WAITING:
+            while self.is_needed:
                 message = await self._receive()
                 self._held.append(message)
                 if message["type"] == "http.disconnect":
@@ -75,23 +77,32 @@ class Hearing:
             self._error = error
 
     def start_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Listen in a task of its own, on asyncio, if the ticket waits that long."""
-        self._timer = loop.call_later(LISTEN_AFTER_S, self._start, loop)
+        """Listen in a task of its own, on asyncio, once the ticket has waited so long."""
+        self._ticket.hear = self.start
+        self._timer = loop.call_later(LISTEN_AFTER_S, self.start)
 
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
-        if self._ticket.state == WAITING:
+    def start(self) -> None:
+        """Listen now; once."""
+        self._ticket.hear = None
+        self._stop_timer()
+        loop = self._gate.loop
+        if self._ticket.state <= GRANTED and loop is not None:
             self._task = loop.create_task(self.listen())
 
-    def stop_timer(self) -> None:
+    def stop(self) -> None:
         """The wait is over: who does not listen yet need not begin."""
+        self.is_needed = False
+        self._ticket.hear = None
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
 
     def close(self) -> None:
         """The request is over."""
-        self.stop_timer()
+        self.stop()
         task, self._task = self._task, None
         if task is not None and not task.done():
             task.cancel()
@@ -124,7 +135,7 @@ async def wait_on_asyncio(ticket: Ticket, hearing: Hearing | None) -> None:
         return
     hearing.start_later(loop)
     await future
-    hearing.stop_timer()
+    hearing.stop()
 
 
 async def wait_anywhere(gate: Gate, ticket: Ticket, hearing: Hearing | None, clock: Clock) -> None:
@@ -140,4 +151,6 @@ async def wait_anywhere(gate: Gate, ticket: Ticket, hearing: Hearing | None, clo
             with anyio.move_on_after(max(left_us, 1_000) / 1e6):
                 await event.wait()
             gate.expire(clock())
+        if hearing is not None:
+            hearing.stop()
         tasks.cancel_scope.cancel()

@@ -80,6 +80,7 @@ class Protection:
         backpressure.remaining_us = remaining_us
         if settings.overload.enabled:
             backpressure.level = lambda: overload.level
+            backpressure.fold.is_starved = lambda: overload.is_starved
         if settings.callers.trusted:
             backpressure.trusts = deadlines.trusts = callers.trusts
         elif settings.deadlines.enabled and settings.deadlines.follow_header:

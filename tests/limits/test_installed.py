@@ -463,3 +463,16 @@ async def test_status_and_metrics_tell_of_every_limit():
         "perf_deadline_timeouts_total", "perf_overload_level 0", "perf_threads_limit",
     ):  # fmt: skip
         assert family in page
+
+
+async def test_the_limit_hears_of_a_starved_loop_from_the_level():
+    perf = install(Starlette(), Settings(backpressure={"enabled": True}))
+    asked = perf.limits.backpressure.fold.is_starved
+    async with perf.running():
+        assert asked() is False
+        perf.limits.overload._lag.is_starved = True
+        assert asked() is True
+    alone = install(
+        Starlette(), Settings(backpressure={"enabled": True}, overload={"enabled": False})
+    )
+    assert alone.limits.backpressure.fold.is_starved is None

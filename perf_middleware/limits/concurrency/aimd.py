@@ -23,7 +23,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isfinite
 
-from perf_middleware.limits.concurrency.estimate import Window, check_limits, check_windows
+from perf_middleware.limits.concurrency.estimate import (
+    Window,
+    check_limits,
+    check_windows,
+    starved_limit,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +73,11 @@ class Aimd:
 
     def after(self, state: AimdState, window: Window) -> AimdState:
         """One step up or one cut down, at most once a latency; without samples only drops count."""
+        if window.is_starved:
+            starved = int(starved_limit(float(state.limit), window, limit_min=self.limit_min))
+            if starved == state.limit:
+                return state
+            return AimdState(limit=starved, changed_us=window.ended_us, was_cut=True)
         ended = window.samples + window.dropped
         if ended < 1 or window.ended_us - state.changed_us < window.mean_us:
             return state

@@ -32,6 +32,7 @@ class Window:
     `in_flight_max` is how many held a permit at once, `waiting_max` how many waited for one.
     `latency_log_sum` sums `math.log(latency_us)`, each latency taken as 1 at least, and
     `latency_log_square_sum` the squares of these; 0.0 where nobody does: then the mean is taken.
+    `is_starved`: the event loop is late, so what is in flight keeps it from its turns.
     """
 
     started_us: int
@@ -44,6 +45,7 @@ class Window:
     waiting_max: int
     latency_log_sum: float = 0.0
     latency_log_square_sum: float = 0.0
+    is_starved: bool = False
 
     @property
     def mean_us(self) -> float:
@@ -85,6 +87,17 @@ class State(Protocol):
 
     @property
     def limit(self) -> int: ...
+
+
+STARVED_LIMIT: Final = 4  # what a starved loop's limit is not cut below: the latency finds the rest
+STARVED_KEPT: Final = 0.5
+
+
+def starved_limit(limit: float, window: Window, *, limit_min: int) -> float:
+    """What is left of `limit` where the event loop does not get its turns."""
+    if window.in_flight_max * 2 < limit:
+        return limit  # few are in flight: it is one of them, or something else
+    return min(limit, max(limit * STARVED_KEPT, float(STARVED_LIMIT), float(limit_min)))
 
 
 S = TypeVar("S", bound=State)

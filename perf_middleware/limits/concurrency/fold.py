@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Any
 from perf_middleware.limits.concurrency.estimate import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from perf_middleware.limits.concurrency.estimate import Estimator
 
 
 class LimitFold:
-    """An estimator with its state and the window that is open; `limit` is what holds now."""
+    """An estimator with its state and the window that is open; `limit` is what holds now.
+
+    `is_starved()`, where set, says that the event loop is late: asked at the end of a window.
+    """
 
     __slots__ = (
         "_dropped", "_due_us", "_estimator", "_last_us", "_log_square_sum", "_log_sum", "_min_us",
-        "_samples", "_started_us", "_state", "_sum_us", "folds", "in_flight_max", "limit",
-        "waiting_max",
+        "_samples", "_started_us", "_state", "_sum_us", "folds", "in_flight_max", "is_starved",
+        "limit", "waiting_max",
     )  # fmt: skip
 
     def __init__(self, estimator: Estimator[Any]) -> None:
@@ -25,6 +30,7 @@ class LimitFold:
         self._state = estimator.first()
         self.limit: int = self._state.limit
         self.folds = 0
+        self.is_starved: Callable[[], bool] | None = None
         self._due_us = -1  # no window is open before the first sample
         self._open(0, 0)
 
@@ -64,8 +70,10 @@ class LimitFold:
             self._started_us = now_us
             self._due_us = now_us + estimator.window_us
             return False
+        is_starved = self.is_starved is not None and self.is_starved()
         if (
-            self._samples < estimator.samples_min
+            not is_starved  # then there is no time for many samples
+            and self._samples < estimator.samples_min
             and now_us - self._started_us < estimator.window_us_max
         ):
             return False
@@ -76,7 +84,7 @@ class LimitFold:
                 latency_sum_us=self._sum_us, latency_min_us=self._min_us,
                 in_flight_max=self.in_flight_max, dropped=self._dropped,
                 waiting_max=self.waiting_max, latency_log_sum=self._log_sum,
-                latency_log_square_sum=self._log_square_sum,
+                latency_log_square_sum=self._log_square_sum, is_starved=is_starved,
             ),
         )  # fmt: skip
         self.folds += 1

@@ -33,6 +33,8 @@ Rules that keep it sane:
 - The typical latency is the geometric mean: half of it is half of everybody's, so that a slow route
   does not rule it, nor a fast one.  Who has routes 500 times apart still does better with a limit
   for each: a mix has no one knee.
+- While the event loop is late, what is in flight keeps it from its turns (threads that hold the
+  GIL): each window halves the limit, down to four, without waiting for latencies.
 - What a limit does is seen one latency later, and of those it lets in the fast ones end first.
 
 Sources: L. Brakmo, L. Peterson, "TCP Vegas: End to End Congestion Avoidance on a Global Internet",
@@ -50,7 +52,12 @@ from dataclasses import dataclass, replace
 from math import exp, isfinite, log, sqrt
 from typing import Final
 
-from perf_middleware.limits.concurrency.estimate import Window, check_limits, check_windows
+from perf_middleware.limits.concurrency.estimate import (
+    Window,
+    check_limits,
+    check_windows,
+    starved_limit,
+)
 
 KEPT_MIN: Final = 0.6  # of the limit, is where one window points at least: it may be an outlier
 KEPT_MIN_DROPPED: Final = 0.8  # one too many in flight may be enough to have many dropped
@@ -148,6 +155,8 @@ class Gradient:
 
     def after(self, state: GradientState, window: Window) -> GradientState:
         """The state after `window`; the same where it says nothing: no traffic, or too early."""
+        if window.is_starved:
+            return self._starved(state, window)
         if state.probe is not None:
             return self._after_probing(state, state.probe, window)
         if window.samples < 1 and window.dropped < 1:
@@ -167,6 +176,15 @@ class Gradient:
         if window.ended_us - state.changed_us < window.mean_us:
             return state
         return self._stepped(state, window)
+
+    def _starved(self, state: GradientState, window: Window) -> GradientState:
+        """Cut at once; such latencies are the starved loop's, and no baseline."""
+        estimate = starved_limit(state.estimate, window, limit_min=self.limit_min)
+        if estimate == state.estimate and state.probe is None:
+            return state
+        return replace(
+            state, limit=int(estimate), estimate=estimate, probe=None, changed_us=window.ended_us
+        )
 
     # --- the limit ------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ seen by nobody else: no lag of the loop, no processor time.
 from __future__ import annotations
 
 import logging
+import sys
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,7 @@ from perf_middleware.limits.threads.drivers.lane import (
     UnexpectedLimiterError,
     lane_here,
 )
+from perf_middleware.limits.threads.drivers.switching import SwitchInterval
 from perf_middleware.limits.threads.sizing import SizeBounds, Sizing, ThreadSample, after
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class ThreadOffload:
     `reserved_max` threads beyond its tokens are for probes alone (middleware.py marks them).  With
     `bounds` the number of tokens follows what is waited for; without, it is never touched.  Where
     several bundles share an event loop the first to open sizes, the others watch.
+    `switch_interval_s` holds for the whole process while this is open.
     """
 
     name = "thread offload"
@@ -52,6 +55,7 @@ class ThreadOffload:
         reserved_max: int = 4,
         bounds: SizeBounds | None = None,
         interval_s: float = 0.25,
+        switch_interval_s: float | None = None,
         cpu_quota: Callable[[], float | None] | None = None,
         clock: Clock = monotonic_us,
     ) -> None:
@@ -61,6 +65,8 @@ class ThreadOffload:
         self.resizes = 0
         self._bounds = bounds
         self._interval_s = interval_s
+        self._switch_interval_s = switch_interval_s
+        self._switch = SwitchInterval()
         self._cpu = CpuShare(cpu_quota=cpu_quota)
         self._clock = clock
         self._lane: ThreadLane | None = None
@@ -76,6 +82,8 @@ class ThreadOffload:
         """Watch this event loop's limiter; opening twice starts anew."""
         await self.close()
         self._was_opened = True
+        if self._switch_interval_s is not None:
+            self._switch.set(self._switch_interval_s)
         if not await self._join() or self._bounds is None:
             return
         scope = self._scope = anyio.CancelScope()
@@ -91,7 +99,8 @@ class ThreadOffload:
         background.start("thread sizing", run)
 
     async def close(self) -> None:
-        """The limiter as it was before."""
+        """The limiter as it was before, and the interpreter's switch interval."""
+        self._switch.restore()
         scope = self._scope
         self._stop_sizing()
         if scope is not None:
@@ -253,6 +262,7 @@ class ThreadOffload:
             "waiting": lane.waiting,
             "oldest_wait_s": round(lane.oldest_wait_us() / US_PER_S, 4),
             "adaptive": self._sizing is not None,
+            "switch_interval_s": round(sys.getswitchinterval(), 6),
             "reserved_max": counts.reserved_max,
             "reserve_borrowed": lane.reserve_in_use,
             "acquired": counts.acquired,

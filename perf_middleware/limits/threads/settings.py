@@ -27,6 +27,12 @@ class ThreadSettings(Section):
     probe_paths: tuple[UrlPath, ...] = Field(
         default=PROBE_PATHS, max_length=100, description="Paths of health checks, exact."
     )
+    switch_interval_s: float | None = Field(
+        default=None, ge=0.0001, le=1,
+        description="How long a thread may hold the interpreter lock while others wait for it, "
+        "seconds (sys.setswitchinterval; Python's own is 0.005), for the whole process while the "
+        "app runs; none given: as it is.",
+    )  # fmt: skip
     adaptive: bool = Field(
         # More threads may open more database connections than the app has reckoned with.
         default=False,
@@ -68,5 +74,6 @@ class ThreadSettings(Section):
             if self.adaptive
             else None,
             interval_s=self.interval_s,
+            switch_interval_s=self.switch_interval_s,
             cpu_quota=cpu_quota,
         )

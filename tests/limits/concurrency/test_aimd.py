@@ -10,7 +10,7 @@ from perf_middleware.limits.concurrency.estimate import Window
 AIMD = Aimd(limit_min=2, limit_first=20, limit_max=40, latency_us_max=50_000)
 
 
-def window(at=1, *, samples=100, latency_us=10_000, in_flight_max=20, dropped=0):
+def window(at=1, *, samples=100, latency_us=10_000, in_flight_max=20, dropped=0, is_starved=False):
     return Window(
         started_us=at * 200_000 - 200_000,
         ended_us=at * 200_000,
@@ -20,6 +20,7 @@ def window(at=1, *, samples=100, latency_us=10_000, in_flight_max=20, dropped=0)
         in_flight_max=in_flight_max,
         dropped=dropped,
         waiting_max=0,
+        is_starved=is_starved,
     )
 
 
@@ -41,6 +42,9 @@ def cut(limit):
         pytest.param(cut(20), window(in_flight_max=0, samples=0), 20, id="no traffic"),
         pytest.param(cut(40), window(in_flight_max=40), 40, id="the maximum"),
         pytest.param(cut(2), window(in_flight_max=2, latency_us=60_000), 2, id="the minimum"),
+        pytest.param(AIMD.first(), window(is_starved=True), 10, id="a starved loop: half"),
+        pytest.param(cut(5), window(is_starved=True), 4, id="down to four"),
+        pytest.param(cut(2), window(is_starved=True), 2, id="which does not raise it"),
         pytest.param(cut(3), window(in_flight_max=3, dropped=9), 2, id="a small one falls by one"),
     ],
 )

@@ -73,3 +73,13 @@ def test_a_refusal_is_not_shared_with_who_writes_into_it():
 def test_the_bounds_of_retry_after_are_in_order():
     with pytest.raises(ValueError, match="min_s <= max_s"):
         Refusals(min_s=3, max_s=2, random=lambda: 0.0)
+
+
+def test_a_window_of_a_starved_loop_does_not_wait_for_its_samples():
+    estimator = Recording()
+    fold = LimitFold(estimator)
+    fold.is_starved = lambda: True
+    assert not fold.note(50, 200, 10, 2)
+    assert fold.note(50, 200, 110, 2)
+    (window,) = estimator.windows
+    assert (window.samples, window.is_starved) == (2, True)

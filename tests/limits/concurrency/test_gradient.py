@@ -103,6 +103,35 @@ def test_the_baseline_follows_what_is_no_queue(seen, baseline_ms):
     assert GRADIENT.after(known(), seen).baseline_us == pytest.approx(baseline_ms * MS)
 
 
+def test_a_starved_loop_halves_the_limit_down_to_four_and_teaches_no_baseline():
+    limits, state = [], known()
+    for at in range(9, 14):
+        seen = window(at, 500 * MS, samples=2, is_starved=True)
+        state = GRADIENT.after(state, seen)
+        limits.append(state.limit)
+    assert limits == [10, 5, 4, 4, 4]
+    assert state.baseline_us == 10 * MS
+
+
+@pytest.mark.parametrize(
+    ("gradient", "seen", "limit"),
+    [
+        pytest.param(GRADIENT, {"in_flight_max": 9}, 20, id="few in flight: it is not the limit"),
+        pytest.param(Gradient(limit_min=15), {}, 15, id="not below the minimum"),
+        pytest.param(GRADIENT, {"samples": 0}, 10, id="also without a sample"),
+    ],
+)
+def test_what_a_starved_loop_does_not_cut(gradient, seen, limit):
+    assert gradient.after(known(), window(9, is_starved=True, **seen)).limit == limit
+
+
+def test_a_probe_of_a_starved_loop_is_given_up():
+    state = GRADIENT.after(GRADIENT.first(), window(1, 30 * MS))
+    assert state.probe is not None
+    state = GRADIENT.after(state, window(2, 30 * MS, is_starved=True))
+    assert (state.limit, state.probe) == (10, None)
+
+
 def test_a_baseline_that_was_lowered_under_load_is_in_doubt():
     state = GRADIENT.after(known(), window(9, 5 * MS))
     assert not state.is_sure

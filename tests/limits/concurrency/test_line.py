@@ -132,7 +132,7 @@ def test_many_that_leave_leave_no_room_taken():
     line = line_of(4)
     joined(line, 0)
     for at in range(1, 80):
-        assert line.leave(joined(line, at))
+        assert line.leave(joined(line, at), at)
     assert line.count == 1
     assert sum(map(len, line._queues)) <= 1 + 4 + 1
 
@@ -160,27 +160,43 @@ def test_a_level_sheds_classes(criticality, level, would_wait, refused):
 class Model:
     """The same in one plain list, oldest first."""
 
-    def __init__(self, waiting_max):
+    def __init__(self, waiting_max, grant=0):
         self.waiting_max = waiting_max
+        self.late = max(TARGET, min(3 * grant, INTERVAL))
+        self.room = min(waiting_max, max(1, self.late // grant)) if grant else waiting_max
         self.waiting = []
         self.since = None
-        self.shed_empty = None
+        self.shed_at = None
         self.shed = []
 
     def standing(self, now):
         return self.since is not None and now - self.since >= INTERVAL
 
-    def drop(self, ticket, reason):
+    def well(self, now):
+        return self.shed_at is None or now - self.shed_at >= INTERVAL
+
+    def drop(self, ticket, reason, now):
         self.shed.append((ticket, reason))
+        self.shed_at = now
+
+    def note_first(self, now, was_standing):
+        if was_standing:
+            if not self.waiting and self.well(now):
+                self.since = None
+        elif not self.waiting:
+            self.since = None
+        elif now - self.waiting[0].joined_us < self.late:
+            self.since = self.waiting[0].joined_us
 
     def expire(self, now):
-        allowed = TARGET if self.standing(now) else INTERVAL
-        late = [each for each in self.waiting if each.joined_us + allowed <= now]
-        for each in sorted(late, key=lambda one: one.criticality):
+        standing = self.standing(now)
+        allowed = self.late if standing else INTERVAL
+        gone = [each for each in self.waiting if each.joined_us + allowed <= now]
+        for each in sorted(gone, key=lambda one: one.criticality):
             self.waiting.remove(each)
-            self.drop(each, "expired")
-        if late and not self.waiting:
-            self.shed_empty = now
+            self.drop(each, "expired", now)
+        if gone and not self.waiting:
+            self.note_first(now, standing)
 
     def order(self, now):
         ways = self.waiting[::-1] if self.standing(now) else self.waiting
@@ -188,42 +204,40 @@ class Model:
 
     def join(self, ticket, now):
         self.expire(now)
-        if len(self.waiting) >= self.waiting_max:
+        if not self.waiting and (self.since is None or self.well(now)):
+            self.since = now
+        while len(self.waiting) >= (self.room if self.standing(now) else self.waiting_max):
             lower = [
                 each
                 for each in self.order(now)
                 if each.criticality > ticket.criticality
                 or (self.standing(now) and each.criticality == ticket.criticality)
             ]
-            self.drop(lower[-1] if lower else ticket, "full")
+            self.drop(lower[-1] if lower else ticket, "full", now)
             if not lower:
                 return
             self.waiting.remove(lower[-1])
-        if self.since is None or (
-            self.shed_empty is not None and now - self.shed_empty >= INTERVAL
-        ):
-            self.since = now
-        self.shed_empty = None
         self.waiting.append(ticket)
 
     def next(self, now):
         self.expire(now)
+        standing = self.standing(now)
+        if not self.waiting:
+            return None
         for ticket in self.order(now):
             self.waiting.remove(ticket)
             if ticket.deadline_us is not None and ticket.deadline_us <= now:
-                self.drop(ticket, "deadline")
-                if not self.waiting:
-                    self.shed_empty = now
+                self.drop(ticket, "deadline", now)
                 continue
-            if not self.waiting:
-                self.since = self.shed_empty = None
+            self.note_first(now, standing)
             return ticket
+        self.note_first(now, standing)
         return None
 
-    def leave(self, ticket):
+    def leave(self, ticket, now):
         self.waiting.remove(ticket)
         if not self.waiting:
-            self.since = self.shed_empty = None
+            self.note_first(now, self.standing(now))
 
 
 STEPS = st.lists(
@@ -237,9 +251,10 @@ STEPS = st.lists(
 )
 
 
-@given(steps=STEPS, waiting_max=st.integers(0, 6))
-def test_the_line_is_its_model(steps, waiting_max):
-    line, model, now = line_of(waiting_max), Model(waiting_max), 1_000
+@given(steps=STEPS, waiting_max=st.integers(0, 6), grant=st.integers(0, 60))
+def test_the_line_is_its_model(steps, waiting_max, grant):
+    line, model, now = line_of(waiting_max), Model(waiting_max, grant), 1_000
+    line.grant_us = float(grant)
     seen = []
     for what, later, number, left in steps:
         now += later
@@ -258,9 +273,9 @@ def test_the_line_is_its_model(steps, waiting_max):
             model.expire(now)
         elif model.waiting:
             ticket = model.waiting[number % len(model.waiting)]
-            model.leave(ticket)
-            assert line.leave(ticket)
-            assert not line.leave(ticket)
+            model.leave(ticket, now)
+            assert line.leave(ticket, now)
+            assert not line.leave(ticket, now)
             assert ticket.state == LEFT
         seen += shed(line)
         assert seen == model.shed
@@ -270,7 +285,7 @@ def test_the_line_is_its_model(steps, waiting_max):
         if due is None:
             assert not model.waiting
         elif due > now:  # nobody expires before
-            copy = Model(waiting_max)
+            copy = Model(waiting_max, grant)
             copy.waiting, copy.since = list(model.waiting), model.since
             copy.expire(due - 1)
             assert len(copy.waiting) == len(model.waiting)

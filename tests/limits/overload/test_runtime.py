@@ -11,6 +11,7 @@ from perf_middleware.events import Events, OverloadChanged
 from perf_middleware.limits.overload.level import BUSY, NORMAL, OVERLOADED
 from perf_middleware.limits.overload.probes import CpuShare, usable_cpus
 from perf_middleware.limits.overload.runtime import SIGNALS_MAX, OverloadLevel
+from perf_middleware.limits.overload.runtime.lag import LoopLag
 from perf_middleware.limits.overload.settings import OverloadSettings
 from perf_middleware.resource import Resources
 
@@ -370,3 +371,105 @@ def test_a_quota_that_cannot_be_read_is_none():
     assert share.read_process() == 0.0
     assert usable_cpus(0.25) == 0.25
     assert usable_cpus(None) >= 1
+
+
+# --- a loop that is kept from its turns -----------------------------------------------------------
+
+
+class Turns:
+    """Three clocks; a turn takes (wall, own, others), us."""
+
+    def __init__(self, *turns):
+        self.turns = list(turns)
+        self.wall_us = self.own_us = self.others_us = 0
+
+    async def checkpoint(self):
+        wall_us, own_us, others_us = self.turns.pop(0) if self.turns else (0, 0, 0)
+        self.wall_us += wall_us
+        self.own_us += own_us
+        self.others_us += others_us
+
+
+HELD = (30_000, 1_000, 29_000)
+
+
+@pytest.mark.parametrize(
+    ("turns", "is_starved"),
+    [
+        pytest.param([HELD, HELD], True, id="others held the lock, twice"),
+        pytest.param([HELD, (100, 100, 0)], False, id="once is no state"),
+        pytest.param([(30_000, 30_000, 0)] * 2, False, id="it was the loop's own work"),
+        pytest.param([(30_000, 30_000, 30_000)] * 2, False, id="others run beside it"),
+        pytest.param([(30_000, 1_000, 1_000)] * 2, False, id="other processes, or a sleep"),
+        pytest.param([(6_000, 1_000, 5_000)] * 2, False, id="one switch of threads is usual"),
+    ],
+)
+def test_a_loop_is_starved_where_other_threads_use_the_time_of_its_turns(
+    turns, is_starved, monkeypatch
+):
+    clocks = Turns(*turns)
+    lag = LoopLag(
+        doubted_s=1.0,
+        clock=lambda: clocks.wall_us,
+        thread_ns=lambda: clocks.own_us * 1_000,
+        process_ns=lambda: (clocks.own_us + clocks.others_us) * 1_000,
+    )
+    monkeypatch.setattr(anyio.lowlevel, "checkpoint", clocks.checkpoint)
+
+    async def measure():
+        await lag.measure(0.0)
+
+    anyio.run(measure)
+    assert lag.is_starved is is_starved
+    lag.forget()
+    assert not lag.is_starved
+
+
+@pytest.mark.parametrize(
+    ("options", "forced", "seen"),
+    [
+        pytest.param({}, None, True, id="as measured"),
+        pytest.param({"obey": False}, None, False, id="in a dry run nothing acts on it"),
+        pytest.param({}, NORMAL, False, id="an operator has the last word"),
+    ],
+)
+def test_layers_see_a_starved_loop_where_they_obey(options, forced, seen):
+    level = OverloadLevel(interval_s=0.01, **options)
+
+    async def scene():
+        async with Resources([level]).opened():
+            if forced is not None:
+                level.force(forced, 60)
+            level._lag.is_starved = True
+            return level.is_starved
+
+    assert anyio.run(scene) is seen
+    assert not level.is_starved
+
+
+def test_threads_that_compute_starve_the_loop():
+    level = OverloadLevel(interval_s=0.01)
+    stop = threading.Event()
+
+    def compute():
+        while not stop.is_set():
+            sum(range(1_000))
+
+    async def scene():
+        async with Resources([level]).opened():
+            threads = [threading.Thread(target=compute) for _ in range(12)]
+            for thread in threads:
+                thread.start()
+            try:
+                with anyio.fail_after(20):
+                    while not level.is_starved:
+                        await anyio.sleep(0.01)
+            finally:
+                stop.set()
+                for thread in threads:
+                    thread.join()
+            with anyio.fail_after(20):
+                while level.is_starved:
+                    await anyio.sleep(0.01)
+
+    anyio.run(scene)

@@ -7,13 +7,16 @@ count alone never sees that queue.  So admission has a budget in each turn of th
     turn n      arrival: admitted, burns 20 ms | arrival: over the budget, joins the line | ...
     turn n+1    mark: the turn is over; sockets are read, tasks are made of what they had
     ... n+SETTLE_TURNS   those join the line: now all who came meanwhile can be seen
-    then        a permit for `batch` of them, and behind their work the clock is read again:
+    then        a permit for `batch` of them; who was not listened to so far is, for a turn: a
+                client that has left gets none
+    then        they are woken, and behind their work the clock is read again:
                 over the budget -> batch 1, settle; within -> twice as many in the next turn
 
 While the line is pumped so, who arrives joins it and is judged with the others.  Whatever is
 asked for quickly never gets here: a turn within its budget costs one call_soon.
 
-Invariant: while one waits and a permit is free, a call of `_mark`, `_hop` or `_after` is due.
+Invariant: while one waits and a permit is free, a call of `_mark`, `_hop`, `_rouse` or
+`_after` is due.
 Without asyncio there is no call_soon: permits are counted, and given on at once.
 """
 
@@ -22,6 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.limits.concurrency.line import GRANTED, WAITING, Line, Ticket
+from perf_middleware.limits.concurrency.runtime.partition import Partition
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,18 +39,7 @@ SETTLE_TURNS: Final = 6
 """From a connection in the kernel's backlog to its request at this layer, on asyncio: accepted,
 made, read, parsed, begun."""
 BATCH_MAX: Final = 64
-
-
-class Partition:
-    """Permits of some routes, beside those of the app."""
-
-    __slots__ = ("in_flight", "limit", "line", "name")
-
-    def __init__(self, name: str, limit: int, line: Line) -> None:
-        self.name = name
-        self.limit = limit
-        self.line = line
-        self.in_flight = 0
+GRANT_SHARE: Final = 1 / 8  # of the newest time between grants in its mean
 
 
 class Gate:
@@ -56,10 +49,10 @@ class Gate:
     """
 
     __slots__ = (
-        "_batch", "_begun_us", "_clock", "_fold", "_is_pumping", "_is_turn_open", "_on_shed",
-        "_settle_left", "_settle_until_us", "_soon", "_timer", "_timer_us", "_turn_budget_us",
-        "_turn_us", "figures", "in_flight", "is_lined", "last_us", "limit", "line", "loop",
-        "partitions", "wait_us",
+        "_batch", "_begun_us", "_chosen", "_clock", "_fold", "_granted", "_granted_us",
+        "_is_pumping", "_is_turn_open", "_on_shed", "_settle_left", "_settle_until_us", "_soon",
+        "_timer", "_timer_us", "_turn_budget_us", "_turn_us", "figures", "in_flight", "is_lined",
+        "last_us", "limit", "line", "loop", "partitions", "wait_us",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +91,9 @@ class Gate:
         self._begun_us = 0
         self._settle_left = 0
         self._settle_until_us = 0
+        self._granted = 0  # in the last round of grants; 0: nobody waited since
+        self._granted_us = 0
+        self._chosen: list[Ticket] = []  # who has a permit, and is woken in this turn or the next
         self._timer: asyncio.TimerHandle | None = None
         self._timer_us = 0
 
@@ -185,7 +181,7 @@ class Gate:
     def leave(self, ticket: Ticket, now_us: int) -> bool:
         """Its client has left; False where it does not wait any more."""
         line = ticket.line
-        if line is None or not line.leave(ticket):
+        if line is None or not line.leave(ticket, now_us):
             return False
         self.give_back_partition(ticket)
         self._look(now_us)
@@ -262,6 +258,8 @@ class Gate:
         if self._is_pumping:
             return
         self.is_lined = waits
+        if not waits:
+            self._granted = 0  # what follows is not the time of a grant alone
         if not waits or self.in_flight >= self.limit:
             return
         if self._soon is None:
@@ -301,20 +299,34 @@ class Gate:
             return
         self._settle_left = 0
         self._begun_us = 0
-        if self._serve(now_us, self._batch):
-            self._soon(self._after)  # type: ignore[misc]
-        else:
+        if not self._serve(now_us, self._batch):
             self._stop()
+            return
+        unheard = [ticket for ticket in self._chosen if ticket.hear is not None]
+        if not unheard:
+            self._rouse()
+            return
+        for ticket in unheard:
+            ticket.hear()  # type: ignore[misc]
+        self._soon(self._rouse)  # type: ignore[misc]
+
+    def _rouse(self) -> None:
+        for ticket in self._chosen:
+            ticket.wake()
+        self._chosen.clear()
+        self._soon(self._after)  # type: ignore[misc]
 
     def _after(self) -> None:
         """Behind the work of those who were granted last, in their turn."""
-        spent_us = self._clock() - self._begun_us if self._begun_us else 0
+        began = self._begun_us > 0  # else each of them had left
+        spent_us = self._clock() - self._begun_us if began else 0
         self._begun_us = 0
         if self._turn_budget_us is not None and spent_us > self._turn_budget_us:
             self._batch = 1
             self._pump(SETTLE_TURNS)
             return
-        self._batch = min(2 * self._batch, BATCH_MAX)
+        if began:
+            self._batch = min(2 * self._batch, BATCH_MAX)
         if self.line.count and self.in_flight < self.limit:
             self._hop()
         else:
@@ -334,11 +346,23 @@ class Gate:
                 break
             self.in_flight += 1
             granted += 1
-            ticket.wake()
+            if self._soon is None:
+                ticket.wake()
+            else:
+                self._chosen.append(ticket)
+        if granted:
+            self._note_grants(granted, now_us)
         if self.in_flight > self._fold.in_flight_max:
             self._fold.in_flight_max = self.in_flight
         self._wake_shed(line)
         return granted
+
+    def _note_grants(self, granted: int, now_us: int) -> None:
+        """How far apart grants are, while somebody waits for one."""
+        if self._granted:
+            line, each_us = self.line, (now_us - self._granted_us) / self._granted
+            line.grant_us += (each_us - line.grant_us) * (GRANT_SHARE if line.grant_us else 1.0)
+        self._granted, self._granted_us = granted, now_us
 
     # --- one timer for all ----------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """One who waits: until a permit comes, the line sheds it, or its client leaves.
 
-Only those who wait are listened to.  What their client sends meanwhile is kept, and the app gets it
-first; a call of `receive` that is open when the permit comes is not cancelled, the app takes over
-what it brings.
+Only those who wait are listened to, and on asyncio only once they have waited for LISTEN_AFTER_S,
+or get a permit: under overload most are shed before, and would pay for a task.  What their client
+sends meanwhile is kept, and the app gets it first; a call of `receive` that is open when the permit
+comes is not cancelled, the app takes over what it brings.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from perf_middleware.limits.concurrency.line import WAITING
+from perf_middleware.limits.concurrency.line import GRANTED
 
 if TYPE_CHECKING:
     from perf_middleware.asgi import Message, Receive
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from perf_middleware.limits.concurrency.line import Ticket
     from perf_middleware.limits.concurrency.runtime.gate import Gate
 
+LISTEN_AFTER_S: Final = 0.005
+"""A client that leaves is noticed so much later; the task and its end are half of a refusal."""
 HELD_BYTES_MAX: Final = 64 * 1024
 """Of one waiter's body: what comes after that stays with the server, and so does a disconnect."""
 HELD_MESSAGES_MAX: Final = 16
@@ -38,7 +41,9 @@ class Hearing:
         "_receive",
         "_task",
         "_ticket",
+        "_timer",
         "has_left",
+        "is_needed",
     )
 
     def __init__(self, receive: Receive, gate: Gate, ticket: Ticket, clock: Clock) -> None:
@@ -50,13 +55,15 @@ class Hearing:
         self._held_bytes = 0
         self._error: Exception | None = None
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.has_left = False
+        self.is_needed = True
 
     async def listen(self) -> None:
-        """Until the ticket waits no more, and the message after that."""
+        """Until nobody needs to know any more, and the message after that."""
         ticket = self._ticket
         try:
-            while ticket.state == WAITING:
+            while self.is_needed:
                 message = await self._receive()
                 self._held.append(message)
                 if message["type"] == "http.disconnect":
@@ -69,12 +76,33 @@ class Hearing:
         except Exception as error:  # noqa: BLE001 - the app's to see, when it asks
             self._error = error
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Listen in a task of its own, on asyncio."""
-        self._task = loop.create_task(self.listen())
+    def start_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Listen in a task of its own, on asyncio, once the ticket has waited so long."""
+        self._ticket.hear = self.start
+        self._timer = loop.call_later(LISTEN_AFTER_S, self.start)
+
+    def start(self) -> None:
+        """Listen now; once."""
+        self._ticket.hear = None
+        self._stop_timer()
+        loop = self._gate.loop
+        if self._ticket.state <= GRANTED and loop is not None:
+            self._task = loop.create_task(self.listen())
+
+    def stop(self) -> None:
+        """The wait is over: who does not listen yet need not begin."""
+        self.is_needed = False
+        self._ticket.hear = None
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
     def close(self) -> None:
         """The request is over."""
+        self.stop()
         task, self._task = self._task, None
         if task is not None and not task.done():
             task.cancel()
@@ -102,9 +130,12 @@ async def wait_on_asyncio(ticket: Ticket, hearing: Hearing | None) -> None:
             future.set_result(None)
 
     ticket.wake = wake
-    if hearing is not None:
-        hearing.start(loop)
+    if hearing is None:
+        await future
+        return
+    hearing.start_later(loop)
     await future
+    hearing.stop()
 
 
 async def wait_anywhere(gate: Gate, ticket: Ticket, hearing: Hearing | None, clock: Clock) -> None:
@@ -120,4 +151,6 @@ async def wait_anywhere(gate: Gate, ticket: Ticket, hearing: Hearing | None, clo
             with anyio.move_on_after(max(left_us, 1_000) / 1e6):
                 await event.wait()
             gate.expire(clock())
+        if hearing is not None:
+            hearing.stop()
         tasks.cancel_scope.cancel()

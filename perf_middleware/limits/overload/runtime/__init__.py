@@ -76,6 +76,7 @@ class OverloadLevel:
         self._interval_s = interval_s
         self._fall_us = round(fall_s * US_PER_S)
         self._clock = clock
+        self._lag_busy_s = lag_busy_s
         self._watched: dict[str, WatchedSignal] = {}
         self._signals: tuple[Signal, ...] = ()
         self._state = LevelState()
@@ -118,6 +119,15 @@ class OverloadLevel:
         From any thread: while the loop is blocked it grows.
         """
         return self._lag.read_s()
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether the loop does not get its turns now, and layers are to know of it."""
+        if not self.obey or self._forced is not None:
+            return False
+        if self._lag.is_starved:
+            return True
+        return self.level == OVERLOADED and self.lag_s() >= self._lag_busy_s
 
     def add_signal(
         self,

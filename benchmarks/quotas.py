@@ -250,7 +250,7 @@ class _Nothing:
 
 @asynccontextmanager
 async def _fleet(url: str) -> AsyncIterator[Fleet]:
-    fleet = Fleet(url, timeout_s=5.0)
+    fleet = Fleet(url, timeout_s=5.0, namespace=NAMESPACE)
     fleet.ensure_kept()
     with anyio.fail_after(10):
         while not fleet.is_up:  # noqa: ASYNC110 - once

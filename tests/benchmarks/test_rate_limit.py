@@ -10,4 +10,4 @@ def test_each_table_has_the_bare_app_and_ours():
     raw, fastapi, refused = run(QUICK)
     for report in (raw, fastapi):
         assert {BARE, OURS} <= {cost.name for cost in report.costs}
-    assert {cost.name for cost in refused.costs} == {BARE, "refused"}
+    assert {BARE, "refused"} <= {cost.name for cost in refused.costs}

@@ -23,7 +23,7 @@ EndpointAhead: TypeAlias = Callable[[Mapping[str, Any]], Any]
 """From a scope that is not routed yet to the endpoint that it will reach, or None."""
 
 PATHS_MAX: Final = 10_000  # whose rule is remembered
-PATH_CHARS_MAX: Final = 512  # of those; a longer one is looked up each time
+KEY_CHARS_MAX: Final = 512  # of path, method and host, which clients choose; else looked up anew
 
 
 class RouteRules(Generic[R]):
@@ -62,12 +62,13 @@ class RouteRules(Generic[R]):
         """What holds for the request (or the websocket) of `scope`; None where nothing does."""
         path: str = app_path(scope) if scope.get("root_path") else scope["path"]  # type: ignore[arg-type]
         host = find_header(scope["headers"], b"host") if self._is_by_host else None
-        key = (path, scope.get("method"), host)
+        method: str | None = scope.get("method")
+        key = (path, method, host)
         try:
             return self._known[key]
         except KeyError:
-            rule = self._find(scope, path, scope.get("method", "GET"))
-        if len(path) + len(host or b"") <= PATH_CHARS_MAX:
+            rule = self._find(scope, path, method or "GET")
+        if len(path) + len(method or "") + len(host or b"") <= KEY_CHARS_MAX:
             if len(self._known) >= PATHS_MAX:
                 self._known.clear()
             self._known[key] = rule

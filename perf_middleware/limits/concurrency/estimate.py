@@ -32,7 +32,7 @@ class Window:
     `in_flight_max` is how many held a permit at once, `waiting_max` how many waited for one.
     `latency_log_sum` sums `math.log(latency_us)`, each latency taken as 1 at least, and
     `latency_log_square_sum` the squares of these; 0.0 where nobody does: then the mean is taken.
-    `is_starved`: the event loop is late, so what is in flight keeps it from its turns.
+    `is_starved`: threads keep the event loop from its turns, and they are what is in flight.
     """
 
     started_us: int

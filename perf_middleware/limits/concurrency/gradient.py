@@ -33,8 +33,8 @@ Rules that keep it sane:
 - The typical latency is the geometric mean: half of it is half of everybody's, so that a slow route
   does not rule it, nor a fast one.  Who has routes 500 times apart still does better with a limit
   for each: a mix has no one knee.
-- While the event loop is late, what is in flight keeps it from its turns (threads that hold the
-  GIL): each window halves the limit, down to four, without waiting for latencies.
+- While what is in flight keeps the event loop from its turns (threads that hold the GIL), each
+  window halves the limit, down to four, without waiting for latencies.
 - What a limit does is seen one latency later, and of those it lets in the fast ones end first.
 
 Sources: L. Brakmo, L. Peterson, "TCP Vegas: End to End Congestion Avoidance on a Global Internet",

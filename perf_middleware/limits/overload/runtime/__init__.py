@@ -76,7 +76,6 @@ class OverloadLevel:
         self._interval_s = interval_s
         self._fall_us = round(fall_s * US_PER_S)
         self._clock = clock
-        self._lag_busy_s = lag_busy_s
         self._watched: dict[str, WatchedSignal] = {}
         self._signals: tuple[Signal, ...] = ()
         self._state = LevelState()
@@ -122,12 +121,11 @@ class OverloadLevel:
 
     @property
     def is_starved(self) -> bool:
-        """Whether the loop does not get its turns now, and layers are to know of it."""
-        if not self.obey or self._forced is not None:
-            return False
-        if self._lag.is_starved:
-            return True
-        return self.level == OVERLOADED and self.lag_s() >= self._lag_busy_s
+        """Whether threads of this process keep the loop from its turns, and layers obey.
+
+        A loop that is late for its own work is not: fewer in flight would not help it.
+        """
+        return self._lag.is_starved and self.obey and self._forced is None
 
     def add_signal(
         self,

@@ -29,7 +29,8 @@ KEY_CHARS_MAX: Final = 512  # of path, method and host, which clients choose; el
 class RouteRules(Generic[R]):
     """The rules of one layer; `attribute` is where its decorator leaves its own on an endpoint.
 
-    Each rule is (pattern, methods, value): `methods` None is any, and a websocket's is GET.
+    Each rule is (pattern, methods, value): `methods` None is any; GET is HEAD too, and a
+    websocket's.
     `endpoint_ahead` is given where the app's routes are known, before the first request.
     """
 
@@ -39,7 +40,11 @@ class RouteRules(Generic[R]):
         *,
         attribute: str | None = None,
     ) -> None:
-        self._rules = tuple(rules)
+        # What answers a GET answers a HEAD as well: no way around a rule.
+        self._rules = tuple(
+            (pattern, methods | {"HEAD"} if methods and "GET" in methods else methods, rule)
+            for pattern, methods, rule in rules
+        )
         self._attribute = attribute
         # By a method of None for a websocket: its endpoint is another one than that of a GET.
         self._known: dict[tuple[str, str | None, bytes | None], R | None] = {}

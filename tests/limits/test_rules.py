@@ -54,6 +54,15 @@ def test_a_websocket_is_not_taken_for_a_get():
     assert found == ["http ", "websocket ", "http "]
 
 
+@pytest.mark.parametrize(
+    ("methods", "found"),
+    [({"GET"}, "rule"), ({"HEAD"}, "rule"), ({"POST"}, None), (set("X"), None), (None, "rule")],
+)
+def test_a_rule_for_get_is_not_passed_by_head(methods, found):
+    rule = (PathPattern.of("/a"), None if methods is None else frozenset(methods), "rule")
+    assert RouteRules([rule]).rule_for(http_scope("/a", method="HEAD")) == found
+
+
 def test_a_rule_for_get_holds_for_a_websocket():
     rules = RouteRules([(PathPattern.of("/a"), frozenset({"GET"}), "rule")])
     assert rules.rule_for(websocket_scope("/a")) == "rule"

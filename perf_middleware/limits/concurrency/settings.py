@@ -33,7 +33,9 @@ class BackpressureRule(Section):
     path: str = Field(
         description="Pattern of the path: /items/{id}, /files/{path:path}, /static/*."
     )
-    methods: Methods | None = Field(default=None, description="Methods; none given: any.")
+    methods: Methods | None = Field(
+        default=None, description="Its methods; none given: all. GET is HEAD too."
+    )
     criticality: CriticalityName | None = Field(
         default=None, description="How much these requests matter: the lowest class is shed first."
     )

@@ -79,9 +79,7 @@ class DeadlineRule(Section):
         return PathPattern.of(self.path)
 
     def method_set(self) -> frozenset[str] | None:
-        if self.methods is None:
-            return None
-        return frozenset(self.methods) | ({"HEAD"} if "GET" in self.methods else set())
+        return None if self.methods is None else frozenset(self.methods)
 
 
 class DeadlineSettings(Section):

@@ -128,7 +128,8 @@ class RateRule(Section):
         description="Pattern of the path: /items/{id}, /files/{path:path}, /static/*."
     )
     methods: Methods | None = Field(
-        default=None, description="GET, POST, …; none given: all. A websocket's is GET."
+        default=None,
+        description="Its methods; none given: all. GET is HEAD too, and a websocket's.",
     )
     quotas: QuotasOrNames | None = Field(
         default=None,

@@ -8,7 +8,7 @@ from perf_middleware.limits.deadlines.choices import BodyChoice, TimeoutChoice
 from perf_middleware.limits.deadlines.decorators import body_limit, timeout
 from perf_middleware.limits.deadlines.middleware.bodies import RequestLimitsMiddleware
 from perf_middleware.limits.deadlines.middleware.timeouts import DeadlineMiddleware
-from perf_middleware.limits.deadlines.settings import DeadlineRule, DeadlineSettings
+from perf_middleware.limits.deadlines.settings import DeadlineSettings
 from tests.driving import http_scope
 
 
@@ -79,7 +79,10 @@ def test_a_rule_that_does_not_speak_of_timeouts_leaves_them_alone():
 
 
 def test_a_rule_for_get_is_one_for_head():
-    assert DeadlineRule(path="/", methods="get", timeout_s=1).method_set() == {"GET", "HEAD"}
+    section = DeadlineSettings(rules=[{"path": "/", "methods": "get", "timeout_s": 1}])
+    made = section.make_deadlines()
+    found = [made.timeouts.rule_for(http_scope("/", method=name)) for name in ("HEAD", "POST")]
+    assert found == [TimeoutChoice(1_000_000), None]
 
 
 def test_what_is_exempt_is_so_before_any_rule():

@@ -102,6 +102,14 @@ class FieldLines:
             values += (remaining, -(-until_us // _US))
         return self._template % tuple(values)
 
+    def next_s(self, left: Sequence[Left]) -> int:
+        """Seconds until a next request passes, after one that was admitted; 0: at once."""
+        longest_us = 0
+        for (remaining, _, full_us), spent_us in zip(left, self._spent_us, strict=True):
+            if not remaining and full_us - spent_us > longest_us:
+                longest_us = full_us - spent_us
+        return -(-longest_us // _US)
+
     def refused_state(self, left: Sequence[Left]) -> bytes:
         """RateLimit of a refused one: only the quotas that refuse it, until they would not.
 

@@ -80,6 +80,34 @@ async def test_who_comes_back_when_told_passes_and_not_a_second_before():
     assert (await stage.ask()).status == 200
 
 
+@pytest.mark.parametrize(
+    "limits", [("2/minute",), ("100/minute", "2/minute", "50/hour")], ids=["one", "the tightest"]
+)
+async def test_the_last_answer_for_now_says_when_the_next_request_passes(limits):
+    stage = Stage(*(quota(limit) for limit in limits))
+    assert (await stage.ask()).header("retry-after") is None
+    last = await stage.ask()
+    assert (last.status, last.header("retry-after")) == (200, "30")
+    stage.clock.pass_s(29)
+    assert (await stage.ask()).status == 429
+    stage.clock.pass_s(1)
+    assert (await stage.ask()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("status", "own", "told"),
+    [(200, "7", "7"), (202, None, "60"), (500, None, None), (503, "9", "9")],
+)
+async def test_what_the_app_says_of_coming_again_stays(status, own, told):
+    async def app(scope, receive, send):
+        headers = [] if own is None else [(b"retry-after", own.encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    stage = Stage(quota("1/minute"), app=app)
+    assert (await stage.ask()).header("retry-after") == told
+
+
 async def test_head_is_refused_without_a_body():
     stage = Stage(quota("1/minute"))
     await stage.ask()

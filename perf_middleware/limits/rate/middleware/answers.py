@@ -22,6 +22,7 @@ TOLD: Final = "perf_middleware.ratelimit"
 own.  Without it they are the app's, and stay alone."""
 
 START: Final = "http.response.start"
+ERRORS_FROM: Final = 400
 _CONTENT_TYPE: Final = (b"content-type", PROBLEM)
 _LENGTHS: Final = (len(STATE), len(POLICY))
 _NAMES: Final = frozenset({STATE, POLICY})
@@ -51,6 +52,12 @@ def _told(
                 return message
     # A new list: the app's may be shared between its answers.
     told = [*headers, lines.policy_field, (STATE, lines.state(left))]
+    is_spent = not (left[0].remaining if len(left) == 1 else all(one.remaining for one in left))
+    if is_spent and message.get("status", 0) < ERRORS_FROM:
+        # The last one for now.  What the app itself says of coming again counts more.
+        wait_s = lines.next_s(left)
+        if wait_s and not any(name.lower() == RETRY_AFTER for name, _ in headers):
+            told.append((RETRY_AFTER, b"%d" % wait_s))
     if rate.tells_legacy and not any(name.lower().startswith(_LEGACY) for name, _ in headers):
         told += lines.legacy(left)
     changed = {**message, "headers": told}

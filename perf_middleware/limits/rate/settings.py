@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable  # noqa: TC003 - pydantic reads it
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_serializer, model_validator
 
 from perf_middleware.limits.networks import networks_of
 from perf_middleware.limits.probe_paths import PROBE_PATHS
@@ -38,10 +40,10 @@ class QuotaSetting(Section):
         description="How fields, figures and your own code call it; none given: default, then by "
         "its limit, or by the path of its rule.",
     )
-    key: str = Field(
+    key: str | Callable[..., Any] = Field(
         default="client",
         description="What has a bucket of its own: client, global, route, user, header:NAME, or "
-        "several joined by +.",
+        "several joined by +; in Python also a function of the ASGI scope (None: exempt).",
     )
     when_down: Literal["local", "open", "closed"] = Field(
         default="local",
@@ -71,11 +73,17 @@ class QuotaSetting(Section):
         self.spec()
         return self
 
+    @field_serializer("key", when_used="json")
+    def _told(self, key: str | Callable[..., Any]) -> str:
+        return getattr(key, "__qualname__", repr(key)) if callable(key) else key
+
     def spec(self) -> QuotaSpec:
+        if iscoroutinefunction(self.key):
+            raise ValueError("key is asked before anything waits: a plain function, not async")
         return QuotaSpec(
             limit=Limit.of(self.limit),
             name=None if self.name is None else check_name(self.name),
-            key=KeySpec.of(self.key),
+            key=self.key if callable(self.key) else KeySpec.of(self.key),
             when_down=self.when_down,
             dry_run=self.dry_run,
             place=self.place,

@@ -198,3 +198,28 @@ def test_a_layer_takes_a_rate_limit_or_settings():
         RateLimitMiddleware(App(), rate, quotas=["1/s"])
     with pytest.raises(TypeError, match="not a str"):
         RateLimitMiddleware(App(), "1/s")
+
+
+def tenant(scope):
+    return dict(scope["headers"]).get(b"x-tenant")
+
+
+def test_a_key_may_be_a_function_of_ones_own():
+    layer = RateLimitMiddleware(App(), quotas=[{"limit": "1/minute", "key": tenant}])
+    asked = [("x-tenant", "a")], [("x-tenant", "b")], [("x-tenant", "a")], [], []
+    statuses = [get(layer, "/", headers=headers).status for headers in asked]
+    assert statuses == [200, 200, 429, 200, 200]
+
+
+def test_a_function_is_told_by_its_name():
+    settings = Settings(ratelimit={"quotas": [{"limit": "1/minute", "key": tenant}]})
+    (told,) = [each.value for each in settings.effective() if each.key == "ratelimit.quotas"]
+    assert told[0]["key"] == "tenant"
+
+
+def test_a_key_that_waits_is_refused():
+    async def waits(scope):
+        return "key"
+
+    with pytest.raises(SettingsError, match="a plain function, not async"):
+        Settings(ratelimit={"quotas": [{"limit": "1/minute", "key": waits}]})

@@ -28,7 +28,8 @@ from benchmarks.runner import (
     table,
     write_json,
 )
-from perf_middleware.limits.rate.middleware import RateLimitMiddleware
+from perf_middleware.limits.rate.middleware import RateLimitLayer, RateLimitMiddleware
+from perf_middleware.limits.rate.settings import RateLimitSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
 
 BARE: Final = "no rate limit"
+INSTALLED: Final = "the layer of install: one quota"
 OURS: Final = "RateLimitMiddleware: one quota"
 BODY: Final = b'{"id":17,"name":"a rather ordinary item"}'
 PLENTY: Final = "1000000/second"  # nobody is refused
@@ -70,6 +72,12 @@ async def raw(scope: Scope, receive: Receive, send: Send) -> None:
 
 def ours(app: ASGIApp, **settings: Any) -> ASGIApp:
     return RateLimitMiddleware(app, **{"quotas": [PLENTY], **settings})
+
+
+def as_installed(app: ASGIApp) -> ASGIApp:
+    """The layer that `install` puts into the stack: without the frame that servers ask for."""
+    rate = RateLimitSettings(quotas=(PLENTY,)).make_rate_limit()
+    return RateLimitLayer(app, rate, place="outer")
 
 
 class AroundLimits:
@@ -157,6 +165,7 @@ def raw_cases() -> list[Case]:
     cases = [
         _case(BARE, lambda: raw),
         _case("RateLimitMiddleware: no quota", lambda: ours(raw, quotas=[])),
+        _case(INSTALLED, lambda: as_installed(raw), *told),
         _case(OURS, lambda: ours(raw), *told),
         _case("  no fields told", lambda: ours(raw, headers=False)),
         _case("  and rules", lambda: ours(raw, **rules), *told),

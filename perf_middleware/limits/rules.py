@@ -45,6 +45,10 @@ class RouteRules(Generic[R]):
             (pattern, methods | {"HEAD"} if methods and "GET" in methods else methods, rule)
             for pattern, methods, rule in rules
         )
+        self.literals: dict[str, R] | None = None
+        """By path, where no rule takes more than that to be found: who asks may look here."""
+        if all(each.literal is not None and methods is None for each, methods, _ in self._rules):
+            self.literals = {str(each.literal): rule for each, _, rule in reversed(self._rules)}
         self._attribute = attribute
         # By a method of None for a websocket: its endpoint is another one than that of a GET.
         self._known: dict[tuple[str, str | None, bytes | None], R | None] = {}
@@ -61,6 +65,8 @@ class RouteRules(Generic[R]):
         self._endpoint_ahead = endpoint_ahead
         self._is_by_host = is_by_host
         self.has_any = bool(self._rules) or self._attribute is not None
+        if self._attribute is not None:
+            self.literals = None
         self._known.clear()
 
     def rule_for(self, scope: Mapping[str, Any]) -> R | None:

@@ -43,13 +43,6 @@ def seconds_up(time_us: int) -> int:
     return -(-time_us // _US)
 
 
-def window_s(left: Left, quota: Quota) -> int:
-    """`t` of an admitted request."""
-    if left.remaining > 0:
-        return -(-left.full_us // _US)
-    return -(-(left.full_us - quota.window_us + quota.interval_us) // _US)
-
-
 def retry_after_s(left: Sequence[Left]) -> int | None:
     """Seconds after which a refused request passes; None: it never will, its cost is too high.
 
@@ -71,7 +64,7 @@ class FieldLines:
     """The lines about some quotas, each by its name, its limit and its quota."""
 
     __slots__ = (
-        "_items", "_quotas", "_refusals", "_spent_us", "_template", "limits", "policy",
+        "_items", "_refusals", "_spent_us", "_template", "limits", "policy",
         "policy_field",
     )  # fmt: skip
 
@@ -83,21 +76,24 @@ class FieldLines:
         )
         self.policy_field = (POLICY, self.policy)
         self.limits = tuple(limit.count for _, limit, _ in named)
-        self._quotas = tuple(quota for _, _, quota in named)
-        self._spent_us = tuple(quota.window_us - quota.interval_us for quota in self._quotas)
+        self._spent_us = tuple(quota.window_us - quota.interval_us for _, _, quota in named)
         # As parts of a template: a percent sign in a name is none of its own.
         self._items = tuple(name.replace(b"%", b"%%") + b";r=%d;t=%d" for name in names)
         self._template = b", ".join(self._items)
         self._refusals = names
 
     def state(self, left: Sequence[Left]) -> bytes:
-        """RateLimit of an admitted request."""
+        """RateLimit of an admitted request: `t` is until all is left again.
+
+        Where nothing is left, until one request passes.
+        """
         if len(left) == 1:
-            one = left[0]
-            return self._items[0] % (one.remaining, window_s(one, self._quotas[0]))
+            ((remaining, _, full_us),) = left
+            if not remaining:
+                full_us -= self._spent_us[0]
+            return self._template % (remaining, -(-full_us // _US))
         values: list[int] = []
         for (remaining, _, full_us), spent_us in zip(left, self._spent_us, strict=True):
-            # As window_s has it, without a call for each.
             until_us = full_us if remaining > 0 else full_us - spent_us
             values += (remaining, -(-until_us // _US))
         return self._template % tuple(values)

@@ -52,7 +52,11 @@ class RateLimitLayer:
         """A coroutine: the app's own where the request is admitted."""
         kind = scope["type"]
         if kind == "http":
-            plan = (self._rule_for(scope) if self._rules.has_any else None) or self._default
+            literals = self._rules.literals
+            if literals is None or scope.get("root_path"):
+                plan = self._rule_for(scope) or self._default
+            else:
+                plan = literals.get(scope["path"]) or self._default
             batch = plan.requests[self._place]
             if batch is None:
                 if plan.is_exempt and self._counts_exempt:

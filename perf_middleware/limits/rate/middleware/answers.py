@@ -35,35 +35,29 @@ def telling(
     """`send` that puts the fields into the head of the answer."""
 
     def sending(message: Message) -> Awaitable[None]:
-        if message["type"] == START:
-            return send(_told(rate, place, lines, left, message))
-        return send(message)
+        if message["type"] != START:
+            return send(message)
+        headers = message.get("headers") or ()
+        if TOLD not in message:
+            for name, _ in headers:
+                if len(name) in _LENGTHS and name.lower() in _NAMES:
+                    return send(message)
+        # A new list: the app's may be shared between its answers.
+        told = [*headers, lines.policy_field, (STATE, lines.state(left))]
+        is_spent = not (left[0][0] if len(left) == 1 else all(one.remaining for one in left))
+        if is_spent and message.get("status", 0) < ERRORS_FROM:
+            # The last one for now.  What the app itself says of coming again counts more.
+            wait_s = lines.next_s(left)
+            if wait_s and not any(name.lower() == RETRY_AFTER for name, _ in headers):
+                told.append((RETRY_AFTER, b"%d" % wait_s))
+        if rate.tells_legacy and not any(name.lower().startswith(_LEGACY) for name, _ in headers):
+            told += lines.legacy(left)
+        changed = {**message, "headers": told}
+        if place == INNER:
+            changed[TOLD] = True
+        return send(changed)
 
     return sending
-
-
-def _told(
-    rate: RateLimit, place: int, lines: FieldLines, left: Sequence[Left], message: Message
-) -> Message:
-    headers = message.get("headers") or ()
-    if TOLD not in message:
-        for name, _ in headers:
-            if len(name) in _LENGTHS and name.lower() in _NAMES:
-                return message
-    # A new list: the app's may be shared between its answers.
-    told = [*headers, lines.policy_field, (STATE, lines.state(left))]
-    is_spent = not (left[0].remaining if len(left) == 1 else all(one.remaining for one in left))
-    if is_spent and message.get("status", 0) < ERRORS_FROM:
-        # The last one for now.  What the app itself says of coming again counts more.
-        wait_s = lines.next_s(left)
-        if wait_s and not any(name.lower() == RETRY_AFTER for name, _ in headers):
-            told.append((RETRY_AFTER, b"%d" % wait_s))
-    if rate.tells_legacy and not any(name.lower().startswith(_LEGACY) for name, _ in headers):
-        told += lines.legacy(left)
-    changed = {**message, "headers": told}
-    if place == INNER:
-        changed[TOLD] = True
-    return changed
 
 
 def refusal_of(

@@ -30,7 +30,7 @@ import anyio
 from redis.asyncio import Redis
 
 from benchmarks.figures import costs
-from benchmarks.runner import CheckError, Report, arguments, on_loop, write_json
+from benchmarks.runner import CheckError, Report, arguments, on_loop, ratio_table, write_json
 from perf_middleware.clock import monotonic_us
 from perf_middleware.fleet.runtime import Fleet
 from perf_middleware.limits.rate.gcra import Demand, Quota
@@ -361,25 +361,8 @@ def main() -> None:
             costs=costs(times, baseline=baseline, peer=None),
         )
         reports.append(report)
-        print(f"\n{told_of(report)}")
+        print(f"\n{ratio_table(report, unit='us/request', ratio='x first')}")
     write_json(options.json, reports)
-
-
-def told_of(report: Report) -> str:
-    """The report for a terminal."""
-    lines = [
-        (
-            f"{report.title}: {report.rounds} rounds x {report.requests} calls, {report.loop}, "
-            f"Python {report.python}"
-        ),
-        "",
-        f"{'':38}{'us/request':>11}{'quartiles':>18}{'x first':>9}",
-    ]
-    for cost in report.costs:
-        took = cost.request_us
-        quartiles = f"{took.low:.2f} .. {took.high:.2f}"
-        lines.append(f"{cost.name:38}{took.median:11.2f}{quartiles:>18}{cost.ratio:9.2f}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

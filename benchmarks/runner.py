@@ -290,6 +290,25 @@ def plan_of(options: argparse.Namespace) -> Plan:
     )
 
 
+def ratio_table(report: Report, *, unit: str, ratio: str) -> str:
+    """A report whose `requests` are calls of something, for a terminal: each as so many of the
+    first.
+    """
+    lines = [
+        (
+            f"{report.title}: {report.rounds} rounds x {report.requests} calls, {report.loop}, "
+            f"Python {report.python}"
+        ),
+        "",
+        f"{'':38}{unit:>11}{'quartiles':>18}{ratio:>9}",
+    ]
+    for cost in report.costs:
+        took = cost.request_us
+        quartiles = f"{took.low:.2f} .. {took.high:.2f}"
+        lines.append(f"{cost.name:38}{took.median:11.2f}{quartiles:>18}{cost.ratio:9.2f}")
+    return "\n".join(lines)
+
+
 def write_json(path: Path | None, reports: Sequence[Any]) -> None:
     """The reports (dataclasses) as one JSON list; nothing without a path."""
     if path is not None:

@@ -25,7 +25,7 @@ from time import process_time_ns
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.figures import costs
-from benchmarks.runner import CheckError, Report, arguments, on_loop, write_json
+from benchmarks.runner import CheckError, Report, arguments, on_loop, ratio_table, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -188,25 +188,8 @@ def main() -> None:
                 costs=costs(times, baseline=FLOOR, peer=None),
             )
         )
-        print(f"\n{told(reports[-1])}")
+        print(f"\n{ratio_table(reports[-1], unit='us/hit', ratio='x dict')}")
     write_json(options.json, reports)
-
-
-def told(report: Report) -> str:
-    """The report for a terminal."""
-    lines = [
-        (
-            f"{report.title}: {report.rounds} rounds x {report.requests} calls, {report.loop}, "
-            f"Python {report.python}"
-        ),
-        "",
-        f"{'':34}{'us/hit':>8}{'quartiles':>18}{'x dict':>8}",
-    ]
-    for cost in report.costs:
-        hit = cost.request_us
-        quartiles = f"{hit.low:.2f} .. {hit.high:.2f}"
-        lines.append(f"{cost.name:34}{hit.median:8.2f}{quartiles:>18}{cost.ratio:8.2f}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

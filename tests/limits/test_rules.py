@@ -96,3 +96,22 @@ def test_no_more_paths_are_kept_than_the_bound():
     for number in range(PATHS_MAX + 5):
         rules.rule_for(http_scope(f"/{number}"))
     assert 0 < len(rules._known) <= PATHS_MAX
+
+
+@pytest.mark.parametrize(
+    ("rules", "literals"),
+    [
+        pytest.param([], {}, id="none"),
+        pytest.param([("/a", None, 1), ("/b", None, 2), ("/a", None, 3)], {"/a": 1, "/b": 2},
+                     id="fixed paths, the first of each"),
+        pytest.param([("/a", None, 1), ("/b/*", None, 2)], None, id="a pattern"),
+        pytest.param([("/a", frozenset({"POST"}), 1)], None, id="methods"),
+    ],
+)  # fmt: skip
+def test_rules_of_fixed_paths_alone_are_found_by_the_path(rules, literals):
+    made = RouteRules([(PathPattern.of(path), methods, rule) for path, methods, rule in rules])
+    assert made.literals == literals
+
+
+def test_with_marks_a_path_alone_says_nothing():
+    assert rules_with(Ahead()).literals is None

@@ -21,7 +21,7 @@ class LimitFold:
 
     __slots__ = (
         "_dropped", "_due_us", "_estimator", "_last_us", "_log_square_sum", "_log_sum", "_min_us",
-        "_samples", "_started_us", "_state", "_sum_us", "folds", "in_flight_max", "is_starved",
+        "_samples", "_started_us", "_state", "_sum_us", "in_flight_max", "is_starved",
         "limit", "waiting_max",
     )  # fmt: skip
 
@@ -29,7 +29,6 @@ class LimitFold:
         self._estimator = estimator
         self._state = estimator.first()
         self.limit: int = self._state.limit
-        self.folds = 0
         self.is_starved: Callable[[], bool] | None = None
         self._due_us = -1  # no window is open before the first sample
         self._open(0, 0)
@@ -87,7 +86,6 @@ class LimitFold:
                 latency_log_square_sum=self._log_square_sum, is_starved=is_starved,
             ),
         )  # fmt: skip
-        self.folds += 1
         self._due_us = now_us + estimator.window_us
         self._open(now_us, in_flight)
         before, self.limit = self.limit, self._state.limit

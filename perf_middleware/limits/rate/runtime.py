@@ -1,4 +1,4 @@
-"""`perf.rate_limit`: the quotas of one app, whose they are, and what they did."""
+"""`perf.limits.rate`: the quotas of one app, whose they are, and what they did."""
 
 from __future__ import annotations
 

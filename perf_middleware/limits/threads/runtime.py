@@ -1,4 +1,4 @@
-"""`perf.threads`: the threads of sync endpoints, measured, sized where that is wanted.
+"""`perf.limits.threads`: the threads of sync endpoints, measured, sized where that is wanted.
 
 Every event loop has one limiter for them (anyio's default, 40 tokens), which Starlette and FastAPI
 take a token from for each sync endpoint, sync dependency, file and upload.  What waits there is

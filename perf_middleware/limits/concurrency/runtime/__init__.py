@@ -1,4 +1,4 @@
-"""`perf.backpressure`: how many requests the app works on, who waits, and who is shed."""
+"""`perf.limits.backpressure`: how many requests the app works on, who waits, and who is shed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`perf.overload`: the one overload level of an app, sampled beside its requests.
+"""`perf.limits.overload`: the one overload level of an app, sampled beside its requests.
 
     signals (callables)  ->  level.py, a fold  ->  `.level`, which layers read as a plain number
 

@@ -9,10 +9,14 @@ VENV   ?= .venv
 PORT   ?= 8000
 PIP    = $(VENV)/bin/python -m pip --disable-pip-version-check -q
 PYTEST = $(VENV)/bin/python -m pytest
-# By whole files: their servers are started once.  More at once would disturb each other's timing.
-PARALLEL ?= -n auto --maxprocesses 4 --dist loadscope
+# By whole files: their servers are started once.  One more than two cores, since many files wait.
+# In the order of tests/conftest.py, which spreads those that wait for a minute.
+PARALLEL ?= -n 3 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help demo test test-all lint types format browser bench clean
+# What is compiled is kept, whatever the environment says: each server that a test starts reads it.
+export PYTHONDONTWRITEBYTECODE =
+
+.PHONY: help demo test test-all lint types compiled format browser bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -36,7 +40,8 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml
 demo: $(VENV)/.demo
 	@$(VENV)/bin/python -m examples.fastapi_app --port $(PORT)
 
-test: lint types
+test: $(VENV)/.dev
+	@$(MAKE) --no-print-directory -j 3 lint types compiled
 	$(PYTEST) $(PARALLEL)
 
 test-all: test
@@ -48,6 +53,11 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(VENV)/bin/mypy
+
+# Once for all processes of pytest, beside the type checker, which keeps one core busy.
+compiled: $(VENV)/.dev
+	@test -d tests/__pycache__ || $(PYTEST) --collect-only -q > $(VENV)/collected || { \
+		tail -n 50 $(VENV)/collected; exit 1; }
 
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .

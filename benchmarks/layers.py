@@ -211,8 +211,10 @@ def cases(route: Route) -> list[Case]:
 
     timing, trace, status = b"server-timing", b"traceresponse", b"cache-status"
     telemetry = {"server_timing": True, "trace_response": True}
-    everything = _installed(metrics=telemetry, cache=OFF, compression=OFF)
-    alone = {"runtime": OFF, "dashboard": OFF, "cache": OFF, "compression": OFF}
+    everything = _installed(metrics=telemetry, cache=OFF, compression=OFF, memory=OFF)
+    alone = {
+        "runtime": OFF, "dashboard": OFF, "cache": OFF, "compression": OFF, "memory": OFF,
+    }  # fmt: skip
     off = {**OFF, "overhead": False}
     return [
         case(BARE, bare_app),
@@ -248,7 +250,18 @@ def cases(route: Route) -> list[Case]:
             trace,
         ),
         case("  + self-metering", _installed(metrics={**METRICS_ALONE, "overhead": True}, **alone)),
-        case("install: telemetry as by default", _installed(cache=OFF, compression=OFF)),
+        case(
+            "install: telemetry as by default", _installed(cache=OFF, compression=OFF, memory=OFF)
+        ),
+        case(
+            "  + a database that this request does not use",
+            _installed(cache=OFF, compression=OFF, memory=OFF, database={"url": "sqlite://"}),
+        ),
+        case("  + memory watch", _installed(cache=OFF, compression=OFF)),
+        case(
+            "  + memory watch that sheds and ends workers",
+            _installed(cache=OFF, compression=OFF, memory={"shed": True, "finish": True}),
+        ),
         case(EVERYTHING, everything, timing, trace),
         case(f"{EVERYTHING}, traced client", everything, timing, trace, scope=traced),
         case(
@@ -259,7 +272,7 @@ def cases(route: Route) -> list[Case]:
         case(DEFAULTS, _installed(), status),
         case(
             f"{EVERYTHING}, and the cache",
-            _installed(metrics=telemetry, compression=OFF),
+            _installed(metrics=telemetry, compression=OFF, memory=OFF),
             timing,
             trace,
             status,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, runtime_checkable
 from urllib.parse import quote
 
 if TYPE_CHECKING:
@@ -15,6 +15,21 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[Any]]
 """Returns None; a layer passes on whatever else is returned, so that the server can complain."""
+
+
+class HoldsApp(Protocol):
+    """A layer: it calls the next one by its `app`, which it looks up at each call."""
+
+    app: ASGIApp
+
+
+@runtime_checkable
+class StepsAside(Protocol):
+    """A layer that is called only while there is something to do."""
+
+    def stand_below(self, above: HoldsApp) -> object:
+        """`above` calls this one: it may be told to call the one below instead, and back."""
+
 
 SAFE_IN_PATHS: Final = "/:@!$&'()*+,;=~"
 """What stands in a path as it is (RFC 3986 §3.3)."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from perf_middleware.caching.decorators import ATTRIBUTE as CACHE_RULE
 from perf_middleware.metrics.middleware import name_route
 from perf_middleware.own_routes import has_own_route, rules_without_route
+from perf_middleware.rejections import RejectionLayer, with_rejections
 from perf_middleware.resource import LifespanPlugin
 from perf_middleware.routing_ahead import RoutingAhead
 from perf_middleware.stack import (
+    REJECTIONS,
     REQUEST_SCOPE,
     Entrance,
     Inner,
@@ -66,9 +69,15 @@ def assemble_inside(bundle: Bundle, app: Any) -> Perf:
     layers = bundle.layers(takes=own_paths.takes, ahead=ahead)
     build_own_stack = app.build_middleware_stack
 
+    def has_rejections(users: Sequence[Any]) -> bool:
+        return bool(users) and bundle.database.is_configured  # else none of them refuses anybody
+
     def description() -> tuple[LayerInfo, ...]:
         users = app.user_middleware
-        return _described(app, in_order(layers, "outer"), users, _inner(layers, users))
+        outer = in_order(layers, "outer")
+        if has_rejections(users):
+            outer.append(Layer(REJECTIONS, RejectionLayer))
+        return _described(app, outer, users, _inner(layers, users))
 
     def build_middleware_stack() -> ASGIApp:
         own_paths.leave_to_app(list(bundle.endpoints))
@@ -76,6 +85,7 @@ def assemble_inside(bundle: Bundle, app: Any) -> Perf:
         _tell_other_compression(bundle, app.user_middleware)
         users = app.user_middleware
         bundle.protection.read_routes(ahead)
+        learn_tracked()
         outer, inner = in_order(layers, "outer"), _inner(layers, users)
         _name_layers(bundle, [*outer, *inner])
 
@@ -84,13 +94,20 @@ def assemble_inside(bundle: Bundle, app: Any) -> Perf:
                 return composed(inner, core)  # nothing is sampled: no head that asks for it
             return Inner(core, layers=inner, first=len(outer), overhead=bundle.overhead)
 
-        app.user_middleware = [*users, *([Middleware(inner_layers)] if inner else [])]
+        around = [Middleware(RejectionLayer)] if has_rejections(users) else []
+        app.user_middleware = [*around, *users, *([Middleware(inner_layers)] if inner else [])]
+        handlers = app.exception_handlers
+        app.exception_handlers = with_rejections(handlers)
         try:
             core = build_own_stack()
         finally:
-            app.user_middleware = users
+            app.user_middleware, app.exception_handlers = users, handlers
         return _entrance(bundle, core, outer, perf)
 
+    def learn_tracked() -> None:
+        bundle.cache.tracked.learn(ahead.marks(CACHE_RULE))
+
+    bundle.resources.when_started(learn_tracked)  # routes may come while the app starts
     perf = bundle.make_perf(app, description)
     app.build_middleware_stack = build_middleware_stack
     return perf

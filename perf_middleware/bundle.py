@@ -1,8 +1,7 @@
 """The parts of one `install`, made from the settings and introduced to each other.
 
-This is the only place where features meet.  Settings end here: what is built gets values, and a
-wrong setting fails here, never at the first request.  assembly.py puts the layers around the app.
-"""
+Features meet only here.  Settings end here: what is built gets values, and a wrong setting fails
+here, never at the first request.  assembly.py puts the layers around the app."""
 
 from __future__ import annotations
 
@@ -16,9 +15,11 @@ from perf_middleware.compression.request_figures import RequestDecodingFigures
 from perf_middleware.dashboard.access import TokenGate
 from perf_middleware.dashboard.resource import OperatorDoor
 from perf_middleware.dashboard.routes import Endpoint, OperatorEndpoints, json_answer
+from perf_middleware.database_parts import DatabaseParts
 from perf_middleware.errors import SettingsError
 from perf_middleware.events import Events
 from perf_middleware.insight.health import HealthInput
+from perf_middleware.memory_parts import MemoryParts
 from perf_middleware.metrics.drivers.prometheus_registry import ForeignFigures
 from perf_middleware.metrics.middleware import (
     MetricsMiddleware,
@@ -36,8 +37,11 @@ from perf_middleware.metrics.probes.process import ProcessProbe
 from perf_middleware.metrics.routes import MetricsPage, ResetCounts
 from perf_middleware.metrics.runtime import Metrics, Sampler
 from perf_middleware.metrics.stores.shared import WorkerExchange
+from perf_middleware.outside_parts import OutsideParts
 from perf_middleware.perf import RECENT_S, Perf
 from perf_middleware.protection import Protection
+from perf_middleware.query_parts import QueryParts
+from perf_middleware.rejections import RejectionLayer
 from perf_middleware.resource import Resources
 from perf_middleware.stack import (
     CACHE,
@@ -45,12 +49,14 @@ from perf_middleware.stack import (
     FRONT_CACHE,
     METRICS,
     OPERATORS,
+    REJECTIONS,
     REQUEST_DECODING,
     REQUEST_SCOPE,
     Layer,
     LayerInfo,
     RequestScope,
 )
+from perf_middleware.tracking_parts import TrackingParts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,11 +98,19 @@ class Bundle:
             registered = ForeignFigures()
             self.metrics.join(registered=registered)
             self.metrics.add_collector("prometheus_client", registered.families)
+        self.workers: WorkerExchange | None = None
         if settings.metrics.enabled and settings.metrics.workers:
             self._join_workers(settings)
         self.fleet = settings.redis.make_fleet(settings.service)
         if self.fleet is not None:
             self._join_fleet(self.fleet)
+        self.database = DatabaseParts(settings, metrics=self.metrics, events=self.events)
+        self.database.join(self.metrics, self.resources)
+        self.tracking = TrackingParts(settings, self.database.database)
+        self.tracking.join(self.metrics, self.resources)
+        self.queries = QueryParts(settings, self.database.database, self.tracking)
+        self.queries.join(self.metrics)
+        OutsideParts(settings, self.tracking, self.fleet).join(self.metrics, self.resources)
         self.cache = _cache(settings)
         if settings.cache.enabled:
             if self.fleet is not None and settings.cache.share:
@@ -104,6 +118,7 @@ class Bundle:
             self.metrics.add_collector(
                 "response cache", self.cache.families, reset=self.cache.reset_counts
             )
+        self.tracking.follow(self.cache, self.fleet, has_siblings=self._has_siblings)
         self.memo = settings.memo.make_cache() if memo is None else settings.memo.adopt(memo)
         if settings.memo.enabled:
             if self.fleet is not None and settings.memo.share:
@@ -111,6 +126,8 @@ class Bundle:
             self.metrics.add_collector(
                 "value cache", self.memo.families, reset=self.memo.reset_counts
             )
+            shared_by = self.fleet if settings.memo.share else None
+            self.queries.keep(self.memo, shared_by, has_siblings=self._has_siblings)
         self.request_decoding = RequestDecodingFigures()
         if settings.compression.decode_requests:
             self.metrics.add_collector(
@@ -121,7 +138,17 @@ class Bundle:
         self.loop: LoopProbe | None = None
         if settings.runtime.enabled:
             self._watch_process(settings.runtime)
-        self.protection = Protection(settings, events=self.events, fleet=self.fleet)
+        self.memory = MemoryParts(
+            settings, events=self.events, metrics=self.metrics, cache=self.cache, memo=self.memo
+        )
+        self.protection = Protection(
+            settings,
+            events=self.events,
+            fleet=self.fleet,
+            memory_share=self.memory.share if settings.memory.enabled else None,
+        )
+        self.memory.obey(self.protection)
+        self.memory.join(self.metrics, self.resources)
         self.protection.join(self.metrics, self.resources)
         self.compression = _compression(settings, self.loop, self.protection)
         self.cache.is_overloaded = self.protection.is_overloaded
@@ -147,10 +174,13 @@ class Bundle:
             memo=self.memo,
             compression=self.compression,
             limits=self.protection.limits,
+            memory=self.memory.memory,
+            database=self.database.database,
             events=self.events,
             resources=self.resources,
             overhead=self.overhead,
             layers=describe,
+            tracking=lambda: self.tracking.status() | {"queries": self.queries.status()},
             health_inputs=self._health_inputs,
             recent_blocks=self.loop.recent_blocks if self.loop is not None else list,
         )
@@ -164,13 +194,16 @@ class Bundle:
         `ahead` goes through the app's routes, where it has any that are known.
         """
         settings = self.settings
-        layers = self.protection.layers(ahead)
+        layers = self.protection.layers(ahead) + self.memory.layers()
+        layers += self.database.layers()
         if settings.metrics.enabled:
             recorder = self.metrics.recorder
             layers += [
                 Layer(METRICS, lambda app: MetricsMiddleware.recording(app, recorder)),
                 Layer(REQUEST_SCOPE, RequestScope),
             ]
+        if ahead is None and self.database.is_configured:
+            layers.append(Layer(REJECTIONS, RejectionLayer))
         if self.endpoints:
             endpoints = self.endpoints
             layers.append(
@@ -200,7 +233,7 @@ class Bundle:
         )
 
     def _join_workers(self, settings: Settings) -> None:
-        exchange = WorkerExchange(
+        exchange = self.workers = WorkerExchange(
             settings.metrics.workers_dir,
             service=self._name_among_workers(settings.service),
             own=self.metrics.families,
@@ -210,6 +243,9 @@ class Bundle:
         self.resources.add(exchange)
         self.metrics.join(workers=exchange)
         self.metrics.add_collector("worker exchange", exchange.families)
+
+    def _has_siblings(self) -> bool:
+        return self.workers is not None and self.workers.sharing
 
     def _join_fleet(self, fleet: Fleet) -> None:
         resources = self.resources
@@ -275,6 +311,10 @@ class Bundle:
                     ResetCounts(self.metrics), methods=("POST",), gate=door.gate
                 ),
             }
+            for route in (*self.memory.routes(), *self.database.routes()):
+                operators[prefix + route.path] = Endpoint(
+                    route.answer, methods=route.methods, gate=door.gate
+                )
             for path in operators.keys() & endpoints.keys():
                 raise SettingsError((f"metrics.path: {path} is an endpoint of dashboard.prefix",))
             endpoints |= operators

@@ -84,6 +84,22 @@ class UnpackableValueError(PerfMiddlewareError, TypeError):
         return f"{self.kind} cannot be stored: {self.why}"
 
 
+class UncacheableQueryError(PerfMiddlewareError, TypeError):
+    """What was given to the query cache cannot be kept: it writes, locks, or belongs to a session.
+
+    Raised at the call, before a statement runs (after it, for what a function returned): a mistake
+    in the program.  Never for a query that is only not kept, which runs as it would without us.
+    """
+
+    def __init__(self, problem: str, instead: str) -> None:
+        super().__init__(problem, instead)
+        self.problem = problem
+        self.instead = instead
+
+    def __str__(self) -> str:
+        return f"it cannot be cached: {self.problem}; {self.instead}"
+
+
 class AlreadyInstalledError(ConfigurationError):
     """`install` was called a second time on the same app."""
 
@@ -154,8 +170,8 @@ class StoreRefusedError(PerfMiddlewareError):
 class RequestRejectedError(PerfMiddlewareError):
     """A request is refused: `status` is its answer, `retry_after_s` when to come again, if known.
 
-    Raised in the app's own code, by what it calls there.  Where the app lets it pass, a layer of
-    ours answers with `status`; it becomes no 500.
+    Raised in the app's own code, by what it calls there.  Where the app lets it pass it is answered
+    with `status` and problem+json; it becomes no 500.
     """
 
     def __init__(self, status: int, retry_after_s: int | None = None) -> None:
@@ -184,3 +200,133 @@ class DeadlineExceededError(RequestRejectedError):
         if self.needed_s is None:
             return "the request has reached its deadline"
         return f"{self.needed_s:g} s are needed, and {self.remaining_s:g} s are left of the request"
+
+
+class DatabaseBusyError(RequestRejectedError):
+    """A pool has no connection for a request: not in time, or not before its deadline.
+
+    Raised in the app's own code by the first statement of a session, which holds nothing then.
+    `waited_s` is how long it waited, 0 where it was told at once.  Uncaught it is
+    answered with 503.
+    """
+
+    def __init__(
+        self, database: str, waited_s: float = 0.0, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(503, retry_after_s)
+        self.args = (database, waited_s, retry_after_s)  # as the constructor's, for pickling
+        self.database = database
+        self.waited_s = waited_s
+
+    def __str__(self) -> str:
+        if self.waited_s:
+            return f"{self.database} had no connection free within {self.waited_s:.2f} s"
+        return f"{self.database} has no connection free before the request's deadline"
+
+
+class DatabaseUnavailableError(RequestRejectedError):
+    """A database does not answer, or refuses to be connected to; `reason` holds no secret of ours.
+
+    Raised by `database.ping()`, at the start, where a `required` one stops it, and where a
+    session's block ends with a connection that was refused or lost, or with a statement that was
+    not answered in time: from the driver's error.  Uncaught it is answered with 503.  Any other
+    error of a statement stays SQLAlchemy's own.
+    """
+
+    def __init__(self, database: str, reason: str, retry_after_s: int | None = None) -> None:
+        super().__init__(503, retry_after_s)
+        self.args = (database, reason, retry_after_s)  # as the constructor's, for pickling
+        self.database = database
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.database} does not answer: {self.reason}"
+
+
+class CommitOutcomeUnknownError(RequestRejectedError):
+    """The connection was lost during COMMIT: the transaction may have been committed, or not.
+
+    Raised by sessions, from the driver's error, and by `perf.database.run` for a unit of work that
+    is not called idempotent; it is not tried again, as that might do the work twice.  Never where
+    the server has said that it rolled back.  Uncaught it is answered with 503.
+    """
+
+    def __init__(self, retry_after_s: int | None = None) -> None:
+        super().__init__(503, retry_after_s)
+        self.args = (retry_after_s,)  # repeat the constructor: the error survives pickling
+
+    def __str__(self) -> str:
+        return (
+            "the connection was lost while committing: the transaction may have been committed; "
+            "look before you repeat it, or call run(..., idempotent=True) if that does no harm"
+        )
+
+
+class OutsideWritesError(PerfMiddlewareError):
+    """Writes from outside are not heard, or their triggers could not be changed; `reason` says why.
+
+    Raised by `database.install_triggers()` and the command line.  At the start it degrades a
+    resource, and the app goes on without.
+    """
+
+    def __init__(self, database: str, reason: str) -> None:
+        super().__init__(database, reason)
+        self.database = database
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.database}: {self.reason}"
+
+
+class TracingBusyError(PerfMiddlewareError):
+    """A trace of allocations, or another look at all objects, runs in this process already.
+
+    Raised at once, to whoever asked for a second one; the running one is not touched.
+    """
+
+    def __str__(self) -> str:
+        return "memory is being looked at already: one trace or inspection at a time"
+
+
+class PoolClosedError(PerfMiddlewareError):
+    """A pool is not open: `async with pool` (or `with pool`) has not begun, or is over.
+
+    Raised to those who ask for an object, also to those who wait when it closes.  Never when one is
+    given back.
+    """
+
+    def __init__(self, pool: str) -> None:
+        super().__init__(pool)
+        self.pool = pool
+
+    def __str__(self) -> str:
+        return f"{self.pool} is not open"
+
+
+class PoolTimeoutError(PerfMiddlewareError):
+    """A pool had no object in time; `doing` says what took so long: wait, create.
+
+    Raised to the one who asked, who holds nothing then.
+    """
+
+    def __init__(self, pool: str, doing: str, seconds: float) -> None:
+        super().__init__(pool, doing, seconds)
+        self.pool = pool
+        self.doing = doing
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        what = "all of its objects are in use" if self.doing == "wait" else f"{self.doing} took"
+        return f"{self.pool} had no object within {self.seconds:g} s: {what}"
+
+
+class PoolLineFullError(PoolTimeoutError):
+    """As many as may wait for an object of a pool are waiting already (`waiting_max`)."""
+
+    def __init__(self, pool: str, waiting_max: int) -> None:
+        super().__init__(pool, "wait", 0.0)
+        self.args = (pool, waiting_max)  # repeat the constructor: the error survives pickling
+        self.waiting_max = waiting_max
+
+    def __str__(self) -> str:
+        return f"{self.pool} has no object left, and {self.waiting_max} wait already"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from perf_middleware.families import NO_LABELS, Family, Value, counter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 logger = logging.getLogger("perf_middleware.events")
 
@@ -63,6 +63,61 @@ class SheddingChanged:
     lasted_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryStepChanged:
+    """The memory watch went from step `before` to `step`: 0 normal, 1 soft, 2 hard, 3 critical.
+
+    `share` is used of `bound` ("configured", "cgroup", "rlimit_data", "rlimit_as", "system"), which
+    holds the step; None where no limit is known any more.  Published on the watch's thread.
+    """
+
+    step: int
+    before: int
+    share: float | None = None
+    bound: str | None = None
+    used_bytes: int | None = None
+    limit_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryCleaned:
+    """A cleanup has ended: bytes in use before and after it, of `bound` or else RSS.
+
+    `freed_bytes` is what each callback says it has freed, None where it says nothing; `failed`,
+    `overran` and `skipped` are the names of those that brought nothing.  `collected` and
+    `trimmed_bytes` are None where that was not done.  Published on the watch's thread.
+    """
+
+    step: int
+    before_bytes: int
+    after_bytes: int
+    took_s: float
+    bound: str | None = None
+    limit_bytes: int | None = None
+    freed_bytes: Mapping[str, int | None]
+    failed: tuple[str, ...] = ()
+    overran: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    collected: int | None = None
+    trimmed_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFinishing:
+    """This worker was short of memory and is asked to drain and exit, once.
+
+    `cause` is "critical", or "stuck" where it did nothing but refuse requests; `share` is used of
+    the tightest limit, named by `bound` (empty where there is none); `in_flight` requests are left
+    to drain.  It is told on the memory watch's thread, before the server is asked.
+    """
+
+    cause: Literal["critical", "stuck"]
+    rss_bytes: int
+    share: float | None
+    bound: str
+    in_flight: int
+
+
 class Events:
     """Calls the subscribers of an event's type, in the order of their subscription.
 
@@ -97,3 +152,66 @@ class Events:
             "Calls of event subscribers that raised.",
             [Value(NO_LABELS, self.failures)],
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryVerdict:
+    """How memory that grew was judged: a leak, growth that levels off, or fragmentation.
+
+    `reason` is the verdict's own word, `text` it with all its evidence; `where` the line that
+    explains a leak, empty where none does.  With `taken_back` a leak told of before is none.
+    """
+
+    kind: Literal["leak", "levels_off", "fragmentation"]
+    reason: str
+    text: str
+    bytes_per_s: float | None = None
+    bytes_per_request: float | None = None
+    where: str = ""
+    taken_back: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamHoldsConnection:
+    """A response streams and keeps a connection of `database`, which it may not need.
+
+    Told once for each route and reason; `dependency` is the one that gave the session, with its
+    file and line, or empty; `text` says all of it, and what to do.
+    """
+
+    route: str
+    database: str
+    reason: Literal["uncommitted", "thread"]
+    dependency: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepeatedStatements:
+    """One request ran the same statement again and again from the same place (N+1).
+
+    Told once for each route, fingerprint and place; `statement` is without its values, `where` the
+    line with its text `source`, `fix` what to write instead.
+    """
+
+    route: str
+    fingerprint: str
+    statement: str
+    count: int
+    elapsed_s: float
+    where: str
+    source: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryBudgetChanged:
+    """The tokens for one kind of retry of `database` are used up, or a retry was made again since.
+
+    While `is_exhausted` each transaction is tried once: mostly the database is down (`kind`
+    "connection"), or many transactions want the same rows ("conflict").
+    """
+
+    database: str
+    kind: Literal["conflict", "connection"]
+    is_exhausted: bool

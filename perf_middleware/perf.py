@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.values.runtime import ValueCache
     from perf_middleware.compression.runtime import Compression
+    from perf_middleware.database.runtime import Database
     from perf_middleware.events import Events
     from perf_middleware.limits.runtime import Limits
+    from perf_middleware.memory_watch.memory import Memory
     from perf_middleware.metrics.overhead import Overhead
     from perf_middleware.metrics.runtime import Metrics
     from perf_middleware.metrics.watching.blocks import LoopBlock
@@ -25,14 +27,15 @@ if TYPE_CHECKING:
     from perf_middleware.settings import Settings
     from perf_middleware.stack import LayerInfo
 
+STATEMENTS_SHOWN = 5
 RECENT_S = 300.0  # the health score looks at the last five minutes
 
 
 class Perf:
     """The handle of one app's bundle.
 
-    `cache`, `memo`, `compression`, `limits`, `metrics`, `events`, `settings` are its parts;
-    `describe()` shows the stack, `status()` how it does.
+    `cache`, `memo`, `compression`, `limits`, `memory`, `database`, `metrics`, `events`, `settings`
+    are its parts; `describe()` shows the stack, `status()` how it does.
     For an app that is not Starlette's or FastAPI's, this object is the ASGI app to serve.
     """
 
@@ -46,10 +49,13 @@ class Perf:
         memo: ValueCache,
         compression: Compression,
         limits: Limits,
+        memory: Memory,
+        database: Database,
         events: Events,
         resources: Resources,
         overhead: Overhead | None,
         layers: Callable[[], tuple[LayerInfo, ...]],
+        tracking: Callable[[], dict[str, Any]],
         health_inputs: Callable[[], list[HealthInput]],
         recent_blocks: Callable[[], list[LoopBlock]],
     ) -> None:
@@ -57,6 +63,7 @@ class Perf:
         self._resources = resources
         self._overhead = overhead
         self._layers = layers
+        self._tracking = tracking
         self._health_inputs = health_inputs
         self._recent_blocks = recent_blocks
         self.settings = settings
@@ -65,6 +72,8 @@ class Perf:
         self.memo = memo
         self.compression = compression
         self.limits = limits
+        self.memory = memory
+        self.database = database
         self.events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
@@ -116,9 +125,19 @@ class Perf:
             "memo": self.memo.status() if self.settings.memo.enabled else None,
             "compression": self.compression.status() if self.settings.compression.enabled else None,
             "limits": self.limits.status(),
+            "database": self.database.status() or None,
+            "statements": self._statements(),
+            "tracking": self._tracking(),
+            "memory": self.memory.status() if self.settings.memory.enabled else None,
             "layers": [
                 {"position": layer.position, "name": layer.name, "place": layer.place}
                 for layer in self.describe()
             ],
             "overhead_us": self._overhead.mean_us() if self._overhead is not None else {},
         }
+
+    def _statements(self) -> dict[str, Any] | None:
+        """The few that took most; None where no database is used, or nobody looks."""
+        if not self.settings.statements.enabled or not self.database.status():
+            return None
+        return self.database.statements.status(STATEMENTS_SHOWN)

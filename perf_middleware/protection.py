@@ -32,6 +32,8 @@ from perf_middleware.stack import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from perf_middleware.events import Events
     from perf_middleware.fleet.runtime import Fleet
     from perf_middleware.metrics.runtime import Metrics
@@ -59,7 +61,14 @@ class Protection:
     builds its stack: `read_routes` is called then.
     """
 
-    def __init__(self, settings: Settings, *, events: Events, fleet: Fleet | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        events: Events,
+        fleet: Fleet | None,
+        memory_share: Callable[[], float | None] | None,
+    ) -> None:
         self._settings = settings
         self._marked: frozenset[str] | None = None
         self._ahead: RoutingAhead | None = None
@@ -73,6 +82,7 @@ class Protection:
         overload = settings.overload.make_level(
             events=events,
             cpu_quota=cpu_quota,
+            memory_share=memory_share,
             queue_age_s=backpressure.queue_age_s if settings.backpressure.enabled else None,
             thread_queue_s=threads.queue_s if settings.threads.enabled else None,
         )

@@ -22,6 +22,11 @@ from perf_middleware.configuration.problems import invalid_values
 from perf_middleware.configuration.schema import PREFIX, Schema
 from perf_middleware.configuration.sources import gather
 from perf_middleware.dashboard.settings import DashboardSettings
+from perf_middleware.database.outside.settings import OutsideSettings
+from perf_middleware.database.retry.settings import RetrySettings
+from perf_middleware.database.settings import DatabaseSettings
+from perf_middleware.database.statements.settings import StatementSettings
+from perf_middleware.database.tracking.settings import TrackingSettings
 from perf_middleware.errors import SettingsError
 from perf_middleware.fleet.settings import RedisSettings
 from perf_middleware.limits.concurrency.settings import BackpressureSettings
@@ -30,6 +35,9 @@ from perf_middleware.limits.overload.settings import OverloadSettings
 from perf_middleware.limits.rate.settings import RateLimitSettings
 from perf_middleware.limits.settings import CallersSettings
 from perf_middleware.limits.threads.settings import ThreadSettings
+from perf_middleware.memory_watch.collector.settings import GcSettings
+from perf_middleware.memory_watch.leaks.settings import LeakSettings
+from perf_middleware.memory_watch.settings import MemorySettings
 from perf_middleware.metrics.settings import MetricsSettings, RuntimeSettings
 from perf_middleware.section import Section
 
@@ -82,6 +90,11 @@ class Settings(BaseSettings):
 
     # A new feature adds one line here; a section's name has no underscore.
     redis: RedisSettings = RedisSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    outside: OutsideSettings = OutsideSettings()
+    statements: StatementSettings = StatementSettings()
+    retry: RetrySettings = RetrySettings()
+    tracking: TrackingSettings = TrackingSettings()
     cache: CacheSettings = CacheSettings()
     memo: MemoSettings = MemoSettings()
     compression: CompressionSettings = CompressionSettings()
@@ -91,6 +104,9 @@ class Settings(BaseSettings):
     deadlines: DeadlineSettings = DeadlineSettings()
     overload: OverloadSettings = OverloadSettings()
     threads: ThreadSettings = ThreadSettings()
+    memory: MemorySettings = MemorySettings()
+    leaks: LeakSettings = LeakSettings()
+    gc: GcSettings = GcSettings()
     metrics: MetricsSettings = MetricsSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     dashboard: DashboardSettings = DashboardSettings()
@@ -142,7 +158,7 @@ class Settings(BaseSettings):
         for key, setting in Schema.of(type(self)).settings.items():
             branch = values if setting.section is None else values[setting.section]
             value = branch[setting.name]
-            if setting.is_secret and value is not None:
+            if setting.is_secret and value not in (None, {}):
                 value = MASK
             rows.append(EffectiveSetting(key, value, self._origins.get(key, DEFAULT)))
         return rows

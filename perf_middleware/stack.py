@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from perf_middleware.asgi import StepsAside
 from perf_middleware.layer_meter import METER, OUTSIDE, LayerMeter
 from perf_middleware.metrics.middleware.exchange import CURRENT
 
@@ -101,6 +102,12 @@ DEADLINE: Final = Rank(
     sees="requests with a timeout",
     why="what a request waits below counts, and what the cache has needs none",
 )
+MEMORY: Final = Rank(
+    name="memory watch",
+    place="inner",
+    sees="only what needs the app",
+    why="a request is refused while memory is short; a hit takes none",
+)
 BACKPRESSURE: Final = Rank(
     name="backpressure",
     place="inner",
@@ -113,6 +120,18 @@ PROBE_LANE: Final = Rank(
     sees="health checks",
     why="a sync one gets a thread though all are busy",
 )
+REJECTIONS: Final = Rank(
+    name="rejections",
+    place="inner",
+    sees="requests that your code refuses by an error, as of a database that is busy",
+    why="they are answered as refused, not with 500",
+)
+STREAM_GUARD: Final = Rank(
+    name="stream guard",
+    place="inner",
+    sees="responses that begin, in apps with a database",
+    why="next to your code: nothing holds the beginning of a stream back before it",
+)
 REQUEST_SCOPE: Final = Rank(
     name="request scope",
     place="inner",
@@ -122,7 +141,8 @@ REQUEST_SCOPE: Final = Rank(
 
 ORDER: Final = (
     METRICS, OPERATORS, RATE_LIMIT, REQUEST_LIMITS, COMPRESSION, REQUEST_DECODING, FRONT_CACHE,
-    USER_RATE_LIMIT, CACHE, DEADLINE, BACKPRESSURE, PROBE_LANE, REQUEST_SCOPE,
+    USER_RATE_LIMIT, CACHE, MEMORY, DEADLINE, BACKPRESSURE, PROBE_LANE, REJECTIONS, STREAM_GUARD,
+    REQUEST_SCOPE,
 )  # fmt: skip
 """Outermost first; this table decides, not the order of any call."""
 
@@ -219,8 +239,15 @@ def in_order(layers: Sequence[Layer], place: Place) -> list[Layer]:
 def composed(layers: Sequence[Layer], app: ASGIApp) -> ASGIApp:
     """`app` inside `layers` (outermost first)."""
     for layer in reversed(layers):
-        app = layer.build(app)
+        app = _around(app, layer.build(app))
     return app
+
+
+def _around(app: Any, above: Any) -> Any:
+    """`above`, which calls `app`, or what is below it where that steps aside."""
+    if isinstance(app, StepsAside):
+        app.stand_below(above)
+    return above
 
 
 def composed_measured(layers: Sequence[Layer], app: ASGIApp, *, first: int) -> ASGIApp:
@@ -228,8 +255,9 @@ def composed_measured(layers: Sequence[Layer], app: ASGIApp, *, first: int) -> A
     last = first + len(layers) - 1
     app = Boundary(app, outside=last, inside=OUTSIDE)
     for index in range(last, first - 1, -1):
-        app = layers[index - first].build(app)
-        app = Boundary(app, outside=OUTSIDE if index == first else index - 1, inside=index)
+        layer = layers[index - first].build(app)
+        outside = OUTSIDE if index == first else index - 1
+        app = _around(layer, Boundary(layer, outside=outside, inside=index))
     return app
 
 
@@ -239,7 +267,8 @@ class Inner:
     def __init__(
         self, app: ASGIApp, *, layers: Sequence[Layer], first: int, overhead: Overhead
     ) -> None:
-        self.app = self._plain = composed(layers, app)
+        self.app = composed(layers, app)
+        _around(self.app, self)
         self._measured = composed_measured(layers, app, first=first)
         self._overhead = overhead
 
@@ -248,7 +277,7 @@ class Inner:
         # the layers of this stack.
         if METER in scope and scope[METER].overhead is self._overhead:
             return self._measured(scope, receive, send)
-        return self._plain(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 class Entrance:
@@ -312,6 +341,8 @@ class Entrance:
 
     async def _inside_another(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Serve an app mounted in one with a bundle of its own, which finds its handle again."""
+        if self._http == self._first_request:
+            self._say_if_no_lifespan()
         state = scope["state"]
         outer, state["perf"] = state["perf"], self._perf
         try:

@@ -6,7 +6,7 @@ on() { # on PYTHON VENV
   { [ -x "$2/bin/python" ] || "$1" -m venv "$2"; } &&
     "$2/bin/python" -m pip --disable-pip-version-check -q install --upgrade pip &&
     "$2/bin/python" -m pip --disable-pip-version-check -q install -e ".[test,bench]" &&
-    "$2/bin/python" -m pytest -n auto --maxprocesses 4 --dist loadscope
+    "$2/bin/python" -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 }
 tested=$(version_of "${VENV:-.venv}/bin/python")
 pythons=$(sh scripts/find-pythons.sh)

@@ -1,5 +1,6 @@
 """What tests of several features need."""
 
+import gc
 import os
 
 import pytest
@@ -12,7 +13,23 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 # Before any test module imports them: these assert for tests of several features.
-pytest.register_assert_rewrite("tests.http.servers", "tests.http.wire")
+pytest.register_assert_rewrite(
+    "tests.http.servers", "tests.http.wire",
+    "tests.examples.figures", "tests.examples.servers", "tests.examples.shop",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Modules that wait for a minute are spread: beside each other they would idle the workers."""
+    waiting = {}
+    for item in items:
+        if item.get_closest_marker("takes_a_minute") is not None:
+            waiting.setdefault(item.module.__name__, []).append(item)
+    others = [item for item in items if item.get_closest_marker("takes_a_minute") is None]
+    for number, module in enumerate(reversed(waiting.values())):
+        place = len(others) * (len(waiting) - 1 - number) // (len(waiting) + 1)
+        others[place:place] = module
+    items[:] = others
 
 
 @pytest.fixture
@@ -22,3 +39,20 @@ def nothing_set(monkeypatch, tmp_path):
         if name.upper().startswith("PERFORMANCE_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+
+
+def pytest_collection_finish():
+    """What was collected stays to the end: a million objects, a third of a second each time that
+    a test, or Python itself, collects garbage.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def thawed():
+    """The collector sees everything again, and so does who asks it: for what was there before."""
+    gc.unfreeze()
+    yield
+    gc.collect()
+    gc.freeze()

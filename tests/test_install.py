@@ -300,7 +300,14 @@ def test_settings_that_do_not_go_together_stop_install(values, problem):
 
 # --- what is off is absent ----------------------------------------------------------------------
 
-EVERYTHING = ["metrics", "operator endpoints", "compression", "response cache", "Starlette"]
+EVERYTHING = [
+    "metrics",
+    "operator endpoints",
+    "compression",
+    "response cache",
+    "memory watch",
+    "Starlette",
+]
 
 
 @pytest.mark.parametrize(
@@ -330,24 +337,47 @@ EVERYTHING = ["metrics", "operator endpoints", "compression", "response cache", 
         ),
         pytest.param(
             {"cache": {"enabled": False}},
-            ["metrics", "operator endpoints", "compression", "Starlette"],
+            ["metrics", "operator endpoints", "compression", "memory watch", "Starlette"],
             [],
             set(),
             id="cache off",
         ),
         pytest.param(
             {"compression": {"enabled": False}},
-            ["metrics", "operator endpoints", "response cache", "Starlette"],
+            ["metrics", "operator endpoints", "response cache", "memory watch", "Starlette"],
             [],
             set(),
             id="compression off",
         ),
         pytest.param(
-            {name: {"enabled": False} for name in ("metrics", "dashboard", "compression", "cache")},
+            {
+                name: {"enabled": False}
+                for name in ("metrics", "dashboard", "compression", "cache", "memory")
+            },
             ["Starlette"],
-            ["/metrics", "/_perf/status", "/_perf/summary", "/_perf/reset"],
-            {"sampler", "worker exchange", "operator endpoints"},
-            id="all four off",
+            ["/metrics", "/_perf/status", "/_perf/summary", "/_perf/reset", "/_perf/memory"],
+            {
+                "sampler",
+                "worker exchange",
+                "operator endpoints",
+                "memory watch",
+                "memory inspection",
+            },
+            id="all five off",
+        ),
+        pytest.param(
+            {"memory": {"enabled": False}},
+            ["metrics", "operator endpoints", "compression", "response cache", "Starlette"],
+            ["/_perf/memory"],
+            {"memory watch", "memory inspection"},
+            id="memory watch off",
+        ),
+        pytest.param(
+            {"leaks": {"enabled": False}},
+            ["metrics", "operator endpoints", "compression", "response cache", "Starlette"],
+            [],
+            set(),
+            id="nothing needs the layer of the memory watch",
         ),
         pytest.param(
             {"runtime": {"enabled": False}},
@@ -480,6 +510,7 @@ def test_an_installed_app_may_be_mounted_in_an_installed_app(outer_every, inner_
         "operator endpoints",
         "compression",
         "response cache",
+        "memory watch",
     }
 
 
@@ -507,10 +538,20 @@ ERRORS = [
     errors.ResourceStartError("redis", "no answer"),
     errors.UnkeyableArgumentError("load", "user", "object", "has no text"),
     errors.UnpackableValueError("object", "it has no safe form"),
+    errors.UncacheableQueryError("the text writes", "use session.execute()"),
     errors.StoreUnavailableError("Redis", "no answer within 0.1 s"),
     errors.StoreRefusedError("Redis", "OOM command not allowed"),
     errors.RequestRejectedError(503, 2),
     errors.DeadlineExceededError(0.2, 1.5),
+    errors.DatabaseBusyError("main", 0.25, 2),
+    errors.DatabaseUnavailableError("main", "connection refused"),
+    errors.CommitOutcomeUnknownError(),
+    errors.UncacheableQueryError("FOR UPDATE locks rows", "execute it"),
+    errors.OutsideWritesError("postgresql://db/shop", "it is a pooler"),
+    errors.TracingBusyError(),
+    errors.PoolTimeoutError("pool", "create", 1.5),
+    errors.PoolLineFullError("pool", 3),
+    errors.PoolClosedError("pool"),
 ]
 
 

@@ -867,6 +867,19 @@ def test_an_app_serves_without_any_lifespan_and_says_so_once(caplog):
     assert "perf.running()" in no_lifespan_lines(caplog)[0]
 
 
+async def test_an_app_mounted_in_another_installed_one_says_so_as_well(caplog):
+    """A fixed bug: what it was told of the outer one's requests kept it silent."""
+    inner = FastAPI()
+    install(inner, Settings(service="inner"))
+    outer = FastAPI()
+    perf = install(outer, Settings(service="outer"))
+    outer.mount("/inner", inner)
+    async with perf.running():
+        for _ in range(2):
+            assert (await ask(outer, http_scope("/inner/none"))).status == 404
+    assert len(no_lifespan_lines(caplog)) == 1
+
+
 async def test_an_app_that_runs_says_nothing_of_the_kind(caplog):
     perf = install(noting_http)
     async with perf.running():

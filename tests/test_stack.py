@@ -39,8 +39,11 @@ pytestmark = pytest.mark.usefixtures("nothing_set")
 
 EVERY_REQUEST = {"overhead_sample_every": 1}
 NO_REQUEST = {"overhead": False}
-OURS = ["metrics", "operator endpoints", "compression", "response cache", "request scope"]
-AROUND = [*OURS[:4], "probe lane"]  # where no routes are known, any path may be a health check
+OURS = [
+    "metrics", "operator endpoints", "compression", "response cache", "memory watch",
+    "request scope",
+]  # fmt: skip
+AROUND = [*OURS[:5], "probe lane"]  # where no routes are known, any path may be a health check
 ALL_LIMITS = {
     "ratelimit": {"quotas": ["9/second", {"limit": "9/day", "key": "user", "name": "daily"}]},
     "backpressure": {"enabled": True},
@@ -179,8 +182,16 @@ def test_outer_layers_stand_outside_the_users_middlewares_and_inner_ones_inside(
         "CompressionMiddleware",
         "ServerErrorMiddleware",
     ]
+    # The memory watch steps aside while memory suffices.
     assert built[built.index(users[0]) :][: len(users) + 4] == [
         *users, "Inner", "CacheLayer", "RequestScope", "ExceptionMiddleware",
+    ]  # fmt: skip
+    app.state.perf.memory.guard.refused_from = 0
+    for layer in app.state.perf.memory.guard.layers:
+        layer.settle()
+    built = chain(app.middleware_stack)
+    assert built[built.index(users[0]) :][: len(users) + 3] == [
+        *users, "Inner", "CacheLayer", "MemoryLayer",
     ]  # fmt: skip
 
 
@@ -191,7 +202,7 @@ def test_describe_shows_the_users_middlewares_in_their_places(framework, install
     users = [middleware.__name__ for middleware, _ in reversed(ALL)]
     rows = perf.describe()
     assert [row.name for row in rows] == [*OURS[:3], *users, *OURS[3:], framework.__name__]
-    places = ["outer"] * 3 + ["yours"] * len(users) + ["inner"] * 2 + ["app"]
+    places = ["outer"] * 3 + ["yours"] * len(users) + ["inner"] * 3 + ["app"]
     assert [row.place for row in rows] == places
     assert [row.position for row in rows] == list(range(1, len(rows) + 1))
     assert all(row.sees and row.why for row in rows)
@@ -203,7 +214,8 @@ def test_describe_around_any_other_app_has_all_layers_in_the_order_of_the_table(
 
 
 def test_describe_shows_every_layer_that_is_on_in_the_order_of_the_table():
-    rows = install(by_hand("answers"), Settings(**ALL_LIMITS)).describe()
+    settings = Settings(**ALL_LIMITS, database={"url": "sqlite://"})
+    rows = install(by_hand("answers"), settings).describe()
     # Another place for the cache; nothing in between.
     not_there = (FRONT_CACHE, REQUEST_SCOPE)
     assert [row.name for row in rows[:-1]] == [
@@ -221,12 +233,14 @@ def test_the_cache_stands_before_the_users_middlewares_where_a_setting_says_so(f
         ("compression", "outer"),
         ("response cache in front", "outer"),
         ("Auth", "yours"),
+        ("memory watch", "inner"),
         ("request scope", "inner"),
         (framework.__name__, "app"),
     ]
     assert get(app, "/items/7", headers=[AUTHORIZED]).status == 200
     assert list(perf.status()["overhead_us"]) == [
-        "metrics", "operator endpoints", "compression", "response cache in front", "request scope",
+        "metrics", "operator endpoints", "compression", "response cache in front",
+        "memory watch", "request scope",
     ]  # fmt: skip
     built = chain(app.middleware_stack)
     assert built.index("CacheLayer") < built.index("Auth") < built.index("Inner")
@@ -236,7 +250,7 @@ def test_the_cache_stands_before_the_users_middlewares_where_a_setting_says_so(f
 def test_the_request_scope_is_there_where_a_middleware_stands_between():
     app = Starlette()
     perf = install(app, Settings())
-    assert [row.name for row in perf.describe()] == [*OURS[:4], "Starlette"]
+    assert [row.name for row in perf.describe()] == [*OURS[:5], "Starlette"]
     app.add_middleware(Auth)
     assert [row.name for row in perf.describe()] == [*OURS[:3], "Auth", *OURS[3:], "Starlette"]
 

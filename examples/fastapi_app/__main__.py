@@ -75,6 +75,12 @@ def _print_addresses(host: str, port: int) -> None:
 
 
 def _run_workers(config: uvicorn.Config, listener: socket.socket) -> None:
+    if "PERFORMANCE_REDIS_URL" not in os.environ:
+        # A commit of one process must be heard of by all that keep what was read before.
+        sys.stdout.write("Nothing is cached: for several workers name a PERFORMANCE_REDIS_URL.\n")
+        sys.stdout.flush()
+        os.environ.setdefault("PERFORMANCE_CACHE_ENABLED", "false")
+        os.environ.setdefault("PERFORMANCE_MEMO_ENABLED", "false")
     # All worker processes serve one file, so it is named before they start.
     with tempfile.TemporaryDirectory(prefix="perf-middleware-example-") as directory:
         os.environ.setdefault(PATH_VARIABLE, str(Path(directory, "shop.sqlite3")))

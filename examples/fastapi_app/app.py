@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
-from examples.fastapi_app.database import open_database
+from examples.fastapi_app.database import filled, with_database
 from examples.fastapi_app.dependencies import ShopState
 from examples.fastapi_app.feed import OrderFeed
 from examples.fastapi_app.figures import Figures
@@ -22,12 +22,14 @@ HERE = Path(__file__).parent
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[ShopState]:
-    async with open_database() as sessions:
-        feed = OrderFeed(sessions)
-        perf = app.state.perf
+    perf = app.state.perf
+    async with filled(perf, app.state.temporary_file):
+        feed = OrderFeed(perf.database.session)
         with on_stop_signal(feed.close):
             yield {
-                "sessions": sessions,
+                "sessions": perf.database.session,
+                "run": perf.database.run,
+                "queries": perf.database.queries,
                 "feed": feed,
                 "figures": Figures(perf),
                 "cache": perf.cache,
@@ -41,7 +43,8 @@ async def home() -> FileResponse:
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The shop; without `settings` they come from `PERFORMANCE_*` and the defaults."""
     app = FastAPI(title="Shop", lifespan=lifespan)
-    install(app, settings or Settings())
+    settings, app.state.temporary_file = with_database(settings or Settings())
+    install(app, settings)
 
     app.get("/", include_in_schema=False)(home)
     for part in (catalogue, orders, account, reports, live, trouble):

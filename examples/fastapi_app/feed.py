@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 
 from examples.fastapi_app.database import Sessions
 from examples.fastapi_app.tables import OrderEvent
+from perf_middleware import allow_repeats
 
 LOOK_EVERY_S = 1.0  # for what other worker processes wrote
 EVENTS_PER_READ_MAX = 100
@@ -33,6 +34,15 @@ class OrderFeed:
         self._news.set()
         self._news = asyncio.Event()
 
+    async def changes(self) -> AsyncGenerator[None, None]:
+        """Once at the beginning, then whenever something may be new, until the feed is closed."""
+        while not self._closed:
+            news = self._news  # taken before the caller reads: what is committed then sets it
+            yield
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await news.wait()
+
     async def newest_id(self) -> int:
         """The id of the latest event, 0 before the first."""
         async with self._sessions() as session:
@@ -50,8 +60,9 @@ class OrderFeed:
             query = query.where(OrderEvent.order_id == order_id)
         while not self._closed:
             news = self._news  # taken before reading: what is committed from here on sets it
-            async with self._sessions() as session:
-                events = (await session.scalars(query.where(OrderEvent.id > after))).all()
+            with allow_repeats():  # a stream asks again and again: no "N+1"
+                async with self._sessions() as session:
+                    events = (await session.scalars(query.where(OrderEvent.id > after))).all()
             for event in events:
                 yield event
                 after = event.id

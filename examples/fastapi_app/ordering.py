@@ -1,4 +1,4 @@
-"""What may happen to an order, each step one transaction."""
+"""What may happen to an order, each step a unit for `perf.database.run`: one transaction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Wanted:
 
 
 async def place(session: AsyncSession, *, customer_id: int, wanted: Sequence[Wanted]) -> Order:
-    """A new order with its stock taken, committed.
+    """A new order with its stock taken.
 
     Raises UnknownError for a customer or product that does not exist, ConflictError where the
     stock does not suffice; neither leaves anything behind.
@@ -58,12 +58,11 @@ async def place(session: AsyncSession, *, customer_id: int, wanted: Sequence[Wan
     session.add(order)
     await session.flush()  # gives the order its id
     session.add(OrderEvent(order_id=order.id, status=order.status, at=now))
-    await session.commit()
     return order
 
 
 async def advance(session: AsyncSession, order_id: int, status: OrderStatus) -> None:
-    """Bring an order to `status`, committed; a cancelled one gives its stock back.
+    """Bring an order to `status`; a cancelled one gives its stock back.
 
     Raises UnknownError for an order that does not exist, ConflictError where its present status
     does not lead to the new one.
@@ -82,7 +81,6 @@ async def advance(session: AsyncSession, order_id: int, status: OrderStatus) -> 
     if status is OrderStatus.CANCELLED:
         await _return_to_stock(session, order_id)
     session.add(OrderEvent(order_id=order_id, status=status, at=datetime.now(UTC)))
-    await session.commit()
 
 
 async def _take_from_stock(session: AsyncSession, line: Wanted) -> int:

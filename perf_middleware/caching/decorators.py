@@ -39,6 +39,7 @@ def cache_response(
     private_by: Iterable[str] | str | KeyOf = (),
     shared: bool = False,
     bypass: bool = False,
+    tracked: bool = False,
     tell_clients: str | None = None,
     name: str | None = None,
 ) -> Callable[[F], F]:
@@ -57,6 +58,8 @@ def cache_response(
     - `shared`: the same answer for everybody, also for requests that carry cookies or tokens.
     - `tags`: names to purge by; `{id}` is replaced by the path parameter.
     - `tell_clients`: the Cache-Control that clients get, instead of the app's.
+    - `tracked`: an answer holds until a commit, in whichever process, writes a table that it was
+      made of; `ttl` is then a day unless it is given, and clients are told `no-cache`.
     - `bypass`: never cache this endpoint.
 
     Raises ValueError for what contradicts itself, TypeError for what is of the wrong kind.
@@ -76,6 +79,7 @@ def cache_response(
         private_by=private_by if callable(private_by) else identities(private_by),
         shared=shared,
         bypass=bypass,
+        tracked=tracked,
         tell_clients=None if tell_clients is None else field_value(tell_clients),
         on_endpoint=True,
     )

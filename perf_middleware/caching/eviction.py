@@ -30,6 +30,9 @@ K = TypeVar("K", bound="Hashable")
 V = TypeVar("V")
 
 READS_MAX = 64  # what one put may have to note
+# What shrinking leaves of the room at least: a cache of nothing sends every request to the app in
+# its hardest moment, and 1 MiB of 64 decides no fight over memory.
+ROOM_PART_MIN = 64
 
 
 class BoundedCache(Generic[K, V]):
@@ -37,6 +40,9 @@ class BoundedCache(Generic[K, V]):
 
     An entry that is `held` leaves by `pop` and `clear` alone; it counts in bytes and not as one of
     `entries_max`.  It is for what leads to others and goes with the last of them.
+
+    `shrink` takes room away for a time: what may be held is `room_bytes` then, and `bytes_max`
+    again after `grow_back`.
 
     What leaves to make room is told to `on_evict(key, value)` once the operation is complete: it
     may call any method of the cache.  It is not told of what leaves by `pop` or `clear` or because
@@ -53,6 +59,7 @@ class BoundedCache(Generic[K, V]):
         if bytes_max < 1 or entries_max < 1:
             raise ValueError(f"bytes_max and entries_max must be >= 1: {bytes_max}, {entries_max}")
         self.bytes_max = bytes_max
+        self.room_bytes = bytes_max  # less after `shrink`, until `grow_back`
         self.entries_max = entries_max
         self.evictions = 0  # entries that left to make room, ever
         self._on_evict = on_evict
@@ -112,7 +119,7 @@ class BoundedCache(Generic[K, V]):
             before = entry.value
             if (entry.queue is queues.held) is not held:
                 raise ValueError(f"{key!r} is there, and {'not ' * held}held")
-        if size_bytes > self.bytes_max:
+        if size_bytes > self.room_bytes:
             if entry is not None:
                 queues.remove(entry)
                 self._tell([entry])
@@ -137,7 +144,7 @@ class BoundedCache(Generic[K, V]):
                 self._tell(lost)
         finally:
             # What is held may have gone with what led to it: only now is it known what it leaves.
-            if queues.held.length and queues.size_bytes > self.bytes_max:
+            if queues.held.length and queues.size_bytes > self.room_bytes:
                 is_in = False
                 self._take_back(key, before)
         return is_in
@@ -177,6 +184,38 @@ class BoundedCache(Generic[K, V]):
         self._miniatures.clear()
         return _one_by_one(taken)
 
+    def shrink(self, bytes_kept: int, *, entries: int) -> bool:
+        """Let the least asked for go until `bytes_kept` are left: whether that is so.
+
+        Of `entries` at most: False asks for another call.  What is left is the room from then on,
+        so that nothing takes the place of what has gone.  What `on_evict` raises comes out, and
+        the room is smaller all the same.
+        """
+        if self._reads:
+            self._note_reads()
+        queues = self._queues
+        lost = queues.evict(bytes_kept, entries)
+        self.evictions += len(lost)
+        try:
+            self._tell(lost)
+        finally:
+            least = max(1, self.bytes_max // ROOM_PART_MIN)
+            self._set_room(min(self.room_bytes, max(least, queues.size_bytes)))
+        return queues.size_bytes <= bytes_kept or not queues.length
+
+    def grow_back(self) -> None:
+        """Give back all the room that `shrink` has taken; from any thread."""
+        self._set_room(self.bytes_max)
+
+    def _set_room(self, room_bytes: int) -> None:
+        # The miniatures go on with all the room: it comes back, and they would begin anew.
+        self.room_bytes = room_bytes
+        self._queues.resize(
+            bytes_max=room_bytes,
+            entries_max=self.entries_max,
+            window_percent=self._queues.window_percent,
+        )
+
     def _note_reads(self) -> None:
         read = self._queues.read
         held = self._queues.held
@@ -193,7 +232,7 @@ class BoundedCache(Generic[K, V]):
         """Whether something may have to leave before long: until then no window is the better."""
         queues = self._queues
         return (
-            queues.size_bytes >= self.bytes_max // 2 or len(self._entries) >= self.entries_max // 2
+            queues.size_bytes >= self.room_bytes // 2 or len(self._entries) >= self.entries_max // 2
         )
 
     def _sample(self, hashed: int, size_bytes: int) -> None:
@@ -202,7 +241,7 @@ class BoundedCache(Generic[K, V]):
             miniatures.judge(self._queues.length)
         if miniatures.window_percent != self._queues.window_percent:
             self._queues.resize(
-                bytes_max=self.bytes_max,
+                bytes_max=self.room_bytes,
                 entries_max=self.entries_max,
                 window_percent=miniatures.window_percent,
             )

@@ -66,8 +66,9 @@ class Keep:
 
 
 OF_ITS_URL: Final = frozenset(
-    {"already-stale", "content-length", "event-stream", "must-understand", NO_FRESHNESS, "no-store",
-     "private", "set-cookie", "status", "too-large", "trailers", "unseen-body", "vary"}
+    {"already-stale", "content-length", "event-stream", "must-understand", NO_FRESHNESS, "no-reads",
+     "no-store", "private", "replica", "set-cookie", "status", "too-large", "trailers",
+     "unseen-body", "vary", "wrote"}
 )  # fmt: skip
 """Refusals that the next request for a URL will most likely meet as well."""
 

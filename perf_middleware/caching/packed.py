@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 import ormsgpack
 
 from perf_middleware.caching.rules import CachePolicy
-from perf_middleware.caching.stored import Lifetimes, StoredResponse
+from perf_middleware.caching.stored import Lifetimes, StoredResponse, groups_of
 from perf_middleware.coding_choice import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-VERSION: Final = 1
+VERSION: Final = 2  # 1: without dependencies
 STORES_OWN: Final = 10  # version, flag and count, which the store fills in
 COMPRESSED_MIN_BYTES: Final = 64 << 10  # below, reading it costs more than carrying it
 WORTH_IT: Final = 0.9  # of the size; else it is stored as it is
@@ -54,6 +54,7 @@ def pack(stored: StoredResponse, *, identity: bytes, now_us: int, server_ms: int
             [item for pair in stored.headers for item in pair],
             stored.lines,
             list(stored.tags),
+            len(stored.dependencies),
             _packed_facts(stored),
         ],
         option=ormsgpack.OPT_NON_STR_KEYS,
@@ -81,7 +82,7 @@ def unpack(
         start = STORES_OWN + _HEAD.size
         (
             coding, body_bytes, born_ms, stored_ms, produced_us, received_s, target, status, flat,
-            lines, tags, packed_facts,
+            lines, tags, depends, packed_facts,
         ) = ormsgpack.unpackb(
             content[start : start + told_bytes], option=ormsgpack.OPT_NON_STR_KEYS
         )  # fmt: skip
@@ -100,6 +101,9 @@ def unpack(
         if key is None:
             return None
         pairs = iter(flat)
+        own = len(tags) - depends - len(groups_of(lines))
+        if own < 0:
+            return None
         stored_us = now_us - (server_ms - stored_ms) * _US_PER_MS
         stored = StoredResponse(
             primary=primary,
@@ -119,6 +123,7 @@ def unpack(
             rule=rule,
             shares_authorization=shares_authorization,
             choice=choice,
+            dependencies=tuple(tags[own : own + depends]),
         )
     # Bytes of any kind: whatever does not fit is no record of ours.
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError,

@@ -27,6 +27,9 @@ NEGATIVE_STATUSES: Final = frozenset({404, 405, 410, 414, 501})
 """Which answers `negative_ttl_s` is for: final until the app changes (RFC 9110 §15.1)."""
 
 SECONDS_MAX: Final = 10 * 365 * 86_400
+TRACKED_TTL_S: Final = 86_400
+"""An upper bound: purges end it long before."""
+TRACKED_TOLD: Final = b"no-cache"  # no client hears of a purge: each asks, and mostly gets a 304
 PATHS_MAX: Final = 10_000  # whose rule is remembered
 PATH_CHARS_MAX: Final = 512  # of those; a longer one is looked up each time
 ROUTES_MAX: Final = 1_000  # with a rule on their endpoint
@@ -43,7 +46,8 @@ class CachePolicy:
     `private_by` names request fields (`authorization`, `cookie`, `cookie:session`) whose values
     become part of the key, or is a callable: what the answer depends on is then told apart, and a
     request with credentials may be answered from the store.  `shared` says that the answer is the
-    same for everybody, whatever credentials a request carries.
+    same for everybody, whatever credentials a request carries.  `tracked`: an answer holds until a
+    commit writes a table that it was made of; `ttl_s` is an upper bound then.
     """
 
     name: str
@@ -58,6 +62,7 @@ class CachePolicy:
     private_by: tuple[str, ...] | KeyOf = ()
     shared: bool = False
     bypass: bool = False
+    tracked: bool = False
     tell_clients: bytes | None = None
     pattern: PathPattern | None = None
     """Of the paths that a rule from settings is for."""
@@ -76,6 +81,13 @@ class CachePolicy:
     def __post_init__(self) -> None:
         if self.shared and self.private_by:
             raise ValueError(f"{self.name}: `shared` and `private_by` contradict each other")
+        if self.tracked and self.bypass:
+            raise ValueError(f"{self.name}: `tracked` and `bypass` contradict each other")
+        if self.tracked and self.ttl_s is None:
+            object.__setattr__(self, "ttl_s", TRACKED_TTL_S)
+        if self.tracked and self.tell_clients is None:
+            own = b"private, " if self.private_by else b""
+            object.__setattr__(self, "tell_clients", own + TRACKED_TOLD)
         # Asked for at every hit: worked out once.
         has_own_key = self.query is not None or self.key is not None or bool(self.private_by)
         needs_request = self.bypass or has_own_key
@@ -170,6 +182,7 @@ class RuleBook:
         self._learnt: dict[str, tuple[PathPattern, CachePolicy]] = {}
         self._of_path: dict[str, CachePolicy | None] = {}
         self.has_any = bool(self._rules)
+        self.has_tracked = any(policy.tracked for _, policy in self._rules)
 
     def rule_for(self, path: str) -> CachePolicy | None:
         """The rule of a decoded path."""

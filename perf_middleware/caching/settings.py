@@ -80,6 +80,10 @@ class CacheRule(Section):
         default=False, description="The same answer for everybody, whatever credentials they send."
     )
     bypass: bool = Field(default=False, description="Never cached.")
+    tracked: bool = Field(
+        default=False,
+        description="An answer holds until a commit writes a table that it was made of.",
+    )
     tell_clients: str | None = Field(
         default=None, description="Cache-Control for clients, in place of the app's."
     )
@@ -108,6 +112,7 @@ class CacheRule(Section):
             private_by=tuple(as_identity(name) for name in self.private_by),
             shared=self.shared,
             bypass=self.bypass,
+            tracked=self.tracked,
             tell_clients=None if tell is None else field_value(tell),
         )
 

@@ -39,6 +39,8 @@ ENTRY_BYTES: Final = 1_800  # slots, lists, times, the tail of a hit; its places
 HEADER_BYTES: Final = 135  # two bytes objects and their tuple
 LINE_BYTES: Final = 130  # a field among `lines`: its name and list, the value is the header's
 TAG_BYTES: Final = 310  # a tag that no other entry has: the string, and its place in the index
+OWN_ETAG: Final = b'"~'
+"""How the entity tags begin that this cache has made: the app knows none of them."""
 OF_CONTENT: Final = frozenset(
     {b"content-digest", b"content-encoding", b"content-language", b"content-length",
      b"content-md5", b"content-range", b"content-type", b"repr-digest"}
@@ -66,16 +68,17 @@ class StoredResponse:
     """One complete response of the app, as hits send it.
 
     `headers` are the stored fields, `lines` the app's own words about caching.  `tags` are those of
-    its rule, and behind them the groups that its `lines` name.
+    its rule, then its `dependencies`, and behind them the groups that its `lines` name.  One that
+    has dependencies is used only while memory is known to lack no purge (runtime/tracked.py).
     """
 
     __slots__ = (
-        "body", "born_us", "choice", "counts", "early_from_us", "etag", "forms", "fresh_until_us",
-        "headers", "hits", "identity", "initial_age_us", "key", "last_modified", "lifetimes",
-        "lines", "not_modified_headers", "primary", "produced_us", "received_s", "refresh_from_us",
-        "route", "rule", "rule_name", "shares_authorization", "shown_until_us", "size_bytes",
-        "status", "stored_us", "tags", "tail", "target", "usable_if_error_us", "usable_until_us",
-        "vary",
+        "body", "born_us", "choice", "counts", "dependencies", "early_from_us", "etag", "forms",
+        "fresh_until_us", "headers", "hits", "identity", "initial_age_us", "key", "last_modified",
+        "lifetimes", "lines", "not_modified_headers", "primary", "produced_us", "received_s",
+        "refresh_from_us", "route", "rule", "rule_name", "shares_authorization", "shown_until_us",
+        "size_bytes", "status", "stored_us", "tags", "tail", "target", "usable_if_error_us",
+        "usable_until_us", "vary",
     )  # fmt: skip
 
     def __init__(
@@ -98,7 +101,9 @@ class StoredResponse:
         rule: CachePolicy | None,
         shares_authorization: bool = False,
         choice: Choice | None = None,
+        dependencies: tuple[str, ...] = (),
     ) -> None:
+        self.dependencies = dependencies
         self.primary = primary
         self.choice = choice  # of its endpoint, for a layer that encodes
         self.shares_authorization = shares_authorization
@@ -172,7 +177,7 @@ class StoredResponse:
     def validators(self) -> Headers:
         """The request fields that ask the app whether this is still it (RFC 9111 §4.3.1)."""
         fields = []
-        if self.etag is not None:
+        if self.etag is not None and not self.etag.opaque.startswith(OWN_ETAG):
             fields.append((b"if-none-match", b"W/" * self.etag.weak + self.etag.opaque))
         if self.last_modified is not None:
             fields.append((b"if-modified-since", self.last_modified))
@@ -221,10 +226,15 @@ class StoredResponse:
         """Whether its target stands for every query: its rule chose the parameters that count."""
         return self.rule is not None and self.rule.query is not None
 
-    def tags_with(self, lines: Lines) -> tuple[str, ...]:
-        """Its tags, with the groups of `lines` in place of those that it is in now."""
-        own = len(self.tags) - len(groups_of(self.lines))
-        return self.tags[:own] + groups_of(lines)
+    def tags_with(
+        self, lines: Lines, dependencies: tuple[str, ...] | None = None
+    ) -> tuple[str, ...]:
+        """Its tags, with the groups of `lines` in place of those that it is in now, and other
+        `dependencies` where there are any.
+        """
+        own = len(self.tags) - len(groups_of(self.lines)) - len(self.dependencies)
+        kept = self.dependencies if dependencies is None else dependencies
+        return self.tags[:own] + kept + groups_of(lines)
 
     def make_stale(self, now_us: int) -> None:
         """A soft purge: from now on only for those who may have it stale."""
@@ -241,13 +251,16 @@ class StoredResponse:
         *,
         initial_age_us: int,
         now_us: int,
+        dependencies: tuple[str, ...] | None = None,
     ) -> StoredResponse:
         """This response with the fields and times of a successful validation (RFC 9111 §4.3.4).
 
         A new one: others may be sending this one right now.
         """
         other = copy(self)
-        other.tags = self.tags_with(lines)
+        other.tags = self.tags_with(lines, dependencies)
+        if dependencies is not None:
+            other.dependencies = dependencies
         other.identity = b""
         other._set_headers(headers, lines)  # noqa: SLF001
         other._set_times(lifetimes, initial_age_us, now_us)  # noqa: SLF001

@@ -223,6 +223,13 @@ class TwoQueues(Generic[K, V]):
             lost.append(self._evicted())
         return lost
 
+    def evict(self, bytes_kept: int, entries: int) -> list[Entry[K, V]]:
+        """Evict until so many bytes are left, of so many entries at most: what was evicted."""
+        lost: list[Entry[K, V]] = []
+        while len(lost) < entries and self.length and self.size_bytes > bytes_kept:
+            lost.append(self._evicted())
+        return lost
+
     def remember(self, hashed: int) -> None:
         """Keep a hash among the ghosts."""
         ghosts = self.ghosts

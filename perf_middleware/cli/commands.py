@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from perf_middleware import __version__
+from perf_middleware.cli.database import database
 from perf_middleware.cli.doctor import doctor
 
 
@@ -20,6 +21,7 @@ def commands() -> typer.Typer:
     )
     app.callback()(_options)
     app.command()(doctor)
+    app.add_typer(database, name="database")
     return app
 
 

@@ -53,7 +53,8 @@ def value_in_words(value: Any) -> str:
         case "":
             return '""'
         case Mapping():
-            return ", ".join(f"{name}={value_in_words(item)}" for name, item in value.items())
+            parts = (f"{name}={value_in_words(item)}" for name, item in value.items())
+            return ", ".join(parts) or "{}"
         case list() | tuple():
             return ",".join(value_in_words(item) for item in value) or "[]"
         case _:
@@ -86,6 +87,8 @@ def _allowed(annotation: Any, metadata: Iterable[Any], *, plural: bool = False) 
     if origin in (tuple, list, set, frozenset):
         items = _allowed(arguments[0], (), plural=True) if arguments else "values"
         return f"a list of {items}{_length(metadata, 'items', before=', ')}"
+    if origin is dict:
+        return _plain(dict, plural=plural) + _length(metadata, "entries", before=" of ")
     return _plain(origin or annotation, plural=plural) + _range(metadata)
 
 

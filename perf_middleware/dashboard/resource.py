@@ -47,9 +47,8 @@ class OperatorDoor:
         if self._random is not None:
             # A warning, because it must be seen: most apps show nothing below that level.
             logger.warning(
-                "operator endpoints (%s/status, %s/summary) take this token until the next start; "
+                "operator endpoints (%s/status and others) take this token until the next start; "
                 "PERFORMANCE_DASHBOARD_TOKEN sets a lasting one.  Authorization: Bearer %s",
-                self._prefix,
                 self._prefix,
                 self._random,
             )

@@ -18,7 +18,8 @@ KNOWN_MAX: Final = 10_000  # records of which it is known by what they vary
 SOFT: Final = ord("s")
 CLUSTER_SHARDS: Final = 16
 EVERYTHING: Final = b"*"
-ALL_PURGED: Final = 1  # a kind of message
+ALL_PURGED: Final = 1  # kinds of messages
+NAMED: Final = 2
 MESSAGE_HEAD: Final = 18  # count, sender, shard, kind
 COUNT: Final = struct.Struct(">Q")
 

@@ -14,6 +14,7 @@ from perf_middleware.fleet.backoff import Backoff
 from perf_middleware.fleet.drivers.link import RedisLink
 from perf_middleware.fleet.drivers.port import STORE, running_loop
 from perf_middleware.fleet.layout import CLUSTER_SHARDS
+from perf_middleware.fleet.stores.hearers import Hearers
 from perf_middleware.fleet.stores.records import Records
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Fleet:
         connect_timeout_s: float = 1.0,
         heartbeat_s: float = 1.0,
         waiting_max: int = 10_000,
+        lease_s: float = 1.0,
         required: bool = False,
     ) -> None:
         if cluster:
@@ -84,6 +86,16 @@ class Fleet:
         self._is_opening = False
         self._since_s = monotonic()
         self.changes = {"up": 0, "down": 0}
+        self.lease_until_us = 0
+        """Until when, on `clock.monotonic_us`, what is kept in memory is known to be what all have
+        heard of; 0: it is not.  A hit on what must never be older than a purge asks this first, and
+        awaits nothing between that and taking it.
+        """
+        self._owed: list[Callable[[], int]] = []
+        self._hearers = Hearers(
+            lambda: self.link, self._spaces.values, namespace=namespace, in_cluster=cluster,
+            lease_s=lease_s, is_all_told=self._is_all_told, on_lease=self._leased,
+        )  # fmt: skip
 
     @property
     def is_up(self) -> bool:
@@ -95,6 +107,7 @@ class Fleet:
         known = self._spaces.get(records.channel)
         if known is None:
             known = self._spaces[records.channel] = records
+            records.on_done = self._hearers.lease.note
             self.link.channels = tuple(self._spaces)
             self.link.give_up("there is one more channel to hear")
         return known
@@ -108,6 +121,12 @@ class Fleet:
     def when_lost(self, do: Callable[[], None]) -> None:
         """Call `do` as soon as the connection is given up: nothing comes over it any more."""
         self._on_loss.append(do)
+
+    def when_owed(self, owed: Callable[[], int]) -> None:
+        """`owed()` is how much is to be made up for before what was told is all: as it is when a
+        connection comes to be used, after `before_use`, nothing is.
+        """
+        self._owed.append(owed)
 
     def at_end(self, tell: Callable[[], None]) -> None:
         """Call `tell` when the app stops, for a last word."""
@@ -129,6 +148,45 @@ class Fleet:
         else:
             loop.call_soon_threadsafe(do)
 
+    # --- purges that hold in every process ------------------------------------------------------
+
+    def keep_lease(self) -> None:
+        """Be one of those whom a purge waits for, from now on: `lease_until_us` is kept up.
+
+        To be called, from any thread and as often as you like, where something is kept in memory
+        that must never be older than a purge.
+        """
+        if self._hearers.want_lease():
+            self.call_soon(self._keep_lease)
+
+    def _keep_lease(self) -> None:
+        self.while_kept(self._hearers.lease.run)
+        self.while_kept(self._hearers.lease.run_answers)
+
+    def _leased(self, until_us: int) -> None:
+        self.lease_until_us = until_us
+
+    async def heard_by_all(self) -> bool:
+        """Wait until no other process answers out of memory what was purged before this call.
+
+        Each has done what it heard, or its lease is over: that takes one lease at most.  False
+        where this process cannot know, for Redis is away: those who cannot reach it either answer
+        nothing out of memory any more, those who can may.  To be cancelled at any time.
+        """
+        loop = running_loop()
+        if loop is None:
+            return False
+        self.ensure_kept()
+        kept = self._loop
+        if kept is None or kept is loop or not kept.is_running():
+            return await self._hearers.barriers.passed()
+        return await asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(self._hearers.barriers.passed(), kept)
+        )
+
+    def _is_all_told(self) -> bool:
+        return not any(owed() for owed in self._owed)
+
     # --- its life -------------------------------------------------------------------------------
 
     async def open(self, background: Background) -> None:
@@ -149,8 +207,11 @@ class Fleet:
             raise StoreUnavailableError(f"{STORE} ({self.link.shown_url})", self.link.why_down)
 
     async def close(self) -> None:
-        """Nothing to wait for: what keeps the connection is cancelled after every resource."""
+        """What keeps the connection is cancelled after every resource; nobody waits for our lease
+        from here on.
+        """
         self._ended = asyncio.get_running_loop()
+        await self._hearers.end()
         for tell in self._at_end:
             tell()
         await self._end_kept()
@@ -178,6 +239,7 @@ class Fleet:
         self._loop = asyncio.get_running_loop()
         self._ended = None
         self._tried = asyncio.Event()
+        self._hearers.begin()
 
     async def _keep(self) -> None:
         loop = self._loop
@@ -212,6 +274,7 @@ class Fleet:
 
     def _changed(self, is_up: bool, why: str) -> None:
         if is_up:
+            self._hearers.connected()
             self._note(True, why)
 
     def _note(self, is_up: bool, why: str) -> None:
@@ -240,19 +303,29 @@ class Fleet:
     async def _connected(self) -> None:
         for records in self._spaces.values():
             await records.synchronise()
-        for do in self._on_connect:
-            await do()
+        while True:
+            for do in self._on_connect:
+                await do()
+            if self._is_all_told():
+                return  # and not: while the last ones were made up for, others came to be owed
 
     def _lost(self) -> None:
+        self._hearers.lose()
         for do in self._on_loss:
             do()
 
     def _hear(self, channel: bytes, payload: bytes) -> None:
-        records = self._spaces.get(channel)
-        if records is None:
-            return
         try:
-            records.hear(payload)
+            records = self._spaces.get(channel)
+            if records is None:
+                self._hearers.hear(channel, payload)
+                return
+            try:
+                records.hear(payload)
+            except Exception:
+                records.on_gap()  # it may have been a purge
+                raise
+            self._hearers.lease.note()
         except Exception:
             logger.exception("a message of another process could not be understood")
 
@@ -262,7 +335,7 @@ class Fleet:
         picture: dict[str, Any] = {"url": self.link.shown_url, "up": self.is_up}
         if not self.is_up:
             picture["reason"] = self.link.why_down
-        return picture
+        return picture | self._hearers.status()
 
     def families(self) -> Iterator[Family]:
         """The figures for /metrics."""
@@ -297,6 +370,7 @@ class Fleet:
             "perf_redis_gaps", "Times that messages may have been missed.",
             tuple(Value(label, records.gaps) for label, records in messages),
         )  # fmt: skip
+        yield from self._hearers.barriers.families()
 
     def _named(self) -> list[tuple[bytes, Records]]:
         return [(channel.split(b":")[-2], records) for channel, records in self._spaces.items()]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
+from perf_middleware.fleet.hearing import LEASE_S_MAX
 from perf_middleware.fleet.url import check_url
 from perf_middleware.section import Section
 
@@ -60,6 +61,13 @@ class RedisSettings(Section):
     waiting_max: int = Field(
         default=10_000, ge=1, description="How many answers may be awaited at once."
     )
+    lease_s: float = Field(
+        default=1.0,
+        ge=0.1,
+        le=LEASE_S_MAX,
+        description="How long a process that died or hangs is waited for by a purge that must hold "
+        "everywhere, seconds; the same in all processes of a service.",
+    )
     required: bool = Field(
         default=False, description="Do not start without it; else start and go on alone."
     )
@@ -87,5 +95,6 @@ class RedisSettings(Section):
             connect_timeout_s=self.connect_timeout_s,
             heartbeat_s=self.heartbeat_s,
             waiting_max=self.waiting_max,
+            lease_s=self.lease_s,
             required=self.required,
         )

@@ -12,11 +12,8 @@ async function 0.8, `memory=True` 12 more (two readings of /proc/self/statm).
 from __future__ import annotations
 
 import logging
-import os
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeAlias, TypeVar
-
-import psutil
 
 from perf_middleware.errors import ConfigurationError, MetricUseError
 from perf_middleware.families import OTHER
@@ -24,6 +21,7 @@ from perf_middleware.metrics.custom.figures import LABEL_SETS_MAX
 from perf_middleware.metrics.custom.instruments import Counter, Histogram, LabelOverflow
 from perf_middleware.metrics.custom.tracking import keep_nature
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
+from perf_middleware.resident import UNKNOWN, resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -50,27 +48,6 @@ def log_label_overflow(metric: str, label_sets_max: int) -> None:
         metric,
         label_sets_max,
     )
-
-
-def resident_bytes() -> int:
-    """Memory of this process that is in RAM now, bytes; UNKNOWN where nothing tells."""
-    try:
-        if not _HAS_STATM:
-            return int(psutil.Process().memory_info().rss)
-        # Opened anew each time: a descriptor kept over a fork would tell of the parent.
-        descriptor = os.open(_STATM, os.O_RDONLY)
-        try:
-            return int(os.read(descriptor, 128).split()[1]) * _PAGE_BYTES
-        finally:
-            os.close(descriptor)
-    except (OSError, psutil.Error):  # out of descriptors, say: the timed code must not feel it
-        return UNKNOWN
-
-
-UNKNOWN = -1
-_STATM = "/proc/self/statm"
-_HAS_STATM = os.path.exists(_STATM)  # noqa: PTH110 - no Path needed for a yes or no
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if _HAS_STATM else 0
 
 
 class Timers:

@@ -47,6 +47,7 @@ def cached(
 ):
     """`app` behind a cache; `rules` as rows of settings, `options` as in CacheOptions."""
     clock = clock or Clock()
+    options.setdefault("collapse_wait_s", 4 * DEADLINE_S)  # as nobody_waits_in_vain has it
     rows = [CacheRule(**rule) for rule in rules]
     return ResponseCacheMiddleware(
         app,

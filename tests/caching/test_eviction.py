@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.eviction import LruCache, simulate
 from benchmarks.traces import suite
-from perf_middleware.caching.eviction import READS_MAX, BoundedCache
+from perf_middleware.caching.eviction import READS_MAX, ROOM_PART_MIN, BoundedCache
 from perf_middleware.caching.miniatures import MINIATURE_LENGTH, PERIOD
 from perf_middleware.caching.two_queues import GHOSTS_MIN, SPARED_MAX, TwoQueues
 
@@ -49,6 +49,8 @@ STEPS = st.lists(
         st.tuples(st.just("hold"), HELD_KEYS, SIZES),
         st.tuples(st.just("get"), HELD_KEYS, st.none()),
         st.tuples(st.just("pop"), HELD_KEYS, st.none()),
+        st.tuples(st.just("shrink"), SIZES, st.integers(1, 4)),
+        st.tuples(st.just("grow_back"), st.none(), st.none()),
     ),
     max_size=80,
 )
@@ -74,7 +76,7 @@ class CheckedCache:
         self.puts += 1
         value = f"{key} for the {self.puts}th time"
         self.overwritten = overwritten = self.model.get(key, (None,))[0]
-        if size <= self.cache.bytes_max:
+        if size <= self.cache.room_bytes:
             self.model[key] = (value, size)
         if not self.cache.put(key, value, size, held=held):
             assert key not in self.cache
@@ -104,6 +106,21 @@ class CheckedCache:
         assert Counter(cleared) == Counter(value for value, _ in self.model.values())
         self.model.clear()
 
+    def shrink(self, bytes_kept, entries):
+        cache = self.cache
+        lost, held = len(self.lost), {key for key in self.model if key >= 100}
+        is_done = cache.shrink(bytes_kept, entries=entries)
+        assert len(self.lost) - lost <= entries
+        assert held <= self.model.keys()
+        assert is_done == (cache.size_bytes <= bytes_kept or held == self.model.keys())
+        # The room is what is left, so that nothing comes back; a little is never taken.
+        assert cache.size_bytes <= cache.room_bytes
+        assert cache.room_bytes <= max(cache.size_bytes, cache.bytes_max // ROOM_PART_MIN, 1)
+
+    def grow_back(self, _, __):
+        self.cache.grow_back()
+        assert self.cache.room_bytes == self.cache.bytes_max
+
     def check(self):
         cache = self.cache
         keys = cache.keys()
@@ -111,7 +128,7 @@ class CheckedCache:
             key: value for key, (value, _) in self.model.items()
         }
         assert cache.size_bytes == sum(size for _, size in self.model.values())
-        assert cache.size_bytes <= cache.bytes_max
+        assert cache.size_bytes <= cache.room_bytes <= cache.bytes_max
         assert len(cache) == len(self.model)
         assert sum(key < 100 for key in self.model) <= cache.entries_max
         assert len(self.lost) == len(set(self.lost))
@@ -331,6 +348,50 @@ def test_what_is_held_does_not_sway_the_choice_of_a_window():
 
 
 # --- telling what was lost ------------------------------------------------------------------------
+
+
+def test_shrinking_lets_go_of_what_is_least_asked_for():
+    cache = cache_of(bytes_max=1000)
+    ask(cache, *range(100), size_bytes=10)
+    favourites = range(0, 100, 10)
+    for _ in range(2):
+        ask(cache, *favourites, size_bytes=10)
+    while not cache.shrink(300, entries=7):
+        pass
+    assert cache.size_bytes == 300
+    assert set(favourites) <= set(cache.keys())
+
+
+def test_what_was_shrunk_keeps_its_size_until_it_may_grow_back():
+    cache = cache_of(bytes_max=1000)
+    ask(cache, *range(100), size_bytes=10)
+    assert cache.shrink(500, entries=100)
+    ask(cache, *range(200, 300), size_bytes=10)
+    assert cache.size_bytes == 500
+    assert 299 in cache  # it goes on taking in what is asked for, in place of others
+    cache.grow_back()
+    ask(cache, *range(300, 400), size_bytes=10)
+    assert cache.size_bytes == 1000
+
+
+def test_however_much_it_shrinks_a_little_room_is_left():
+    cache = cache_of(bytes_max=64_000)
+    ask(cache, *range(100), size_bytes=100)
+    assert cache.shrink(0, entries=100)
+    assert (len(cache), cache.room_bytes) == (0, 1000)
+    ask(cache, *range(100), size_bytes=100)
+    assert cache.size_bytes == 1000
+
+
+def test_a_listener_that_fails_while_it_shrinks_is_heard_and_the_room_is_smaller():
+    def fail(key, value):
+        raise ValueError(key)
+
+    cache = cache_of(bytes_max=1000, on_evict=fail)
+    ask(cache, *range(100), size_bytes=10)
+    with pytest.raises(ValueError, match="0"):
+        cache.shrink(500, entries=100)
+    assert cache.size_bytes == cache.room_bytes == 500
 
 
 def test_the_listener_may_take_others_out_and_put_new_ones_in():

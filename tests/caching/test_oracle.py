@@ -41,18 +41,18 @@ def no_cache_at_all(app, clock, wall_s):
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["in order", "at once"])
 def test_no_cache_at_all_is_safe(at_once):
-    outcome = fuzz(no_cache_at_all, seed=SEED, pairs=5_000, at_once=at_once)
+    outcome = fuzz(no_cache_at_all, seed=SEED, pairs=2_000, at_once=at_once)
     assert not outcome.faults, outcome.faults[0]
-    assert outcome.pairs >= 5_000
+    assert outcome.pairs >= 2_000
 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["in order", "at once"])
 def test_a_small_right_cache_is_safe_and_has_hits_of_every_kind(at_once):
-    outcome = fuzz(SmallCache, seed=SEED, pairs=12_000, at_once=at_once)
+    outcome = fuzz(SmallCache, seed=SEED, pairs=8_000, at_once=at_once)
     assert not outcome.faults, outcome.faults[0]
     assert outcome.answers["reused"] > outcome.pairs / 6
     for kind in ("validated", "reused as 304", "reused as 206", "the cache's own 504"):
-        assert outcome.answers[kind] > 10
+        assert outcome.answers[kind] > 5
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -97,8 +97,8 @@ def test_a_cache_that_hangs_is_told():
 
         return cache
 
-    assert not fuzz(hanging, seed=1, pairs=200, house=House(honours_the_client=False)).faults
-    caught = fuzz(asking_twice, seed=1, pairs=200).sentences()
+    assert not fuzz(hanging, seed=1, pairs=60, house=House(honours_the_client=False)).faults
+    caught = fuzz(asking_twice, seed=1, pairs=60).sentences()
     assert "waits for the client, who waits for the answer" in caught
 
 

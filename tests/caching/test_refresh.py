@@ -689,7 +689,7 @@ def test_the_second_call_after_a_foreign_304_hears_that_its_client_left():
             tasks.start_soon(client.ask, layer)
             await settle()
             client.leave()
-            with anyio.fail_after(5):
+            with anyio.fail_after(120):
                 await heard.wait()
 
     run(act)

@@ -120,7 +120,8 @@ def test_a_hit_in_another_coding_waits_for_no_codec_and_later_ones_have_it(codin
     assert then.header("content-encoding") == coding
     assert decoded(coding, then.body) == BODY
     while stage.codecs[coding].calls == [("behind", LEVEL)]:
-        assert stage.ask(coding).body == then.body
+        answer = stage.ask(coding)
+        assert answer.body == then.body or stage.codecs[coding].calls != [("behind", LEVEL)]
     kept = stage.settled(coding)
     assert decoded(coding, kept.body) == BODY
     assert len(kept.body) <= len(then.body)

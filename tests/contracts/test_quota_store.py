@@ -51,7 +51,7 @@ async def memory(server):
 async def link_to(server):
     fleet = Fleet(server.url, timeout_s=5.0)
     fleet.ensure_kept()
-    with anyio.fail_after(20):
+    with anyio.fail_after(120):
         while not fleet.is_up:
             await anyio.sleep(0.005)
     try:

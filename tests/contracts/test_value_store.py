@@ -61,7 +61,7 @@ async def in_redis(server):
     fleet = Fleet(server.url, namespace=f"contract-{next(NUMBERS)}-{getpid()}", timeout_s=5.0)
     store = RedisStore(fleet, Packer(Classes()), clock=clock)
     fleet.ensure_kept()
-    with anyio.fail_after(20):
+    with anyio.fail_after(120):
         while not fleet.is_up:
             await anyio.sleep(0.005)
     try:

@@ -231,13 +231,15 @@ def test_status_is_one_picture_of_the_process():
     assert said["requests"]["total"] == 3
     assert said["requests"]["in_progress"] == 1, "the one that asks"
     assert [layer["name"] for layer in said["layers"]] == [
-        "metrics", "operator endpoints", "compression", "response cache", "Starlette",
+        "metrics", "operator endpoints", "compression", "response cache",
+        "memory watch", "Starlette",
     ]  # fmt: skip
     assert said["cache"] == {
         "hits": 0, "shared_hits": 0, "shared": None, "stale_hits": 0, "misses": 3,
         "bypassed": 0, "collapsed": 0, "revalidated": 0,
         "stored": 0, "invalidated": 0, "hit_ratio": 0.0,
         "entries": 0, "bytes": 0, "bytes_max": 64 << 20, "evictions": 0,
+        "tracked": {"in_use": False, "lease": None, "lease_over": 0},
     }  # fmt: skip
     assert set(said["resources"]["event loop probe"]) >= {"state", "required"}
     assert said["health"] == {"score": None, "inputs": []}
@@ -247,7 +249,7 @@ def test_status_is_the_same_as_the_handles():
     app = installed()
     said = get(app, "/_perf/status", headers=BEARER).json()
     of_handle = json.loads(json.dumps(app.state.perf.status()))
-    for changing in ("requests", "health", "overhead_us", "resources"):
+    for changing in ("requests", "health", "overhead_us", "resources", "memory"):
         assert said.pop(changing).keys() == of_handle.pop(changing).keys()
     assert said == of_handle
 

@@ -38,4 +38,4 @@ def stock_of(shop: httpx2.Client, product_id: int) -> int:
 def watching(server: ServerProcess, order_id: int) -> ClientConnection:
     """The websocket that tells an order's story."""
     address = re.sub("^http", "ws", f"{server.url}/live/orders/{order_id}")
-    return connect(address, open_timeout=20, close_timeout=20)
+    return connect(address, open_timeout=120, close_timeout=120)

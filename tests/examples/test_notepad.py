@@ -19,7 +19,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def notepad(server: ServerProcess):
-    with httpx2.Client(base_url=server.url, timeout=20) as client:
+    with httpx2.Client(base_url=server.url, timeout=120) as client:
         yield client
 
 

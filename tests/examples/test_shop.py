@@ -317,10 +317,17 @@ def test_a_chatty_request_counts_its_statements(shop):
     assert shop.get("/trouble/chatty?orders=10").json()["statements"] == 11
 
 
+def test_what_leaks_says_how_much(shop):
+    first, second = (shop.get("/trouble/leak").json()["kept"] for _ in range(2))
+    assert second == first + 1
+
+
 def test_an_uncaught_error_is_a_500_and_the_next_request_is_fine(shop, shop_server):
     response = shop.get("/trouble/error", headers=ONE_REQUEST)
     assert (response.status_code, response.text) == (500, "Internal Server Error")
-    assert "DeliberateError: raised on purpose" in shop_server.log()
+    eventually(  # it is logged once the answer is on its way
+        lambda: "DeliberateError: raised on purpose" in shop_server.log(), what="it in the log"
+    )
     assert shop.get("/catalogue/products/7").status_code == 200
 
 

@@ -1,6 +1,7 @@
 """`python -m examples.fastapi_app`: from the command to the last signal."""
 
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -8,10 +9,18 @@ import sys
 import httpx2
 import pytest
 
-from tests.examples.servers import ROOT, serving
+from tests.examples.servers import ROOT, eventually, serving
 from tests.examples.shop import place_order, watching
+from tests.fleet.servers import RedisServer
 
 COMMAND = ["-m", "examples.fastapi_app", "--port", "0"]
+
+
+@pytest.fixture
+def redis_url(tmp_path):
+    server = RedisServer(tmp_path).start()
+    yield server.url
+    server.stop()
 
 
 def run(*arguments):
@@ -20,7 +29,7 @@ def run(*arguments):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=False,
     )
 
@@ -44,9 +53,11 @@ def test_it_says_where_to_look_and_ends_cleanly_with_streams_open(how):
 
 
 def test_a_taken_port_is_one_sentence():
-    with serving(COMMAND) as server:
-        port = server.url.rpartition(":")[2]
-        refused = run("--port", port)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused = run("--port", str(port))
     assert refused.returncode == 1
     assert refused.stdout == ""
     assert refused.stderr == (
@@ -73,13 +84,38 @@ def test_worker_processes_share_one_shop(tmp_path):
     workers = 3
     with (
         serving([*COMMAND, "--workers", str(workers)], starts=workers) as server,
-        httpx2.Client(base_url=server.url, timeout=20) as watcher,
-        httpx2.Client(base_url=server.url, timeout=20, headers={"Connection": "close"}) as customer,
+        httpx2.Client(base_url=server.url, timeout=120) as watcher,
+        httpx2.Client(
+            base_url=server.url, timeout=120, headers={"Connection": "close"}
+        ) as customer,
         watcher.sse("/live/orders?limit=20") as stream,
     ):
         orders = {place_order(customer, (number, 1))["id"] for number in range(1, 11)}
         assert {event.json()["order_id"] for event in stream} == orders
         assert server.log().count("Filled ") == 1
+        assert (
+            "Nothing is cached: for several workers name a PERFORMANCE_REDIS_URL." in server.log()
+        )
+        server.stop()
+        assert "Traceback" not in server.log()
+
+
+def test_a_change_is_seen_at_once_in_all_worker_processes_that_share_redis(redis_url):
+    path, workers = "/catalogue/products/7", 2
+    with (
+        serving(
+            [*COMMAND, "--workers", str(workers)],
+            env={"PERFORMANCE_REDIS_URL": redis_url},
+            starts=workers,
+        ) as server,
+        # A connection for each request: either process may get it.
+        httpx2.Client(base_url=server.url, timeout=120, headers={"Connection": "close"}) as client,
+    ):
+        eventually(lambda: "; hit" in client.get(path).headers["cache-status"], what="a hit")
+        for price_cents in range(1_000, 1_020):
+            assert client.patch(path, json={"price_cents": price_cents}).status_code == 200
+            seen = [client.get(path) for _ in range(4)]
+            assert {answer.json()["price_cents"] for answer in seen} == {price_cents}
         server.stop()
         assert "Traceback" not in server.log()
 

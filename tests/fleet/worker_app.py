@@ -7,6 +7,8 @@ settings from the environment.  `TRUTH_URL` names the database.
 import asyncio
 import os
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,11 +16,22 @@ import redis.asyncio
 from fastapi import FastAPI
 
 from perf_middleware import Settings, cache_response, install
+from tests.fleet.lateness import Lateness
 
 SLOW_S_MAX = 0.02  # between reading the truth and answering: what is old by then must not stay
 
 truth = redis.asyncio.from_url(os.environ.get("TRUTH_URL", "redis://127.0.0.1:1/1"))
-app = FastAPI()
+lateness = Lateness(truth.ping)  # of this worker, and of Redis
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    looking = asyncio.create_task(lateness.run())
+    yield
+    looking.cancel()
+
+
+app = FastAPI(lifespan=lifespan)
 perf = install(app, Settings())
 
 
@@ -95,4 +108,5 @@ async def figures() -> dict[str, Any]:
         "downs": shared._fleet.changes["down"],
         "timeouts": shared._fleet.link.timeouts,
         "gaps": shared._records.gaps,
+        "late_s": lateness.most_s,
     }

@@ -56,7 +56,7 @@ def http_scope(path: str) -> Scope:
 
 def run(main: Callable[[], Awaitable[Any]]) -> Any:
     async def with_deadline() -> Any:
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             return await main()
 
     return trio.run(with_deadline)

@@ -94,7 +94,7 @@ def timed_routes(ground: Ground) -> list[BaseRoute]:
     async def until_disconnected(request: Request) -> Response:
         key = request.path_params["key"]
         journal.note(key, f"disconnected: {await request.is_disconnected()}")
-        with anyio.fail_after(10):
+        with anyio.fail_after(120):
             while not await request.is_disconnected():
                 await anyio.sleep(0.005)
         journal.note(key, "disconnected: True")

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perf_middleware.code_roots import CodeRoots
 from perf_middleware.metrics.watching.blame import Tally, judge
-from perf_middleware.metrics.watching.stacks import CodeRoots, StackLine
+from perf_middleware.metrics.watching.stacks import StackLine
 
 SITE = "/venv/lib/python3.11/site-packages"
 LIB = "/py/lib/python3.11"

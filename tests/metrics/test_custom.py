@@ -351,7 +351,7 @@ def test_threads_that_come_and_go_leave_few_cells():
     assert len(orders.labels()._cells) < 100
 
 
-def test_a_million_label_values_keep_memory_bounded():
+def test_a_hundred_thousand_label_values_keep_memory_bounded():
     metrics = CustomMetrics(label_sets_max=100)
     orders = metrics.counter("orders", "x", ["id"])
     for index in range(1_000):
@@ -360,14 +360,14 @@ def test_a_million_label_values_keep_memory_bounded():
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        for index in range(100_000):
+        for index in range(30_000):
             orders.inc(id=f"warm {index}")
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    for index in range(899_000):
+    for index in range(69_000):
         orders.inc(id=index)
-    assert grown < 1_000_000  # a hundredth of what keeping them would take
+    assert grown < 300_000  # a hundredth of what keeping them would take
     points = list(orders.family().points)
     assert len(points) == 101
-    assert sum(point.value for point in points) == 1_000_000
+    assert sum(point.value for point in points) == 100_000

@@ -20,7 +20,6 @@ from perf_middleware.metrics.decorators import (
     EXCEPTION_NAMES_MAX,
     Timers,
     log_label_overflow,
-    resident_bytes,
 )
 
 
@@ -516,15 +515,6 @@ def test_memory_growth_is_recorded_where_it_is_asked_for(timers, monkeypatch):
     points = {point.labels.pairs[0][1]: point for point in family.points}
     assert (points["block"].sum, points["block"].cumulative[-1]) == (500_000, 1)
     assert (points["load"].sum, points["load"].cumulative[-1]) == (0, 2)
-
-
-def test_resident_memory_is_read_or_unknown(monkeypatch):
-    assert resident_bytes() > 1_000_000
-    monkeypatch.setattr(decorators, "_HAS_STATM", False)
-    assert resident_bytes() > 1_000_000
-    monkeypatch.setattr(decorators, "_HAS_STATM", True)
-    monkeypatch.setattr(decorators, "_STATM", "/nonexistent")
-    assert resident_bytes() == -1
 
 
 def test_names_beyond_the_limit_go_to_other_and_are_logged_once(caplog):

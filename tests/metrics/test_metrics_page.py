@@ -43,7 +43,7 @@ def server():
 
 def asked(server, path="/metrics", method="GET", **headers):
     """Status, headers and body of one request."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=15)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=150)
     try:
         connection.request(
             method, path, headers={k.replace("_", "-"): v for k, v in headers.items()}

@@ -131,6 +131,7 @@ def test_one_request_in_so_many_is_sampled_and_answered_as_always():
         "operator endpoints",
         "compression",
         "response cache",
+        "memory watch",
         "request scope",
     }
     assert all(us > 0 for us in told.values())

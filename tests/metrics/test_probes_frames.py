@@ -1,13 +1,9 @@
-import sys
-import sysconfig
 import threading
 import weakref
-from pathlib import Path
 
 import pytest
 
-import perf_middleware
-from perf_middleware.metrics.probes.frames import DEPTH_MAX, capture, code_roots, source_of
+from perf_middleware.metrics.probes.frames import DEPTH_MAX, capture, source_of
 from perf_middleware.metrics.watching.stacks import StackLine
 
 
@@ -60,32 +56,3 @@ def test_a_deep_recursion_is_cut():
 )
 def test_a_source_that_cannot_be_read_is_empty(line):
     assert source_of(line) == ""
-
-
-def test_this_interpreter_is_machinery_and_this_file_is_own():
-    roots = code_roots()
-    stdlib = Path(sysconfig.get_paths()["stdlib"])
-    assert roots.origin_of(str(stdlib / "socket.py")) == "machinery"
-    assert roots.origin_of(str(Path(perf_middleware.__file__))) == "machinery"
-    assert roots.origin_of(pytest.__file__) == "library"
-    assert roots.origin_of(__file__) == "own"
-
-
-def test_the_scripts_of_the_environment_are_nobodys_project(monkeypatch):
-    scripts = sysconfig.get_paths()["scripts"]
-    monkeypatch.setattr(sys, "path", [scripts, *sys.path])  # as a console script starts
-    assert code_roots().origin_of(f"{scripts}/uvicorn") == "machinery"
-    assert code_roots().origin_of(f"{sys.prefix}/share/x.py") == "machinery"
-
-
-def test_a_project_inside_a_prefix_is_own_where_the_app_is_imported_from(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    app = str(tmp_path / "src" / "app.py")
-    assert code_roots().origin_of(app) == "machinery"
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "src")])
-    assert code_roots().origin_of(app) == "own"
-
-
-def test_an_app_in_site_packages_can_be_named_as_own():
-    folder = str(Path(pytest.__file__).parent)
-    assert code_roots([folder]).origin_of(pytest.__file__) == "own"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 WORKER = Path(__file__).with_name("exchange_worker.py")
-DEADLINE_S = 30.0
+DEADLINE_S = 150.0
 JOBS = 'jobs{route="/jobs"}'
 
 

@@ -22,7 +22,7 @@ class CategoryOut(BaseModel):
 
 
 @router.get("/categories")
-@cache_response(ttl=300, shared=True, tags=["categories"])
+@cache_response(tracked=True, shared=True)
 async def list_categories(session: SessionDep) -> list[CategoryOut]:
     """All categories with the number of their products."""
     rows = await session.execute(

@@ -7,14 +7,25 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import anyio
-from fastapi import APIRouter, Depends, Header, Path, Query, WebSocket, WebSocketDisconnect
+from fastapi import (
+    APIRouter,
+    Depends,
+    Header,
+    HTTPException,
+    Path,
+    Query,
+    WebSocket,
+    WebSocketDisconnect,
+)
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy import select
 
-from examples.fastapi_app.dependencies import FeedDep, SessionsDep
+from examples.fastapi_app.dependencies import FeedDep, SessionsDep, StreamSessionDep
 from examples.fastapi_app.feed import OrderFeed
-from examples.fastapi_app.routers.products import ID_MAX
-from examples.fastapi_app.tables import FINAL_STATUSES, Order, OrderStatus
+from examples.fastapi_app.routers.products import ID_MAX, ProductId
+from examples.fastapi_app.tables import FINAL_STATUSES, Order, OrderStatus, Product
+from perf_middleware import allow_repeats
 
 router = APIRouter(prefix="/live", tags=["live"])
 
@@ -30,6 +41,11 @@ class OrderEventOut(BaseModel):
     order_id: int
     status: OrderStatus
     at: datetime
+
+
+class Stock(BaseModel):
+    product_id: int
+    stock: int
 
 
 class Tick(BaseModel):
@@ -68,6 +84,42 @@ async def stream_order_events(
                 event=event.status, id=str(event.id), data=OrderEventOut.model_validate(event)
             )
             sent += 1
+            if sent == limit:
+                return
+
+
+async def _product(session: StreamSessionDep, product_id: ProductId) -> int:
+    """Before the stream begins: what is not there is a 404."""
+    if await session.get(Product, product_id) is None:
+        raise HTTPException(404, f"there is no product {product_id}")
+    return product_id
+
+
+@router.get("/stock/{product_id}", response_class=EventSourceResponse)
+async def stream_stock(
+    session: StreamSessionDep,
+    feed: FeedDep,
+    product_id: Annotated[int, Depends(_product)],
+    limit: Annotated[
+        int, Query(ge=1, le=EVENTS_MAX, description="End after this many.")
+    ] = EVENTS_MAX,
+) -> AsyncIterator[ServerSentEvent]:
+    """What is left of a product, now and whenever an order changes it.
+
+    The session is open for as long as the stream, which may be hours; a connection is not: it goes
+    back to the pool before each piece of the response, and the next statement takes one again.
+    """
+    query = select(Product.stock).where(Product.id == product_id)
+    told, sent = None, 0
+    async with aclosing(feed.changes()) as changes:
+        async for _ in changes:
+            with allow_repeats():
+                stock = await session.scalar(query)
+            if stock == told:
+                yield ServerSentEvent(comment="nothing new")  # with it the connection goes back
+                continue
+            yield ServerSentEvent(event="stock", data=Stock(product_id=product_id, stock=stock))
+            told, sent = stock, sent + 1
             if sent == limit:
                 return
 

@@ -1,6 +1,7 @@
 """/orders: the list, one order, placing and advancing."""
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, HTTPException, Path, Query, Request, Response
@@ -10,19 +11,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload, selectinload
 
 from examples.fastapi_app import ordering
-from examples.fastapi_app.database import Sessions
+from examples.fastapi_app.database import Run
 from examples.fastapi_app.dependencies import (
     CacheDep,
     FeedDep,
     FiguresDep,
+    RunDep,
     SessionDep,
-    SessionsDep,
 )
 from examples.fastapi_app.feed import OrderFeed
 from examples.fastapi_app.routers.account import account_tag
-from examples.fastapi_app.routers.products import ID_MAX, product_tags
+from examples.fastapi_app.routers.products import ID_MAX
 from examples.fastapi_app.tables import Category, Order, OrderStatus, Product
-from perf_middleware import ResponseCache
 
 router = APIRouter(prefix="/orders", tags=["orders"])
 
@@ -108,7 +108,7 @@ async def list_orders(
 async def place_order(
     new: NewOrder,
     session: SessionDep,
-    sessions: SessionsDep,
+    run: RunDep,
     feed: FeedDep,
     figures: FiguresDep,
     cache: CacheDep,
@@ -116,20 +116,24 @@ async def place_order(
     response: Response,
     background: BackgroundTasks,
 ) -> OrderOut:
-    """Place an order; it is confirmed in the background, after the answer."""
+    """Place an order; it is confirmed in the background, after the answer.
+
+    Of two orders for one product the second waits, or is told that the first was there: `run`
+    does its whole transaction again then, a few times.
+    """
     wanted = [ordering.Wanted(line.product_id, line.quantity) for line in new.lines]
     try:
-        order = await ordering.place(session, customer_id=new.customer_id, wanted=wanted)
+        order = await run(partial(ordering.place, customer_id=new.customer_id, wanted=wanted))
     except ordering.UnknownError as unknown:
         raise HTTPException(422, str(unknown)) from None
     except ordering.ConflictError as conflict:
         raise HTTPException(409, str(conflict)) from None
     feed.announce()
     figures.orders_created.inc(category=await _category_of(session, wanted[0].product_id))
-    background.add_task(_confirm, order.id, sessions, feed)
+    background.add_task(_confirm, order.id, run, feed)
     response.headers["Location"] = str(request.url_for("read_order", order_id=order.id).path)
     order = await _find(session, order.id)
-    await _forget(cache, order)
+    await cache.purge(tags=[account_tag(order.customer_id)])
     return OrderOut.model_validate(order)
 
 
@@ -140,37 +144,31 @@ async def read_order(session: SessionDep, order_id: OrderId) -> OrderOut:
 
 @router.patch("/{order_id}")
 async def change_order(
-    session: SessionDep, feed: FeedDep, cache: CacheDep, order_id: OrderId, change: OrderChange
+    session: SessionDep,
+    run: RunDep,
+    feed: FeedDep,
+    cache: CacheDep,
+    order_id: OrderId,
+    change: OrderChange,
 ) -> OrderOut:
     """Ship, deliver or cancel an order."""
     try:
-        await ordering.advance(session, order_id, change.status)
+        await run(partial(ordering.advance, order_id=order_id, status=change.status))
     except ordering.UnknownError as unknown:
         raise HTTPException(404, str(unknown)) from None
     except ordering.ConflictError as conflict:
         raise HTTPException(409, str(conflict)) from None
     feed.announce()
     order = await _find(session, order_id)
-    await _forget(cache, order)
+    await cache.purge(tags=[account_tag(order.customer_id)])
     return OrderOut.model_validate(order)
 
 
-async def _forget(cache: ResponseCache, order: Order) -> None:
-    """Cached answers that this order made untrue: the stock, and what its customer has paid."""
-    await cache.purge(
-        tags=[
-            *product_tags(line.product_id for line in order.lines),
-            account_tag(order.customer_id),
-        ]
-    )
-
-
-async def _confirm(order_id: int, sessions: Sessions, feed: OrderFeed) -> None:
-    async with sessions() as session:
-        try:
-            await ordering.advance(session, order_id, OrderStatus.CONFIRMED)
-        except ordering.ConflictError:
-            return  # cancelled in the meantime: nothing is left to confirm
+async def _confirm(order_id: int, run: Run, feed: OrderFeed) -> None:
+    try:
+        await run(partial(ordering.advance, order_id=order_id, status=OrderStatus.CONFIRMED))
+    except ordering.ConflictError:
+        return  # cancelled in the meantime: nothing is left to confirm
     feed.announce()
 
 

@@ -1,6 +1,5 @@
 """/catalogue/products: the list, one product, its changes and its bar code."""
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -12,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import contains_eager
 
 from examples.fastapi_app import barcode
-from examples.fastapi_app.dependencies import CacheDep, SessionDep
+from examples.fastapi_app.dependencies import SessionDep
 from examples.fastapi_app.tables import Category, Product
 from perf_middleware import cache_response
 
@@ -21,10 +20,6 @@ router = APIRouter(prefix="/products")
 ID_MAX = 2**31 - 1
 PRICE_CENTS_MAX = 10_000_000
 STOCK_MAX = 1_000_000
-
-# Worker processes have a cache each, and a purge is known to the one that did it: with several of
-# them this is how long the others may show the old price.
-TTL_S = 30
 
 ProductId = Annotated[int, Path(ge=1, le=ID_MAX)]
 
@@ -85,18 +80,13 @@ class Filters(BaseModel):
     limit: int = Field(default=50, ge=1, le=200)
 
 
-def product_tags(product_ids: Iterable[int]) -> list[str]:
-    """The tags of cached answers that show one of these products, or a list that may."""
-    return ["products", *(f"product:{product_id}" for product_id in product_ids)]
-
-
 def with_category() -> Select[Product]:
     """Products with their category, in one statement."""
     return select(Product).join(Product.category).options(contains_eager(Product.category))
 
 
 @router.get("")
-@cache_response(ttl=TTL_S, shared=True, tags=["products"])
+@cache_response(tracked=True, shared=True)
 async def list_products(session: SessionDep, filters: Annotated[Filters, Query()]) -> ProductPage:
     """One page; the next begins after its last row, however far in and whatever was added."""
     query = with_category().where(
@@ -129,7 +119,7 @@ async def list_products(session: SessionDep, filters: Annotated[Filters, Query()
 
 @router.post("", status_code=201)
 async def create_product(
-    session: SessionDep, cache: CacheDep, new: NewProduct, request: Request, response: Response
+    session: SessionDep, new: NewProduct, request: Request, response: Response
 ) -> ProductOut:
     category = await session.scalar(select(Category).where(Category.slug == new.category))
     if category is None:
@@ -139,30 +129,27 @@ async def create_product(
     )
     session.add(product)
     try:
-        await session.commit()
+        await session.flush()
     except IntegrityError:
         raise HTTPException(409, f"there is a product {new.sku} already") from None
-    await cache.purge(tags=["products", "categories"])
     response.headers["Location"] = str(request.url_for("read_product", product_id=product.id).path)
     return ProductOut.model_validate(product)
 
 
 @router.get("/{product_id}")
-@cache_response(ttl=TTL_S, shared=True, tags=["product:{product_id}"])
+@cache_response(tracked=True, shared=True)
 async def read_product(session: SessionDep, product_id: ProductId) -> ProductOut:
     return ProductOut.model_validate(await _find(session, product_id))
 
 
 @router.patch("/{product_id}")
 async def change_product(
-    session: SessionDep, cache: CacheDep, product_id: ProductId, changes: ProductChanges
+    session: SessionDep, product_id: ProductId, changes: ProductChanges
 ) -> ProductOut:
     product = await _find(session, product_id)
     for field, value in changes.model_dump(exclude_none=True).items():
         setattr(product, field, value)
     product.updated_at = datetime.now(UTC)
-    await session.commit()
-    await cache.purge(tags=product_tags([product_id]))
     return ProductOut.model_validate(product)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 from sqlalchemy import select
+from sqlalchemy.orm import selectinload
 
 from examples.fastapi_app.dependencies import SessionDep
 from examples.fastapi_app.tables import Order, OrderLine
@@ -14,15 +15,27 @@ from perf_middleware import rate_limit, timeout
 
 router = APIRouter(prefix="/trouble", tags=["trouble"])
 
+KEPT_MAX = 100_000  # a hundred megabytes: this is an example
+_kept: list[bytes] = []
+
 
 class Slept(BaseModel):
     slept_s: float
+
+
+class Kept(BaseModel):
+    kept: int
 
 
 class Chatty(BaseModel):
     orders: int
     units: int
     statements: int
+
+
+class Units(BaseModel):
+    orders: int
+    units: int
 
 
 class DeliberateError(Exception):
@@ -58,6 +71,15 @@ async def block_the_loop(seconds: Annotated[float, Query(ge=0, le=3)] = 0.5) -> 
     return Slept(slept_s=seconds)
 
 
+@router.get("/leak")
+async def keep_too_much() -> Kept:
+    """Keep a kilobyte of every request: asked often, it is named in the log within a minute."""
+    if len(_kept) == KEPT_MAX:
+        _kept.clear()
+    _kept.append(bytes(1_000))
+    return Kept(kept=len(_kept))
+
+
 @router.get("/error")
 async def fail() -> None:
     """Raise what nobody catches: 500."""
@@ -75,3 +97,30 @@ async def ask_row_by_row(
         lines = await session.scalars(select(OrderLine).where(OrderLine.order_id == order.id))
         units += sum(line.quantity for line in lines)
     return Chatty(orders=len(newest), units=units, statements=1 + len(newest))
+
+
+@router.get("/n-plus-one")
+async def load_each_lazily(
+    session: SessionDep, orders: Annotated[int, Query(ge=1, le=200)] = 25
+) -> Units:
+    """The same by accident: each order's lines are loaded when they are looked at.
+
+    The log names the line, the relationship and what to write instead.
+    """
+    newest = (await session.scalars(select(Order).order_by(Order.id.desc()).limit(orders))).all()
+    units = 0
+    for order in newest:
+        units += sum(line.quantity for line in await order.awaitable_attrs.lines)
+    return Units(orders=len(newest), units=units)
+
+
+@router.get("/n-plus-one/fixed")
+async def load_all_at_once(
+    session: SessionDep, orders: Annotated[int, Query(ge=1, le=200)] = 25
+) -> Units:
+    """The same as the log advises: two statements, however many orders."""
+    query = select(Order).order_by(Order.id.desc()).limit(orders)
+    newest = (await session.scalars(query.options(selectinload(Order.lines)))).all()
+    return Units(
+        orders=len(newest), units=sum(line.quantity for order in newest for line in order.lines)
+    )

@@ -25,6 +25,7 @@ from perf_middleware.caching.runtime.request import (
     personal,
     primary_key,
 )
+from perf_middleware.caching.runtime.tracked import LEASE
 from perf_middleware.caching.runtime.writes import Written, invalidate_for_all, written
 from perf_middleware.caching.settings import CacheSettings
 from perf_middleware.caching.special import NO_HOST
@@ -59,6 +60,7 @@ class CacheLayer:
         self._get = cache.store.get
         self._clock = cache.clock
         self._special = cache.special
+        self._tracked = cache.tracked
         self._known_special = cache.special.known
         self._ignored_cookies = cache.special.ignored_cookies
         self._obeys_directives = cache.options.request_directives
@@ -113,7 +115,9 @@ class CacheLayer:
         if is_plain and (rule is None or not rule.needs_request):
             if type(stored) is StoredResponse:
                 now_us = self._clock()
-                if now_us < stored.early_from_us:
+                if now_us < stored.early_from_us and not (
+                    stored.dependencies and self._tracked.is_over(now_us)
+                ):
                     stored.hits += 1
                     counts = stored.counts
                     counts.hits += 1
@@ -203,6 +207,9 @@ class CacheLayer:
             if request.wants_only_stored:
                 return await only_if_cached(cache, request, reason)
             return await miss(self.app, cache, request, reason)
+        if cache.tracked.may_not_use(stored):
+            cache.tracked.lease_over += 1
+            return await bypass(self.app, cache, request, LEASE)
         now_us = self._clock()
         verdict = decide_reuse(stored, directives, now_us=now_us)
         if verdict is Reuse.FRESH or verdict is Reuse.STALE or verdict is Reuse.REFRESH:
@@ -229,6 +236,7 @@ class CacheLayer:
         """
         cache = self.cache
         came = as_it_came(scope)
+        tracked = cache.tracked
         answered: list[tuple[bytes, bytes]] | None = None
 
         def sending(message: Message) -> Awaitable[None]:
@@ -241,6 +249,8 @@ class CacheLayer:
                 what = written(cache, came, answered)
                 if cache.shared is not None:
                     return _send_when_told(cache, what, message, send)
+            if message["type"] == "http.response.start" and not tracked.is_settled():
+                return _send_when_told(cache, None, message, send)
             return send(message)
 
         try:
@@ -304,7 +314,10 @@ class ResponseCacheMiddleware(CacheLayer):
 
 
 async def _send_when_told(
-    cache: ResponseCache, what: Written, message: Message, send: Send
+    cache: ResponseCache, what: Written | None, message: Message, send: Send
 ) -> None:
-    await invalidate_for_all(cache, what)
+    if what is not None:
+        await invalidate_for_all(cache, what)
+    if cache.tracked.settle is not None:
+        await cache.tracked.settle()
     await send(message)

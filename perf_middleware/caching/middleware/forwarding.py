@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.caching.judgement import OF_ITS_URL
 from perf_middleware.caching.middleware.answers import HeldBack, answer, send_nothing, told
-from perf_middleware.caching.middleware.heads import judge_head
+from perf_middleware.caching.middleware.heads import counted, judge_head
 from perf_middleware.caching.middleware.keeping import Keeping
 from perf_middleware.caching.middleware.leaving import Leaving
 from perf_middleware.caching.reuse import FAILURES, Reuse, decide_reuse, may_serve_on_error
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.flights import Flight, Outcome
     from perf_middleware.caching.runtime.request import CacheRequest
+    from perf_middleware.caching.runtime.tracked import Begun
     from perf_middleware.caching.stored import StoredResponse
 
 logger = logging.getLogger("perf_middleware.caching")
@@ -63,6 +64,8 @@ class Forwarding:
     _leaving: Leaving | None = None
     _whole: Keeping | None = None
     """What was stored as soon as it was whole, before the app said that this was the end."""
+    begun: Begun | None = None
+    """What the app reads for its answer, where that is collected."""
     failed = False
     on_release: Callable[[], None] | None = None
     """Called when the outcome is known; the app may still have work to do behind its answer."""
@@ -94,6 +97,7 @@ class Forwarding:
         """Call the app; whoever waits is released whatever happens."""
         request = self._request
         request.sent_us = self._cache.clock()
+        self.begun = self._cache.tracked.begin(request.rule)
         try:
             returned = await app(request.scope, self.receive, self.send)
             if not self._unconfirmed:
@@ -109,6 +113,7 @@ class Forwarding:
             await self._answer_instead("stale-if-error")
             return None
         finally:
+            self._cache.tracked.end(self.begun)
             self.end()
         # The app's 304 spoke of something else than what is stored: ask again, for the whole.
         again = request.rewritten(
@@ -196,7 +201,7 @@ class Forwarding:
         elif self._counted_as is None:
             self.failed = status in FAILURES
         judged = judge_head(
-            cache, request, message, sent,
+            cache, request, message, sent, begun=self.begun,
             route=self._route, may_keep=self._may_keep, purges_seen=self.purges_seen,
         )  # fmt: skip
         if judged.keep is None:
@@ -261,8 +266,9 @@ class Forwarding:
             self._let_go(why)
         elif not message.get("more_body") or (body and keeping.is_whole):
             why = keeping.store(
-                self._route, purges_seen=self.purges_seen, sending_us=self._sending_us
-            )
+                self._route, purges_seen=self.purges_seen, sending_us=self._sending_us,
+                begun=self.begun,
+            )  # fmt: skip
             if why is not None:
                 self._let_go(why)
             else:
@@ -304,7 +310,9 @@ class Forwarding:
             return
         if cache.name_route is not None:
             cache.name_route(stored.route)
-        stored, kept = cache.confirmed(stored, sent, lines, request, purges_seen=self.purges_seen)
+        stored, kept = cache.confirmed(
+            stored, sent, lines, request, purges_seen=self.purges_seen, begun=self.begun
+        )
         cache.figures.of(stored.route).revalidated += 1
         reuse = decide_reuse(stored, None, now_us=cache.clock())
         self._release("stored" if kept and reuse is not Reuse.VALIDATE else "unstorable")
@@ -352,18 +360,10 @@ class Forwarding:
 
     def _count(self) -> RouteCounts:
         """Count the request, under the route that the app took for it."""
-        cache = self._cache
-        self._route = cache.route_of(self._request.scope, self.root_path)
-        if self._request.rewritten_from is not None and cache.name_route is not None:
-            cache.name_route(self._route)  # the router wrote it into a scope of ours
-        counts = self._counts = cache.figures.of(self._route)
-        reason = self._counted_as
-        if reason is None:
-            counts.refreshed += 1
-            return counts
-        reasons = counts.bypassed if self._reason == "bypass" else counts.misses
-        reasons[reason] = reasons.get(reason, 0) + 1
-        return counts
+        self._route, self._counts = counted(
+            self._cache, self._request, self.root_path, self._reason, counted_as=self._counted_as
+        )
+        return self._counts
 
     def _count_refusal(self, why: str) -> None:
         why = why.partition(":")[0]  # of credentials a client may send any set

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from perf_middleware.asgi import Message
+    from perf_middleware.caching.cache_status import Forward
     from perf_middleware.caching.fields import Lines
+    from perf_middleware.caching.figures import RouteCounts
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.request import CacheRequest
+    from perf_middleware.caching.runtime.tracked import Begun
 
 LENGTH_DIGITS_MAX: Final = 15
 
@@ -44,8 +47,12 @@ def judge_head(
     route: str,
     may_keep: bool,
     purges_seen: int,
+    begun: Begun | None = None,
 ) -> Judged:
-    """Every reason against keeping, in order; a rule on the endpoint is learnt on the way."""
+    """Every reason against keeping, in order; a rule on the endpoint is learnt on the way.
+
+    `begun` is what has been read so far, where that is collected.
+    """
     rule = request.rule
     if rule is None or rule.on_endpoint:
         own = policy_of(request.scope)
@@ -85,10 +92,35 @@ def judge_head(
         return Judged(None, "head", tell_clients)
     if type(verdict) is Keep:
         refused = no_room_for(cache, message, lines)
+        if refused is None and rule is not None and rule.tracked:
+            # What is only streamed, of unknown length, may be read on the way.
+            is_whole = b"content-length" in lines
+            refused = cache.tracked.refusal(rule, begun, is_whole=is_whole)
         if refused is None:
             return Judged(verdict, None, tell_clients, now_us)
         verdict = refused
     return Judged(None, str(verdict), tell_clients)
+
+
+def counted(
+    cache: ResponseCache,
+    request: CacheRequest,
+    root_path: str,
+    reason: Forward,
+    *,
+    counted_as: str | None,
+) -> tuple[str, RouteCounts]:
+    """Count one call of the app, `counted_as` None one that no client waits for; its route."""
+    route = cache.route_of(request.scope, root_path)
+    if request.rewritten_from is not None and cache.name_route is not None:
+        cache.name_route(route)  # the router wrote it into a scope of ours
+    counts = cache.figures.of(route)
+    if counted_as is None:
+        counts.refreshed += 1
+    else:
+        reasons = counts.bypassed if reason == "bypass" else counts.misses
+        reasons[counted_as] = reasons.get(counted_as, 0) + 1
+    return route, counts
 
 
 def no_room_for(cache: ResponseCache, message: Message, lines: Lines) -> str | None:
@@ -123,6 +155,8 @@ def seen_by_head(
     stored = cache.store.select(request.primary, request.lines)
     if stored is None or stored.status != 200:
         return
+    if stored.dependencies:
+        return  # what the app has read for its head is not what the body was made of
     described = head_confirms(stored, lines, now_s=int(cache.wall_s()))
     if described:
         cache.confirmed(stored, sent, lines, request, purges_seen=purges_seen)

@@ -6,10 +6,11 @@ their way at once.
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from perf_middleware.caching.middleware.answers import forms_for
-from perf_middleware.caching.stored import US_PER_S, StoredResponse, groups_of
+from perf_middleware.caching.stored import OWN_ETAG, US_PER_S, StoredResponse, groups_of
 from perf_middleware.coded_forms import NEW_FORMS
 from perf_middleware.coding_choice import CHOSEN, choice_of
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.request import CacheRequest
+    from perf_middleware.caching.runtime.tracked import Begun
     from perf_middleware.coding_choice import Choice
 
 PARTS_MAX = 64  # further ones are joined: an object for each of ten bytes takes five times that
@@ -94,10 +96,13 @@ class Keeping:
         self._cache.storing_bytes -= self._held_bytes
         self._held_bytes = 0
 
-    def store(self, route: str, *, purges_seen: int, sending_us: int) -> str | None:
+    def store(
+        self, route: str, *, purges_seen: int, sending_us: int, begun: Begun | None = None
+    ) -> str | None:
         """Put the complete answer into the store; why not, where it may not or cannot be.
 
-        `sending_us` of the time since the app was called is what the client took to read.
+        `sending_us` of the time since the app was called is what the client took to read; `begun`
+        is what has been read for it, where that is collected.
         """
         cache, request, keep = self._cache, self._request, self._keep
         body = b"".join(self._parts)
@@ -108,7 +113,15 @@ class Keeping:
             self._headers.append((b"content-length", b"%d" % len(body)))
         rule = request.rule
         tags = () if rule is None else rule.tags_for(_parameters(rule, request))
-        tags += groups_of(keep.lines)
+        dependencies: tuple[str, ...] = ()
+        if rule is not None and rule.tracked:
+            refused = cache.tracked.refusal(rule, begun, is_whole=True)
+            if refused is not None or begun is None:
+                return refused
+            dependencies = begun[0].tags()
+            purges_seen = begun[0].since(purges_seen)
+            self._name_body(body)
+        tags += dependencies + groups_of(keep.lines)
         target = request.target
         if rule is not None and rule.query is not None:
             target = target.partition(b"?")[0]  # whatever the query of the request that made it
@@ -135,6 +148,7 @@ class Keeping:
             rule=rule,
             shares_authorization=keep.shares_authorization,
             choice=self._choice(),
+            dependencies=dependencies,
         )
         if cache.shared is not None:
             cache.shared.share(stored, request.lines, purges_seen=purges_seen)
@@ -144,6 +158,14 @@ class Keeping:
             cache.note_root(request.came)
         self.stored = stored
         return None
+
+    def _name_body(self, body: bytes) -> None:
+        """An entity tag where the app has none: clients who must ask each time can ask by it."""
+        if self._status != 200 or any(name == b"etag" for name, _ in self._headers):
+            return
+        digest = blake2b(body, digest_size=12).hexdigest().encode()
+        # Weak: another coding of the same body has it too.
+        self._headers.append((b"etag", b"W/" + OWN_ETAG + digest + b'"'))
 
     def _choice(self) -> Choice | None:
         """What the endpoint, or an answer stored further in, says of its codings."""

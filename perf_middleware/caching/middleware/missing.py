@@ -155,6 +155,8 @@ async def _answered_by_another(cache: ResponseCache, request: CacheRequest, fail
     stored, _ = select(cache, request)
     if stored is None or not stored.is_safe_for(request.credentials):
         return False
+    if cache.tracked.may_not_use(stored):
+        return False
     now_us = cache.clock()
     if failed:
         if not may_serve_on_error(stored, request.directives, now_us=now_us):

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.flights import Flight
+    from perf_middleware.caching.runtime.tracked import Begun
     from perf_middleware.caching.special import Special
 
     Opening: TypeAlias = tuple[
         Receive, bytes, bytes | None, Flight | None, str, int, int, str, bytes | None, bytes,
-        list[tuple[bytes, bytes]],
+        list[tuple[bytes, bytes]], Begun | None,
     ]  # fmt: skip
 
 
@@ -52,10 +53,12 @@ async def pass_on(
     # pays for is these.  What only a Forwarding needs stands in one tuple, as it is now: before
     # the app has read its data, before it was routed, before a layer below rewrites the request.
     root_path = scope.get("root_path") or ""
+    tracked = cache.tracked
+    begun = None if tracked.current is None else tracked.begin(rule)
     opening = (
         receive, host, key, flight, root_path, cache.clock(), cache.purges.newest,
         scope["path"], scope.get("raw_path"), scope.get("query_string", b""),
-        scope["headers"].copy(),
+        scope["headers"].copy(), begun,
     )  # fmt: skip
     whole: Forwarding | None = None
     passed = False
@@ -114,6 +117,8 @@ async def pass_on(
         failed = True
         raise
     finally:
+        if begun is not None:
+            tracked.end(begun)
         if not passed:
             if whole is None:
                 whole = _handed_over(cache, scope, send, special, rule, opening)
@@ -164,7 +169,7 @@ def _handed_over(
     opening: Opening,
 ) -> Forwarding:
     """The Forwarding of a request that was opened so."""
-    (receive, host, key, flight, root_path, sent_us, purges_seen, *target, headers) = opening
+    (receive, host, key, flight, root_path, sent_us, purges_seen, *target, headers, begun) = opening
     came = dict(scope)
     came["root_path"] = root_path
     came["path"], came["raw_path"], came["query_string"] = target
@@ -187,5 +192,5 @@ def _handed_over(
         detail=None if special is None else special.reason,
         counted_as="" if special is None else "credentials",
     )
-    whole.purges_seen, whole.root_path = purges_seen, root_path
+    whole.purges_seen, whole.root_path, whole.begun = purges_seen, root_path, begun
     return whole

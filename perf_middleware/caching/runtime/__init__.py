@@ -12,6 +12,8 @@ from functools import partial
 from math import log
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import anyio.lowlevel
+
 from perf_middleware.caching.cache_status import CacheStatus
 from perf_middleware.caching.cookies import IgnoredCookies
 from perf_middleware.caching.decorators import listed
@@ -27,6 +29,7 @@ from perf_middleware.caching.runtime.confirming import confirmed
 from perf_middleware.caching.runtime.explain import explain, scope_of
 from perf_middleware.caching.runtime.flights import Flights
 from perf_middleware.caching.runtime.purging import Purging
+from perf_middleware.caching.runtime.tracked import Tracked
 from perf_middleware.caching.special import SpecialFields
 from perf_middleware.caching.stored import US_PER_S
 from perf_middleware.caching.stores.memory import MemoryStore
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from perf_middleware.caching.cache_status import Forward
     from perf_middleware.caching.fields import Headers, Lines
     from perf_middleware.caching.runtime.request import CacheRequest
+    from perf_middleware.caching.runtime.tracked import Begun
     from perf_middleware.caching.stored import StoredResponse
     from perf_middleware.caching.stores.shared import SharedStore
     from perf_middleware.clock import Clock
@@ -100,6 +104,7 @@ class ResponseCache:
         self.flights = Flights(waiting_max=self.options.waiting_max)
         self.purges = PurgeLog()
         self.purging = Purging(self)
+        self.tracked = Tracked(clock)
         self.shared: SharedStore | None = None
         self.roots: set[bytes] = set()  # that the app is served below
         self.refreshing: set[bytes] = set()
@@ -177,6 +182,28 @@ class ResponseCache:
             told["shared"] = await self.shared.explain(asked)
         return told
 
+    async def shrink(self, share: float) -> int:
+        """Let go of `share` of the bytes in this process's memory, the least asked for first: how
+        many bytes.
+
+        They are not taken again before `grow_back`: what comes in makes something else leave.  What
+        other processes and the shared store have stays.  On the event loop, which gets its turns.
+        Raises ValueError for no share.
+        """
+        if not 0 < share <= 1:
+            raise ValueError(f"share must be above 0 and at most 1, not {share!r}")
+        store = self.store
+        store.expire(self.clock())
+        before_bytes = store.size_bytes
+        kept_bytes = int(before_bytes * (1 - share))
+        while not store.shrink(kept_bytes, entries=PURGED_AT_ONCE):
+            await anyio.lowlevel.checkpoint()
+        return before_bytes - store.size_bytes
+
+    def grow_back(self) -> None:
+        """Let it grow up to its `bytes_max` again; from any thread."""
+        self.store.grow_back()
+
     def on(self, happening: Happening, tell: Callable[[StoredResponse], object]) -> None:
         """Call `tell` with the stored response at each `store`, `hit` or `invalidate`.
 
@@ -223,7 +250,8 @@ class ResponseCache:
         counts.shared_hits += 1
         self._set_early(stored)
         self.unstorable.pop(hash(stored.primary), None)
-        self.store.put(stored, now_us=self.clock())
+        if not self.tracked.may_not_use(stored):
+            self.store.put(stored, now_us=self.clock())
 
     def forms_of(self, stored: StoredResponse) -> CodedForms:
         """The coded forms of a stored body; new ones find their room when they are of use."""
@@ -251,17 +279,21 @@ class ResponseCache:
         request: CacheRequest,
         *,
         purges_seen: int,
+        begun: Begun | None = None,
     ) -> tuple[StoredResponse, bool]:
         """`stored` with the fields of an answer that confirms it, and whether it is in the store.
 
         The second is False where it is good for the one request alone.
         """
-        renewed, may_keep = confirmed(self, stored, sent, lines, request, purges_seen=purges_seen)
+        renewed, may_keep = confirmed(
+            self, stored, sent, lines, request, purges_seen=purges_seen, begun=begun
+        )
         self._set_early(renewed)
         if not may_keep:
             return renewed, False
         if self.shared is not None:
-            self.shared.share(renewed, request.lines, purges_seen=purges_seen)
+            seen = purges_seen if begun is None else begun[0].since(purges_seen)
+            self.shared.share(renewed, request.lines, purges_seen=seen)
         return renewed, self.store.put(renewed, now_us=self.clock())
 
     def forward_fields(
@@ -334,7 +366,7 @@ class ResponseCache:
         yield from self.figures.families(
             entries=store.responses,
             size_bytes=store.size_bytes,
-            bytes_max=store.bytes_max,
+            bytes_max=store.room_bytes,
             evictions=store.evictions - self._evictions_before,
             waiting=self.flights.waiting,
         )
@@ -353,7 +385,8 @@ class ResponseCache:
         return self.figures.totals() | {
             "entries": self.store.responses,
             "bytes": self.store.size_bytes,
-            "bytes_max": self.store.bytes_max,
+            "bytes_max": self.store.room_bytes,
             "evictions": self.store.evictions - self._evictions_before,
             "shared": None if self.shared is None else self.shared.status(),
+            "tracked": self.tracked.status(),
         }

@@ -69,6 +69,20 @@ class Purging:
         await self._everything_here(soft)
         return max(here, everywhere)
 
+    def tags_at_once(self, tags: Iterable[str]) -> int:
+        """The same by tag in memory, in one step: for who cannot wait."""
+        wanted = tuple(tags)
+        self.note_tags(wanted)
+        store = self._cache.store
+        found = {entry.key: entry for tag in wanted for entry in store.of_tag(tag)}
+        return self.entries(found.values(), soft=False)
+
+    def owe_tags(self, tags: Iterable[str]) -> None:
+        """Let the store that all share hear of a purge by tag when it is used next."""
+        shared = self._cache.shared
+        if shared is not None:
+            shared.purges.owe(("tags", (tuple(tags), b""), False), why="a purge could not be told")
+
     # --- in memory ------------------------------------------------------------------------------
 
     def wanted(self, targets: Iterable[bytes | str]) -> set[tuple[bytes, bool]]:

@@ -31,7 +31,6 @@ class MemoryStore:
     """
 
     def __init__(self, *, bytes_max: int, entries_max: int, now_us: int) -> None:
-        self.bytes_max = bytes_max
         self._expiry: Expiry[bytes] = Expiry(now_us=now_us)
         self._entries: BoundedCache[bytes, Found] = BoundedCache(
             bytes_max=bytes_max, entries_max=entries_max, on_evict=self._forget
@@ -49,6 +48,15 @@ class MemoryStore:
     @property
     def size_bytes(self) -> int:
         return self._entries.size_bytes
+
+    @property
+    def bytes_max(self) -> int:
+        return self._entries.bytes_max
+
+    @property
+    def room_bytes(self) -> int:
+        """What may be held now: `bytes_max`, or less after `shrink`."""
+        return self._entries.room_bytes
 
     @property
     def evictions(self) -> int:
@@ -157,7 +165,7 @@ class MemoryStore:
         if stored.forms is not forms and (stored.forms is not None or forms.size_bytes):
             return False  # others, of the same bytes object: an app may send one again and again
         size_bytes = stored.size_bytes + more_bytes
-        if size_bytes > self.bytes_max:
+        if size_bytes > self.room_bytes:
             return False
         stored.forms = forms
         stored.size_bytes = size_bytes
@@ -216,6 +224,14 @@ class MemoryStore:
         """Let go of some that nobody may use any more; a bounded number at each call."""
         for key in self._expiry.due(now_us, EXPIRED_AT_ONCE_MAX):
             self.drop(key)
+
+    def shrink(self, bytes_kept: int, *, entries: int) -> bool:
+        """Let the least asked for go, see `BoundedCache.shrink`; False asks for another call."""
+        return self._entries.shrink(bytes_kept, entries=entries)
+
+    def grow_back(self) -> None:
+        """Give back all the room that `shrink` has taken; from any thread."""
+        self._entries.grow_back()
 
     def stored(self, keys: Iterable[bytes]) -> list[StoredResponse]:
         """Those stored responses that are there under these keys."""

@@ -133,6 +133,9 @@ class ClusterLink:
         except _NotKnownError:
             return await self._ask(("EVAL", script.text, len(keys), *keys, *arguments))
 
+    async def subscribe(self, *channels: bytes) -> None:
+        await self._bus.subscribe(*channels)
+
     async def scan(self, prefix: bytes) -> AsyncIterator[list[bytes]]:
         for node in self._cluster.get_primaries() if self._cluster is not None else ():
             cursor: bytes | int = 0

@@ -178,6 +178,10 @@ class RedisLink:
         except NoScriptError:  # a server that has restarted, or never heard of it
             return await self.ask("EVAL", script.text, len(keys), *keys, *arguments)
 
+    async def subscribe(self, *channels: bytes) -> None:
+        self._say("SUBSCRIBE", *channels)  # answered by messages
+        await self.ask("PING")  # answered after it has begun to listen
+
     def ask(self, *words: bytes | str | int) -> asyncio.Future[Any]:
         if self._transport is None:
             raise StoreUnavailableError(STORE, self.why_down)
@@ -278,8 +282,7 @@ class RedisLink:
             for _ in range(PROBES):
                 await self._look_at_its_clock()
             if self.channels:
-                self._say("SUBSCRIBE", *self.channels)  # answered by messages
-                await self.ask("PING")  # answered after it has begun to listen
+                await self.subscribe(*self.channels)
             await self.connected()
             if not self._lost.done():  # with its last answer
                 self.is_up = True

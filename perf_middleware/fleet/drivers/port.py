@@ -54,6 +54,9 @@ class Link(Protocol):
     def scan(self, prefix: bytes) -> AsyncIterator[list[bytes]]:
         """All keys that begin so, in slices; one may come twice."""
 
+    async def subscribe(self, *channels: bytes) -> None:
+        """Hear these channels too, for as long as this connection lasts; raises as `command`."""
+
     def give_up(self, why: str) -> None:
         """It is not to be used before it has been made anew; does nothing while it is away."""
 

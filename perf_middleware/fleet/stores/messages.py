@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from perf_middleware.fleet.layout import ALL_PURGED, COUNT, MESSAGE_HEAD
+from perf_middleware.fleet.layout import ALL_PURGED, COUNT, MESSAGE_HEAD, NAMED
 from perf_middleware.fleet.stores.script import Script
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from perf_middleware.fleet.drivers.port import Link
     from perf_middleware.fleet.layout import Seen
@@ -25,7 +25,8 @@ class Messages:
 
     `on_message(body)` gets what another process has published, `on_gap()` is called where messages
     may have been missed: whatever is kept in memory of these records is not to be trusted then.
-    `on_landed(key)` hears of leases that were given back.
+    `on_landed(key)` hears of leases that were given back, `on_named(name)` of fields by which some
+    record varies.
     """
 
     def __init__(self, link: Link, *, namespace: str, space: str, shards: int = 1) -> None:
@@ -37,6 +38,7 @@ class Messages:
         self._lives = [tag + b"e" for tag in tags]
         self._logs = [tag + b"p" for tag in tags]
         self._floors = [tag + b"f" for tag in tags]
+        self._varied = [tag + b"v" for tag in tags]
         self.channel = b"{%s:%s:0}c" % (namespace.encode(), space.encode())
         self.shards = shards
         self._sender = b""
@@ -46,8 +48,21 @@ class Messages:
         self.on_message: Callable[[bytes], None] = _nobody_listens
         self.on_gap: Callable[[], None] = _nothing
         self.on_landed: Callable[[bytes], None] = _nobody_listens
+        self.on_named: Callable[[bytes], None] = _nobody_listens
+        self.is_done: Callable[[], bool] = _always
+        """Whether all that was heard is done in memory; who sets it calls `on_done` as it is."""
+        self.on_done: Callable[[], None] = _nothing
         self.messages = 0
         self.gaps = 0
+
+    def counters(self) -> list[tuple[bytes, bytes]]:
+        """For each shard the name of its counter, and that of its life."""
+        return list(zip(self._counts, self._lives, strict=True))
+
+    def heard(self) -> Iterator[tuple[bytes, tuple[bytes, int]]]:
+        """For each shard the name of its counter: its life, and the last message that was heard."""
+        for name, life, seen in zip(self._counts, self._life, self.seen, strict=True):
+            yield name, (life or b"", seen)
 
     @property
     def is_heard(self) -> bool:
@@ -64,11 +79,14 @@ class Messages:
         missed, is_first = False, None in self._life
         for shard in range(self.shards):
             heard, floor_heard = self.seen[shard], self._floor[shard]
-            life, count, floor = await self._link.run_script(
+            life, count, floor, *names = await self._link.run_script(
                 _STATE,
-                (self._lives[shard], self._counts[shard], self._floors[shard]),
+                (
+                    self._lives[shard], self._counts[shard], self._floors[shard],
+                    self._varied[shard],
+                ),
                 (os.urandom(8).hex(),),
-            )
+            )  # fmt: skip
             # A message behind the answer may have been heard before this goes on.
             if self.seen[shard] != heard:
                 count = max(count, self.seen[shard])
@@ -78,6 +96,8 @@ class Messages:
             missed |= known is not None and (known != life or self.seen[shard] != count)
             self._life[shard], self._floor[shard] = life, floor
             self._saw(shard, count)
+            for name in names:
+                self.on_named(name)
         self.gaps += missed
         if missed or is_first:
             self.on_gap()
@@ -93,7 +113,7 @@ class Messages:
             return
         self.messages += 1
         if not count:
-            self.on_landed(body)
+            (self.on_named if kind == NAMED else self.on_landed)(body)
             return
         seen = self.seen[shard]
         self._saw(shard, count)
@@ -121,3 +141,7 @@ def _nobody_listens(body: bytes) -> None:
 
 def _nothing() -> None:
     return
+
+
+def _always() -> bool:
+    return True

@@ -8,6 +8,7 @@ Keys of one shard, `{app:cache:0}` its hash tag, so that a cluster has them all 
     {..}i:<name>   index: the records with this tag, or of this URL, by the time they expire
     {..}n {..}e    how many messages there were; the life of this keyspace (lost with its data)
     {..}p {..}f    the last purges; the count below which everything was purged
+    {..}v          the names of the fields by which some record varies, at most 32
 
 What changes something is one script, so one round trip and one atomic step; a look-up of what is
 there needs none.  The indexes expire with what they point to.  Messages are numbered: who misses
@@ -16,6 +17,7 @@ one knows it.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
@@ -25,6 +27,7 @@ from perf_middleware.fleet.layout import (
     EVERYTHING,
     HEAD,
     KNOWN_MAX,
+    NAMED,
     NAMES_MAX,
     SOFT,
     VARIES,
@@ -46,9 +49,11 @@ if TYPE_CHECKING:
 
 
 COUNT_LOST: Final = 3  # an answer of put.lua
+MOSTLY_FOUND: Final = 0.5
+NEWEST_WEIGHS: Final = 1 / 16
 
 _FIND, _PUT, _PURGE, _RELEASE = map(Script, ("find", "put", "purge", "release"))
-_SWEEP, _DROP = map(Script, ("sweep", "drop"))
+_SWEEP, _DROP, _PURGE_SEVERAL = map(Script, ("sweep", "drop", "purge_several"))
 
 
 class Records(Messages):
@@ -60,6 +65,8 @@ class Records(Messages):
     def __init__(self, link: Link, *, namespace: str, space: str, shards: int = 1) -> None:
         super().__init__(link, namespace=namespace, space=space, shards=shards)
         self._names: set[bytes] = set()  # of fields by which records are known to vary
+        self._found_share = 0.0  # of the last look-ups that would have taken a lease
+        self.on_named = self._know
         self._names_of: dict[bytes, tuple[bytes, ...]] = {}
 
     @property
@@ -101,14 +108,15 @@ class Records(Messages):
     ) -> Found | Missing | None:
         """The record under `key`, or that of its variants which `parts_of` chooses.
 
-        One round trip; one more the first time that it varies by a field unknown here, and to lease
-        what is missing to `token` for `lease_ms`, if nobody else has the lease.  None where none of
-        its variants can be this request's.
+        One round trip, which also leases what is missing to `token` for `lease_ms` if nobody else
+        has the lease.  One more to lease where most look-ups found something lately, for what asks
+        and leases at once is dearer than what asks; and where it varies by a field of which nobody
+        had told.  None where none of its variants can be this request's.
         """
         shard = self.shard_of(place)
         begin = self._records[shard]
         names = self._names_of.get(key) if self._names else ()
-        if names is None:
+        if names is None or (lease_ms and not names and self._found_share < MOSTLY_FOUND):
             return await self._find_among_variants(shard, key, parts_of, lease_ms, token)
         if not names:
             value = await self._link.get(begin + key)
@@ -128,6 +136,7 @@ class Records(Messages):
         if value is not None and len(value) < HEAD:
             return None  # none of ours
         if value is not None and self.is_reachable(shard, value):
+            self._found_share += (1 - self._found_share) * NEWEST_WEIGHS
             return Found(full, value, value[1] == SOFT)
         if not lease_ms:
             return Missing(full, leads=True)
@@ -155,15 +164,21 @@ class Records(Messages):
             full = value[len(begin) :]
             self._learn(key, names_in(full, key))
             if kind == 1:
+                self._found_share += (1 - self._found_share) * NEWEST_WEIGHS
                 return Found(full, more[0], more[0][1] == SOFT)
+            self._found_share -= self._found_share * NEWEST_WEIGHS
             leads = more[0] == 1
             return Missing(full, leads=leads, lease_left_ms=0 if leads else more[1])
         return None  # it varies by ever more fields
 
+    def _know(self, name: bytes) -> None:
+        if len(self._names) < NAMES_MAX:
+            self._names.add(name)
+
     def _learn(self, key: bytes, names: tuple[bytes, ...]) -> None:
-        self._names |= set(names)
+        self._names.update(names)
         if len(self._names) > NAMES_MAX:
-            self._names = set(names)
+            self._names.intersection_update(names)
         if self._names:
             if len(self._names_of) >= KNOWN_MAX:
                 self._names_of.clear()
@@ -197,12 +212,12 @@ class Records(Messages):
             _PUT,
             (
                 self._records[shard] + key, self._counts[shard], self._logs[shard],
-                *(self._indexes[shard] + name for name in indexes),
+                self._varied[shard], *(self._indexes[shard] + name for name in indexes),
             ),
             (
                 seen[shard], live_ms, content, b",".join(names), secondary,
                 self.channel, self.told(shard, message), origin, int(always_tell),
-                *indexes, *also,
+                self.told(shard, b"", NAMED), *indexes, *also,
             ),
         )  # fmt: skip
         if kind == COUNT_LOST:
@@ -265,6 +280,31 @@ class Records(Messages):
                 for shard in shards
             ]
         )
+
+    async def purge_several(
+        self, names: Sequence[bytes], *, message: bytes, before_use: bool = False
+    ) -> tuple[int, set[bytes]]:
+        """Purge what these indexes point to, told to all by one message, in one round trip.
+
+        How many there were, and the names of those that have too many for one step: they are left
+        as they were, to be purged each by itself.
+        """
+        run = self._link.run_script if before_use else self._link.run
+        answers = await asyncio.gather(
+            *(
+                run(
+                    _PURGE_SEVERAL,
+                    (
+                        self._counts[shard], self._logs[shard],
+                        *(self._indexes[shard] + name for name in names),
+                    ),
+                    (self.channel, self.told(shard, message), *names),
+                )
+                for shard in range(self.shards)
+            )
+        )  # fmt: skip
+        more = {names[at] for _, places in answers for at in places}
+        return sum(count for count, _ in answers), more
 
     async def purge_index(self, shard: int, name: bytes, *, soft: bool) -> int:
         """The same of one index, where all are told before and after (`announce`)."""

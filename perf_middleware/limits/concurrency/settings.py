@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,16 +11,18 @@ from perf_middleware.limits.concurrency.aimd import Aimd
 from perf_middleware.limits.concurrency.criticality import CODES, CriticalityName, Treatment
 from perf_middleware.limits.concurrency.estimate import Estimator, Fixed
 from perf_middleware.limits.concurrency.gradient import Gradient
-from perf_middleware.limits.concurrency.refusal import RETRY_AFTER_S_MAX, Refusals
 from perf_middleware.limits.concurrency.runtime import Backpressure
-from perf_middleware.limits.probe_paths import PROBE_PATHS
 from perf_middleware.limits.settings import (  # noqa: TC001 - pydantic reads them
     HeaderName,
     Methods,
     Texts,
 )
 from perf_middleware.path_patterns import PathPattern
+from perf_middleware.probe_paths import PROBE_PATHS
+from perf_middleware.refusals import RETRY_AFTER_S_MAX, Refusals
 from perf_middleware.section import Section
+
+DETAIL: Final = "The server has more to do than it can: ask again later."
 
 
 class BackpressureRule(Section):
@@ -175,6 +177,7 @@ class BackpressureSettings(Section):
         return Backpressure(
             estimator=self.estimator(),
             refusals=Refusals(
+                detail=DETAIL,
                 min_s=self.retry_after_min_s,
                 max_s=self.retry_after_max_s,
                 random=Random().random,  # noqa: S311 - jitter, no secret

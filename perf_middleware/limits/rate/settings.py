@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, ValidationError, field_serializer, model_validator
 
 from perf_middleware.limits.networks import networks_of
-from perf_middleware.limits.probe_paths import PROBE_PATHS
 from perf_middleware.limits.rate.keys import KeySpec
 from perf_middleware.limits.rate.limit_texts import Limit
 from perf_middleware.limits.rate.runtime import RateLimit
@@ -21,6 +20,7 @@ from perf_middleware.limits.settings import (  # noqa: TC001 - pydantic reads th
     Patterns,
 )
 from perf_middleware.path_patterns import PathPattern
+from perf_middleware.probe_paths import PROBE_PATHS
 from perf_middleware.section import Section
 
 if TYPE_CHECKING:

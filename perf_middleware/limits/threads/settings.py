@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
-from perf_middleware.limits.probe_paths import PROBE_PATHS
 from perf_middleware.limits.threads.runtime import ThreadOffload
 from perf_middleware.limits.threads.sizing import US_PER_S, SizeBounds
+from perf_middleware.probe_paths import PROBE_PATHS
 from perf_middleware.section import Section, UrlPath
 
 if TYPE_CHECKING:

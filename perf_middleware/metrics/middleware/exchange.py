@@ -72,13 +72,14 @@ class Exchange:
     """One request and its response, while they pass.
 
     Inner layers find it by CURRENT; they may set `route` (an answer given before any routing),
-    `scope` and `root_path` (as the router will see them) and add to `parts_ns`.
+    `scope` and `root_path` (as the router will see them) and add to `parts_ns`; `statements` is the
+    account of a database's, whose `statements` are their number, from the first of them on.
     """
 
     __slots__ = (
         "_receive", "_recorder", "_send", "_start", "_trace", "first_byte_ns", "head", "headers",
         "left", "parts_ns", "recorded", "request_bytes", "response_bytes", "root_path", "route",
-        "scope", "started_ns", "status", "streamed",
+        "scope", "started_ns", "statements", "status", "streamed",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +97,7 @@ class Exchange:
         self.request_bytes = 0
         self.response_bytes = 0
         self.parts_ns: dict[str, int] | None = None
+        self.statements: Any = None
         self.recorded: RouteTiming | None = None
         self.left = False
         self.streamed = False
@@ -142,7 +144,7 @@ class Exchange:
                     if self.parts_ns is None and total_ns < QUICK_NS_MAX:
                         headers.append(QUICK[(total_ns + STEP_NS // 2) // STEP_NS])
                     else:
-                        headers.append(server_timing(total_ns, self.parts_ns))
+                        headers.append(self._server_timing(total_ns))
                 if recorder.trace_response:
                     for name, _ in self.headers:
                         if name == b"traceparent":
@@ -184,6 +186,10 @@ class Exchange:
         if len(parts) >= PARTS_MAX and name not in parts:
             name = OTHER
         parts[name] = parts.get(name, 0) + elapsed_ns
+
+    def _server_timing(self, total_ns: int) -> tuple[bytes, bytes]:
+        account = self.statements
+        return server_timing(total_ns, self.parts_ns, account.statements if account else 0)
 
     def trace(self) -> TraceContext:
         """This request's place in its trace, one that starts here if none came in."""

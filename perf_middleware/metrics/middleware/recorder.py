@@ -15,7 +15,7 @@ from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
 from perf_middleware.route_templates import UNMATCHED, RouteTemplates
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from perf_middleware.asgi import Scope
     from perf_middleware.metrics.middleware.exchange import Exchange
@@ -29,9 +29,9 @@ class RequestRecorder:
     """Where finished exchanges go: the counters, and what is to be done beside counting."""
 
     __slots__ = (
-        "_naming_failed", "_overflow_told", "_scale_ns", "adds_headers", "exemplars", "figures",
-        "server_timing", "slow_log", "slow_request_ns", "sockets", "templates", "trace_context",
-        "trace_response",
+        "_naming_failed", "_overflow_told", "_scale_ns", "adds_headers", "database_used",
+        "exemplars", "figures", "server_timing", "slow_log", "slow_request_ns", "sockets",
+        "templates", "trace_context", "trace_response",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +58,8 @@ class RequestRecorder:
         # Without a threshold nothing reaches it: one comparison instead of a test for None.
         self.slow_request_ns = 1 << 62 if slow_request_s is None else round(slow_request_s * 1e9)
         self.slow_log = SlowLog(slow_log_per_minute_max)
+        self.database_used: Callable[[Exchange, str], object] = _nobody
+        """Called at the end of each request whose `statements` are set, with its route."""
         self._naming_failed = False
         self._overflow_told = False
 
@@ -112,6 +114,8 @@ class RequestRecorder:
                 self._keep_exemplar(exchange, timing, bucket, duration_ns)
         if duration_ns >= self.slow_request_ns:
             self._log_slow(exchange, route, status, ended_ns, outcome)
+        if exchange.statements is not None:
+            self.database_used(exchange, route)
         return timing
 
     def route_of(self, scope: Scope, root_path: str) -> str:
@@ -171,5 +175,10 @@ class RequestRecorder:
                 response_bytes=exchange.response_bytes,
                 parts_ns=exchange.parts_ns,
                 trace_id=trace.trace_id if trace else None,
+                statements=exchange.statements.statements if exchange.statements else 0,
             ).line(),
         )
+
+
+def _nobody(_exchange: Exchange, _route: str) -> None:
+    return None

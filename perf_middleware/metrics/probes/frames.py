@@ -1,47 +1,32 @@
-"""What another thread is doing right now, and where its code lies."""
+"""What another thread is doing right now."""
 
 from __future__ import annotations
 
-import site
 import sys
-import sysconfig
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import perf_middleware
+from perf_middleware.code_roots import code_roots
 from perf_middleware.metrics.probes import gc as gc_probe
 from perf_middleware.metrics.watching.blocks import SOURCE_CHARS_MAX
-from perf_middleware.metrics.watching.stacks import CodeRoots, StackLine
+from perf_middleware.metrics.watching.stacks import StackLine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
+
+    from perf_middleware.code_roots import CodeRoots
 
 DEPTH_MAX = 100  # how far out the app's own line is looked for; an ORM's call is some fifteen deep
 SOURCE_LINE_MAX = 100_000  # a longer file is generated, its source line helps nobody
 
 
-def code_roots(own: Sequence[str] = ()) -> CodeRoots:
-    """Where this interpreter keeps its own code; `own` are directories that are the app's.
+def watched_roots(own: Sequence[str] = ()) -> CodeRoots:
+    """Where code lies; `own` are directories that are the app's.
 
-    Projects are the working directory and what is on `sys.path`: servers put the app's there.
+    Our hook of the garbage collector runs in the middle of any line: no line is blamed for it.
     """
-    paths = sysconfig.get_paths()
-    prefixes = _as_roots({sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix})
-    # A console script's folder is the first on `sys.path`, and is nobody's project for that.
-    scripts = [f"{base}{name}/" for base in prefixes for name in ("bin", "Scripts")]
-    scripts += _as_roots([paths["scripts"]])
-    if site.ENABLE_USER_SITE:
-        scripts += [f"{base}bin/" for base in _as_roots([site.getuserbase()])]
-    fixed = (*_as_roots([paths["stdlib"], paths["platstdlib"]]), *scripts)
-    searched = _as_roots([str(Path.cwd()), *(path or "." for path in sys.path)])
-    return CodeRoots(
-        machinery=tuple(dict.fromkeys((*fixed, *prefixes))),
-        own=tuple(_as_root(path) for path in own),
-        projects=tuple(path for path in searched if not path.startswith(fixed)),
-        ours=_as_roots(perf_middleware.__path__),
-        interrupting=(gc_probe.__file__,),
-    )
+    return code_roots(own, interrupting=(gc_probe.__file__,))
 
 
 def capture(thread_id: int) -> tuple[StackLine, ...]:
@@ -74,13 +59,3 @@ def source_of(line: StackLine) -> str:
     except (OSError, ValueError):
         return ""
     return text.strip()[:SOURCE_CHARS_MAX]
-
-
-def _as_roots(paths: Iterable[str]) -> tuple[str, ...]:
-    """The directories as they are written and as links lead to them: code has either name."""
-    spelled = [(str(Path(path).absolute()), str(Path(path).resolve())) for path in paths]
-    return tuple(dict.fromkeys(_as_root(path) for pair in spelled for path in pair))
-
-
-def _as_root(path: str) -> str:
-    return path.replace("\\", "/").rstrip("/") + "/"

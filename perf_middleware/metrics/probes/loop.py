@@ -25,7 +25,7 @@ import anyio
 
 from perf_middleware.clock import monotonic_us
 from perf_middleware.families import NO_LABELS, Family, LabelSet, Value, counter, gauge
-from perf_middleware.metrics.probes.frames import code_roots
+from perf_middleware.metrics.probes.frames import watched_roots
 from perf_middleware.metrics.probes.pulse import Pulse, WatchCounts
 from perf_middleware.metrics.probes.watchdog import Watchdog
 from perf_middleware.metrics.watching.blocks import US_PER_S, LogBudget, LoopBlock, Pace
@@ -104,7 +104,7 @@ class LoopProbe:
         self._watchdog = Watchdog(
             pulse,
             pace=self._pace,
-            roots=code_roots(self._own_paths),
+            roots=watched_roots(self._own_paths),
             counts=self._counts,
             report=self._report,
             report_stall=self._report_stall,

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from perf_middleware.clock import Clock
+    from perf_middleware.code_roots import CodeRoots
     from perf_middleware.metrics.probes.pulse import Pulse, WatchCounts
-    from perf_middleware.metrics.watching.stacks import CodeRoots
     from perf_middleware.metrics.watching.stalls import StallCause
 
 try:

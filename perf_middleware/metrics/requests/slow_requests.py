@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from perf_middleware.metrics.requests.server_timing import DATABASE, counted
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -26,11 +28,14 @@ class SlowRequest:
     response_bytes: int
     parts_ns: Mapping[str, int] | None
     trace_id: str | None
+    statements: int = 0
 
     def line(self) -> str:
         """The log line.  The path without its query (which may hold secrets), escaped and cut."""
+        in_all = f" in {counted(self.statements)}" if self.statements else ""
         parts = [
-            f"{repr(name)[1:-1]} {ns / 1e9:.3f} s" for name, ns in (self.parts_ns or {}).items()
+            f"{repr(name)[1:-1]} {ns / 1e9:.3f} s{in_all if name == DATABASE else ''}"
+            for name, ns in (self.parts_ns or {}).items()
         ]
         if self.first_byte_ns is not None:
             parts.insert(0, f"first byte {self.first_byte_ns / 1e9:.3f} s")

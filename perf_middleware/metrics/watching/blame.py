@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perf_middleware.metrics.watching.stacks import CodeRoots, Origin, Role, Stack, StackLine
+    from perf_middleware.code_roots import CodeRoots, Origin, Role
+    from perf_middleware.metrics.watching.stacks import Stack, StackLine
 
 KEPT_LINES_MAX = 30  # what a reader looks at; the stack of a FastAPI request has about forty
 LINES_MAX = 64  # different lines that may get votes in one block; more only count as samples

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perf_middleware.metrics.watching.stacks import Origin, StackLine
+    from perf_middleware.code_roots import Origin
+    from perf_middleware.metrics.watching.stacks import StackLine
 
 US_PER_S = 1_000_000
 SOURCE_CHARS_MAX = 200

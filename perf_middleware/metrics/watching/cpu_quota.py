@@ -10,6 +10,8 @@ Sources: Linux Documentation/admin-guide/cgroup-v2.rst (CPU), scheduler/sched-bw
 
 from __future__ import annotations
 
+from perf_middleware.control_groups import memberships, upwards
+
 V1_CONTROLLER = "cpu"
 
 
@@ -19,23 +21,10 @@ def quota_dirs(cgroup_text: str) -> tuple[str, ...]:
     `cgroup_text` is /proc/self/cgroup; lines of another form are passed over.
     """
     dirs: list[str] = []
-    for line in cgroup_text.splitlines():
-        _, _, rest = line.partition(":")
-        controllers, found, path = rest.partition(":")
-        if not found or not path.startswith("/"):
-            continue
-        if not controllers:
-            dirs += _upwards("", path)
-        elif V1_CONTROLLER in controllers.split(","):
-            dirs += _upwards(V1_CONTROLLER, path)
+    for member in memberships(cgroup_text, V1_CONTROLLER):
+        prefix = V1_CONTROLLER if member.version == 1 else ""
+        dirs += (f"{prefix}/{below}".strip("/") for below in upwards(member.path))
     return tuple(dict.fromkeys(dirs))
-
-
-def _upwards(mount: str, path: str) -> list[str]:
-    # `..` stands for groups outside the namespace, which are not mounted.
-    parts = [part for part in path.split("/") if part not in ("", "..")]
-    prefix = [mount] if mount else []
-    return ["/".join((*prefix, *parts[:depth])) for depth in range(len(parts), -1, -1)]
 
 
 def quota_v2(cpu_max: str) -> float | None:

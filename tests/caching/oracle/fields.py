@@ -9,6 +9,7 @@ from __future__ import annotations
 import calendar
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def lines(headers: Headers, name: bytes) -> list[bytes]:
     return [_clean(value) for key, value in headers if key.lower() == name]
 
 
+@lru_cache(4096)
 def _clean(value: bytes) -> bytes:
     """CR, LF and NUL are read as spaces (RFC 9110 §5.5)."""
     for bad in (b"\r", b"\n", b"\0"):
@@ -116,7 +118,8 @@ def directives(values: list[bytes]) -> Directives:
     return found
 
 
-def _outside_quotes(line: bytes) -> tuple[list[bytes], bool]:
+@lru_cache(4096)
+def _outside_quotes(line: bytes) -> tuple[tuple[bytes, ...], bool]:
     """Split at the commas outside of quoted strings; does every string end?"""
     parts, part, quoted, escaped = [], bytearray(), False, False
     for octet in line:
@@ -132,7 +135,7 @@ def _outside_quotes(line: bytes) -> tuple[list[bytes], bool]:
             continue
         part.append(octet)
     parts.append(bytes(part).strip(b" \t"))
-    return parts, not quoted
+    return tuple(parts), not quoted
 
 
 def _unquoted(argument: bytes) -> bytes:

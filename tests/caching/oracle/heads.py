@@ -24,8 +24,9 @@ def head_faults(served: Served, sources: list[Exchanged], *, stored: bool) -> li
     faults = []
     hop = set()
     qualified = set()
-    for source in sources:
-        hop |= connection_fields(source.headers)
+    connections = [connection_fields(source.headers) for source in sources]
+    for source, connection in zip(sources, connections, strict=True):
+        hop |= connection
         rules, _ = response_directives(source.headers)
         qualified |= rules.fields(b"private") | rules.fields(b"no-cache")
     present = {name.lower() for name, _ in served.headers}
@@ -36,9 +37,8 @@ def head_faults(served: Served, sources: list[Exchanged], *, stored: bool) -> li
         given = lines(served.headers, name)
         having = [
             source
-            for source in sources
-            if lines(source.headers, name)
-            and (source is sources[0] or name not in connection_fields(source.headers))
+            for source, connection in zip(sources, connections, strict=True)
+            if (source is sources[0] or name not in connection) and lines(source.headers, name)
         ]
         if not name.startswith(b"content-"):
             having = [each for each in having if each is having[-1] or each.overlaps(having[-1])]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perf_middleware.caching.forms import CodedForms
 from perf_middleware.caching.judgement import Judge
 from perf_middleware.caching.options import CacheOptions
 from perf_middleware.caching.selection import VARY_FIELDS_MAX, VARY_VALUE_BYTES_MAX
@@ -474,6 +475,30 @@ def test_a_primary_key_tells_the_path_as_it_was_sent(behind, path):
     assert sent_path(URL + behind) == path
 
 
+# --- shrinking --------------------------------------------------------------------------------
+
+
+def test_shrinking_to_nothing_leaves_no_index_and_no_record():
+    store = empty()
+    for number in range(20):
+        keep(store, b"/%d" % number, tags=("t",))
+        keep(store, vary=(LANGUAGE,), fields={LANGUAGE: [b"%d" % number]}, tags=("u",))
+    while not store.shrink(0, entries=3):
+        pass
+    assert is_bare(store)
+    assert not store.is_varied(b"/a")
+
+
+def test_coded_forms_find_no_room_that_was_taken_away():
+    store = empty()
+    stored = keep(store, body=b"x" * 10_000)
+    store.shrink(store.size_bytes, entries=1)
+    assert not store.grow(stored.key, CodedForms(stored.body, grow=None), 20_000)
+    assert store.holds(stored)
+    store.grow_back()
+    assert store.grow(stored.key, CodedForms(stored.body, grow=None), 20_000)
+
+
 # --- whatever happens -------------------------------------------------------------------------
 
 paths = st.sampled_from([b"/a", b"/b", b"/c"])
@@ -490,6 +515,8 @@ steps = st.lists(
         st.tuples(st.just("wait"), st.integers(0, 100)),
         st.tuples(st.just("purge"), st.sampled_from(["s", "t"])),
         st.tuples(st.just("clear")),
+        st.tuples(st.just("shrink"), st.sampled_from([0, 5_000, 20_000]), st.integers(1, 5)),
+        st.tuples(st.just("grow_back")),
     ),
     max_size=40,
 )  # fmt: skip
@@ -523,6 +550,13 @@ def test_indexes_sizes_and_bounds_hold_whatever_happens(steps, bytes_max, entrie
                 store.drop(stored.key)
         elif kind == "clear":
             store.clear()
+        elif kind == "shrink":
+            before_bytes = store.size_bytes
+            if store.shrink(said[0], entries=said[1]):
+                assert store.size_bytes <= said[0]
+            assert store.size_bytes <= before_bytes
+        elif kind == "grow_back":
+            store.grow_back()
         check(store, bytes_max, entries_max)
 
 
@@ -531,7 +565,7 @@ def check(store, bytes_max, entries_max):
     keys = {stored.key for stored in found}
     records = [store.get(key) for key in store._entries._entries if key not in keys]
     assert len(found) <= entries_max
-    assert store.size_bytes <= bytes_max
+    assert store.size_bytes <= store.room_bytes <= bytes_max
     assert store.size_bytes == sum(item.size_bytes for item in [*found, *records])
     assert set(store._by_path) == {b"/" + stored.target.rpartition(b"/")[2] for stored in found}
     assert {key for named in store._by_path.values() for key in named} == keys

@@ -222,6 +222,53 @@ class Leaving:
         self.memory.forget(["other"])
 
 
+def test_it_shrinks_by_a_share_of_what_it_holds_and_what_is_asked_for_stays():
+    memory = store(bytes_max=64 << 20, entries_max=10_000)
+    for number in range(2_000):
+        memory.keep(str(number), "x" * 100, Terms(ttl_us=60 * US, tags=("t",)))
+    for _ in range(1_000):
+        memory.find("7")
+    before_bytes = memory.size_bytes
+    freed_bytes = memory.shrink(0.75)
+    assert freed_bytes >= 0.75 * before_bytes
+    assert memory.size_bytes == before_bytes - freed_bytes
+    assert "7" in memory.keys()  # noqa: SIM118 - it is no dict
+    assert set(memory.tagged(["t"])) == set(memory.keys())
+    assert len(memory._expiry) == len(memory)
+
+
+def test_what_it_let_go_of_is_not_taken_again_before_it_may():
+    memory = store()
+    for number in range(800):
+        memory.keep(str(number), "x" * 100, KEEP)
+    memory.shrink(0.5)
+    left_bytes = memory.size_bytes
+    for number in range(1_000):
+        memory.keep(f"new {number}", "x" * 100, KEEP)
+    assert memory.size_bytes <= left_bytes == memory.room_bytes
+    assert memory.bytes_max == 1 << 20
+    memory.grow_back()
+    for number in range(1_000):
+        memory.keep(f"newer {number}", "x" * 100, KEEP)
+    assert memory.size_bytes > left_bytes
+
+
+def test_a_value_that_leaves_by_shrinking_may_call_the_store_from_another_thread():
+    """What leaves is let go of outside of the lock."""
+    memory = store()
+    seen = []
+
+    class Calling:
+        def __del__(self):
+            asking = threading.Thread(target=lambda: seen.append(memory.keys()))
+            asking.start()
+            asking.join(5)
+
+    memory.keep("a", Calling(), Terms(ttl_us=None, copy=False))
+    memory.shrink(1)
+    assert seen == [[]]
+
+
 def test_what_leaves_may_call_the_store():
     memory = store(entries_max=3)
     for number in range(20):

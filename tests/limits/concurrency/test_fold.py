@@ -6,7 +6,7 @@ import pytest
 
 from perf_middleware.limits.concurrency.estimate import FixedState
 from perf_middleware.limits.concurrency.fold import LimitFold
-from perf_middleware.limits.concurrency.refusal import Refusals
+from perf_middleware.refusals import Refusals
 
 
 class Recording:
@@ -58,21 +58,21 @@ def test_whatever_an_app_calls_its_status_is_not_ours_to_complain_of():
 
 def test_each_client_is_told_another_second_between_the_bounds():
     drawn = iter([0.0, 0.34, 0.999999])
-    refusals = Refusals(min_s=2, max_s=4, random=lambda: next(drawn))
+    refusals = Refusals(detail="Later.", min_s=2, max_s=4, random=lambda: next(drawn))
     told = [dict(refusals.headers())[b"retry-after"] for _ in range(3)]
     assert told == [b"2", b"3", b"4"]
     assert json.loads(refusals.body)["status"] == 503
 
 
 def test_a_refusal_is_not_shared_with_who_writes_into_it():
-    refusals = Refusals(min_s=1, max_s=1, random=lambda: 0.0)
+    refusals = Refusals(detail="Later.", min_s=1, max_s=1, random=lambda: 0.0)
     refusals.headers().append((b"x-seen", b"1"))
     assert (b"x-seen", b"1") not in refusals.headers()
 
 
 def test_the_bounds_of_retry_after_are_in_order():
     with pytest.raises(ValueError, match="min_s <= max_s"):
-        Refusals(min_s=3, max_s=2, random=lambda: 0.0)
+        Refusals(detail="Later.", min_s=3, max_s=2, random=lambda: 0.0)
 
 
 def test_a_window_of_a_starved_loop_does_not_wait_for_its_samples():

@@ -232,8 +232,9 @@ def test_who_left_before_it_was_listened_to_gets_no_permit_either():
     assert layer.backpressure.in_flight == 0
 
 
-def test_under_overload_no_task_listens_to_whom_has_no_chance():
+def test_under_overload_no_task_listens_to_whom_has_no_chance(monkeypatch):
     """Refusing is cheap: each listening task would cost as much as the refusal itself."""
+    monkeypatch.setattr("perf_middleware.limits.concurrency.runtime.waiting.LISTEN_AFTER_S", 600)
     app = App()
     layer = BackpressureMiddleware(app, limit_first=1, waiting_max=2, **FIXED)
 

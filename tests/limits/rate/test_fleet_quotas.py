@@ -217,7 +217,7 @@ def over(server, test, *, timeout_s=1.0):
             SharedQuotas(fleet.link), MemoryQuotas(), ensure_kept=fleet.ensure_kept
         )
         try:
-            with anyio.fail_after(60):
+            with anyio.fail_after(120):
                 await test(quotas, fleet)
         finally:
             await fleet.close()

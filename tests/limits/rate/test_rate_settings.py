@@ -4,11 +4,11 @@ import pytest
 from pydantic import ValidationError
 
 from perf_middleware.errors import SettingsError
-from perf_middleware.limits.probe_paths import PROBE_PATHS
 from perf_middleware.limits.rate.middleware import RateLimitMiddleware
 from perf_middleware.limits.rate.runtime import RateLimit
 from perf_middleware.limits.rate.settings import QuotaSetting, RateLimitSettings
 from perf_middleware.limits.settings import CallersSettings
+from perf_middleware.probe_paths import PROBE_PATHS
 from perf_middleware.settings import Settings
 from tests.driving import get
 from tests.limits.rate.rate_stage import App

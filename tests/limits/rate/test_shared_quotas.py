@@ -127,7 +127,7 @@ def on_link(server, test, *, cluster=False):
     async def main():
         fleet = Fleet(server.url, cluster=cluster, timeout_s=5.0)
         fleet.ensure_kept()
-        with anyio.fail_after(20):
+        with anyio.fail_after(120):
             while not fleet.is_up:
                 await anyio.sleep(0.005)
         try:

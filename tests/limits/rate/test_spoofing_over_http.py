@@ -53,7 +53,7 @@ def limited(*, trusted_proxies=(), **options):
 
 def status_of(server, raw, peer="127.0.0.1"):
     address = ("127.0.0.1", server.port)
-    with socket.create_connection(address, timeout=15, source_address=(peer, 0)) as connection:
+    with socket.create_connection(address, timeout=120, source_address=(peer, 0)) as connection:
         connection.sendall(raw)
         answer = connection.makefile("rb").read()
     return int(answer.split(b" ", 2)[1])

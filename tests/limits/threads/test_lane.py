@@ -36,7 +36,7 @@ def limiter_here():
 
 def run(main, backend):
     async def bounded():
-        with anyio.fail_after(20):
+        with anyio.fail_after(120):
             return await main()
 
     return anyio.run(bounded, backend=backend)
@@ -507,7 +507,7 @@ def test_the_sizer_looks_by_itself():
     async def main():
         threads = ThreadOffload(bounds=SizeBounds(threads_min=2, threads_max=4), interval_s=0.001)
         async with Resources([threads]).opened():
-            with anyio.fail_after(20):
+            with anyio.fail_after(120):
                 while limiter_here().total_tokens != 4:
                     await anyio.sleep(0.001)
         return limiter_here().total_tokens

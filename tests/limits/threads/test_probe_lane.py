@@ -4,9 +4,9 @@ import anyio
 import pytest
 
 from perf_middleware.errors import SettingsError
-from perf_middleware.limits.probe_paths import PROBE_PATHS
 from perf_middleware.limits.threads.drivers.mark import PROBE, is_probe
 from perf_middleware.limits.threads.middleware import ProbeLane
+from perf_middleware.probe_paths import PROBE_PATHS
 from tests.driving import ask, http_scope
 
 

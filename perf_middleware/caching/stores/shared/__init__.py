@@ -72,6 +72,7 @@ class SharedStore:
         self.outdated = 0
         """Not stored, for a purge had come meanwhile."""
         fleet.before_use(self.purges.catch_up)
+        fleet.when_owed(lambda: self.purges.pending)
         fleet.at_end(self.purges.tell_owed)
         fleet.when_lost(self.leases.let_go)
         for job in (self.outbox.run, self.leases.run, self.purges.run, self.purges.make_up):

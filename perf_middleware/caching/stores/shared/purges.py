@@ -30,7 +30,7 @@ from perf_middleware.fleet.layout import bytes_of, message, text_of
 from perf_middleware.path_patterns import PathPattern
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.fleet.stores.outbox import Outbox
@@ -57,10 +57,12 @@ class SharedPurges:
         self._pending: list[Purge] = []
         self.overwrites = 0
         self._overwritten: deque[bytes] = deque(maxlen=OVERWRITTEN_MAX)
-        self._news: deque[Callable[[], Awaitable[object]]] = deque()
+        self._news: deque[tuple[Callable[[], Awaitable[object]], bool]] = deque()
         self._has_news: asyncio.Event | None = None
+        self._is_purging = False
         records.on_message = self._hear
         records.on_gap = self._missed_some
+        records.is_done = self._is_done
 
     @property
     def pending(self) -> int:
@@ -140,7 +142,7 @@ class SharedPurges:
             )
         if kind == "tags":
             tags, origin = what
-            return sum([await self._do_tag(tag, origin, soft, before_use) for tag in tags])
+            return await self._do_tags(tags, origin, soft, before_use)
         if before_use or (kind == "everything" and not soft):
             # To look for each one would keep a new connection from being used.
             told = message("everything", soft)
@@ -163,6 +165,23 @@ class SharedPurges:
                 for name in names
             ]
         )  # fmt: skip
+
+    async def _do_tags(
+        self, tags: tuple[str, ...], origin: bytes, soft: bool, before_use: bool
+    ) -> int:
+        left: Iterable[str] = tags
+        count = 0
+        if len(tags) > 1 and not soft and not origin:
+            names = {index_name(TAG, bytes_of(tag)): tag for tag in tags}
+            told = message("tags", *tags)
+            count, more = await self._records.purge_several(
+                list(names), message=told, before_use=before_use
+            )
+            left = [names[name] for name in more]
+        # At once: they are one round trip of a connection that is pipelined.
+        return count + sum(
+            await asyncio.gather(*(self._do_tag(tag, origin, soft, before_use) for tag in left))
+        )
 
     async def _do_tag(self, tag: str, origin: bytes, soft: bool, before_use: bool) -> int:
         return await self._records.purge(
@@ -199,6 +218,11 @@ class SharedPurges:
                     concerns = purging.note_tags([tag], origin=origin)
                     keys = cache.store.keys(tag)
                     self._soon(lambda: purging.keys(keys, soft=soft, concerns=concerns))
+                case ["tags", *names] if all(isinstance(name, bytes) for name in names):
+                    tags = [text_of(name) for name in names]
+                    concerns = purging.note_tags(tags)
+                    found = [key for tag in tags for key in cache.store.keys(tag)]
+                    self._soon(lambda: purging.keys(found, soft=False, concerns=concerns))
                 case ["pattern", bytes() as text, bool() as soft]:
                     concerns = purging.note_pattern(PathPattern.of(text_of(text)))
                     keys = cache.store.keys()
@@ -226,22 +250,38 @@ class SharedPurges:
         self._cache.purges.note(lambda _target, _tags: True)
         _, gone = self._cache.store.clear()  # at once; what takes time is to free it
         self._news.clear()
-        self._soon(lambda: purging.free(gone))
+        self._is_purging = False  # what goes on has nothing left to do
+        self._soon(lambda: purging.free(gone), frees=True)
 
-    def _soon(self, do: Callable[[], Awaitable[object]]) -> None:
-        """In slices: a message must not hold the event loop up."""
+    def _soon(self, do: Callable[[], Awaitable[object]], *, frees: bool = False) -> None:
+        """In slices: a message must not hold the event loop up.  `frees`: it is done already."""
         if len(self._news) >= NEWS_MAX:
             self._everything_is_old()
             return
-        self._news.append(do)
+        self._news.append((do, frees))
         if self._has_news is not None:
             self._has_news.set()
+
+    def _is_done(self) -> bool:
+        """Whether nothing is in memory any more that was heard to be purged."""
+        return not self._is_purging and all(frees for _, frees in self._news)
 
     async def run(self) -> None:
         """Do in memory what was heard, until cancelled."""
         has_news = self._has_news = asyncio.Event()
         while True:
             while self._news:
-                await self._news.popleft()()
+                do, frees = self._news.popleft()
+                self._is_purging = not frees
+                try:
+                    await do()
+                except BaseException:
+                    if self._is_purging:  # half of it is done, and nobody does the rest
+                        self._everything_is_old()
+                    raise
+                finally:
+                    self._is_purging = False
+                    if not frees:
+                        self._records.on_done()
             has_news.clear()
             await has_news.wait()

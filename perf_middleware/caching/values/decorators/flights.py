@@ -8,6 +8,8 @@
   and what comes later follows him.  So there is one more run for each `wait_s`, never a crowd.
 - What is invalidated meanwhile spoils the run: its value goes to those who waited already, is not
   kept, and who calls from now on does not follow it.
+- A run that finds its tags only as it goes on (`lead(key, None)`, then `tag`) notes what is purged
+  until then, and nobody follows it after a purge.
 - A run that calls itself by the same key does not wait for itself: LEADING tells, also in tasks and
   threads that it has started.
 """
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from threading import Event, Lock, get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
@@ -36,13 +38,16 @@ class Flight:
     """One run; `state` is `gone` where it ended without a value or an error of the function."""
 
     __slots__ = (
-        "_error", "_event", "_held", "_thaw", "_traceback", "heard", "is_closed", "is_spoiled",
-        "is_threaded", "key", "state", "tags", "thread", "took_us", "waiting",
+        "_error", "_event", "_held", "_thaw", "_traceback", "heard", "holds", "is_closed",
+        "is_spoiled", "is_threaded", "key", "purged", "state", "tags", "thread", "took_us",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, key: str, tags: tuple[str, ...], *, threaded: bool) -> None:
         self.key = key
         self.tags = tags
+        self.purged: set[str] | None = None  # the tags purged while its own are not known
+        self.holds = False  # what others wait for, a connection say
         self.thread = get_ident()
         self.is_threaded = threaded
         self.is_closed = False
@@ -123,6 +128,8 @@ class Flight:
                 self._event.set()
 
 
+PURGED_MAX: Final = 10_000  # tags noted for one run; after more it is spoiled
+
 _EVENTS = Lock()  # guards the making of threads' events: a matter of nanoseconds for all
 
 
@@ -135,18 +142,23 @@ class Flights:
     def __init__(self, *, waiting_max: int) -> None:
         self.waiting_max = waiting_max
         self.waiting = 0
+        self.purges = 0  # ever, those that others have told among them
         self._lock = Lock()
         self._open: dict[str, Flight] = {}
         self._by_key: dict[str, set[Flight]] = {}  # also those that were given up or spoiled
         self._by_tag: dict[str, set[Flight]] = {}
+        self._untagged: set[Flight] = set()
 
     def is_open(self, key: str) -> bool:
         return key in self._open
 
-    def lead(self, key: str, tags: tuple[str, ...], *, threaded: bool) -> tuple[Flight, bool]:
+    def lead(
+        self, key: str, tags: tuple[str, ...] | None, *, threaded: bool
+    ) -> tuple[Flight, bool]:
         """A new run and True, or the open one that there is to follow and False.
 
-        Who follows is counted as waiting until he calls `release`.
+        Who follows is counted as waiting until he calls `release`.  `tags` None: the run finds them
+        itself, for `tag`.
         """
         with self._lock:
             flight = self._open.get(key)
@@ -170,10 +182,22 @@ class Flights:
             return False  # of another event loop, which cannot wake us
         return flight not in LEADING.get()
 
-    def replace(self, key: str, tags: tuple[str, ...], *, threaded: bool) -> Flight:
+    def replace(self, key: str, tags: tuple[str, ...] | None, *, threaded: bool) -> Flight:
         """A new run, to be followed instead of the one that there may be."""
         with self._lock:
             return self._begin(key, tags, threaded)
+
+    def tag(self, flight: Flight, tags: tuple[str, ...]) -> None:
+        """The tags of a run that did not know them: spoiled where one was purged meanwhile."""
+        with self._lock:
+            purged, flight.purged, flight.tags = flight.purged, None, tags
+            self._untagged.discard(flight)
+            if flight.is_closed:
+                return
+            for tag in tags:
+                self._by_tag.setdefault(tag, set()).add(flight)
+            if purged is not None and not purged.isdisjoint(tags):
+                self._spoil(flight)
 
     def close(self, flight: Flight) -> None:
         """Forget a run that has ended; twice does nothing."""
@@ -182,6 +206,7 @@ class Flights:
         flight.is_closed = True
         with self._lock:
             self._give_up(flight)
+            self._untagged.discard(flight)
             for index, names in ((self._by_key, (flight.key,)), (self._by_tag, flight.tags)):
                 for name in names:
                     flights = index.get(name)
@@ -197,30 +222,46 @@ class Flights:
 
     def spoil(self, *, keys: Iterable[str] = (), tags: Iterable[str] = ()) -> None:
         """Let the runs of `keys`, and those with any of `tags`, not be kept nor followed."""
-        if not self._by_key:
-            return
+        tags = tuple(tags)
         with self._lock:
+            self.purges += 1
+            if not self._by_key:
+                return
             for index, names in ((self._by_key, keys), (self._by_tag, tags)):
                 for name in names:
                     for flight in index.get(name, ()):
                         self._spoil(flight)
+            for flight in self._untagged if tags else ():
+                self._note_purged(flight, tags)
 
     def spoil_matching(self, matches: Callable[[str], bool]) -> None:
         """The same for the runs whose keys match."""
-        if not self._by_key:
-            return
         with self._lock:
+            self.purges += 1
+            if not self._by_key:
+                return
             for key, flights in self._by_key.items():
                 if matches(key):
                     for flight in flights:
                         self._spoil(flight)
 
-    def _begin(self, key: str, tags: tuple[str, ...], threaded: bool) -> Flight:
-        flight = self._open[key] = Flight(key, tags, threaded=threaded)
+    def _begin(self, key: str, tags: tuple[str, ...] | None, threaded: bool) -> Flight:
+        flight = self._open[key] = Flight(key, tags or (), threaded=threaded)
         self._by_key.setdefault(key, set()).add(flight)
-        for tag in tags:
+        if tags is None:
+            flight.purged = set()
+            self._untagged.add(flight)
+        for tag in flight.tags:
             self._by_tag.setdefault(tag, set()).add(flight)
         return flight
+
+    def _note_purged(self, flight: Flight, tags: tuple[str, ...]) -> None:
+        """Nobody knows yet if it is concerned: who comes from now on asks anew."""
+        assert flight.purged is not None  # noqa: S101 - it has no tags yet
+        flight.purged.update(tags)
+        if len(flight.purged) > PURGED_MAX:
+            flight.is_spoiled = True
+        self._give_up(flight)
 
     def _spoil(self, flight: Flight) -> None:
         flight.is_spoiled = True

@@ -31,6 +31,7 @@ from perf_middleware.caching.values.options import (
     ttl_us,
 )
 from perf_middleware.caching.values.packing import COMPRESS_BYTES_MIN, Packer
+from perf_middleware.caching.values.runtime.asides import Asides
 from perf_middleware.caching.values.runtime.core import Core
 from perf_middleware.caching.values.stores.memory import MemoryStore
 from perf_middleware.clock import monotonic_us
@@ -296,6 +297,37 @@ class ValueCache:
         if namespace is not None:
             pattern = f"{namespace}:*"
         return await self._core.clear(pattern)
+
+    def asides(self, *, is_current: Callable[[], bool] | None = None) -> Asides:
+        """For parts whose values say only when they are made what they depend on: the query cache.
+
+        While `is_current()` is false, nothing is answered out of memory without asking Redis.
+        """
+        return Asides(self._core, is_current=is_current)
+
+    @property
+    def size_bytes(self) -> int:
+        """What is kept in this process's memory, bytes."""
+        memory = self._core.memory
+        return 0 if memory is None else memory.size_bytes
+
+    def shrink(self, share: float) -> int:
+        """Let go of `share` of the bytes in this process's memory, the least asked for first: how
+        many bytes.
+
+        They are not taken again before `grow_back`.  What is in Redis stays there.  From any
+        thread, best from one of its own: 25,000 values take some 0.1 s.  Raises ValueError for no
+        share.
+        """
+        if not 0 < share <= 1:
+            raise ValueError(f"share must be above 0 and at most 1, not {share!r}")
+        memory = self._core.memory
+        return 0 if memory is None else memory.shrink(share)
+
+    def grow_back(self) -> None:
+        """Let it grow up to its `bytes_max` again; from any thread."""
+        if self._core.memory is not None:
+            self._core.memory.grow_back()
 
     # --- what keys and stored values are made of --------------------------------------------------
 

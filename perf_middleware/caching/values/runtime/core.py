@@ -153,7 +153,7 @@ class Core:
         return {
             "entries": len(memory) if memory is not None else 0,
             "size_bytes": memory.size_bytes if memory is not None else 0,
-            "bytes_max": memory.bytes_max if memory is not None else 0,
+            "bytes_max": memory.room_bytes if memory is not None else 0,
             "evictions": (memory.evictions if memory is not None else 0) - self._evictions_before,
             "waiting": self.flights.waiting,
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from threading import RLock
+from time import sleep
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -61,6 +62,11 @@ class MemoryStore:
     @property
     def bytes_max(self) -> int:
         return self._order.bytes_max
+
+    @property
+    def room_bytes(self) -> int:
+        """What may be held now: `bytes_max`, or less after `shrink`."""
+        return self._order.room_bytes
 
     @property
     def entries_max(self) -> int:
@@ -130,7 +136,7 @@ class MemoryStore:
         return int(kept.held)
 
     def resize(self, *, bytes_max: int, entries_max: int) -> None:
-        """Another room; what does not fit into it leaves."""
+        """Another room, all of it; what does not fit into it leaves."""
         with self._lock:
             before = dict(self._kept)
             self._forget_all()
@@ -141,6 +147,29 @@ class MemoryStore:
                 self._put(key, kept)
             gone = self._take_gone()
         del gone
+
+    def shrink(self, share: float) -> int:
+        """Let go of `share` of the bytes, the least asked for first: how many bytes.
+
+        What is left is the room until `grow_back`.  The lock is given away again and again: whoever
+        waits for it waits for one slice.
+        """
+        before_bytes = self.size_bytes
+        kept_bytes = int(before_bytes * (1 - share))
+        is_done = False
+        while not is_done:
+            with self._lock:
+                self._note_reads()
+                is_done = self._order.shrink(kept_bytes, entries=AT_ONCE)
+                gone = self._take_gone()
+            del gone
+            sleep(0)  # a lock alone is taken again before another thread can
+        return max(0, before_bytes - self.size_bytes)
+
+    def grow_back(self) -> None:
+        """Give back all the room that `shrink` has taken."""
+        with self._lock:
+            self._order.grow_back()
 
     def expire(self) -> None:
         """Let go of what has expired, as much as one `keep` would."""
@@ -199,10 +228,13 @@ class MemoryStore:
         gone, self._gone = self._gone, []
         return gone
 
-    def _put(self, key: str, kept: Kept) -> bool:
+    def _note_reads(self) -> None:
         reads = self._reads
         for _ in range(len(reads)):  # other threads go on adding to it
             self._order.get(reads.popleft())
+
+    def _put(self, key: str, kept: Kept) -> bool:
+        self._note_reads()
         before = self._kept.get(key)
         if before is not None:
             self._gone.append(before)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import ormsgpack
@@ -35,6 +36,7 @@ Forgetting: TypeAlias = "tuple[Literal['keys', 'tags', 'pattern'], Any]"
 AWAY: Final = (StoreUnavailableError, StoreRefusedError)
 OUTBOX_BYTES_MAX: Final = 1 << 20
 LOOKS_MAX: Final = 3
+MADE_UP_EVERY_S: Final = 0.5
 PENDING_MAX: Final = 500  # more are one of everything
 
 
@@ -56,8 +58,10 @@ class TieredStore:
         far.records.on_message = self._hear
         far.records.on_gap = self._missed_some
         far.fleet.before_use(self._catch_up)
+        far.fleet.when_owed(lambda: len(self._pending))
         far.fleet.at_end(self._tell_owed)
         far.fleet.while_kept(self._outbox.run)
+        far.fleet.while_kept(self._make_up)
 
     @property
     def memory(self) -> MemoryStore:
@@ -117,9 +121,15 @@ class TieredStore:
     async def put(self, key: str, value: Any, terms: Terms) -> bool:
         content = self._far.sealed(key, value, terms)  # what fails does so before anything changes
         self._log.note(_named(key))  # a look-up that is on its way brings what was before
-        kept = self._memory.keep(key, value, terms)
+        # Where others have told something since it was begun, and tags may have come with the
+        # value, Redis is asked first: what it refuses must not be found meanwhile.
+        is_late = terms.heard is not None and terms.heard != self.heard()
+        kept = None if is_late else self._memory.keep(key, value, terms)
+        seen = self._log.newest
         try:
             if await self._far.put_sealed(key, content, terms):
+                if is_late and not self._log.since(seen, bytes_of(key), terms.tags):
+                    self._memory.keep(key, value, terms)
                 return True
         except AWAY:
             await self._not_stored(terms, (key,))
@@ -245,10 +255,18 @@ class TieredStore:
                 "about may be given again until it expires", len(self._pending),
             )  # fmt: skip
 
-    async def _catch_up(self) -> None:
+    async def _make_up(self) -> None:
+        """Try again what was broken off while Redis was there, until cancelled."""
+        while True:
+            await asyncio.sleep(MADE_UP_EVERY_S)
+            if self._pending and self._far.records.is_up:
+                with suppress(*AWAY):
+                    await self._catch_up(before_use=False)
+
+    async def _catch_up(self, *, before_use: bool = True) -> None:
         while self._pending:
             what = self._pending[0]
-            await self._do(what, before_use=True)
+            await self._do(what, before_use=before_use)
             # One of everything may have taken the place of all meanwhile.
             if self._pending and self._pending[0] is what:
                 del self._pending[0]
@@ -266,6 +284,8 @@ class TieredStore:
                     self.forget_here(("keys", (text_of(name),)))
                 case ["tag", bytes() as tag]:
                     self.forget_here(("tags", (text_of(tag),)))
+                case ["tags", *names] if all(isinstance(name, bytes) for name in names):
+                    self.forget_here(("tags", tuple(map(text_of, names))))
                 case ["pattern", bytes() as pattern]:
                     self.forget_here(("pattern", text_of(pattern)))
                 case _:

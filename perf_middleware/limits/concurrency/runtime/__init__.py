@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from perf_middleware.limits.concurrency.criticality import Treatment
     from perf_middleware.limits.concurrency.estimate import Estimator
     from perf_middleware.limits.concurrency.line import Reason
-    from perf_middleware.limits.concurrency.refusal import Refusals
     from perf_middleware.path_patterns import PathPattern
+    from perf_middleware.refusals import Refusals
 
 logger = logging.getLogger("perf_middleware.limits")
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from perf_middleware.clock import Clock
 
 US_PER_S: Final = 1_000_000
+# Of a turn that is looked at.  One that does not sleep lets go of the lock for so short a time that
+# on some systems nobody takes it.
+TURN_US: Final = 1_000
 STARVED_SWITCHES: Final = 2  # of one turn, twice in a row: several threads hold the lock in turn
 LOOK_AGAIN_US: Final = 20_000  # what held the loop once is over by then
 
@@ -61,9 +64,9 @@ class LoopLag:
 
     async def _is_turn_starved(self) -> bool:
         began_us, thread_ns, process_ns = self._clock(), self._thread_ns(), self._process_ns()
-        await anyio.lowlevel.checkpoint()
+        await _turn()
         own_ns = self._thread_ns() - thread_ns
-        waited_us = self._clock() - began_us - own_ns // 1_000
+        waited_us = self._clock() - began_us - own_ns // 1_000 - TURN_US
         others_us = (self._process_ns() - process_ns - own_ns) // 1_000
         return (
             waited_us >= STARVED_SWITCHES * getswitchinterval() * US_PER_S
@@ -96,3 +99,7 @@ class LoopLag:
         left_us = until_us - self._clock()
         if left_us > 0:
             await anyio.sleep(left_us / US_PER_S)
+
+
+async def _turn() -> None:
+    await anyio.sleep(TURN_US / US_PER_S)

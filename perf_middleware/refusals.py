@@ -10,20 +10,20 @@ from perf_middleware.problem import NO_STORE, PROBLEM
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DETAIL: Final = "The server has more to do than it can: ask again later."
 RETRY_AFTER_S_MAX: Final = 3_600
 
 
 class Refusals:
     """One head for each second from `min_s` to `max_s`; `random` gives a number from 0 to below 1.
 
+    `detail` says in one sentence why.
     Clients that were refused together shall not come again together: each is told another second.
     """
 
-    def __init__(self, *, min_s: int, max_s: int, random: Callable[[], float]) -> None:
+    def __init__(self, *, detail: str, min_s: int, max_s: int, random: Callable[[], float]) -> None:
         if not 0 <= min_s <= max_s <= RETRY_AFTER_S_MAX:
             raise ValueError(f"0 <= min_s <= max_s <= {RETRY_AFTER_S_MAX}: {min_s}, {max_s}")
-        told = {"status": 503, "title": "Service Unavailable", "detail": DETAIL}
+        told = {"status": 503, "title": "Service Unavailable", "detail": detail}
         self.body: Final = json.dumps(told, separators=(",", ":")).encode()
         self._heads = tuple(
             (

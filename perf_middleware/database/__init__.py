@@ -1,0 +1,1 @@
+"""The database of an app: its pool, its statements, and what depends on its data."""

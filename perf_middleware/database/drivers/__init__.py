@@ -1,0 +1,1 @@
+"""What the parts of the database know of the interpreter."""

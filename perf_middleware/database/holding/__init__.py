@@ -1,0 +1,1 @@
+"""Who holds the connections of a pool, since when, and who waits for them."""

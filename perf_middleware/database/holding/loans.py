@@ -1,0 +1,61 @@
+"""What is known of a connection that is lent, and in which words a long loan is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+US_PER_S: Final = 1_000_000
+LINES_TOLD: Final = 3  # how many lines of the app are kept of each loan
+
+
+class Line(NamedTuple):
+    """A line of the app's code: where a connection was taken."""
+
+    file: str
+    number: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.number} in {self.function}"
+
+
+@dataclass(slots=True, eq=False)
+class Loan:
+    """One connection, lent at `since_us`; its lines are from the innermost on.
+
+    `spots` are what they are made of once somebody wants to read them.  `answered_us` is when its
+    request began its response; `is_ours`: lent to a ping.
+    """
+
+    since_us: int
+    route: str | None
+    lines: tuple[Line, ...] = ()
+    spots: tuple[object, ...] = ()
+    is_told: bool = False
+    is_ours: bool = False
+    answered_us: int | None = None
+
+    def work_us(self, now_us: int) -> int:
+        """How long its request has needed it: not while it only sends what it has."""
+        return (now_us if self.answered_us is None else self.answered_us) - self.since_us
+
+
+def overdue(loans: Iterable[Loan], *, now_us: int, held_us_told: int) -> list[Loan]:
+    """The loans that are longer than `held_us_told` and not told yet; they count as told now."""
+    found = [loan for loan in loans if not loan.is_told and now_us - loan.since_us >= held_us_told]
+    for loan in found:
+        loan.is_told = True
+    return found
+
+
+def told(loan: Loan, *, pool: str, now_us: int) -> str:
+    """The sentence for the log."""
+    by = loan.route or "no request"
+    where = ", called by ".join(str(line) for line in loan.lines[:LINES_TOLD])
+    taken = f", taken at {where}" if where else ""
+    seconds = (now_us - loan.since_us) / US_PER_S
+    return f"a connection of {pool} is held for {seconds:.1f} s by {by}{taken}"

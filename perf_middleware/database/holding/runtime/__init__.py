@@ -1,0 +1,383 @@
+"""Watches the pool of an engine: who has a connection, who waits for one, who must not wait.
+
+    engine.pool   events `checkout`, `checkin`, `detach`, `connect`       loans
+    engine.pool._pool.get   the queue of idle connections                 waits
+
+The event `checkout` comes after the wait, and creating a connection is no wait: only the queue's
+`get(block=True)` is.  It is the one thing that is wrapped, on the one object.  An engine that was
+disposed of makes itself another pool, whose queue is wrapped when it connects first: nobody waits
+before as many connections as it may have are lent.  Not by the event `engine_disposed`: as soon as
+an engine has one event of its own, SQLAlchemy prepares all of them for each statement, 9 us.
+A pool without a queue (NullPool, StaticPool) lets nobody wait.
+Source: SQLAlchemy `PoolEvents`, `Engine._has_events`, pool/impl.py of QueuePool.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from starlette.exceptions import HTTPException
+
+from perf_middleware.clock import monotonic_us
+from perf_middleware.database.holding.admission import Lengths, Running
+from perf_middleware.database.holding.figures import PoolCounts, PoolNow
+from perf_middleware.database.holding.loans import Loan, overdue, told
+from perf_middleware.database.holding.runtime.lines import AppLines, Spot
+from perf_middleware.database.holding.runtime.waiting import Place, WaitingLine
+from perf_middleware.database.holding.sizing import Advice, PoolSeen, advise
+from perf_middleware.errors import DatabaseBusyError, DatabaseUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from perf_middleware.clock import Clock
+    from perf_middleware.database.holding.loans import Line
+
+logger = logging.getLogger("perf_middleware.database")
+
+US_PER_S: Final = 1_000_000
+LOANS_MAX: Final = 10_000  # that are remembered at once: a NullPool has no bound of its own
+FOREVER_US: Final = 10**15
+NO_SPOTS: Final[tuple[Spot, ...]] = ()
+PINGING: Final[ContextVar[bool]] = ContextVar("perf_middleware.pinging", default=False)
+"""Set while a connection is taken only to see whether the database answers: no measure of loans."""
+
+
+class NoConnectionError(DatabaseBusyError, HTTPException):
+    """What a refused wait raises: also Starlette's own error, which it answers with 503."""
+
+    def __init__(
+        self, database: str, waited_s: float = 0.0, retry_after_s: int | None = None
+    ) -> None:
+        DatabaseBusyError.__init__(self, database, waited_s, retry_after_s)
+        self.status_code = 503
+        self.detail = "the database is busy"
+        self.headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+
+    def __str__(self) -> str:
+        return DatabaseBusyError.__str__(self)
+
+
+class NoDatabaseError(DatabaseUnavailableError, HTTPException):
+    """What a session raises whose database is away: Starlette's own error too, as above."""
+
+    def __init__(self, database: str, reason: str, retry_after_s: int | None = None) -> None:
+        DatabaseUnavailableError.__init__(self, database, reason, retry_after_s)
+        self.status_code = 503
+        self.detail = "the database does not answer"
+        self.headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+
+    def __str__(self) -> str:
+        return DatabaseUnavailableError.__str__(self)
+
+
+class PoolWatch:
+    """The loans and waits of one engine's pool, from `attach` to `detach`.
+
+    `refuses`: who waits in vain, or would be late, gets NoConnectionError; else the pool's own
+    answer after the pool's own time.  `route_of` and `remaining_us` are asked in the context of
+    who takes a connection.  Engines that threads use are counted too.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        refuses: bool = False,
+        held_s_told: float | None = 10.0,
+        route_of: Callable[[], str | None] | None = None,
+        remaining_us: Callable[[], int | None] | None = None,
+        lines: AppLines | None = None,
+        clock: Clock = monotonic_us,
+    ) -> None:
+        self.name = name
+        self._refuses = refuses
+        self._held_us_told = None if held_s_told is None else round(held_s_told * US_PER_S)
+        self._route_of = route_of
+        self._remaining_us = remaining_us
+        self._lines = lines or AppLines()
+        self._clock = clock
+        self._engine: Engine | None = None
+        self._queue: Any = None
+        self._loans: dict[int, Loan] = {}
+        self._waiters: set[object] = set()
+        self._lengths = Lengths()
+        self._line = WaitingLine(
+            running=self._running,
+            connections=self._connections,
+            lengths=self._lengths,
+            clock=clock,
+        )
+        self._failure_told = False
+        self.counts = PoolCounts(clock())
+
+    def attach(self, engine: AsyncEngine | Engine) -> None:
+        """Watch `engine` from now on; connections that are lent already are not known."""
+        from sqlalchemy import event
+
+        if self._engine is not None:
+            raise RuntimeError(f"{self.name} is watched already")
+        given: Any = engine
+        watched = cast("Engine", getattr(given, "sync_engine", given))
+        self._engine = watched
+        for name, listener in self._listeners():
+            event.listen(watched, name, listener)
+        self._wrap_queue(watched)
+
+    def detach(self) -> None:
+        """Leave the engine as it was."""
+        from sqlalchemy import event
+
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return
+        for name, listener in self._listeners():
+            event.remove(engine, name, listener)
+        self._unwrap_queue()
+        self._loans.clear()
+
+    def now(self) -> PoolNow:
+        """The pool at this moment."""
+        pool: Any = None if self._engine is None else self._engine.pool
+        has_queue = hasattr(pool, "checkedin")
+        return PoolNow(
+            size=pool.size() if has_queue else None,
+            idle=pool.checkedin() if has_queue else None,
+            # SQLAlchemy counts from minus the size on, while the pool fills.
+            overflow=max(0, pool.overflow()) if has_queue else None,
+            lent=len(self._loans),
+            waiting=len(self._waiters),
+        )
+
+    def look(self) -> None:
+        """Tell the loans that are too long; every second or so."""
+        if self._held_us_told is None:
+            return
+        now_us = self._clock()
+        loans = list(self._loans.values())
+        for loan in overdue(loans, now_us=now_us, held_us_told=self._held_us_told):
+            self.counts.told += 1
+            loan.lines = self._lines.lines_of(loan.spots)
+            logger.warning("%s", told(loan, pool=self.name, now_us=now_us))
+
+    def advice(self) -> Advice:
+        """How large the pool should be, from what was seen since the counts began."""
+        pool: Any = None if self._engine is None else self._engine.pool
+        if not hasattr(pool, "checkedin"):
+            return Advice(None, ("This pool has no size.",))
+        counts, now_us = self.counts, self._clock()
+        held = counts.held_us()
+        for loan in list(self._loans.values()):
+            route = loan.route or "none"
+            held[route] = held.get(route, 0) + now_us - max(loan.since_us, counts.since_us)
+        return advise(
+            PoolSeen(
+                size=pool.size(),
+                overflow_max=max(0, pool._max_overflow),  # noqa: SLF001 - no name of its own
+                window_us=now_us - counts.since_us,
+                loans=counts.loans,
+                held_us=sum(held.values()),
+                most_lent=counts.most_lent,
+                waits=counts.waits,
+                waited_us=counts.waited.sum_us,
+                most_waiting=counts.most_waiting,
+                held_by_route=held,
+            )
+        )
+
+    def answered(self, record: object) -> None:
+        """The request that holds this connection begins its response: its work is done."""
+        loan = self._loans.get(id(record))
+        if loan is not None and loan.answered_us is None:
+            loan.answered_us = self._clock()
+
+    def lines_of(self, record: object) -> tuple[Line, ...]:
+        """The lines of the app that took this connection, innermost first."""
+        loan = self._loans.get(id(record))
+        return () if loan is None else self._lines.lines_of(loan.spots)
+
+    def reset_counts(self) -> None:
+        """Every count back to zero; loans that last go on."""
+        self.counts.reset(self._clock())
+        self.counts.most_lent = len(self._loans)
+
+    def status(self) -> dict[str, Any]:
+        """A small JSON-able picture."""
+        now, now_us = self.now(), self._clock()
+        advice = self.advice()
+        loans = sorted(self._loans.values(), key=lambda loan: loan.since_us)[:5]
+        return {
+            "size": now.size,
+            "idle": now.idle,
+            "lent": now.lent,
+            "overflow": now.overflow,
+            "waiting": now.waiting,
+            "held": [
+                {
+                    "route": loan.route,
+                    "held_s": round((now_us - loan.since_us) / US_PER_S, 3),
+                    "lines": [str(line) for line in self._lines.lines_of(loan.spots)],
+                }
+                for loan in loans
+            ],
+            "connections_advised": advice.connections,
+            "advice": list(advice.sentences),
+        }
+
+    # --- the pool's events: an error of ours must never reach who takes a connection --------------
+
+    def _listeners(self) -> tuple[tuple[str, Callable[..., None]], ...]:
+        return (
+            ("checkout", self._lent),
+            ("checkin", self._returned),
+            ("detach", self._returned),
+            ("connect", self._made),
+        )
+
+    def _lent(self, _connection: object, record: object, _proxy: object) -> None:
+        # A pool that was made anew may have kept listeners that were taken off the engine.
+        if self._engine is None or len(self._loans) >= LOANS_MAX:
+            return
+        route = self._route()
+        try:
+            spots = NO_SPOTS if self._held_us_told is None else self._lines.now()
+        except Exception as error:  # noqa: BLE001 - an observer's
+            self._note_failure(error)
+            spots = NO_SPOTS
+        loans, counts = self._loans, self.counts
+        loans[id(record)] = Loan(self._clock(), route, (), spots, is_ours=PINGING.get())
+        counts.loans += 1
+        if len(loans) > counts.most_lent:
+            counts.most_lent = len(loans)
+
+    def _returned(self, _connection: object, record: object) -> None:
+        loan = self._loans.pop(id(record), None)
+        if loan is None:
+            return
+        now_us = self._clock()
+        if not loan.is_ours:
+            self._lengths.note(loan.route, loan.work_us(now_us))
+        self.counts.note_held(loan.route, now_us - loan.since_us)
+
+    def _made(self, _connection: object, _record: object) -> None:
+        self.counts.made += 1
+        engine = self._engine
+        if engine is not None and getattr(engine.pool, "_pool", None) is not self._queue:
+            self._wrap_queue(engine)
+
+    # --- the wait --------------------------------------------------------------------------------
+
+    def _wrap_queue(self, engine: Engine) -> None:
+        self._unwrap_queue()
+        queue = getattr(engine.pool, "_pool", None)
+        if queue is None or not hasattr(queue, "get"):
+            return
+        take = queue.get
+
+        def get(block: bool = True, timeout: float | None = None) -> Any:
+            # Only blocking is waiting, and what is there is taken first, as the queue itself does.
+            try:
+                return take(False)
+            except Empty:
+                if not block:
+                    raise
+            return self._wait(queue, take, timeout)
+
+        from sqlalchemy.util.queue import Empty
+
+        queue.get = get
+        self._queue = queue
+
+    def _unwrap_queue(self) -> None:
+        queue, self._queue = self._queue, None
+        if queue is not None:
+            del queue.get
+
+    def _wait(self, queue: Any, take: Callable[..., Any], timeout: float | None) -> Any:
+        from sqlalchemy.util import await_only
+        from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty
+
+        wait_us = FOREVER_US if timeout is None else round(timeout * US_PER_S)
+        place, reason = None, "wait"
+        if self._refuses:
+            place, wait_us, reason = self._enter(wait_us)
+        counts, token = self.counts, object()
+        begun_us = self._clock()
+        self._waiters.add(token)
+        counts.waits += 1
+        counts.most_waiting = max(counts.most_waiting, len(self._waiters))
+        try:
+            if place is None or not isinstance(queue, AsyncAdaptedQueue):
+                return take(True, None if wait_us == FOREVER_US else wait_us / US_PER_S)
+            return await_only(self._line.take(queue._queue, place, wait_us=wait_us))  # noqa: SLF001
+        except (Empty, TimeoutError):
+            counts.refused["deadline" if place is not None and place.is_late else reason] += 1
+            if place is None:
+                raise
+            waited_s = (self._clock() - begun_us) / US_PER_S
+            raise NoConnectionError(self.name, waited_s, self._line.retry_after_s()) from None
+        finally:
+            self._waiters.discard(token)
+            counts.waited.add(self._clock() - begun_us)
+
+    def _enter(self, wait_us: int) -> tuple[Place, int, str]:
+        """A place in line, how long it may wait, and what ends that; or NoConnectionError."""
+        remaining_us = self._time_left_us()
+        kind = self._route()
+        if remaining_us is None:
+            return Place(kind, None), wait_us, "wait"
+        place = Place(kind, self._clock() + remaining_us)
+        if self._line.is_late(place):
+            self.counts.refused["deadline"] += 1
+            raise NoConnectionError(self.name, 0.0, self._line.retry_after_s())
+        if remaining_us < wait_us:
+            return place, remaining_us, "deadline"
+        return place, wait_us, "wait"
+
+    def _running(self) -> list[Running]:
+        now_us = self._clock()
+        return [
+            Running(
+                loan.route,
+                now_us - loan.since_us,
+                None if loan.is_ours else loan.work_us(now_us),
+            )
+            for loan in list(self._loans.values())
+        ]
+
+    def _connections(self) -> int:
+        pool: Any = None if self._engine is None else self._engine.pool
+        if not hasattr(pool, "checkedin"):
+            return len(self._loans)
+        return int(pool.size() + max(0, pool._max_overflow))  # noqa: SLF001 - no name of its own
+
+    def _route(self) -> str | None:
+        if self._route_of is None:
+            return None
+        try:
+            return self._route_of()
+        except Exception as error:  # noqa: BLE001 - an observer's
+            self._note_failure(error)
+            return None
+
+    def _time_left_us(self) -> int | None:
+        if self._remaining_us is None:
+            return None
+        try:
+            return self._remaining_us()
+        except Exception as error:  # noqa: BLE001 - an observer's
+            self._note_failure(error)
+            return None
+
+    def _note_failure(self, error: Exception) -> None:
+        self.counts.observer_failures += 1
+        if not self._failure_told:
+            self._failure_told = True
+            logger.warning(
+                "the watch of %s goes on without a step that failed: %r", self.name, error
+            )

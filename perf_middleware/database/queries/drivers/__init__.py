@@ -1,0 +1,1 @@
+"""What of the query cache knows SQLAlchemy: names of statements, rows and entities as values."""

@@ -1,0 +1,350 @@
+"""Watches the statements of an engine: times them, and tells what is slow or repeats.
+
+    SQLAlchemy  ->  ours  ->  the dialect's do_execute        the clock before and after
+                     |
+                     +-- one look-up by the text, one addition             every statement
+                     +-- the request's account, the app's own line         in a request
+
+An engine has a dialect of its own, whose `do_execute` and its siblings call the driver: ours stand
+around them.  The engine's events, `before_cursor_execute` and `after_cursor_execute`, would do as
+well but for their price: SQLAlchemy prepares all events of an execution as soon as there is one,
+8 us for hooks that do nothing.  The dialect's events cost 1 us, and take part in who executes.
+
+It all runs in the task of the request that asked, also for async engines, and in the thread of a
+sync endpoint: the request is found by its context variable.
+"""
+
+from __future__ import annotations
+
+import sys
+from logging import getLogger
+from threading import Lock
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from perf_middleware.database.statements.decorators import ALLOWED
+from perf_middleware.database.statements.figures import StatementFigures
+from perf_middleware.database.statements.listing import sorted_rows, table
+from perf_middleware.database.statements.n_plus_one import RequestTally
+from perf_middleware.database.statements.runtime.loads import load_of
+from perf_middleware.database.statements.runtime.places import Places
+from perf_middleware.database.statements.runtime.telling import Teller
+from perf_middleware.database.statements.slow import SlowStatement
+from perf_middleware.families import NO_LABELS, Family, Value, counter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from types import FrameType
+
+    from perf_middleware.database.statements.figures import StatementRow
+    from perf_middleware.database.statements.listing import Order
+    from perf_middleware.database.statements.n_plus_one import Repeat
+    from perf_middleware.events import Events
+
+logger = getLogger("perf_middleware.database")
+
+PART: Final = "db"
+TIMED: Final = ("do_execute", "do_executemany", "do_execute_no_params")
+BACKSLASHES: Final = frozenset(("mysql", "mariadb"))  # dialects whose strings have them
+
+
+class RequestAccount:
+    """What one request's statements have cost; made at the first of them."""
+
+    __slots__ = ("elapsed_ns", "ended", "statements", "tally")
+
+    def __init__(self, tally: RequestTally | None) -> None:
+        self.statements = 0
+        self.elapsed_ns = 0
+        self.tally = tally
+        self.ended = False
+
+
+class RequestRecord(Protocol):
+    """The request that the running code serves, as another layer keeps it."""
+
+    statements: RequestAccount | None
+    """None until we set it."""
+
+    def add_part(self, name: str, elapsed_ns: int, /) -> None:
+        """Add to the breakdown that Server-Timing and the slow-request line show."""
+
+
+class StatementWatch:
+    """The statements of the engines that are attached; `families`, `status`, `reset_counts`.
+
+    `current_request` gives the record of the request that the running code serves, `route_of` its
+    route while it runs; without them only the fingerprints are counted.  Whoever keeps the records
+    calls `request_ended` for each whose `statements` is set.  `repeats_min` None: no repeats.
+    """
+
+    def __init__(
+        self,
+        *,
+        current_request: Callable[[], RequestRecord | None] | None = None,
+        route_of: Callable[[Any], str] | None = None,
+        events: Events | None = None,
+        own: Sequence[str] = (),
+        slow_s: float | None = 0.5,
+        log_per_minute_max: int = 30,
+        repeats_min: int | None = 5,
+        sample_every: int = 1,
+        allowed_repeats: frozenset[str] = frozenset(),
+        fingerprints_max: int = 300,
+        texts_max: int = 2_000,
+        texts_chars_max: int = 4_000_000,
+        new_texts_per_s_max: int = 200,
+        clock_ns: Callable[[], int] = perf_counter_ns,
+    ) -> None:
+        self._current_request = current_request or _no_request
+        self._route_of = route_of
+        # Without a threshold nothing reaches it: one comparison instead of a test for None.
+        self._slow_ns = 1 << 62 if slow_s is None else round(slow_s * 1e9)
+        self._repeats_min = repeats_min
+        self._sample_every = sample_every
+        self._seen_requests = 0
+        self._allowed_repeats = allowed_repeats
+        self._places = Places(own)
+        self._clock_ns = clock_ns
+        self._lock = Lock()  # sync endpoints run in threads
+        self._figures = StatementFigures(
+            fingerprints_max=fingerprints_max,
+            texts_max=texts_max,
+            texts_chars_max=texts_chars_max,
+            new_texts_per_s_max=new_texts_per_s_max,
+        )
+        self._by_text = self._figures.by_text
+        self._teller = Teller(per_minute_max=log_per_minute_max, events=events)
+        self._failures = 0
+        self._failure_told = False
+
+    def attach(self, engine: Any) -> None:
+        """Watch an engine of SQLAlchemy, async or not, from its next statement on.
+
+        One that is watched already stays so.
+        """
+        dialect = getattr(engine, "sync_engine", engine).dialect
+        self._places.follow_greenlets()
+        for name in TIMED:
+            if not self._is_around(dialect, name):
+                escapes = dialect.name in BACKSLASHES
+                setattr(dialect, name, self._around(getattr(dialect, name), escapes))
+
+    def detach(self, engine: Any) -> None:
+        """Watch it no more; an engine that is not watched is left alone.
+
+        So is one whose dialect something else has wrapped since: that would be taken off as well.
+        """
+        dialect = getattr(engine, "sync_engine", engine).dialect
+        for name in TIMED:
+            if self._is_around(dialect, name):
+                inner = dialect.__dict__[name].__wrapped__
+                delattr(dialect, name)
+                if getattr(dialect, name) != inner:  # not the class's own: it was wrapped before
+                    setattr(dialect, name, inner)
+
+    def _is_around(self, dialect: Any, name: str) -> bool:
+        return getattr(dialect.__dict__.get(name), "watch", None) is self
+
+    # --- around a statement ---------------------------------------------------------------------
+
+    def _around(self, execute: Any, backslash_escapes: bool) -> Callable[..., Any]:
+        """One of the dialect's functions, timed.  SQLAlchemy gives the execution context last."""
+        clock_ns = self._clock_ns
+        count = self._count
+
+        def run(cursor: Any, statement: str, *rest: Any, **named: Any) -> Any:
+            began_ns = clock_ns()
+            try:
+                result = execute(cursor, statement, *rest, **named)
+            except BaseException as exc:
+                count(clock_ns() - began_ns, cursor, statement, rest, backslash_escapes, exc)
+                raise
+            count(clock_ns() - began_ns, cursor, statement, rest, backslash_escapes, None)
+            return result
+
+        run.__wrapped__ = execute  # type: ignore[attr-defined]
+        run.watch = self  # type: ignore[attr-defined]
+        return run
+
+    def _count(
+        self,
+        elapsed_ns: int,
+        cursor: Any,
+        statement: str,
+        rest: tuple[Any, ...],
+        backslash_escapes: bool,
+        failure: BaseException | None,
+    ) -> None:
+        try:
+            rows = cursor.rowcount if failure is None else -1
+            with self._lock:
+                row = self._by_text.get(statement)
+                if row is None:
+                    row = self._figures.row_of_new(
+                        statement,
+                        now_us=self._clock_ns() // 1000,
+                        backslash_escapes=backslash_escapes,
+                    )
+                row.count(elapsed_ns, rows)
+                if failure is not None:
+                    row.count_failure(was_cancelled=not isinstance(failure, Exception))
+            record = self._current_request()
+            if elapsed_ns >= self._slow_ns:
+                frame = sys._getframe(2)  # noqa: SLF001 - the documented door for this
+                self._tell_slow(row, elapsed_ns, rows, frame, record, failure)
+            if record is not None:
+                record.add_part(PART, elapsed_ns)
+                account = record.statements
+                if account is None:
+                    account = self._open(record)
+                tally = account.tally
+                account.statements += 1
+                account.elapsed_ns += elapsed_ns
+                if tally is not None and row.may_repeat and not ALLOWED.get():
+                    # Without the lock: two threads of one request may lose a count, no more.
+                    repeat = tally.add(row.fingerprint, elapsed_ns)
+                    if repeat is not None:
+                        frame = sys._getframe(2)  # noqa: SLF001
+                        self._look(tally, repeat, elapsed_ns, frame, rest)
+        except Exception as exc:  # noqa: BLE001 - the statement has run: who asked gets its result
+            self._observer_failed(exc)
+
+    def _look(
+        self,
+        tally: RequestTally,
+        repeat: Repeat,
+        elapsed_ns: int,
+        frame: FrameType,
+        rest: tuple[Any, ...],
+    ) -> None:
+        """Find where a statement comes from that has run before."""
+        spot = self._places.spot_of(frame)
+        if spot is None:
+            return
+        code, instruction = spot
+        # Not the code itself: its hash is made of all that is in it, each time.
+        is_finding = tally.at(repeat, (id(code), instruction), elapsed_ns)
+        if is_finding and repeat.fingerprint.id not in self._allowed_repeats:
+            repeat.place = self._places.place_of(spot)
+            repeat.load = load_of(rest[-1] if rest else None)
+
+    def _open(self, record: RequestRecord) -> RequestAccount:
+        with self._lock:
+            account = record.statements
+            if account is None:  # else another thread of the same request has made it
+                tally = None
+                if self._repeats_min is not None:
+                    if self._seen_requests % self._sample_every == 0:
+                        tally = RequestTally(self._repeats_min)
+                    self._seen_requests += 1
+                account = record.statements = RequestAccount(tally)
+        return account
+
+    def _tell_slow(
+        self,
+        row: StatementRow,
+        elapsed_ns: int,
+        rows: int,
+        frame: FrameType,
+        record: RequestRecord | None,
+        failure: BaseException | None,
+    ) -> None:
+        with self._lock:
+            row.slow += 1
+        spot = self._places.spot_of(frame)
+        outcome = ""
+        if failure is not None:
+            outcome = "failed" if isinstance(failure, Exception) else "cancelled"
+        self._teller.tell_slow(
+            SlowStatement(
+                fingerprint=row.fingerprint,
+                elapsed_ns=elapsed_ns,
+                rows=rows,
+                route="" if record is None or self._route_of is None else self._route_of(record),
+                place=None if spot is None else self._places.place_of(spot),
+                outcome=outcome,
+            ),
+            now_us=self._clock_ns() // 1000,
+        )
+
+    def _observer_failed(self, exc: Exception) -> None:
+        self._failures += 1
+        if not self._failure_told:
+            self._failure_told = True
+            logger.error("a statement could not be counted; the work goes on", exc_info=exc)
+
+    # --- the requests and the figures -----------------------------------------------------------
+
+    def request_ended(self, record: RequestRecord, route: str) -> None:
+        """Count a request under its route, and tell what it repeated; never raises.
+
+        What is told names what `route_of` says.  A second call for a request does nothing, nor does
+        one for a request without statements.
+        """
+        account = record.statements
+        if account is None or account.ended:
+            return
+        account.ended = True
+        tally, account.tally = account.tally, None  # what a background task does is not told
+        try:
+            repeats = [] if tally is None else list(tally.findings())
+            with self._lock:
+                self._figures.count_request(
+                    route,
+                    statements=account.statements,
+                    elapsed_ns=account.elapsed_ns,
+                    repeated=len(repeats),
+                )
+            if repeats:
+                name = (self._route_of(record) if self._route_of is not None else "") or route
+                self._teller.tell_repeats(repeats, name, now_us=self._clock_ns() // 1000)
+        except Exception as exc:  # noqa: BLE001 - the request has been answered
+            self._observer_failed(exc)
+
+    def reset_counts(self) -> None:
+        """All counts back to zero; findings that were told stay so."""
+        with self._lock:
+            self._figures.reset_counts()
+            self._failures = 0
+        self._teller.reset_counts()
+
+    def status(self, top: int = 20, by: Order = "seconds") -> dict[str, Any]:
+        """The `top` statements that have most of `by`; the newest slow ones and findings.
+
+        `slow` and `findings` are the newest 20 of each, the newest last.
+        """
+        with self._lock:
+            figures = self._figures.status(top, by)
+        return {
+            **figures,
+            "slow": self._teller.slow_status(),
+            "findings": self._teller.status(),
+            "lines_suppressed": self._teller.suppressed,
+            "failures": self._failures,
+        }
+
+    def table(self, top: int = 20, by: Order = "seconds") -> str:
+        """The same statements as lines of text: `print(perf.database.statements.table())`."""
+        with self._lock:
+            return table(sorted_rows(self._figures.rows(), by, top))
+
+    def families(self) -> Iterable[Family]:
+        """The families for a scrape."""
+        with self._lock:
+            families = list(self._figures.families())
+        yield from families
+        yield counter(
+            "perf_database_statement_lines_suppressed",
+            "Lines of slow and repeated statements beyond `log_per_minute_max`.",
+            [Value(NO_LABELS, self._teller.suppressed)],
+        )
+        yield counter(
+            "perf_database_statement_failures",
+            "Statements that our hooks failed to count.",
+            [Value(NO_LABELS, self._failures)],
+        )
+
+
+def _no_request() -> None:
+    return None

@@ -1,0 +1,1 @@
+"""Tables: which of them a statement reads, which it writes, and what depends on them."""

@@ -1,0 +1,1 @@
+"""What knows SQLAlchemy, sqlglot and the catalogs of databases."""

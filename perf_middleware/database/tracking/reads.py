@@ -1,0 +1,88 @@
+"""What one request has read of its databases, and whether an answer made of it may be kept.
+
+statement -> Reads.add(tables)      tags = what a later write will purge by
+write     -> has_written            its own uncommitted rows are nobody else's
+replica   -> is_of_a_copy           it may be older than a purge
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from perf_middleware.database.tables.touched import Tables, read_tags, union
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+WROTE = "wrote"
+COPY = "replica"
+
+
+class Reads:
+    """The tables that one request has read so far; its tasks and threads share it.
+
+    `oldest` is the number of the newest purge as the oldest of its transactions began; None: none
+    was older than the request.
+    """
+
+    __slots__ = ("_several", "_tags", "has_written", "is_of_a_copy", "oldest")
+
+    def __init__(self) -> None:
+        self._several: set[Tables] = set()  # threads add to it: one step each
+        self._tags: set[str] = set()
+        self.has_written = False
+        self.is_of_a_copy = False
+        self.oldest: int | None = None
+
+    @property
+    def tables(self) -> Tables:
+        """All tables read so far."""
+        return union(*self._several.copy())
+
+    def add(self, tables: Tables) -> None:
+        """`tables` are read now; mostly they were before."""
+        if tables:
+            self._several.add(tables)
+
+    def add_tags(self, tags: Iterable[str]) -> None:
+        """What is purged by these is read: a kept value that was made of tables."""
+        self._tags.update(tags)
+
+    def begun_at(self, number: int) -> None:
+        """A transaction that is read in began when purge `number` was the newest."""
+        oldest = self.oldest
+        if oldest is None or number < oldest:
+            self.oldest = number
+
+    def include(self, other: Reads) -> None:
+        """What was collected apart counts here too."""
+        self._several |= other._several
+        self._tags |= other._tags
+        self.has_written |= other.has_written
+        self.is_of_a_copy |= other.is_of_a_copy
+        if other.oldest is not None:
+            self.begun_at(other.oldest)
+
+    def refusal(self) -> str | None:
+        """Why nothing that was made of it may be kept; None where it may."""
+        if self.has_written:
+            return WROTE
+        return COPY if self.is_of_a_copy else None
+
+    def tags(self) -> tuple[str, ...]:
+        """The tags of what was made of it; none where nothing was read."""
+        found = _tags_of(frozenset(self._several.copy()))
+        if not self._tags:
+            return found
+        return tuple(sorted(self._tags.union(found)))
+
+    def since(self, purges_seen: int) -> int:
+        """The number of the purge that all which was read is newer than."""
+        return purges_seen if self.oldest is None else min(purges_seen, self.oldest)
+
+
+@lru_cache(maxsize=1_000)
+def _tags_of(several: frozenset[Tables]) -> tuple[str, ...]:
+    """One tuple for all answers that read the same."""
+    return tuple(sorted(read_tags(union(*several))))

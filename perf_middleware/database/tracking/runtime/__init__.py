@@ -1,0 +1,338 @@
+"""`Tracking`: hands over the written tables after each commit, and collects those read.
+
+    flush, bulk, Core, text  ->  execute  ->  pending writes of the connection
+                                 COMMIT   ->  on_commit(tables), once, when it is done
+                                 ROLLBACK ->  nothing
+
+It sits around the dialect's own `do_execute`, `do_commit` and so on: the one place that each
+statement and each end of a transaction passes, of sessions and of bare connections, and the only
+one that is reached *after* COMMIT (the events of an engine come before it).
+What goes past SQLAlchemy (a driver's COPY, a cursor of one's own) is not seen.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+from perf_middleware.database.retry.transient import ended_without_commit
+from perf_middleware.database.tables.relations import OWN_STATEMENT
+from perf_middleware.database.tables.touched import ALL_TABLES, NO_TABLES, Tables, Touched
+from perf_middleware.database.tracking.pending import Pending
+from perf_middleware.database.tracking.reads import Reads
+from perf_middleware.families import NO_LABELS, Family, Value, counter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from sqlalchemy import Engine
+
+    from perf_middleware.database.tables.drivers.compiled import StatementTables
+
+__all__ = ("CURRENT_READS", "Reads", "Tracking", "collecting_reads", "pending_of")
+
+logger = logging.getLogger("perf_middleware.database")
+
+PENDING: Final = "perf_middleware.pending"
+SINCE: Final = "perf_middleware.since"  # the newest purge as the transaction's first statement came
+UNSEEN: Final = "perf_middleware.unseen"  # it began while nothing was tracked
+SCHEMA: Final = "perf_middleware.schema"  # it has DDL
+EXECUTES: Final = ("do_execute", "do_executemany", "do_execute_no_params")
+COMMIT_AS_TEXT: Final = re.compile(r"\s*(?:commit|end)\b", re.IGNORECASE)
+DDL_AS_TEXT: Final = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:create|alter|drop|do|call|comment|attach|detach)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+CURRENT_READS: Final[ContextVar[Reads | None]] = ContextVar("perf_middleware.reads", default=None)
+
+
+@contextmanager
+def collecting_reads() -> Iterator[Reads]:
+    """Collect what is read in this context: `with collecting_reads() as reads: …`.
+
+    What an outer one collects has it too, at the end.
+    """
+    reads = Reads()
+    outer = CURRENT_READS.get()
+    CURRENT_READS.set(reads)
+    try:
+        yield reads
+    finally:
+        CURRENT_READS.set(outer)
+        if outer is not None:
+            outer.include(reads)
+
+
+class Tracking:
+    """Tracks engines; `on_commit` gets the tables that a transaction wrote, after its commit.
+
+    It is called where the commit was, in the commit's context and before its caller goes on.  One
+    that fails is counted and logged; the commit stands.  A commit of which nobody knows if it was
+    done is handed over as well: better to forget too much.
+
+    `newest_purge` gives the number of the last purge in this process: each transaction is as old as
+    that.  While `is_active` is false nothing is looked at, and nothing handed over.
+    """
+
+    def __init__(
+        self,
+        on_commit: Callable[[Tables], object],
+        *,
+        newest_purge: Callable[[], int] = lambda: 0,
+        is_active: bool = True,
+    ) -> None:
+        self._on_commit = on_commit
+        self.newest_purge = newest_purge
+        self._tables: list[StatementTables] = []
+        self.is_active = is_active
+        self.mark: Callable[[str], str] | None = None
+        """Adds to a statement of PostgreSQL that writes that its commit is told by us."""
+        self.on_schema_change: Callable[[StatementTables], object] | None = None
+        """Called once a transaction with DDL has ended; from any thread."""
+        name = f"{id(self):x}"  # apps may share an engine: each keeps its own books
+        self._pending, self._since = f"{PENDING}.{name}", f"{SINCE}.{name}"
+        self._unseen, self._schema = f"{UNSEEN}.{name}", f"{SCHEMA}.{name}"
+        self.reset_counts()
+
+    def reset_counts(self) -> None:
+        """Every count back to zero."""
+        self.commits = 0
+        self.failures = 0
+        for tables in self._tables:
+            tables.not_understood = 0
+
+    def status(self) -> dict[str, Any]:
+        """A small JSON-able picture."""
+        return {
+            "commits": self.commits,
+            "failures": self.failures,
+            "not_understood": sum(tables.not_understood for tables in self._tables),
+        }
+
+    def families(self) -> Iterable[Family]:
+        """The figures, for a scrape."""
+        counts = self.status()
+        yield counter(
+            "perf_database_commits_told",
+            "Commits that wrote tables, and were handed over to what depends on them.",
+            [Value(NO_LABELS, counts["commits"])],
+        )
+        yield counter(
+            "perf_database_commits_told_failures",
+            "Of those, how often what follows a commit has failed.",
+            [Value(NO_LABELS, counts["failures"])],
+        )
+        yield counter(
+            "perf_database_statements_not_understood",
+            "Statements that were read and mean all tables; each counts when it is read first.",
+            [Value(NO_LABELS, counts["not_understood"])],
+        )
+
+    def activate(self) -> None:
+        """From now on everything is looked at; a transaction that goes on already means all."""
+        self.is_active = True
+
+    def watch(self, engine: Engine, tables: StatementTables) -> None:
+        """Track a (sync) engine: `watch(async_engine.sync_engine, …)`; once for each engine."""
+        dialect: Any = engine.dialect
+        trackings = dialect.__dict__.setdefault("perf_trackings", [])
+        if self in trackings:
+            raise ValueError("this engine's writes are tracked already")
+        trackings.append(self)
+        dialect.perf_tables = tables
+        self._tables.append(tables)
+        for name in EXECUTES:
+            setattr(dialect, name, self._executing(getattr(dialect, name), tables))
+        for name in ("do_begin", "do_begin_twophase"):
+            setattr(dialect, name, self._beginning(getattr(dialect, name)))
+        for name in ("do_commit", "do_commit_twophase"):
+            setattr(dialect, name, self._committing(getattr(dialect, name), tables))
+        for name in ("do_rollback", "do_rollback_twophase"):
+            setattr(dialect, name, self._ending(getattr(dialect, name), tables))
+        dialect.do_savepoint = self._after(dialect.do_savepoint, Pending.savepoint)
+        dialect.do_release_savepoint = self._after(dialect.do_release_savepoint, Pending.release)
+        dialect.do_rollback_to_savepoint = self._after(
+            dialect.do_rollback_to_savepoint, Pending.roll_back_to
+        )
+
+    def has_written(self, info: Any) -> bool:
+        """Whether the transaction on a connection with this `info` may have written."""
+        pending: Pending | None = info.get(self._pending)
+        return self._unseen in info or (pending is not None and bool(pending.written()))
+
+    def forget(self, tables: StatementTables) -> None:
+        """The engine with these is closed: it counts no more."""
+        if tables in self._tables:
+            self._tables.remove(tables)
+
+    def watch_copy(self, engine: Engine) -> None:
+        """What is read over this (sync) engine may be older than the last commit: a replica."""
+        dialect: Any = engine.dialect
+        for name in EXECUTES:
+            setattr(dialect, name, _reading_a_copy(getattr(dialect, name)))
+
+    # --- around the dialect -----------------------------------------------------------------------
+
+    def _executing(self, execute: Callable[..., Any], tables: StatementTables) -> Any:
+        def do(cursor: Any, statement: str, *rest: Any) -> Any:
+            context = rest[-1] if rest else None
+            was_active = self.is_active
+            if not was_active:
+                result = execute(cursor, statement, *rest)
+                if self.is_active and context is not None:
+                    # Since it began: what it has written was not looked at.
+                    info = info_of(context.root_connection)
+                    pending_of(info, self._pending).add(ALL_TABLES)
+                return result
+            if context is None or OWN_STATEMENT in context.execution_options:
+                return execute(cursor, statement, *rest)
+            connection = context.root_connection
+            info = info_of(connection)
+            info.setdefault(self._since, self.newest_purge())
+            touched = touched_by(context, statement, tables)
+            reads = CURRENT_READS.get()
+            if reads is not None:
+                self._collect(reads, touched, connection)
+            if touched.writes:
+                # Before it runs: one of many rows may fail when others are written.
+                pending_of(info, self._pending).add(touched.writes)
+                if self.on_schema_change is not None and (
+                    context.isddl or DDL_AS_TEXT.match(statement)
+                ):
+                    info[self._schema] = True
+                    tables.forget_relations()
+            elif not getattr(context.compiled, "isplaintext", True):
+                return execute(cursor, statement, *rest)  # no COMMIT that somebody has written
+            said = statement
+            if touched.writes and self.mark is not None and context.dialect.name == "postgresql":
+                said = self.mark(statement)
+            try:
+                return execute(cursor, said, *rest)
+            finally:
+                if is_autocommit(connection) or COMMIT_AS_TEXT.match(statement):
+                    self._hand_over(connection, tables)
+
+        return do
+
+    def _collect(self, reads: Reads, touched: Touched, connection: Any) -> None:
+        info = info_of(connection)
+        pending: Pending | None = info.get(self._pending)
+        if touched.writes or self._unseen in info or (pending is not None and pending.written()):
+            reads.has_written = True
+        reads.add(touched.reads)
+        if not is_autocommit(connection):
+            reads.begun_at(info[self._since])
+
+    def _beginning(self, begin: Callable[..., Any]) -> Any:
+        def do(connection: Any, *rest: Any) -> Any:
+            if not self.is_active:
+                info_of(connection)[self._unseen] = True
+            return begin(connection, *rest)
+
+        return do
+
+    def _committing(self, commit: Callable[..., Any], tables: StatementTables) -> Any:
+        def do(connection: Any, *rest: Any, **options: Any) -> Any:
+            try:
+                result = commit(connection, *rest, **options)
+            except BaseException as error:
+                if not ended_without_commit(error):
+                    self._hand_over(connection, tables)
+                raise
+            self._hand_over(connection, tables)
+            return result
+
+        return do
+
+    def _ending(self, roll_back: Callable[..., Any], tables: StatementTables) -> Any:
+        def do(connection: Any, *rest: Any, **options: Any) -> Any:
+            self._closed(info_of(connection))
+            try:
+                return roll_back(connection, *rest, **options)
+            finally:
+                # DDL of SQLite may be done though it was never committed.
+                self._tell_schema(info_of(connection), tables)
+
+        return do
+
+    def _after(self, run: Callable[..., Any], note: Callable[[Pending, str], None]) -> Any:
+        def do(connection: Any, name: str) -> Any:
+            result = run(connection, name)
+            note(pending_of(info_of(connection), self._pending), name)
+            return result
+
+        return do
+
+    # --- the end of a transaction -----------------------------------------------------------------
+
+    def _closed(self, info: Any) -> Tables:
+        """The transaction is over; what it would have brought in."""
+        pending: Pending | None = info.pop(self._pending, None)
+        info.pop(self._since, None)
+        if info.pop(self._unseen, None):
+            return ALL_TABLES
+        return NO_TABLES if pending is None else pending.written()
+
+    def _tell_schema(self, info: Any, tables: StatementTables) -> None:
+        if info.pop(self._schema, None) and self.on_schema_change is not None:
+            self.on_schema_change(tables)
+
+    def _hand_over(self, connection: Any, tables: StatementTables) -> None:
+        info = info_of(connection)
+        written = self._closed(info)
+        self._tell_schema(info, tables)
+        if not written or not self.is_active:
+            return
+        self.commits += 1
+        try:
+            self._on_commit(written)
+        except Exception:
+            self.failures += 1
+            logger.exception("what follows a commit failed; the commit itself is done")
+
+
+def _reading_a_copy(execute: Callable[..., Any]) -> Any:
+    def do(*given: Any) -> Any:
+        reads = CURRENT_READS.get()
+        if reads is not None:
+            reads.is_of_a_copy = True
+        return execute(*given)
+
+    return do
+
+
+def touched_by(context: Any, statement: str, tables: StatementTables) -> Touched:
+    """What the statement of an execution context touches."""
+    compiled = context.compiled
+    if compiled is None:
+        return tables.of_text(statement)
+    schemas = context.execution_options.get("schema_translate_map")
+    return tables.of_compiled(compiled, schema_translate_map=schemas)
+
+
+def info_of(connection: Any) -> Any:
+    """What is kept beside the driver's connection, until that is closed."""
+    try:
+        return connection.info
+    except NotImplementedError:  # the first connection of an engine, before it is in its pool
+        return {}
+
+
+def pending_of(info: Any, key: str) -> Pending:
+    """The writes of the transaction on a connection; kept beside the driver's connection."""
+    pending: Pending | None = info.get(key)
+    if pending is None:
+        pending = info[key] = Pending()
+    return pending
+
+
+def is_autocommit(connection: Any) -> bool:
+    """Whether each statement on it is its own transaction."""
+    level = connection.get_execution_options().get("isolation_level")
+    if level is None:
+        level = getattr(connection.dialect, "_on_connect_isolation_level", None)
+    return bool(level == "AUTOCOMMIT")

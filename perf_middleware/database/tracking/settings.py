@@ -1,0 +1,27 @@
+"""Settings of dependency tracking: `PERFORMANCE_TRACKING_*`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from perf_middleware.section import Section
+
+
+class TrackingSettings(Section):
+    """What answers depend on: the tables that they read, and that commits write."""
+
+    enabled: bool | None = Field(
+        default=None,
+        description="Look at every statement; null: where a rule of the app is `tracked`. A "
+        "process that only writes says true.",
+    )
+    known_functions: tuple[str, ...] = Field(
+        default=(),
+        max_length=1_000,
+        description="Names of SQL functions of your own that read and write no table.",
+    )
+    known_triggers: tuple[str, ...] = Field(
+        default=(),
+        max_length=1_000,
+        description="Names of triggers that write nothing but the row they are called for.",
+    )

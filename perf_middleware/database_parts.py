@@ -1,0 +1,105 @@
+"""The databases of one app, made from the settings and introduced to the rest."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from perf_middleware.database.routes import database_routes
+from perf_middleware.limits.deadlines.runtime import current_deadline
+from perf_middleware.metrics.middleware import current_exchange
+from perf_middleware.stack import STREAM_GUARD, Layer
+
+if TYPE_CHECKING:
+    from perf_middleware.database.statements import StatementWatch
+    from perf_middleware.events import Events
+    from perf_middleware.metrics.middleware import Exchange
+    from perf_middleware.metrics.runtime import Metrics
+    from perf_middleware.operator_routes import OperatorRoute
+    from perf_middleware.resource import Resources
+    from perf_middleware.settings import Settings
+
+METHOD_CHARS_MAX: Final = 16
+
+
+class DatabaseParts:
+    """Makes `perf.database`, which is there without a URL too: it watches engines of the app's."""
+
+    def __init__(self, settings: Settings, *, metrics: Metrics, events: Events) -> None:
+        self._metrics = metrics
+        self.is_configured = bool(settings.database.urls())
+        self.statements: StatementWatch | None = None
+        if settings.statements.enabled:
+            self.statements = settings.statements.make_watch(
+                current_request=current_exchange,
+                route_of=self._told_route_of,
+                events=events,
+                own=settings.runtime.own_paths,
+            )
+            metrics.recorder.database_used = self.statements.request_ended
+        self._asks_for_guard = settings.origin_of("database.stream_guard") != "default"
+        self.database = settings.database.make_database(
+            settings.service,
+            route_of=self._route_running,
+            remaining_us=_remaining_us,
+            statements=self.statements,
+            make_retry=partial(settings.retry.make_retry, remaining_s=_remaining_s, events=events),
+        )
+        if self.database.stream_guard is not None:
+            self.database.stream_guard.publish = events.publish
+
+    def join(self, metrics: Metrics, resources: Resources) -> None:
+        """Offer the figures, and let the lifespan open what is configured."""
+        database = self.database
+        metrics.add_collector("database", database.families, reset=database.reset_counts)
+        if self.is_configured:
+            resources.add(database)
+            database.on_change = lambda is_up, why: resources.note(
+                database, "open" if is_up else "degraded", why
+            )
+
+    def routes(self) -> tuple[OperatorRoute, ...]:
+        """What operators may ask for, below their prefix."""
+        return database_routes(self.database)
+
+    def _told_route_of(self, exchange: Exchange) -> str:
+        route = self._route_of(exchange)
+        method = ascii(exchange.scope.get("method", "")[:METHOD_CHARS_MAX])[1:-1]
+        return f"{method} {route}" if route else ""
+
+    def layers(self) -> list[Layer]:
+        """The stream guard, where there is a database, or a setting asks for it."""
+        database, guard = self.database, self.database.stream_guard
+        if guard is None:
+            return []
+
+        def stands() -> bool:
+            guard.has_no_layer = not (database.is_used or self._asks_for_guard)
+            return not guard.has_no_layer
+
+        from perf_middleware.database.streams.middleware import StreamGuardMiddleware
+
+        build = partial(StreamGuardMiddleware, database=database)
+        return [Layer(STREAM_GUARD, build, stands)]
+
+    def _route_running(self) -> str | None:
+        exchange = current_exchange()
+        return None if exchange is None else self._route_of(exchange)
+
+    def _route_of(self, exchange: Exchange) -> str | None:
+        """None for what a task still does whose request is over."""
+        if exchange.route is not None:
+            return exchange.route
+        if not exchange.scope:
+            return None
+        return self._metrics.recorder.route_of(exchange.scope, exchange.root_path)
+
+
+def _remaining_us() -> int | None:
+    deadline = current_deadline()
+    return None if deadline is None else deadline.remaining_us()
+
+
+def _remaining_s() -> float | None:
+    remaining_us = _remaining_us()
+    return None if remaining_us is None else remaining_us / 1_000_000

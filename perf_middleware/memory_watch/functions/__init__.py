@@ -1,0 +1,1 @@
+"""By how much memory grows while a function runs."""

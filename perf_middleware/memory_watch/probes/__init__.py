@@ -1,0 +1,1 @@
+"""What memory is used for, read from the system while the app runs."""

@@ -1,0 +1,1 @@
+"""What the structures stand on: compressors."""

@@ -1,0 +1,1 @@
+"""The structures themselves: they hold locks, so that any thread may use them."""

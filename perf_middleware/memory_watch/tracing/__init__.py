@@ -1,0 +1,1 @@
+"""What memory grows at: allocation sites, object types and containers, looked at on demand."""

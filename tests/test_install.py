@@ -546,6 +546,7 @@ ERRORS = [
     errors.DatabaseBusyError("main", 0.25, 2),
     errors.DatabaseUnavailableError("main", "connection refused"),
     errors.CommitOutcomeUnknownError(),
+    errors.UnannouncedWriteError("Redis does not answer", 5),
     errors.UncacheableQueryError("FOR UPDATE locks rows", "execute it"),
     errors.OutsideWritesError("postgresql://db/shop", "it is a pooler"),
     errors.TracingBusyError(),

@@ -10,14 +10,15 @@ import uuid
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.util import await_only
 
 from perf_middleware.errors import UnannouncedWriteError
 from tests.database.linearizability.service import connected
-from tests.database.tracked.shop import WAYS, Book, Shop, serving
+from tests.database.tracked.shop import WAYS, Book, Shop, prepare, serving
+from tests.database.tracked.test_sync_engines import with_sync_engine
 from tests.database.tracked.test_tracked_fleet import stored, until
 from tests.examples.servers import ROOT
 from tests.fleet.proxy import Proxy
@@ -153,9 +154,12 @@ def test_who_refuses_writes_nothing_that_cannot_be_announced(url, tmp_path):
 
     async def main():
         strict = Shop(
-            url, redis=server.url, service="refuse", tracking={"refuse_unannounced": True}
-        )
-        async with serving(strict) as (shop,):
+            url, redis=server.url, redis_timeout_s=10, service="refuse",
+            tracking={"refuse_unannounced": True},
+        )  # fmt: skip
+        async with serving(strict, fresh=False) as (shop,):
+            await up(shop)
+            await prepare(shop)
             await stored(shop, "/books")
             await shop.put("/books/1/flush/Announced")
             server.kill()
@@ -166,7 +170,12 @@ def test_who_refuses_writes_nothing_that_cannot_be_announced(url, tmp_path):
             with pytest.raises(UnannouncedWriteError, match="cannot be told"):
                 await write(shop, "Never")
             assert await title(shop) == "Announced"
-            assert shop.perf.status()["tracking"]["unannounced"] == 2
+            async with shop.perf.database.engine().connect() as connection:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                with pytest.raises(UnannouncedWriteError):
+                    await connection.execute(update(Book).values(title="Never"))
+            assert await title(shop) == "Announced"
+            assert shop.perf.status()["tracking"]["unannounced"] == 3
             server.start()
             await up(shop)
             await shop.put("/books/1/flush/Later")
@@ -176,6 +185,25 @@ def test_who_refuses_writes_nothing_that_cannot_be_announced(url, tmp_path):
         run(main())
     finally:
         server.stop()
+
+
+def test_a_sync_engine_announces_from_a_thread_and_cannot_on_the_loop(tmp_path, redis_url):
+    async def main():
+        one = with_sync_engine(
+            tmp_path / "shop.db", redis=redis_url, redis_timeout_s=10, service="sync-announced",
+            tracking={"refuse_unannounced": True},
+        )  # fmt: skip
+        async with serving(one, fresh=False) as (shop,):
+            await up(shop)
+            await prepare(shop)
+            await stored(shop, "/threaded")
+            assert (await shop.ask("/threaded/New", method="PUT")).status == 200
+            assert (await shop.get("/threaded"))[0] == ["New", "Two"]
+            assert (await shop.ask("/blocking/Never", method="PUT")).status == 503
+            assert await title(shop) == "New"
+            shop.sync_engine.dispose()
+
+    run(main())
 
 
 def test_what_a_writer_has_committed_that_is_cut_off_then_is_old_nowhere_when_it_returns(

@@ -213,8 +213,10 @@ def test_what_a_writer_has_committed_that_is_cut_off_then_is_old_nowhere_when_it
         port = urlsplit(redis_url).port
         proxy = Proxy(port)
         async with proxy:
-            near = Shop(url, redis=redis_url, service="cut")
-            cut = Shop(url, redis=f"redis://127.0.0.1:{proxy.port}/0", service="cut")
+            near = Shop(url, redis=redis_url, redis_timeout_s=10, service="cut")
+            cut = Shop(
+                url, redis=f"redis://127.0.0.1:{proxy.port}/0", redis_timeout_s=10, service="cut"
+            )
             async with serving(near, cut):
                 for shop in (near, cut):
                     await stored(shop, "/books")
@@ -251,7 +253,9 @@ from tests.database.tracked.shop import WAYS, Shop, serving
 
 async def main(url, redis, service):
     global dies
-    shop = Shop(url, redis=redis, service=service, tracking={"enabled": True})
+    shop = Shop(
+        url, redis=redis, redis_timeout_s=10, service=service, tracking={"enabled": True}
+    )
     async with serving(shop, fresh=False), asyncio.timeout(120):
         while not shop.perf.cache.shared.is_up:
             await asyncio.sleep(0.01)

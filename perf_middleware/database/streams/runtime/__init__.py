@@ -20,6 +20,7 @@ import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from perf_middleware.database.isolation import level_asked_for
 from perf_middleware.database.own_listeners import own_listener
 from perf_middleware.database.runtime.sessions import Leaving, run_to_the_end
 from perf_middleware.database.streams.cases import Case, Kept, judge
@@ -387,10 +388,7 @@ def _is_open(context: Any) -> bool:
 
 
 def _keeps_a_snapshot(connection: Any) -> bool:
-    level = connection.get_execution_options().get("isolation_level")
-    if level is None:
-        level = getattr(connection.dialect, "_on_connect_isolation_level", None)
-    return level in SNAPSHOTS and connection.dialect.name != "sqlite"
+    return level_asked_for(connection) in SNAPSHOTS and connection.dialect.name != "sqlite"
 
 
 def _running_loop() -> Any:

@@ -319,6 +319,9 @@ class Database(TriggersAtHand):
         """
         if name in self._watches:
             raise ValueError(f"there is a database named {name!r} already")
+        for known, watched in self._watches.items():
+            if watched.is_of(engine):
+                raise ValueError(f"this engine is watched already, as {known!r}")
         if len(self._watches) >= WATCHED_MAX:
             raise ValueError(f"{WATCHED_MAX} engines are watched already")
         watch = self._watch_for(name, refuses=False)

@@ -242,6 +242,24 @@ def test_an_engine_of_the_app_is_watched_and_its_own_errors_stay(run, tmp_path):
     run(main())
 
 
+def test_one_engine_is_not_watched_under_two_names(run, tmp_path):
+    async def main():
+        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/own.db")
+        database = Database({})
+        database.watch(engine, name="own")
+        for again in (engine, engine.sync_engine):
+            with pytest.raises(ValueError, match="watched already, as 'own'"):
+                database.watch(again, name="other")
+        assert list(database.status()) == ["own"]
+        await database.close()
+        database.watch(engine, name="other")
+        await database.close()
+        assert "get" not in vars(engine.pool._pool)
+        await engine.dispose()
+
+    run(main())
+
+
 def test_a_detached_connection_is_no_loan_any_more(run, tmp_path):
     async def main():
         engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/own.db")

@@ -403,12 +403,24 @@ def test_a_file_whose_opening_is_cancelled_is_closed(run, tmp_path):
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        await opening.finish()
+        await opening.finish(within_s=300)
         assert (noted.count("opened"), noted.count("closed")) == (20, 20)
 
     before = threading.active_count()
     run(main())
     wait_for_threads(before)
+
+
+def test_a_file_that_is_not_closed_in_time_is_waited_for_no_longer(run):
+    async def main():
+        opening = SqliteOpening()
+        closing = asyncio.create_task(asyncio.Event().wait())
+        opening._closing.add(closing)
+        await opening.finish(within_s=0.01)
+        assert not closing.done()
+        closing.cancel()
+
+    run(main())
 
 
 def test_what_does_not_end_is_given_up(run):

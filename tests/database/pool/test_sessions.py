@@ -108,13 +108,16 @@ def test_a_database_in_memory_is_one_for_all_sessions_and_outlives_a_cancelled_o
             async with database.session() as session:
                 await insert(session, 1)
 
+            written = asyncio.Event()
+
             async def hold():
                 async with database.session() as session:
                     await insert(session, 2)
-                    await asyncio.sleep(30)
+                    written.set()
+                    await asyncio.sleep(300)
 
             task = asyncio.create_task(hold())
-            await asyncio.sleep(0.05)
+            await written.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -357,7 +360,7 @@ def test_what_is_run_to_the_end_ends_though_its_caller_is_cancelled(run):
             done.append("done")
 
         async def call():
-            await run_to_the_end(work(), within_s=5, from_now=False, leaving=set())
+            await run_to_the_end(work(), within_s=300, from_now=False, leaving=set())
 
         task = asyncio.create_task(call())
         await asyncio.sleep(0)

@@ -190,11 +190,6 @@ class Finding:
     load: Load
 
     @property
-    def key(self) -> tuple[str, str, str, int]:
-        """What is told once."""
-        return (self.route, self.fingerprint.id, self.place.file, self.place.line)
-
-    @property
     def fix(self) -> str:
         """What to write instead."""
         return fix_of(self.load, self.fingerprint.verb)

@@ -104,8 +104,8 @@ def test_who_waits_gets_the_connection_that_comes_back(opened, run, url):
             async with AsyncExitStack() as stack:
                 await take_a_connection(stack, database)
                 waiting = asyncio.create_task(database.ping())
-                await asyncio.sleep(0.02)
-                assert value(database, "pool_waiting") == 1
+                while value(database, "pool_waiting") == 0:
+                    await asyncio.sleep(0.001)
             assert await waiting > 0
             assert value(database, "pool_refused", "wait") == 0
 
@@ -237,6 +237,24 @@ def test_an_engine_of_the_app_is_watched_and_its_own_errors_stay(run, tmp_path):
         assert "get" not in vars(engine.pool._pool)
         async with engine.connect():
             assert watch.counts.loans == 2
+        await engine.dispose()
+
+    run(main())
+
+
+def test_one_engine_is_not_watched_under_two_names(run, tmp_path):
+    async def main():
+        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/own.db")
+        database = Database({})
+        database.watch(engine, name="own")
+        for again in (engine, engine.sync_engine):
+            with pytest.raises(ValueError, match="watched already, as 'own'"):
+                database.watch(again, name="other")
+        assert list(database.status()) == ["own"]
+        await database.close()
+        database.watch(engine, name="other")
+        await database.close()
+        assert "get" not in vars(engine.pool._pool)
         await engine.dispose()
 
     run(main())

@@ -108,13 +108,16 @@ def test_a_database_in_memory_is_one_for_all_sessions_and_outlives_a_cancelled_o
             async with database.session() as session:
                 await insert(session, 1)
 
+            written = asyncio.Event()
+
             async def hold():
                 async with database.session() as session:
                     await insert(session, 2)
-                    await asyncio.sleep(30)
+                    written.set()
+                    await asyncio.sleep(300)
 
             task = asyncio.create_task(hold())
-            await asyncio.sleep(0.05)
+            await written.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -357,7 +360,7 @@ def test_what_is_run_to_the_end_ends_though_its_caller_is_cancelled(run):
             done.append("done")
 
         async def call():
-            await run_to_the_end(work(), within_s=5, from_now=False, leaving=set())
+            await run_to_the_end(work(), within_s=300, from_now=False, leaving=set())
 
         task = asyncio.create_task(call())
         await asyncio.sleep(0)
@@ -403,12 +406,24 @@ def test_a_file_whose_opening_is_cancelled_is_closed(run, tmp_path):
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        await opening.finish()
+        await opening.finish(within_s=300)
         assert (noted.count("opened"), noted.count("closed")) == (20, 20)
 
     before = threading.active_count()
     run(main())
     wait_for_threads(before)
+
+
+def test_a_file_that_is_not_closed_in_time_is_waited_for_no_longer(run):
+    async def main():
+        opening = SqliteOpening()
+        closing = asyncio.create_task(asyncio.Event().wait())
+        opening._closing.add(closing)
+        await opening.finish(within_s=0.01)
+        assert not closing.done()
+        closing.cancel()
+
+    run(main())
 
 
 def test_what_does_not_end_is_given_up(run):

@@ -94,6 +94,7 @@ def test_a_text_for_postgresql_touches(sql, touched):
         ("select x ->> 'a', x glob 'b', strftime('%s', y) from a where z = ?", touching("a")),
         ("pragma foreign_keys = on", NOTHING),
         ("replace into a values (1)", ANYTHING),
+        ("select ->", ANYTHING),
         ("pragma writable_schema = on", ANYTHING),
         ("attach 'x.db' as y", ANYTHING),
         ("select load_extension('x')", ANYTHING),

@@ -141,6 +141,10 @@ class PoolWatch:
         self._unwrap_queue()
         self._loans.clear()
 
+    def is_of(self, engine: AsyncEngine | Engine) -> bool:
+        """Whether it is this engine that is watched now."""
+        return self._engine is not None and self._engine is getattr(engine, "sync_engine", engine)
+
     def now(self) -> PoolNow:
         """The pool at this moment."""
         pool: Any = None if self._engine is None else self._engine.pool

@@ -10,6 +10,7 @@ What an app renders itself (`@compiles`, a hint) is not seen there, and means an
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -61,6 +62,9 @@ class StatementTables:
         self._of_compiled: WeakKeyDictionary[
             Compiled, dict[frozenset[tuple[str | None, str | None]] | None, Touched]
         ] = WeakKeyDictionary()
+        self._turn = Lock()  # DDL comes in any thread
+        self.forgotten = 0
+        """How often the relations were forgotten; what was read before the last time may be old."""
         self.not_understood = 0
 
     def of_compiled(
@@ -117,16 +121,24 @@ class StatementTables:
         """Whether it is known what this database does beyond its statements."""
         return self._relations is not None
 
-    def learn(self, relations: Relations) -> None:
-        """From now on these hold; every statement is looked at anew."""
-        self._relations = relations
-        self._of_compiled = WeakKeyDictionary()
+    def learn(self, relations: Relations, *, read_at: int) -> None:
+        """From now on these hold, and every statement is looked at anew.
+
+        Not where they were forgotten since they began to be read: `read_at` is `forgotten` as it
+        was then.
+        """
+        with self._turn:
+            if read_at == self.forgotten:
+                self._relations = relations
+                self._of_compiled = WeakKeyDictionary()
 
     def forget_relations(self) -> None:
         """They have changed, or may have: until they are read again every table means all."""
-        if self._relations is not None:
-            self._relations = None
-            self._of_compiled = WeakKeyDictionary()
+        with self._turn:
+            self.forgotten += 1
+            if self._relations is not None:
+                self._relations = None
+                self._of_compiled = WeakKeyDictionary()
 
     def _with_relations(self, touched: Touched) -> Touched:
         relations = self._relations

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
+from perf_middleware.database.isolation import level_asked_for
 from perf_middleware.database.retry.transient import ended_without_commit
 from perf_middleware.database.tables.relations import OWN_STATEMENT
 from perf_middleware.database.tables.touched import ALL_TABLES, NO_TABLES, Tables, Touched
@@ -332,7 +333,4 @@ def pending_of(info: Any, key: str) -> Pending:
 
 def is_autocommit(connection: Any) -> bool:
     """Whether each statement on it is its own transaction."""
-    level = connection.get_execution_options().get("isolation_level")
-    if level is None:
-        level = getattr(connection.dialect, "_on_connect_isolation_level", None)
-    return bool(level == "AUTOCOMMIT")
+    return level_asked_for(connection) == "AUTOCOMMIT"

@@ -136,7 +136,7 @@ class CommitPurges:
     async def purged(self, tags: Iterable[str]) -> None:
         """Return when `tags` are purged; cancelled, it goes on without its caller."""
         loop = self._loop
-        if loop is None or loop.is_closed():
+        if loop is None or not loop.is_running():  # one that stands still would never answer
             self.bind()
         elif loop is not asyncio.get_running_loop():
             future = asyncio.run_coroutine_threadsafe(self.purged(frozenset(tags)), loop)

@@ -18,8 +18,9 @@ from perf_middleware.database.tables.touched import (
     write_tags,
 )
 
-NAMES = st.sampled_from(["a", "b", "any", "*", "a@s", "a@", "a%40s", "A"])
-TABLES = st.builds(Table, NAMES, st.sampled_from([None, "s", "r", "", "s@"]))
+NAMES = st.sampled_from(["a", "b", "any", "*", "a@s", "a@", "a%40s", "A", "a@#1"])
+ROWS = st.sampled_from([None, "1", "2"])
+TABLES = st.builds(Table, NAMES, st.sampled_from([None, "s", "r", "", "s@", "s#1"]), ROWS)
 SETS = st.one_of(st.just(ALL_TABLES), st.frozensets(TABLES, max_size=4))
 
 
@@ -32,6 +33,9 @@ SETS = st.one_of(st.just(ALL_TABLES), st.frozensets(TABLES, max_size=4))
         pytest.param(Table("a", "s"), Table("a", ""), True, id="an empty schema is none"),
         pytest.param(Table("a", "s"), Table("a"), True, id="no schema is any schema"),
         pytest.param(Table("a", "s"), Table("a", "r"), False, id="two schemas"),
+        pytest.param(Table("a", None, "1"), Table("a", "s", "1"), True, id="one row"),
+        pytest.param(Table("a", None, "1"), Table("a", None, "2"), False, id="two rows"),
+        pytest.param(Table("a", None, "1"), Table("a"), True, id="a row and its table"),
         pytest.param(Table("a" * 63), Table("a" * 70), True, id="as PostgreSQL cuts them"),
     ],
 )

@@ -36,7 +36,7 @@ TEXT: Final = "text"
 UNIQUE_ID: Final = "uuid"
 BYTES: Final = "bytes"
 
-ROWS_OF_A_STATEMENT_MAX: Final = 256
+ROWS_OF_A_STATEMENT_MAX: Final = 64
 """More in one statement mean its table: a purge by so many tags would cost more than it spares."""
 INTEGER_MAX: Final = 2**63
 ALL_NAMES: Final = "*"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from perf_middleware.database.tables.rows import Keyed
 
 NAME_BYTES_MAX: Final = 63  # PostgreSQL cuts longer names (NAMEDATALEN - 1)
+WHOLE: Final = "db:t:"  # tags of who read all of a table
+ROW: Final = "db:r:"  # and of who read rows of it: with the key of each, and without
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,14 @@ def read_tags(reads: Tables) -> frozenset[str]:
     return frozenset(tag for table in reads for tag in ("db:any", *_tags_read(table)))
 
 
+def whole_tags(tags: Iterable[str]) -> set[str]:
+    """Tags of reads, with those of single rows made those of their tables."""
+    return {
+        f"{WHOLE}{tag.removeprefix(ROW).partition('#')[0]}" if tag.startswith(ROW) else tag
+        for tag in tags
+    }
+
+
 def write_tags(writes: Tables) -> frozenset[str]:
     """Tags that a committed write to `writes` purges.
 
@@ -159,15 +169,15 @@ def write_tags(writes: Tables) -> frozenset[str]:
 def _tags_read(table: Table) -> Iterable[str]:
     names = _names_read(table)
     if table.row is None:
-        return [f"db:t:{name}" for name in names]
-    return [f"db:r:{name}{key}" for name in names for key in ("", f"#{table.row}")]
+        return [f"{WHOLE}{name}" for name in names]
+    return [f"{ROW}{name}{key}" for name in names for key in ("", f"#{table.row}")]
 
 
 def _tags_written(table: Table) -> Iterable[str]:
     # Who read all of it is purged by any write; who read a row, by those to it or to any.
     key = "" if table.row is None else f"#{table.row}"
     names = _names_written(table)
-    return [tag for name in names for tag in (f"db:t:{name}", f"db:r:{name}{key}")]
+    return [tag for name in names for tag in (f"{WHOLE}{name}", f"{ROW}{name}{key}")]
 
 
 def _names_read(table: Table) -> Iterable[str]:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from perf_middleware.database.tables.touched import Tables
 
-ROWS_MAX: Final = 256
-"""Of more rows a transaction purges the tables: each is a tag in every process."""
+ROWS_MAX: Final = 64
+"""Of more rows a transaction purges the tables: each has two tags, of the 500 that Redis' log of
+purges keeps."""
 LATER_MAX: Final = 64  # each holds on to its statement until then
 
 

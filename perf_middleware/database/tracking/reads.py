@@ -11,7 +11,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from perf_middleware.database.tables.rows import without_rows
-from perf_middleware.database.tables.touched import AllTables, Table, Tables, read_tags, union
+from perf_middleware.database.tables.touched import (
+    AllTables,
+    Table,
+    Tables,
+    read_tags,
+    union,
+    whole_tags,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +26,9 @@ if TYPE_CHECKING:
 WROTE = "wrote"
 COPY = "replica"
 ROWS_MAX: Final = 32
-"""An answer made of more rows depends on their tables: each row is four tags beside it."""
+"""An answer made of more rows depends on their tables: each row has two tags of its own."""
+TAGS_MAX: Final = 4 * ROWS_MAX
+"""Of more the rows count as their tables: what was made of many kept values has all of theirs."""
 
 
 class Reads:
@@ -88,7 +97,8 @@ class Reads:
         found = _tags_of(several)
         if not self._tags and not self._rows:
             return found
-        return tuple(sorted(self._tags.union(found, self._tags_of_rows(union(*several)))))
+        tags = self._tags.union(found, self._tags_of_rows(union(*several)))
+        return tuple(sorted(tags if len(tags) <= TAGS_MAX else whole_tags(tags)))
 
     def _tags_of_rows(self, tables: Tables) -> frozenset[str]:
         if isinstance(tables, AllTables):

@@ -1,7 +1,7 @@
 """Sets of tables: names, unions, what may be the same, and the tags that say so."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perf_middleware.database.tables.relations import Relations, closure
@@ -15,6 +15,7 @@ from perf_middleware.database.tables.touched import (
     overlap,
     read_tags,
     union,
+    whole_tags,
     write_tags,
 )
 
@@ -48,6 +49,12 @@ def test_two_names_may_be_one_table(one, other, same):
 def test_the_tags_of_a_read_and_a_write_meet_exactly_where_their_tables_may(reads, writes):
     meet = not read_tags(reads).isdisjoint(write_tags(writes))
     assert meet == overlap(reads, writes) == overlap(writes, reads)
+
+
+@settings(max_examples=30)
+@given(SETS.filter(lambda tables: tables != ALL_TABLES))
+def test_tags_of_rows_can_be_made_those_of_their_tables(reads):
+    assert whole_tags(read_tags(reads)) == read_tags({table.whole() for table in reads})
 
 
 @given(SETS, SETS, SETS)

@@ -1,5 +1,6 @@
 """Look-ups by primary key depend on their rows, and writes by primary key purge no others."""
 
+import contextlib
 import uuid
 
 import pytest
@@ -7,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import bindparam, delete, func, insert, or_, select, text, update
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
 from perf_middleware.database.tables.rows import key_text
+from perf_middleware.database.tables.touched import Table, read_tags
+from perf_middleware.database.tracking.reads import Reads
 from tests.database.tracked.rows_stage import Folder, Item, Part, Seat, Stage, Word, names
 
 items = Item.__table__
@@ -142,7 +146,7 @@ WRITES = [
     ("all", lambda s: s.execute(delete(Part)), "parts"),
     ("text", lambda s: s.execute(text("update parts set name = 'n' where number = 1")), "parts"),
     ("more than are worth it", lambda s: s.add_all(
-        [Part(item_id=1, number=n) for n in range(10, 300)]), "parts"),
+        [Part(item_id=1, number=n) for n in range(10, 80)]), "parts"),
     ("what deletes other rows of it", lambda s: s.delete(s.get(Folder, 1)), "folders"),
     ("what takes the place of others", lambda s: s.add(Seat(id=3, name="x")), "seats"),
 ]  # fmt: skip
@@ -206,6 +210,24 @@ def test_a_text_of_a_key_is_short_and_plain(value, kind):
     assert not set(found) & set(",#@% ")
 
 
+def test_an_answer_made_of_many_rows_depends_on_their_table(stage):
+    stage.fill()
+
+    def read(session):
+        for key in range(1, 40):
+            session.get(Item, key)
+        session.get(Part, (1, 1))
+
+    tables, _, tags = stage.reads(read)
+    assert Item.__tablename__ in names(tables).split()
+    assert "db:r:items@#1" not in tags  # its table says it already
+    assert "db:t:items@" in tags
+    kept = Reads()
+    for key in range(100):
+        kept.add_tags(read_tags({Table("items", None, str(key))}))
+    assert kept.tags() == ("db:any", "db:t:items", "db:t:items@")
+
+
 # --- never an outdated answer ---------------------------------------------------------------------
 
 LOOK_UPS = {
@@ -236,8 +258,8 @@ CHANGES = {
     "flush": lambda s, k, v: setattr(s.get(Item, k) or Item(), "name", v),
     "core": lambda s, k, v: s.execute(update(items).where(items.c.id == k).values(name=v)),
     "by name": lambda s, k, v: s.execute(update(Item).where(Item.name == v).values(name=f"{k}")),
-    "move": lambda s, k, v: s.execute(update(Item).where(Item.id == k).values(id=k + 4)),
-    "move all": lambda s, k, v: s.execute(update(Item).values(id=Item.id + 4)),
+    "move": lambda s, k, v: s.execute(update(Item).where(Item.id == k).values(id=k + 2)),
+    "move all": lambda s, k, v: s.execute(update(Item).values(id=Item.id + 2)),
     "add": lambda s, k, v: _added(s, Item, k, id=k, name=v),
     "add anywhere": lambda s, k, v: s.add(Item(name=v)),
     "add several": lambda s, k, v: s.execute(insert(Item), [{"name": v}, {"name": v}]),
@@ -261,7 +283,25 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=25)
+def outdated(stage):
+    return [
+        (form, key)
+        for (form, key), (kept, _) in stage.kept.items()
+        if kept != stage.truth(LOOK_UPS[form](key))
+    ]
+
+
+@pytest.mark.parametrize("form", CHANGES)
+def test_what_a_way_of_writing_changes_is_forgotten(stage, form):
+    stage.fill()
+    for name, look_up in LOOK_UPS.items():
+        for key in (1, 2, 3):
+            stage.read((name, key), look_up(key))
+    stage.writes(lambda s: CHANGES[form](s, 1, "y"))
+    assert not outdated(stage)
+
+
+@settings(max_examples=20)
 @given(st.lists(STEPS, max_size=8))
 def test_no_answer_is_ever_older_than_a_commit(stage, steps):
     stage.fill()
@@ -271,9 +311,11 @@ def test_no_answer_is_ever_older_than_a_commit(stage, steps):
         if value == "read":
             stage.read((form, key), LOOK_UPS[form](key))
         else:
-            stage.writes(lambda s, form=form, key=key, value=value: CHANGES[form](s, key, value))
-    for (form, key), (kept, _) in stage.kept.items():
-        assert kept == stage.truth(LOOK_UPS[form](key)), (form, key)
+            with contextlib.suppress(IntegrityError):
+                stage.writes(
+                    lambda s, form=form, key=key, value=value: CHANGES[form](s, key, value)
+                )
+    assert not outdated(stage)
 
 
 @pytest.mark.parametrize("form", ["flush", "core", "add", "delete", "add anywhere"])

@@ -88,6 +88,8 @@ class Keyed:
             texts = self._texts(given)
             if texts is None:
                 return None
+            if len(parameters) == len(texts) == len(texts[0]) == 1:  # mostly
+                return frozenset((self.table.row_of(texts[0][0]),))
             for parts in itertools.product(*texts):
                 found.add(self.table.row_of(",".join(parts)))
                 if len(found) > ROWS_OF_A_STATEMENT_MAX:
@@ -106,12 +108,13 @@ class Keyed:
                 value = given[source.at]
             except LookupError:
                 return None
-            values = value if source.is_list else (value,)
-            if not isinstance(values, list | tuple):
-                return None
-            texts = [key_text(value, source.kind, source.kept_as) for value in values]
-            known = [text for text in texts if text is not None]
-            if not known or len(known) < len(texts):
+            known: list[str] = []
+            for each in value if source.is_list else (value,):
+                text = key_text(each, source.kind, source.kept_as)
+                if text is None:
+                    return None
+                known.append(text)
+            if not known:
                 return None
             several.append(known)
         return several

@@ -39,7 +39,11 @@ class Table:
 
     def row_of(self, key: str) -> Table:
         """The row with this key."""
-        return Table(self.name, self.schema, key)
+        row = object.__new__(Table)  # its names are folded already: this is done for each statement
+        object.__setattr__(row, "name", self.name)
+        object.__setattr__(row, "schema", self.schema)
+        object.__setattr__(row, "row", key)
+        return row
 
     def whole(self) -> Table:
         """The table that a row is of."""

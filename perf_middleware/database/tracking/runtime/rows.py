@@ -43,7 +43,11 @@ def parameters_of(keyed: Keyed, context: Any) -> list[Any]:
 
 def inserted(keyed: Keyed, touched: Touched, context: Any) -> Tables:
     """What an INSERT has written, as soon as the next statement comes; its table until then."""
-    keys, wanted = context.inserted_primary_key_rows, len(context.compiled_parameters)
+    wanted = len(context.compiled_parameters)
+    try:
+        keys = context.inserted_primary_key_rows
+    except Exception:  # noqa: BLE001 - it is asked at the end of a transaction, which has to end
+        return touched.writes
     is_mixed = len(keyed.sources) > 1 and wanted > 1 and context.compiled.effective_returning
     if len(keys) != wanted or is_mixed:  # rows that came back in any order, put together in this
         return touched.writes

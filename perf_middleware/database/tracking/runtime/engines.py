@@ -37,7 +37,8 @@ class Tracked:
 class TrackedEngines:
     """The engines of one app by name; each is tracked from `watch` to `forget`.
 
-    `known_functions` and `known_triggers` are names that the app vouches for.
+    `known_functions` and `known_triggers` are names that the app vouches for; `rows` those of
+    tables whose rows are told apart.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class TrackedEngines:
         *,
         known_functions: frozenset[str] = frozenset(),
         known_triggers: frozenset[str] = frozenset(),
+        rows: frozenset[str] = frozenset(),
     ) -> None:
         self.tracking = tracking
+        self._rows = rows
         self._known_functions = known_functions
         self._known_triggers = known_triggers
         self._engines: dict[str, Tracked] = {}
@@ -96,7 +99,10 @@ class TrackedEngines:
         from perf_middleware.database.tables.drivers.compiled import StatementTables
 
         tables = StatementTables(
-            sync_engine.dialect, relations=None, known_functions=self._known_functions
+            sync_engine.dialect,
+            relations=None,
+            known_functions=self._known_functions,
+            rows=self._rows,
         )
         self.tracking.watch(sync_engine, tables)
         self._engines[name] = Tracked(engine, tables)
@@ -168,6 +174,7 @@ class TrackedEngines:
                 connection,
                 known_functions=self._known_functions,
                 known_triggers=self._known_triggers,
+                with_keys=bool(self._rows),
             )
 
         if hasattr(engine, "sync_engine"):

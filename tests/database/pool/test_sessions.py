@@ -12,7 +12,7 @@ import anyio
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError, OperationalError
 from starlette.testclient import TestClient
 
 from perf_middleware.database.runtime.sessions import run_to_the_end
@@ -87,6 +87,31 @@ def test_a_session_that_says_nothing_takes_no_connection(opened, run, url):
             assert figure(database, "loans") == before
             await database.ping()
             assert figure(database, "loans") != before
+
+    run(main())
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_a_session_whose_block_is_over_refuses_to_be_used(opened, run, url, ends_well):
+    """A fixed bug: what a background task wrote in it was lost in silence, and its connection
+    came back when the garbage collector found it.
+    """
+
+    async def main():
+        async with opened(url) as database:
+            await make_table(database)
+            try:
+                async with database.session() as session:
+                    await insert(session, 1)
+                    await session.close()  # within its block it may be used again
+                    await insert(session, 2)
+                    assert ends_well
+            except AssertionError:
+                pass
+            with pytest.raises(InvalidRequestError, match="permanently closed"):
+                await insert(session, 3)
+            assert database.engine().pool.checkedout() == 0
+            assert await numbers(database) == ([2] if ends_well else [])
 
     run(main())
 

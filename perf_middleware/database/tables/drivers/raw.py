@@ -37,8 +37,9 @@ READ: Final = frozenset(
 # They touch no table; a second statement behind them is not among their characters.
 SESSION: Final = {
     "postgres": re.compile(
-        r"\s*(?:begin|start transaction|commit|end|rollback|savepoint|release|set|reset|show|"
-        r"listen|unlisten|notify|discard)\b[^;()]*;?\s*", re.IGNORECASE,
+        # COMMIT PREPARED brings in what another session has written.
+        r"\s*(?:begin|start transaction|commit(?![^;]*\bprepared\b)|end|rollback|savepoint|release|"
+        r"set|reset|show|listen|unlisten|notify|discard)\b[^;()]*;?\s*", re.IGNORECASE,
     ),
     "sqlite": re.compile(
         r"\s*(?:begin|commit|end|rollback|savepoint|release|pragma (?:foreign_keys|journal_mode|"

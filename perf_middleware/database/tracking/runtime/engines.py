@@ -96,6 +96,10 @@ class TrackedEngines:
         if is_copy:
             self.tracking.watch_copy(sync_engine)
             return
+        before = self._engines.get(name)
+        if before is not None and before.engine is engine:
+            self.read_soon()  # tracked since an earlier start of the app: engines stay so
+            return
         from perf_middleware.database.tables.drivers.compiled import StatementTables
 
         tables = StatementTables(

@@ -96,6 +96,7 @@ class Forwarding:
     async def run(self, app: ASGIApp) -> Any:
         """Call the app; whoever waits is released whatever happens."""
         request = self._request
+        request.freeze()
         request.sent_us = self._cache.clock()
         self.begun = self._cache.tracked.begin(request.rule)
         try:

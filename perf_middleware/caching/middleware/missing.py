@@ -89,6 +89,8 @@ async def miss(
             if reuse is not Reuse.VALIDATE:
                 if flight is not None:
                     cache.flights.land(flight, "stored")
+                if reuse is Reuse.REFRESH:
+                    request.freeze()  # what a layer outside is told of the hit is not the app's
                 await hit(cache, request, found, now_us, stale=reuse is not Reuse.FRESH)
                 if reuse is Reuse.REFRESH and may_refresh(request.directives):
                     await refresh(cache, app, request, found)
@@ -141,13 +143,12 @@ def _worth_waiting_s(
         or request.rule is not None
         or options.default_ttl_s is not None
         or options.heuristic
-        or _leader_has_rule(cache, request)
     ):
         return options.collapse_wait_s
     likely = cache.evidence.of(request.path)
-    if likely is None:
-        return min(UNPROVEN_WAIT_S, options.collapse_wait_s)
-    return options.collapse_wait_s if likely else 0.0
+    if likely or _leader_has_rule(cache, request):
+        return options.collapse_wait_s
+    return min(UNPROVEN_WAIT_S, options.collapse_wait_s) if likely is None else 0.0
 
 
 async def _answered_by_another(cache: ResponseCache, request: CacheRequest, failed: bool) -> bool:

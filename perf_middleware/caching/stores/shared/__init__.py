@@ -96,37 +96,55 @@ class SharedStore:
         if not self.is_up:
             self._fleet.ensure_kept()
             return None
-        token = self.leases.token() if flight is not None and wait_s else b""
         # Those who wait for this request began with it: something is left for its own call.
         until_s = monotonic() + wait_s - min(wait_s / 2, LEFT_FOR_CALL_S)
-        place = place_of(request.target) if self._records.shards > 1 else b""
+        records = self._records
+        place = place_of(request.target) if records.shards > 1 else b""
         key = record_key(request.primary)
         try:
-            for look in range(1, LOOKS_MAX + 1):
-                seen = self._cache.purges.newest, self.purges.overwrites
-                asked_s = monotonic()
-                found = await self._records.find(
-                    place, key,
-                    parts_of=lambda names: parts_of(names, request.lines),
-                    lease_ms=LEASE_MS if token else 0, token=token,
-                )  # fmt: skip
-                if isinstance(found, Found):
+            seen = self._cache.purges.newest, self.purges.overwrites
+            likely = records.likely(place, key)
+            if likely is not None:
+                found = records.found_in(place, key, await likely)
+                if found is not None:
                     return self._taken(found, request, *seen)
-                if found is None or flight is None or not token:
-                    break
-                if found.leads:
-                    seconds = max(wait_s, 1.0)
-                    flight.lease = self.leases.held(place, found.key, token, seconds=seconds)
-                    break
-                left_s = min(found.lease_left_ms / 1_000 + SLACK_S, until_s - monotonic())
-                if left_s <= 0 or look == LOOKS_MAX:
-                    break
-                await self.leases.wait(found.key, asked_s=asked_s, seconds=left_s)
+            return await self._look_further(
+                request, flight, place, key,
+                wait_s=wait_s, until_s=until_s, was_asked=likely is not None,
+            )  # fmt: skip
         except (StoreUnavailableError, StoreRefusedError):
             return None
         except Exception as error:  # noqa: BLE001 - garbage: whatever comes of it is no answer
-            self._records.give_up(f"what it answers makes no sense: {error!r}"[:200])
+            records.give_up(f"what it answers makes no sense: {error!r}"[:200])
             return None
+
+    async def _look_further(
+        self, request: CacheRequest, flight: Flight | None, place: bytes, key: bytes,
+        *, wait_s: float, until_s: float, was_asked: bool,
+    ) -> StoredResponse | None:  # fmt: skip
+        """What is not simply there: choose among variants, take the lease, wait for another's."""
+        token = self.leases.token() if flight is not None and wait_s else b""
+        for look in range(1, LOOKS_MAX + 1):
+            seen = self._cache.purges.newest, self.purges.overwrites
+            asked_s = monotonic()
+            found = await self._records.find(
+                place, key,
+                parts_of=lambda names: parts_of(names, request.lines),
+                lease_ms=LEASE_MS if token else 0, token=token,
+                was_asked=was_asked and look == 1,
+            )  # fmt: skip
+            if isinstance(found, Found):
+                return self._taken(found, request, *seen)
+            if found is None or flight is None or not token:
+                break
+            if found.leads:
+                seconds = max(wait_s, 1.0)
+                flight.lease = self.leases.held(place, found.key, token, seconds=seconds)
+                break
+            left_s = min(found.lease_left_ms / 1_000 + SLACK_S, until_s - monotonic())
+            if left_s <= 0 or look == LOOKS_MAX:
+                break
+            await self.leases.wait(found.key, asked_s=asked_s, seconds=left_s)
         self.missing += 1
         return None
 
@@ -146,9 +164,13 @@ class SharedStore:
         if stored is None:
             self.unreadable += 1
             return None
-        if cache.purges.since(
-            purges_seen, stored.target, stored.tags
-        ) or self.purges.is_overwritten(request.primary, since=overwrites_seen):
+        if (
+            cache.purges.newest != purges_seen
+            and cache.purges.since(purges_seen, stored.target, stored.tags)
+        ) or (
+            self.purges.overwrites != overwrites_seen
+            and self.purges.is_overwritten(request.primary, since=overwrites_seen)
+        ):
             self.missing += 1
             return None
         if found.is_soft:

@@ -37,7 +37,8 @@ from perf_middleware.fleet.layout import Found, Unnamed, bytes_of, message
 from perf_middleware.fleet.stores.outbox import Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Awaitable, Iterable, Iterator
+    from typing import TypeAlias
 
     from perf_middleware.caching.fields import Lines
     from perf_middleware.caching.runtime import ResponseCache
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     from perf_middleware.fleet.layout import Seen
     from perf_middleware.fleet.runtime import Fleet
     from perf_middleware.path_patterns import PathPattern
+
+    Asked: TypeAlias = tuple[Awaitable[bytes | None], bytes, bytes, tuple[int, int]]
+    """An answer that is on its way; place and key; the last purge and overwrite before it."""
 
 LEFT_FOR_CALL_S: Final = 1.0
 LOOKS_MAX: Final = 3  # at what another process is making
@@ -85,32 +89,54 @@ class SharedStore:
 
     # --- looking up -----------------------------------------------------------------------------
 
+    def ask(self, request: CacheRequest) -> Asked | None:
+        """Begin a look-up, for `look_up` to go on with, so that Redis works while the caller does.
+
+        None where it takes more than one record, or Redis is not used.
+        """
+        if not self.is_up:
+            return None
+        records = self._records
+        seen = self._cache.purges.newest, self.purges.overwrites
+        place = place_of(request.target) if records.shards > 1 else b""
+        key = record_key(request.primary)
+        try:
+            likely = records.likely(place, key)
+        except StoreUnavailableError:
+            return None
+        return None if likely is None else (likely, place, key, seen)
+
     async def look_up(
-        self, request: CacheRequest, flight: Flight | None, *, wait_s: float
+        self,
+        request: CacheRequest,
+        flight: Flight | None,
+        *,
+        wait_s: float,
+        asked: Asked | None = None,
     ) -> StoredResponse | None:
         """The stored response for `request`, kept in memory from now on; None: ask the app.
 
         Where another process is asking its app for the same, wait for that, at most `wait_s`; else
         `flight` has the lease from now on.
         """
-        if not self.is_up:
+        if asked is None and not self.is_up:
             self._fleet.ensure_kept()
             return None
         # Those who wait for this request began with it: something is left for its own call.
         until_s = monotonic() + wait_s - min(wait_s / 2, LEFT_FOR_CALL_S)
         records = self._records
-        place = place_of(request.target) if records.shards > 1 else b""
-        key = record_key(request.primary)
         try:
-            seen = self._cache.purges.newest, self.purges.overwrites
-            likely = records.likely(place, key)
-            if likely is not None:
+            if asked is not None:
+                likely, place, key, seen = asked
                 found = records.found_in(place, key, await likely)
                 if found is not None:
                     return self._taken(found, request, *seen)
+            else:
+                place = place_of(request.target) if records.shards > 1 else b""
+                key = record_key(request.primary)
             return await self._look_further(
                 request, flight, place, key,
-                wait_s=wait_s, until_s=until_s, was_asked=likely is not None,
+                wait_s=wait_s, until_s=until_s, was_asked=asked is not None,
             )  # fmt: skip
         except (StoreUnavailableError, StoreRefusedError):
             return None

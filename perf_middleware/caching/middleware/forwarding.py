@@ -91,12 +91,11 @@ class Forwarding:
         self._flight = flight
         self._validating = validating
         self.purges_seen = cache.purges.newest
-        self.root_path: str = request.scope.get("root_path") or ""
+        self.root_path: str = request.freeze().get("root_path") or ""
 
     async def run(self, app: ASGIApp) -> Any:
         """Call the app; whoever waits is released whatever happens."""
         request = self._request
-        request.freeze()
         request.sent_us = self._cache.clock()
         self.begun = self._cache.tracked.begin(request.rule)
         try:

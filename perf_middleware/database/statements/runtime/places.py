@@ -60,6 +60,9 @@ class Places:
         """The innermost own line, the innermost that is no carrier's where none is own, or None."""
         begin = self._shortcut.begin()
         if begin is not None:
+            above = begin.f_back  # mostly it is this one
+            if above is not None and self._kinds.get(above.f_code.co_filename) == OWN:
+                return above.f_code, above.f_lasti
             spot, library = self._search(begin)
             if library is not None:
                 return spot

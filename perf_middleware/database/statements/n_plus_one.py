@@ -85,7 +85,9 @@ class Repeat:
         places = self._places
         if places is None:
             places = self._places = {}
-        seen = places.setdefault(place, [0, 0])
+        seen = places.get(place)
+        if seen is None:
+            seen = places[place] = [0, 0]
         seen[0] += 1
         seen[1] += elapsed_ns
         # The first run was not looked at: where there is one place only, it was that one.

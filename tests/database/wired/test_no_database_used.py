@@ -9,12 +9,7 @@ from starlette.testclient import TestClient
 from perf_middleware import Settings, install
 
 # The layer that looks whether a response streams: two messages, and no session is known to it.
-STREAM_GUARD = [
-    "Response.__init__",
-    "Response.send",
-    "Response.send",
-    "StreamGuardMiddleware.__call__",
-]
+STREAM_GUARD = ["Response.send", "Response.send", "StreamGuardMiddleware.__call__"]
 
 
 @pytest.mark.parametrize(

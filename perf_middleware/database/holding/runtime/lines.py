@@ -49,7 +49,7 @@ class AppLines:
             self._getcurrent = getcurrent
         begin = self._shortcut.begin()
         if begin is not None:
-            found, _ = self._search(begin)
+            found, _ = self._search(begin.f_back)  # itself is the library's
             if found:
                 return tuple(found)
         found, within = self._search(sys._getframe(1))  # noqa: SLF001 - the one way without a copy
@@ -57,11 +57,11 @@ class AppLines:
             self._shortcut.learn(within)
         return tuple(found)
 
-    def _search(self, begin: FrameType) -> tuple[list[Spot], FrameType | None]:
+    def _search(self, begin: FrameType | None) -> tuple[list[Spot], FrameType | None]:
         """The lines, and the outermost frame within them, of those in this greenlet."""
         is_own = self._is_own
         found: list[Spot] = []
-        frame: FrameType | None = begin
+        frame = begin
         within: FrameType | None = None
         greenlet: Any = None
         left = FRAMES_MAX

@@ -67,7 +67,7 @@ class Places:
             if library is not None:
                 return spot
         spot, library = self._search(frame)
-        if library is not None:
+        if library is not None and spot is not None and library.f_code is not spot[0]:
             self._shortcut.learn(library)
         return spot
 

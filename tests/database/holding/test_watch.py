@@ -300,3 +300,47 @@ def test_what_fails_in_the_watch_reaches_nobody_and_is_told_once(opened, run, ur
 
     run(main())
     assert len([r for r in caplog.records if "LookupError" in r.message]) == 1
+
+
+def test_a_connection_that_is_lost_is_no_measure_of_loans(tmp_path):
+    engine = create_engine(f"sqlite:///{tmp_path}/own.db")
+    watch = PoolWatch("own")
+    watch.attach(engine)
+    with engine.connect() as connection:
+        connection.invalidate()
+    assert (watch.counts.loans, watch.now().lent) == (1, 0)
+    assert watch._lengths.expected_us([]) == {}
+    engine.dispose()
+
+
+def test_a_queue_that_asks_itself_again_lends_once(tmp_path):
+    engine = create_engine(f"sqlite:///{tmp_path}/own.db", pool_size=1, max_overflow=0)
+    watch = PoolWatch("own")
+    watch.attach(engine)
+    pool = engine.pool
+
+    def full_for_a_moment():  # SQLAlchemy's `_do_get` calls itself then
+        del pool._inc_overflow
+        pool._overflow += 1
+        pool._pool.put(pool._create_connection())
+        return False
+
+    pool._inc_overflow = full_for_a_moment
+    with engine.connect():
+        assert (watch.counts.loans, watch.now().lent) == (1, 1)
+    assert watch.now().lent == 0
+    engine.dispose()
+
+
+def test_two_watches_of_one_engine_leave_in_any_order(tmp_path):
+    engine = create_engine(f"sqlite:///{tmp_path}/own.db")
+    first, second = PoolWatch("first"), PoolWatch("second")
+    first.attach(engine)
+    second.attach(engine)
+    first.detach()
+    with engine.connect():
+        assert (first.now().lent, second.now().lent) == (0, 1)
+    second.detach()
+    with engine.connect():
+        assert (first.counts.loans, second.counts.loans) == (0, 1)
+    engine.dispose()

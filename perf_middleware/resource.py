@@ -267,7 +267,9 @@ class LifespanPlugin:
             if isinstance(exc, ResourceStartError) and not opened:
                 logger.error("%s", exc)  # noqa: TRY400 - one clear sentence, the cause is in it
                 await send({"type": "lifespan.startup.failed", "message": str(exc)})
-                return
+                # As Starlette does: its TestClient takes a return for a start that went well, and
+                # waits at the end for ever.  Servers, which have been told, are silent about it.
+                raise
             if talk.last_word is not None:
                 await send(talk.last_word)
             raise

@@ -52,6 +52,7 @@ class TrackingParts:
             self.tracking,
             known_functions=frozenset(self._settings.known_functions),
             known_triggers=frozenset(self._settings.known_triggers),
+            rows=frozenset(self._settings.rows),
         )
         self.engines.on_bind = self.purges.bind
         if self._settings.enabled is not False:

@@ -2,15 +2,22 @@
 
 import gc
 import os
+import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from perf_middleware import clock
 
 # How long an example takes says how busy the machine is: no test fails for that.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
+
+# While a million objects are made that stay, no collection would free anything.
+gc.disable()
 
 # Before any test module imports them: these assert for tests of several features.
 pytest.register_assert_rewrite(
@@ -33,6 +40,13 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
+def standing_clock(monkeypatch):
+    """No microsecond ends meanwhile, however long the machine takes: for figures told exactly."""
+    now_ns = time.perf_counter_ns()
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter_ns=lambda: now_ns))
+
+
+@pytest.fixture
 def nothing_set(monkeypatch, tmp_path):
     """No settings from outside: a clean environment and an empty working directory."""
     for name in list(os.environ):
@@ -45,6 +59,7 @@ def pytest_collection_finish():
     """What was collected stays to the end: a million objects, a third of a second each time that
     a test, or Python itself, collects garbage.
     """
+    gc.enable()
     gc.collect()
     gc.freeze()
 

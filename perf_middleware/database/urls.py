@@ -143,6 +143,11 @@ def _sqlite(rest: str, memory_name: str) -> DatabaseUrl:
             shown="sqlite://:memory:",
             in_memory=True,
         )
+    if options and (options.get("uri") != "true" or not name.startswith("file:")):
+        # SQLite would leave them out, `mode=ro` too, or take them for a part of the file's name.
+        raise UrlError(
+            "has options, which need file: and uri=true: sqlite:///file:app.db?…&uri=true"
+        )
     return DatabaseUrl(
         dialect="sqlite",
         url=f"sqlite+aiosqlite:///{name}" + (f"?{query}" if query else ""),

@@ -1,5 +1,6 @@
 """Two installs in one event loop stand for two processes: they share nothing but Redis."""
 
+import re
 from contextlib import asynccontextmanager
 
 import anyio
@@ -231,7 +232,8 @@ async def test_a_soft_purge_makes_it_stale_for_all(pair):
     assert "; hit; ttl=0" in (await second.get("/tagged")).header("cache-status")
     await until(lambda: first.shared.purges.overwrites)
     first.perf.cache.store.clear()
-    assert "; hit; ttl=60" in (await first.get("/tagged")).header("cache-status")
+    told = (await first.get("/tagged")).header("cache-status")
+    assert 0 < int(re.search(r"; hit; ttl=(\d+)", told)[1]) <= 60
     assert (first.shop.asked, second.shop.asked) == (["/tagged"], [])
 
 

@@ -81,6 +81,7 @@ def decorated_starlette():
 
 @pytest.mark.parametrize("make", [decorated_fastapi, decorated_starlette])
 @pytest.mark.parametrize("path", ["/direct/1", "/v1/included/1", "/sub/mounted/1"])
+@pytest.mark.usefixtures("standing_clock")
 async def test_a_decorator_limits_from_the_first_request_on_wherever_its_endpoint_is(make, path):
     app = make()
     perf = install(app, Settings())
@@ -169,6 +170,7 @@ async def test_a_decorator_that_exempts_takes_its_endpoint_out_of_the_settings_q
 
 @pytest.mark.parametrize("place", ["outer", "inner"])
 @pytest.mark.parametrize("position", ["outer", "inner"])
+@pytest.mark.usefixtures("standing_clock")
 async def test_what_a_client_has_left_is_never_told_to_another_from_the_cache(position, place):
     app = FastAPI()
 

@@ -188,6 +188,7 @@ class CacheLayer:
     async def _considered(self, request: CacheRequest) -> Any:
         """Every case, in the order in which they rule each other out."""
         cache = self.cache
+        request.freeze()
         directives = request.directives
         rule = request.rule
         if rule is not None and not request.take_rule(rule):

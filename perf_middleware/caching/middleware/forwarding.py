@@ -91,7 +91,7 @@ class Forwarding:
         self._flight = flight
         self._validating = validating
         self.purges_seen = cache.purges.newest
-        self.root_path: str = request.scope.get("root_path") or ""
+        self.root_path: str = request.freeze().get("root_path") or ""
 
     async def run(self, app: ASGIApp) -> Any:
         """Call the app; whoever waits is released whatever happens."""

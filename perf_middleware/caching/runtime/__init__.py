@@ -249,8 +249,9 @@ class ResponseCache:
         counts = stored.counts = self.figures.of(stored.route)
         counts.shared_hits += 1
         self._set_early(stored)
-        self.unstorable.pop(hash(stored.primary), None)
-        if not self.tracked.may_not_use(stored):
+        if self.unstorable:
+            self.unstorable.pop(hash(stored.primary), None)
+        if not stored.dependencies or not self.tracked.may_not_use(stored):
             self.store.put(stored, now_us=self.clock())
 
     def forms_of(self, stored: StoredResponse) -> CodedForms:

@@ -30,6 +30,7 @@ from perf_middleware.database.runtime.sessions import (
     run_to_the_end,
     session_steps,
 )
+from perf_middleware.database.settings import MAIN, REPLICA
 from perf_middleware.database.statements.runtime import StatementWatch
 from perf_middleware.database.streams import figures as stream_figures
 from perf_middleware.database.streams.figures import StreamCounts
@@ -54,8 +55,6 @@ logger = logging.getLogger("perf_middleware.database")
 
 Result = TypeVar("Result")
 
-MAIN: Final = "main"
-REPLICA: Final = "replica"
 LOOK_S: Final = 1.0  # how often long loans are looked for
 WATCHED_MAX: Final = 100
 _NUMBERS = count(1)  # databases in memory, told apart within the process
@@ -319,6 +318,9 @@ class Database(TriggersAtHand):
         """
         if name in self._watches:
             raise ValueError(f"there is a database named {name!r} already")
+        for known, watched in self._watches.items():
+            if watched.is_of(engine):
+                raise ValueError(f"this engine is watched already, as {known!r}")
         if len(self._watches) >= WATCHED_MAX:
             raise ValueError(f"{WATCHED_MAX} engines are watched already")
         watch = self._watch_for(name, refuses=False)

@@ -9,7 +9,7 @@ While nothing is known yet, connections are made in the way that works with both
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from perf_middleware.database.engine_options import (
     PoolOptions,
@@ -21,15 +21,18 @@ from perf_middleware.database.engine_options import (
     transaction_parameters,
 )
 from perf_middleware.database.holding.runtime import PINGING
+from perf_middleware.database.losses import reason_of
 from perf_middleware.database.runtime.sqlite import SqliteOpening
 from perf_middleware.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from perf_middleware.database.urls import DatabaseUrl
+
+Answer = TypeVar("Answer")
 
 FAREWELL_S_MIN: Final = 0.01  # no time at all is no limit, to asyncpg
 LOCKED_S: Final = 0.01  # until a statement that SQLite refuses is tried again
@@ -102,7 +105,10 @@ class NamedDatabase:
             await self.engine.dispose()
 
     async def ping(self) -> None:
-        """One statement on a connection of the pool.  Raises DatabaseUnavailableError."""
+        """One statement on a connection of the pool.
+
+        Raises DatabaseUnavailableError, and DatabaseBusyError where the pool has none to give.
+        """
         if self.engine is None:
             raise RuntimeError("ping() is for a database that is open")
         await self._answering(_select_one(self.engine))
@@ -113,7 +119,7 @@ class NamedDatabase:
         Connections to a server that says nothing any more are dropped after `within_s`.
         """
         engine, self.engine = self.engine, None
-        await self._opening.finish()
+        await self._opening.finish(within_s=within_s)
         keeper, self._keeper = self._keeper, None
         if engine is not None:
             self._closes_until = asyncio.get_running_loop().time() + within_s
@@ -122,26 +128,26 @@ class NamedDatabase:
             await keeper.close()
             await keeper.engine.dispose()
 
-    async def _answering(self, asking: Any) -> Any:
+    async def _answering(self, asking: Awaitable[Answer]) -> Answer:
         from sqlalchemy.exc import SQLAlchemyError
 
         where = f"{self.name} ({self.url.shown})"
+        most_s = self._pool.connect_s + self._pool.pool_wait_s
+        limit = asyncio.timeout(most_s)
         token = PINGING.set(True)
         try:
-            async with asyncio.timeout(self._pool.connect_s + self._pool.pool_wait_s):
+            async with limit:
                 return await asking
-        except TimeoutError:
-            reason = f"no answer in {self._pool.connect_s:g} s"
+        except TimeoutError:  # ours, or the driver's while it connected
+            reason = f"no answer in {most_s if limit.expired() else self._pool.connect_s:g} s"
             raise DatabaseUnavailableError(where, reason) from None
         except (SQLAlchemyError, OSError) as error:
-            cause = getattr(error, "driver_exception", None) or getattr(error, "orig", None)
-            reason = " ".join(str(cause or error).split()) or type(cause or error).__name__
-            raise DatabaseUnavailableError(where, reason) from error
+            raise DatabaseUnavailableError(where, reason_of(error)) from error
         except Exception as error:
             # asyncpg raises its own while it connects: a password that is wrong, too many clients.
             if type(error).__module__.partition(".")[0] != "asyncpg":
                 raise
-            raise DatabaseUnavailableError(where, " ".join(str(error).split())) from error
+            raise DatabaseUnavailableError(where, reason_of(error)) from error
         finally:
             PINGING.reset(token)
 

@@ -30,3 +30,9 @@ class TrackingSettings(Section):
         max_length=1_000,
         description="Names of triggers that write nothing but the row they are called for.",
     )
+    rows: tuple[str, ...] = Field(
+        default=(),
+        max_length=1_000,
+        description="Tables of which a look-up by primary key depends on its rows alone, and a "
+        'write by primary key purges no others: names, or "*" for all.',
+    )

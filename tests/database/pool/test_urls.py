@@ -41,9 +41,9 @@ from perf_middleware.database.urls import UrlError, read_url
             id="a file beside the app",
         ),
         pytest.param(
-            "sqlite:////var/app.db?mode=ro&uri=true",
-            "sqlite+aiosqlite:////var/app.db?mode=ro&uri=true",
-            "sqlite:////var/app.db",
+            "sqlite:///file:/var/app.db?mode=ro&uri=true",
+            "sqlite+aiosqlite:///file:/var/app.db?mode=ro&uri=true",
+            "sqlite:///file:/var/app.db",
             id="a file by its whole path",
         ),
     ],
@@ -72,6 +72,8 @@ def test_a_database_in_memory_has_the_name_of_its_owner(given):
         pytest.param("postgresql://db/app?sslmode=yes", "one of disable", id="no such mode"),
         pytest.param("postgresql://db/app?channel_binding=require", "channel_binding", id="libpq"),
         pytest.param("sqlite://app.db", "SQLite has none", id="a slash too few"),
+        pytest.param("sqlite:///app.db?mode=ro", "uri=true", id="a mode that would be left out"),
+        pytest.param("sqlite:///app.db?mode=ro&uri=true", "file:", id="a mode in the file's name"),
         pytest.param("sqlite:///app.db?journal=wal", "it takes cache", id="no option of SQLite"),
     ],
 )

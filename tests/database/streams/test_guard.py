@@ -250,7 +250,7 @@ def test_a_whole_response_pays_for_no_rollback(opened, run, url):
     run(main())
 
 
-@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE", "repeatable_read"])
 def test_a_snapshot_that_was_asked_for_is_kept(opened, run, postgres, level):
     async def main():
         async with opened(postgres) as database:

@@ -112,7 +112,9 @@ class Shop:
         @cache_response(tracked=True, tags=["book:{number}"], negative_ttl=60)
         async def book(request: Request, number: int, session=session_of):
             called(request)
-            return (await session.get_one(Book, number)).title
+            found = await session.get_one(Book, number)
+            await self.passing("book read")
+            return found.title
 
         @app.get("/edition")
         @cache_response(tracked=True, ttl=0, stale_while_revalidate=60)

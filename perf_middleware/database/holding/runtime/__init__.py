@@ -1,15 +1,14 @@
 """Watches the pool of an engine: who has a connection, who waits for one, who must not wait.
 
-    engine.pool   events `checkout`, `checkin`, `detach`, `connect`       loans
-    engine.pool._pool.get   the queue of idle connections                 waits
+    engine.pool   _do_get, _do_return_conn, recreate   loans, and the pool that comes after this one
+    engine.pool._pool   get   the queue of idle connections                 waits
 
-The event `checkout` comes after the wait, and creating a connection is no wait: only the queue's
-`get(block=True)` is.  It is the one thing that is wrapped, on the one object.  An engine that was
-disposed of makes itself another pool, whose queue is wrapped when it connects first: nobody waits
-before as many connections as it may have are lent.  Not by the event `engine_disposed`: as soon as
-an engine has one event of its own, SQLAlchemy prepares all of them for each statement, 9 us.
-A pool without a queue (NullPool, StaticPool) lets nobody wait.
-Source: SQLAlchemy `PoolEvents`, `Engine._has_events`, pool/impl.py of QueuePool.
+These methods of the one pool are wrapped: as events `checkout` and `checkin` a loan would cost 2 us
+more.  Creating a connection is no wait: only the queue's `get(block=True)` is.  A pool that is
+disposed of makes its successor by `recreate`; what was lent by the old one comes back to that.
+Not by an event of the engine: as soon as it has one, SQLAlchemy prepares all of them for each
+statement, 9 us.  A pool without a queue (NullPool, StaticPool) lets nobody wait.
+Source: SQLAlchemy `Pool._do_get`, `Engine.dispose`, `Engine._has_events`, pool/impl.py.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from perf_middleware.clock import monotonic_us
 from perf_middleware.database.holding.admission import Lengths, Running
 from perf_middleware.database.holding.figures import PoolCounts, PoolNow
 from perf_middleware.database.holding.loans import Loan, overdue, told
+from perf_middleware.database.holding.runtime.around import put_around, take_off
 from perf_middleware.database.holding.runtime.lines import AppLines, Spot
 from perf_middleware.database.holding.runtime.waiting import Place, WaitingLine
 from perf_middleware.database.holding.sizing import Advice, PoolSeen, advise
@@ -98,12 +98,11 @@ class PoolWatch:
         self.name = name
         self._refuses = refuses
         self._held_us_told = None if held_s_told is None else round(held_s_told * US_PER_S)
-        self._route_of = route_of
+        self._route_of = route_of or _no_route
         self._remaining_us = remaining_us
         self._lines = lines or AppLines()
         self._clock = clock
         self._engine: Engine | None = None
-        self._queue: Any = None
         self._loans: dict[int, Loan] = {}
         self._waiters: set[object] = set()
         self._lengths = Lengths()
@@ -125,9 +124,8 @@ class PoolWatch:
         given: Any = engine
         watched = cast("Engine", getattr(given, "sync_engine", given))
         self._engine = watched
-        for name, listener in self._listeners():
-            event.listen(watched, name, listener)
-        self._wrap_queue(watched)
+        event.listen(watched, "connect", self._made)
+        self._stand_around(watched.pool)
 
     def detach(self) -> None:
         """Leave the engine as it was."""
@@ -136,10 +134,15 @@ class PoolWatch:
         engine, self._engine = self._engine, None
         if engine is None:
             return
-        for name, listener in self._listeners():
-            event.remove(engine, name, listener)
-        self._unwrap_queue()
+        event.remove(engine, "connect", self._made)
+        pool: Any = engine.pool
+        take_off(pool, self)
+        take_off(getattr(pool, "_pool", None), self)
         self._loans.clear()
+
+    def is_of(self, engine: AsyncEngine | Engine) -> bool:
+        """Whether it is this engine that is watched now."""
+        return self._engine is not None and self._engine is getattr(engine, "sync_engine", engine)
 
     def now(self) -> PoolNow:
         """The pool at this moment."""
@@ -229,52 +232,68 @@ class PoolWatch:
             "advice": list(advice.sentences),
         }
 
-    # --- the pool's events: an error of ours must never reach who takes a connection --------------
+    # --- around a loan: an error of ours must never reach who takes a connection -----------------
 
-    def _listeners(self) -> tuple[tuple[str, Callable[..., None]], ...]:
-        return (
-            ("checkout", self._lent),
-            ("checkin", self._returned),
-            ("detach", self._returned),
-            ("connect", self._made),
-        )
-
-    def _lent(self, _connection: object, record: object, _proxy: object) -> None:
-        # A pool that was made anew may have kept listeners that were taken off the engine.
-        if self._engine is None or len(self._loans) >= LOANS_MAX:
+    def _lent(self, record: object) -> None:
+        loans, key = self._loans, id(record)
+        # A queue's `_do_get` may call itself, and a StaticPool lends its one connection to many.
+        if self._engine is None or key in loans or len(loans) >= LOANS_MAX:
             return
-        route = self._route()
+        route, spots = None, NO_SPOTS
         try:
-            spots = NO_SPOTS if self._held_us_told is None else self._lines.now()
+            if self._held_us_told is not None:
+                spots = self._lines.now()
+            route = self._route_of()
         except Exception as error:  # noqa: BLE001 - an observer's
             self._note_failure(error)
-            spots = NO_SPOTS
-        loans, counts = self._loans, self.counts
-        loans[id(record)] = Loan(self._clock(), route, (), spots, is_ours=PINGING.get())
+        loans[key] = Loan(self._clock(), route, (), spots, False, PINGING.get())
+        counts = self.counts
         counts.loans += 1
         if len(loans) > counts.most_lent:
             counts.most_lent = len(loans)
 
-    def _returned(self, _connection: object, record: object) -> None:
+    def _returned(self, record: Any) -> None:
         loan = self._loans.pop(id(record), None)
         if loan is None:
             return
         now_us = self._clock()
-        if not loan.is_ours:
+        # One that was lost, maybe before anybody had it, says nothing of how long others take.
+        if not loan.is_ours and record.dbapi_connection is not None:
             self._lengths.note(loan.route, loan.work_us(now_us))
         self.counts.note_held(loan.route, now_us - loan.since_us)
 
     def _made(self, _connection: object, _record: object) -> None:
         self.counts.made += 1
-        engine = self._engine
-        if engine is not None and getattr(engine.pool, "_pool", None) is not self._queue:
-            self._wrap_queue(engine)
+
+    def _stand_around(self, pool: Any) -> None:
+        take, give_back, make_anew = pool._do_get, pool._do_return_conn, pool.recreate  # noqa: SLF001
+
+        lent, returned = self._lent, self._returned
+
+        def get() -> Any:
+            record = take()
+            lent(record)
+            return record
+
+        def return_conn(record: Any) -> None:
+            returned(record)  # before: another thread may have it at once
+            give_back(record)
+
+        def recreate() -> Any:
+            anew = make_anew()
+            if self._engine is not None:
+                self._stand_around(anew)
+            return anew
+
+        put_around(
+            pool, {"_do_get": get, "_do_return_conn": return_conn, "recreate": recreate}, self
+        )
+        self._wrap_queue(pool)
 
     # --- the wait --------------------------------------------------------------------------------
 
-    def _wrap_queue(self, engine: Engine) -> None:
-        self._unwrap_queue()
-        queue = getattr(engine.pool, "_pool", None)
+    def _wrap_queue(self, pool: Any) -> None:
+        queue = getattr(pool, "_pool", None)
         if queue is None or not hasattr(queue, "get"):
             return
         take = queue.get
@@ -290,13 +309,7 @@ class PoolWatch:
 
         from sqlalchemy.util.queue import Empty
 
-        queue.get = get
-        self._queue = queue
-
-    def _unwrap_queue(self) -> None:
-        queue, self._queue = self._queue, None
-        if queue is not None:
-            del queue.get
+        put_around(queue, {"get": get}, self)
 
     def _wait(self, queue: Any, take: Callable[..., Any], timeout: float | None) -> Any:
         from sqlalchemy.util import await_only
@@ -357,8 +370,6 @@ class PoolWatch:
         return int(pool.size() + max(0, pool._max_overflow))  # noqa: SLF001 - no name of its own
 
     def _route(self) -> str | None:
-        if self._route_of is None:
-            return None
         try:
             return self._route_of()
         except Exception as error:  # noqa: BLE001 - an observer's
@@ -381,3 +392,7 @@ class PoolWatch:
             logger.warning(
                 "the watch of %s goes on without a step that failed: %r", self.name, error
             )
+
+
+def _no_route() -> None:
+    return None

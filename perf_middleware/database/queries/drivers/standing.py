@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
+from perf_middleware.database.isolation import level_of
 from perf_middleware.database.own_listeners import has_listener_of_app
-from perf_middleware.database.queries.drivers.watching import level_of
 from perf_middleware.database.queries.reasons import (
     OFF,
     SNAPSHOT,

@@ -20,6 +20,7 @@ import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from perf_middleware.database.isolation import level_asked_for
 from perf_middleware.database.own_listeners import own_listener
 from perf_middleware.database.runtime.sessions import Leaving, run_to_the_end
 from perf_middleware.database.streams.cases import Case, Kept, judge
@@ -73,7 +74,7 @@ class Work:
     """One transaction of one session: what it has done so far, and whether something runs."""
 
     __slots__ = (
-        "_session", "_transaction", "cursors", "guarded", "has_written", "is_left", "loop",
+        "_session", "_transaction", "cursors", "guarded", "has_written", "is_doubtful", "loop",
         "running", "told",
     )  # fmt: skip
 
@@ -86,7 +87,7 @@ class Work:
         self.running = 0
         self.cursors: list[weakref.ref[Any]] = []
         self.told: Case | None = None
-        self.is_left = False  # it could not be told whether it has written
+        self.is_doubtful = False  # it could not be told whether it has written
 
     def is_of(self, session: Any, transaction: Any) -> bool:
         return self._session() is session and self._transaction() is transaction
@@ -117,7 +118,7 @@ class Work:
         )
 
     def _is_in_use(self, session: Any, connections: list[Any]) -> bool:
-        if self.running or self.is_left or session.in_nested_transaction() or session.twophase:
+        if self.running or self.is_doubtful or session.in_nested_transaction() or session.twophase:
             return True
         self.cursors = [cursor for cursor in self.cursors if _is_open(cursor())]
         if self.cursors:
@@ -351,7 +352,7 @@ async def _give_back(work: Work, scope: Scope) -> None:
                 if await greenlet_spawn(_has_written, held[0]):
                     work.has_written = True
         except Exception:
-            work.is_left = True
+            work.is_doubtful = True
             raise
         finally:
             work.running -= 1
@@ -387,10 +388,7 @@ def _is_open(context: Any) -> bool:
 
 
 def _keeps_a_snapshot(connection: Any) -> bool:
-    level = connection.get_execution_options().get("isolation_level")
-    if level is None:
-        level = getattr(connection.dialect, "_on_connect_isolation_level", None)
-    return level in SNAPSHOTS and connection.dialect.name != "sqlite"
+    return level_asked_for(connection) in SNAPSHOTS and connection.dialect.name != "sqlite"
 
 
 def _running_loop() -> Any:

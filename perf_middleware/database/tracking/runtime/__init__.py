@@ -18,11 +18,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
+from perf_middleware.database.isolation import level_asked_for
 from perf_middleware.database.retry.transient import ended_without_commit
 from perf_middleware.database.tables.relations import OWN_STATEMENT
 from perf_middleware.database.tables.touched import ALL_TABLES, NO_TABLES, Tables, Touched
 from perf_middleware.database.tracking.pending import Pending
 from perf_middleware.database.tracking.reads import Reads
+from perf_middleware.database.tracking.runtime.rows import note_written, rows_read
 from perf_middleware.families import NO_LABELS, Family, Value, counter
 
 if TYPE_CHECKING:
@@ -170,7 +172,7 @@ class Tracking:
     def has_written(self, info: Any) -> bool:
         """Whether the transaction on a connection with this `info` may have written."""
         pending: Pending | None = info.get(self._pending)
-        return self._unseen in info or (pending is not None and bool(pending.written()))
+        return self._unseen in info or bool(pending)
 
     def forget(self, tables: StatementTables) -> None:
         """The engine with these is closed: it counts no more."""
@@ -204,10 +206,10 @@ class Tracking:
             touched = touched_by(context, statement, tables)
             reads = CURRENT_READS.get()
             if reads is not None:
-                self._collect(reads, touched, connection)
+                self._collect(reads, touched, context)
             if touched.writes:
                 # Before it runs: one of many rows may fail when others are written.
-                pending_of(info, self._pending).add(touched.writes)
+                note_written(pending_of(info, self._pending), touched, context)
                 if self.on_schema_change is not None and (
                     context.isddl or DDL_AS_TEXT.match(statement)
                 ):
@@ -228,12 +230,19 @@ class Tracking:
 
         return do
 
-    def _collect(self, reads: Reads, touched: Touched, connection: Any) -> None:
+    def _collect(self, reads: Reads, touched: Touched, context: Any) -> None:
+        connection = context.root_connection
         info = info_of(connection)
         pending: Pending | None = info.get(self._pending)
-        if touched.writes or self._unseen in info or (pending is not None and pending.written()):
+        if touched.writes or self._unseen in info or pending:
             reads.has_written = True
-        reads.add(touched.reads)
+        rows = None
+        if touched.keyed is not None:
+            rows = rows_read(touched.keyed, context)
+        if rows is None:
+            reads.add(touched.reads)
+        else:
+            reads.add_rows(rows)
         if not is_autocommit(connection):
             reads.begun_at(info[self._since])
 
@@ -363,7 +372,4 @@ def pending_of(info: Any, key: str) -> Pending:
 
 def is_autocommit(connection: Any) -> bool:
     """Whether each statement on it is its own transaction."""
-    level = connection.get_execution_options().get("isolation_level")
-    if level is None:
-        level = getattr(connection.dialect, "_on_connect_isolation_level", None)
-    return bool(level == "AUTOCOMMIT")
+    return level_asked_for(connection) == "AUTOCOMMIT"

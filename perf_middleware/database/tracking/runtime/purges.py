@@ -177,8 +177,8 @@ class CommitPurges:
         async def done() -> None:
             await do()
 
-        loop = self._loop
-        if loop is None or loop.is_closed():
+        loop = self.loop
+        if loop is None:  # none, or one that stands still and would never answer
             self.bind()
         elif loop is not asyncio.get_running_loop():
             future = asyncio.run_coroutine_threadsafe(done(), loop)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 US_PER_S: Final = 1_000_000
 TURN_US: Final = 1_000  # a request that comes meanwhile waits so long, and for one job's step
-WOKEN_MAX: Final = 4  # after a cut turn: mostly one is enough, and each that wakes in vain costs
+WOKEN_MAX: Final = 2  # after a cut turn: mostly one is enough, and each wakes more where it must
 LOOK_AGAIN_S: Final = 0.05  # after a worker was cancelled from outside, and jobs wait
 
 

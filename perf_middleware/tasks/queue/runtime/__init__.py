@@ -84,6 +84,11 @@ class TaskQueue:
             draw=draw,
         )  # fmt: skip
 
+    @property
+    def limits(self) -> QueueLimits:
+        """The bounds that hold."""
+        return self._engine.limits
+
     # --- decorating and enqueuing ---------------------------------------------------------------
 
     @overload

@@ -65,24 +65,23 @@ def test_at_the_deadline_what_runs_is_cancelled_and_what_waits_is_handed_back(lo
     assert log.records[-1].levelno == logging.WARNING
 
 
-def test_one_that_was_handed_back_is_replayed_by_the_next_start():
+def test_one_that_was_handed_back_is_replayed_after_the_next_start():
     async def main():
         queue = queue_of(drain_s=0)
-        task = queue.task(asyncio.sleep)
-        async with queue:
-            old = await task.options(delay_s=60).enqueue(1, "done")
+        task = queue.task(asyncio.sleep).options(delay_s=60)
         await queue.open()
-        with pytest.raises(KeyError):
-            await queue.replay(old.id)  # the opening has forgotten it
-        await queue.close()
-        queue = queue_of(drain_s=0)
-        old = await queue.task(asyncio.sleep).options(delay_s=60).enqueue(1, "done")
-        await queue.open()
+        old, older = await task.enqueue(1, "done"), await task.enqueue(1)
         await queue.drain()
         assert old.status == "handed_back"
         with pytest.raises(QueueClosedError, match="draining"):
             await queue.replay(old.id)
         await queue.close()
+        async with queue:
+            assert queue.jobs(status="handed_back") == [older, old]
+            again = await queue.replay(old.id)
+            assert (await again.wait()).result() == "done"
+            assert (queue.get(old.id), queue.status()["handed_back"]) == (None, 1)
+        assert queue.get(older.id) is None  # a second close keeps its own
 
     run(main)
 

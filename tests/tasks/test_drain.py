@@ -100,6 +100,7 @@ def test_while_it_drains_nothing_is_accepted_and_who_waits_for_room_hears_it():
         await asyncio.sleep(1)
         with pytest.raises(QueueClosedError, match="draining"):
             await task.enqueue(1)
+        assert (no_room.done(), running.status) == (True, "running")
         with pytest.raises(QueueClosedError):
             await no_room
         await draining
@@ -119,9 +120,12 @@ def test_retries_that_are_due_in_time_are_made_and_others_handed_back():
             attempts.append(1)
             raise OSError
 
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         async with queue:
             job = await fail.enqueue()
         assert (job.status, len(attempts)) == ("handed_back", 2)  # at 0 s, at 4 s; not at 12 s
+        assert loop.time() - began < 5  # nor is that waited for
         assert isinstance(job.error, OSError)
 
     run(main)
@@ -156,6 +160,7 @@ def test_one_that_does_not_end_is_given_up_and_whoever_waits_for_it_goes_on():
         await asyncio.sleep(0)
         await queue.close()
         assert (job.status, queue._engine.counts.abandoned) == ("cancelled", 1)
+        assert queue.status()["tasks"][deaf.name]["cancelled"] == 1
         gate.set()
         await asyncio.sleep(1)
         assert job.status == "cancelled"

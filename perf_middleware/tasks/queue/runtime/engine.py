@@ -118,8 +118,8 @@ class Engine:
             context.run(self._leave_out)
         now_us = self.clock()
         job: Job[Any] = Job(
-            self, next(self._ids), plan, args, kwargs, context=context, rank=rank, retries=retries,
-            timeout_us=timeout_us, unique_key=unique_key, kept_bytes=size, now_us=now_us,
+            self, next(self._ids), plan, args, kwargs, context, rank, retries, timeout_us,
+            unique_key, size, now_us,
         )  # fmt: skip
         self.table.add(job)
         plan.counts.enqueued += 1

@@ -47,7 +47,6 @@ class Job(Generic[R]):
         plan: Plan,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        *,
         context: Context,
         rank: int,
         retries: int,

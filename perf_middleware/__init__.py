@@ -39,22 +39,17 @@ if TYPE_CHECKING:
         DatabaseBusyError,
         DatabaseUnavailableError,
         DeadlineExceededError,
-        JobCancelledError,
-        JobUnfinishedError,
         MetricUseError,
         OutsideWritesError,
         PerfMiddlewareError,
         PoolClosedError,
         PoolLineFullError,
         PoolTimeoutError,
-        QueueClosedError,
-        QueueFullError,
         RequestRejectedError,
         ResourceStartError,
         SettingsError,
         StoreRefusedError,
         StoreUnavailableError,
-        TaskTimeoutError,
         TracingBusyError,
         UnannouncedWriteError,
         UncacheableQueryError,
@@ -119,6 +114,13 @@ if TYPE_CHECKING:
     from perf_middleware.resource import Background, Resource
     from perf_middleware.serialisation.responses import OrjsonResponse, StreamingJSONResponse
     from perf_middleware.settings import LifespanSettings, Settings
+    from perf_middleware.task_errors import (
+        JobCancelledError,
+        JobUnfinishedError,
+        QueueClosedError,
+        QueueFullError,
+        TaskTimeoutError,
+    )
     from perf_middleware.tasks.queue.options import QueueLimits
     from perf_middleware.tasks.queue.runtime import TaskQueue
     from perf_middleware.tasks.queue.runtime.job import Job
@@ -275,8 +277,8 @@ _HOME_OF = {
     "GarbageCollection": "perf_middleware.memory_watch.collector.runtime",
     "GcSettings": "perf_middleware.memory_watch.collector.settings",
     "Job": "perf_middleware.tasks.queue.runtime.job",
-    "JobCancelledError": "perf_middleware.errors",
-    "JobUnfinishedError": "perf_middleware.errors",
+    "JobCancelledError": "perf_middleware.task_errors",
+    "JobUnfinishedError": "perf_middleware.task_errors",
     "LRUCache": "perf_middleware.memory_watch.structures",
     "LazyValue": "perf_middleware.memory_watch.structures",
     "LeakSettings": "perf_middleware.memory_watch.leaks.settings",
@@ -308,8 +310,8 @@ _HOME_OF = {
     "PoolTimeoutError": "perf_middleware.errors",
     "Pressure": "perf_middleware.memory_watch.cleanup",
     "ProbeLane": "perf_middleware.limits.threads.middleware",
-    "QueueClosedError": "perf_middleware.errors",
-    "QueueFullError": "perf_middleware.errors",
+    "QueueClosedError": "perf_middleware.task_errors",
+    "QueueFullError": "perf_middleware.task_errors",
     "QueueLimits": "perf_middleware.tasks.queue.options",
     "QuotaSetting": "perf_middleware.limits.rate.settings",
     "RateLimitMiddleware": "perf_middleware.limits.rate.middleware",
@@ -339,7 +341,7 @@ _HOME_OF = {
     "StreamingJSONResponse": "perf_middleware.serialisation.responses",
     "TaskQueue": "perf_middleware.tasks.queue.runtime",
     "TaskSettings": "perf_middleware.tasks.settings",
-    "TaskTimeoutError": "perf_middleware.errors",
+    "TaskTimeoutError": "perf_middleware.task_errors",
     "ThreadSettings": "perf_middleware.limits.threads.settings",
     "TraceReport": "perf_middleware.memory_watch.tracing.sites",
     "TracingBusyError": "perf_middleware.errors",

@@ -22,8 +22,14 @@ from starlette.testclient import TestClient
 
 import perf_middleware
 from perf_middleware import (
-    ConfigurationError, Perf, PerfMiddlewareError, Settings, errors, install, task_errors,
-)  # fmt: skip
+    ConfigurationError,
+    Perf,
+    PerfMiddlewareError,
+    Settings,
+    errors,
+    install,
+    task_errors,
+)
 from perf_middleware.errors import AlreadyInstalledError, AppAlreadyStartedError, SettingsError
 from tests.driving import ask, get, http_scope
 

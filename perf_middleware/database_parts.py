@@ -49,14 +49,16 @@ class DatabaseParts:
             self.database.stream_guard.publish = events.publish
 
     def join(self, metrics: Metrics, resources: Resources) -> None:
-        """Offer the figures, and let the lifespan open what is configured."""
+        """Offer the figures, and let the lifespan open what is configured.
+
+        Also where nothing is: what the app watches while it runs ends with its lifespan.
+        """
         database = self.database
         metrics.add_collector("database", database.families, reset=database.reset_counts)
-        if self.is_configured:
-            resources.add(database)
-            database.on_change = lambda is_up, why: resources.note(
-                database, "open" if is_up else "degraded", why
-            )
+        resources.add(database)
+        database.on_change = lambda is_up, why: resources.note(
+            database, "open" if is_up else "degraded", why
+        )
 
     def routes(self) -> tuple[OperatorRoute, ...]:
         """What operators may ask for, below their prefix."""

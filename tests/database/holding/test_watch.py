@@ -50,7 +50,7 @@ def test_loans_are_counted_by_route_and_named_by_the_line_that_took_them(opened,
 
     async def main():
         async with opened(url, clock=clock, route_of=lambda: "GET /a", held_s_told=5) as database:
-            watch = database._watches["main"]
+            watch = database.instruments.watches["main"]
             async with AsyncExitStack() as stack:
                 await take_a_connection(stack, database)
                 assert value(database, "pool_checked_out") == 1
@@ -143,7 +143,7 @@ def test_a_ping_is_no_measure_of_loans(opened, run, url):
     async def main():
         async with opened(url) as database:
             await database.ping()
-            lengths = database._watches["main"]._lengths
+            lengths = database.instruments.watches["main"]._lengths
             assert lengths.expected_us([]) == {}
             async with AsyncExitStack() as stack:
                 await take_a_connection(stack, database)

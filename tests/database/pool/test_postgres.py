@@ -199,11 +199,11 @@ def test_a_connection_that_answers_its_ping_is_lent_again(opened, run, postgres)
     async def main():
         async with opened(postgres) as database:
             await database.ping()
-            made = database._watches["main"].counts.made
+            made = database.instruments.watches["main"].counts.made
             for _ in range(5):
                 async with database.session() as session:
                     await session.execute(text("select 1"))
-            assert database._watches["main"].counts.made == made
+            assert database.instruments.watches["main"].counts.made == made
 
     run(main())
 

@@ -337,7 +337,7 @@ def test_a_request_that_is_cancelled_meanwhile_gives_its_connection_back(opened,
     async def main():
         async with opened(url) as database:
             await make_things(database)
-            made = database._watches["main"].counts.made
+            made = database.instruments.watches["main"].counts.made
             with anyio.CancelScope() as scope:
 
                 async def before(session):
@@ -348,7 +348,7 @@ def test_a_request_that_is_cancelled_meanwhile_gives_its_connection_back(opened,
             assert scope.cancelled_caught
             assert database.engine().pool.checkedout() == 0
             assert counts(database)["released"] == 1
-            assert database._watches["main"].counts.made == made
+            assert database.instruments.watches["main"].counts.made == made
 
     run(main())
 

@@ -141,8 +141,10 @@ class PoolWatch:
         self._loans.clear()
 
     def is_of(self, engine: AsyncEngine | Engine) -> bool:
-        """Whether it is this engine that is watched now."""
-        return self._engine is not None and self._engine is getattr(engine, "sync_engine", engine)
+        """Whether it is this engine that is watched now, maybe with other execution options."""
+        given: Any = engine
+        dialect = getattr(given, "sync_engine", given).dialect
+        return self._engine is not None and self._engine.dialect is dialect
 
     def now(self) -> PoolNow:
         """The pool at this moment."""

@@ -188,24 +188,26 @@ class StreamGuard:
                 watch.name,
             )
 
-    def close(self) -> None:
-        """Guard nothing any more."""
+    def forget(self, engine: Any) -> None:
+        """Guard an engine no more; one that is not guarded, or by another guard, is left alone."""
         from sqlalchemy import event
         from sqlalchemy.orm import Session
 
-        dialects, self._dialects = self._dialects, []
-        for dialect in dialects:
-            dialect.__dict__.pop(GUARDED, None)
-            beginning.count_no_more(dialect)
-            for name in EXECUTES:
-                ours = dialect.__dict__.get(name)
-                # What something else has wrapped since stays, and passes through ours.
-                if getattr(ours, "guard", None) is self:
-                    inner = ours.__wrapped__
-                    delattr(dialect, name)
-                    if getattr(dialect, name) != inner:
-                        setattr(dialect, name, inner)
-        if dialects:
+        dialect = getattr(engine, "sync_engine", engine).dialect
+        if dialect not in self._dialects:
+            return
+        self._dialects.remove(dialect)
+        dialect.__dict__.pop(GUARDED, None)
+        beginning.count_no_more(dialect)
+        for name in EXECUTES:
+            ours = dialect.__dict__.get(name)
+            # What something else has wrapped since stays, and passes through ours.
+            if getattr(ours, "guard", None) is self:
+                inner = ours.__wrapped__
+                delattr(dialect, name)
+                if getattr(dialect, name) != inner:
+                    setattr(dialect, name, inner)
+        if not self._dialects:
             event.remove(Session, "after_begin", self._begun)
 
     # --- what SQLAlchemy calls --------------------------------------------------------------------

@@ -9,6 +9,7 @@ While nothing is known yet, connections are made in the way that works with both
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from perf_middleware.database.engine_options import (
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from perf_middleware.database.urls import DatabaseUrl
+
+logger = logging.getLogger("perf_middleware.database")
 
 Answer = TypeVar("Answer")
 
@@ -125,7 +128,11 @@ class NamedDatabase:
             self._closes_until = asyncio.get_running_loop().time() + within_s
             await engine.dispose()
         if keeper is not None:
-            await keeper.close()
+            try:
+                async with asyncio.timeout(within_s):
+                    await keeper.close()
+            except TimeoutError:
+                logger.warning("%s: the connection that keeps it did not close", self.name)
             await keeper.engine.dispose()
 
     async def _answering(self, asking: Awaitable[Answer]) -> Answer:

@@ -28,7 +28,8 @@ class Loan:
     """One connection, lent at `since_us`; its lines are from the innermost on.
 
     `spots` are what they are made of once somebody wants to read them.  `answered_us` is when its
-    request began its response; `is_ours`: lent to a ping.
+    request began its response; `is_ours`: lent to a ping; `left_by`: of a task that goes on after
+    its request, the route of that.
     """
 
     since_us: int
@@ -38,6 +39,7 @@ class Loan:
     is_told: bool = False
     is_ours: bool = False
     answered_us: int | None = None
+    left_by: str | None = None
 
     def work_us(self, now_us: int) -> int:
         """How long its request has needed it: not while it only sends what it has."""
@@ -55,6 +57,8 @@ def overdue(loans: Iterable[Loan], *, now_us: int, held_us_told: int) -> list[Lo
 def told(loan: Loan, *, pool: str, now_us: int) -> str:
     """The sentence for the log."""
     by = loan.route or "no request"
+    if loan.left_by is not None:
+        by = f"a task that a request of {loan.left_by} has left behind"
     where = ", called by ".join(str(line) for line in loan.lines[:LINES_TOLD])
     taken = f", taken at {where}" if where else ""
     seconds = (now_us - loan.since_us) / US_PER_S

@@ -81,6 +81,7 @@ class Database(TriggersAtHand):
         held_s_told: float | None = 10.0,
         stream_guard: bool = True,
         route_of: Callable[[], str | None] | None = None,
+        left_by: Callable[[], str | None] | None = None,
         remaining_us: Callable[[], int | None] | None = None,
         statements: StatementWatch | None = None,
         make_retry: Callable[..., Retry] | None = None,
@@ -93,6 +94,7 @@ class Database(TriggersAtHand):
         self._finish_s = finish_s
         self._held_s_told = held_s_told
         self._route_of = route_of
+        self._left_by = left_by
         self._remaining_us = remaining_us
         self._clock = clock
         self._lines = AppLines()
@@ -357,6 +359,7 @@ class Database(TriggersAtHand):
             refuses=refuses,
             held_s_told=self._held_s_told,
             route_of=self._route_of,
+            left_by=self._left_by,
             remaining_us=self._remaining_us,
             lines=self._lines,
             clock=self._clock,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from perf_middleware.database.holding.runtime import NoDatabaseError
+from perf_middleware.database.holding.runtime.refusals import NoDatabaseError
 from perf_middleware.database.losses import cut_a_commit, is_loss, reason_of
 from perf_middleware.errors import (
     CommitOutcomeUnknownError,

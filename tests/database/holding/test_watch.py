@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 from starlette.testclient import TestClient
 
-from perf_middleware.database.holding.runtime import NoConnectionError, PoolWatch
+from perf_middleware.database.holding.runtime import PoolWatch
+from perf_middleware.database.holding.runtime.refusals import NoConnectionError
 from perf_middleware.database.runtime import Database
 from perf_middleware.errors import DatabaseBusyError
 

@@ -24,6 +24,7 @@ from perf_middleware.database.tables.relations import OWN_STATEMENT
 from perf_middleware.database.tables.touched import ALL_TABLES, NO_TABLES, Tables, Touched
 from perf_middleware.database.tracking.pending import Pending
 from perf_middleware.database.tracking.reads import Reads
+from perf_middleware.database.tracking.runtime.not_understood import NotUnderstood
 from perf_middleware.database.tracking.runtime.rows import note_written, rows_read
 from perf_middleware.families import NO_LABELS, Family, Value, counter
 
@@ -95,6 +96,7 @@ class Tracking:
         """Adds to a statement of PostgreSQL that writes that its commit is told by us."""
         self.on_schema_change: Callable[[StatementTables], object] | None = None
         """Called once a transaction with DDL has ended; from any thread."""
+        self._not_understood = NotUnderstood()
         name = f"{id(self):x}"  # apps may share an engine: each keeps its own books
         self._pending, self._since = f"{PENDING}.{name}", f"{SINCE}.{name}"
         self._unseen, self._schema = f"{UNSEEN}.{name}", f"{SCHEMA}.{name}"
@@ -219,6 +221,9 @@ class Tracking:
             if reads is not None:
                 self._collect(reads, touched, context)
             if touched.writes:
+                if reads is not None and tables.knows_relations:
+                    is_text = context.compiled is None or context.compiled.isplaintext
+                    self._not_understood.look(touched, statement, is_text=is_text)
                 # Before it runs: one of many rows may fail when others are written.
                 note_written(pending_of(info, self._pending), touched, context)
                 if self.on_schema_change is not None and (

@@ -58,6 +58,28 @@ def test_sessions_are_as_the_settings_say_also_in_the_way_of_pgbouncer(
     run(main())
 
 
+@pytest.mark.parametrize("pgbouncer", ["off", "on"])
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"session_parameters": {"no_such": "1"}}, 'parameter "no_such"'),
+        ({"time_zone": "Mars/City"}, "Mars/City"),
+    ],
+)
+def test_a_server_that_refuses_our_settings_is_not_said_to_be_away(
+    opened, run, postgres, pgbouncer, settings, why
+):
+    async def main():
+        with pytest.raises(DatabaseUnavailableError) as refused:
+            async with opened(postgres, pgbouncer=pgbouncer, **settings):
+                pass
+        assert "refuses our sessions: " in str(refused.value)
+        assert why in str(refused.value)
+        assert "does not answer" not in str(refused.value)
+
+    run(main())
+
+
 def test_a_server_that_is_asked_directly_is_told_from_pgbouncer(opened, run, postgres):
     async def main():
         async with opened(postgres, statement_s=7) as database:

@@ -315,7 +315,8 @@ class Database(TriggersAtHand):
         It goes on as before: nobody is refused by it.  Watched before the app starts, it stays so
         over each end and start; watched while the app runs, it is no more when that ends.
 
-        Raises ValueError for a name that is taken, or an engine that is watched.
+        Raises ValueError for a name that is taken, or an engine that is watched, TypeError for what
+        is none.
         """
         watch = self.instruments.add(
             name, engine, lambda: self._watch_for(name, refuses=False), is_copy=replica

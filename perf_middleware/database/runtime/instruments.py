@@ -66,8 +66,13 @@ class Instruments:
     ) -> PoolWatch:
         """Look at an engine of the app's own.
 
-        Raises ValueError for a name that is taken, an engine that is watched, one too many.
+        Raises TypeError for what is no engine, ValueError for a name that is taken, an engine that
+        is watched, one too many.
         """
+        from sqlalchemy import Engine
+
+        if not isinstance(getattr(engine, "sync_engine", engine), Engine):
+            raise TypeError(f"watch() takes an engine of SQLAlchemy, not {type(engine).__name__}")
         if name in self.watches:
             raise ValueError(f"there is a database named {name!r} already")
         for known, watched in self.watches.items():

@@ -261,6 +261,11 @@ def test_one_engine_is_not_watched_under_two_names(run, tmp_path):
     run(main())
 
 
+def test_what_is_no_engine_is_refused_with_a_sentence():
+    with pytest.raises(TypeError, match="takes an engine of SQLAlchemy, not str"):
+        Database({}).watch("sqlite://")
+
+
 def test_a_detached_connection_is_no_loan_any_more(run, tmp_path):
     async def main():
         engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/own.db")

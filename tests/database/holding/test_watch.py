@@ -261,6 +261,32 @@ def test_one_engine_is_not_watched_under_two_names(run, tmp_path):
     run(main())
 
 
+def test_who_holds_the_whole_pool_and_waits_for_more_is_named_once(opened, run, tmp_path, caplog):
+    async def main():
+        async with opened(
+            f"sqlite:///{tmp_path}/app.db", pool_size=2, pool_overflow_max=0, pool_wait_s=0.02,
+            route_of=lambda: "/nested",
+        ) as database:  # fmt: skip
+            for _ in range(2):
+                async with database.session() as one, database.session() as two:
+                    for session in (one, two):
+                        await session.execute(text("select 1"))
+                    with pytest.raises(DatabaseBusyError):
+                        await database.run(lambda third: third.execute(text("select 1")))
+            # Who holds none itself waits for others.
+            async with database.session() as one, database.session() as two:
+                for session in (one, two):
+                    await session.execute(text("select 1"))
+                with pytest.raises(DatabaseBusyError):
+                    await asyncio.create_task(database.ping())
+        [line] = [line for line in caplog.messages if "in vain" in line]
+        assert line.startswith("/nested has waited ")
+        assert "has held 2 of its 2 itself meanwhile, taken at " in line
+        assert line.count(f"{__file__}:") == 2
+
+    run(main())
+
+
 def test_what_is_no_engine_is_refused_with_a_sentence():
     with pytest.raises(TypeError, match="takes an engine of SQLAlchemy, not str"):
         Database({}).watch("sqlite://")

@@ -23,6 +23,7 @@ from perf_middleware.database.holding.figures import PoolCounts, PoolNow
 from perf_middleware.database.holding.loans import Loan, overdue, told
 from perf_middleware.database.holding.runtime.around import put_around, take_off
 from perf_middleware.database.holding.runtime.lines import AppLines, Spot
+from perf_middleware.database.holding.runtime.nested import NestedLoans, holder_now
 from perf_middleware.database.holding.runtime.refusals import NoConnectionError
 from perf_middleware.database.holding.runtime.waiting import Place, WaitingLine
 from perf_middleware.database.holding.sizing import Advice, PoolSeen, advise
@@ -86,6 +87,7 @@ class PoolWatch:
             clock=clock,
         )
         self._failure_told = False
+        self._nested = NestedLoans(name, self._lines)
         self.counts = PoolCounts(clock())
 
     def attach(self, engine: AsyncEngine | Engine) -> None:
@@ -224,7 +226,9 @@ class PoolWatch:
                 left_by = self._left_by()
         except Exception as error:  # noqa: BLE001 - an observer's
             self._note_failure(error)
-        loans[key] = Loan(self._clock(), route, (), spots, False, PINGING.get(), None, left_by)
+        loans[key] = Loan(
+            self._clock(), route, (), spots, False, PINGING.get(), None, left_by, holder_now()
+        )
         counts = self.counts
         counts.loans += 1
         if len(loans) > counts.most_lent:
@@ -308,9 +312,13 @@ class PoolWatch:
             return await_only(self._line.take(queue._queue, place, wait_us=wait_us))  # noqa: SLF001
         except (Empty, TimeoutError):
             counts.refused["deadline" if place is not None and place.is_late else reason] += 1
+            waited_s = (self._clock() - begun_us) / US_PER_S
+            self._nested.tell(
+                list(self._loans.values()), route=self._route(),
+                connections=self._connections(), waited_s=waited_s,
+            )  # fmt: skip
             if place is None:
                 raise
-            waited_s = (self._clock() - begun_us) / US_PER_S
             raise NoConnectionError(self.name, waited_s, self._line.retry_after_s()) from None
         finally:
             self._waiters.discard(token)

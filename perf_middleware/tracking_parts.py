@@ -56,7 +56,7 @@ class TrackingParts:
         )
         self.engines.on_bind = self.purges.bind
         if self._settings.enabled is not False:
-            database.tracked = self.engines
+            database.instruments.tracked = self.engines
         self._findings: Callable[[], list[str]] = list
 
     def join(self, metrics: Metrics, resources: Resources) -> None:

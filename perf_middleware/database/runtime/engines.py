@@ -9,6 +9,7 @@ While nothing is known yet, connections are made in the way that works with both
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from perf_middleware.database.engine_options import (
@@ -22,6 +23,7 @@ from perf_middleware.database.engine_options import (
 )
 from perf_middleware.database.holding.runtime import PINGING
 from perf_middleware.database.losses import reason_of
+from perf_middleware.database.retry.transient import chain, sqlstate_of
 from perf_middleware.database.runtime.sqlite import SqliteOpening
 from perf_middleware.errors import DatabaseUnavailableError
 
@@ -32,9 +34,13 @@ if TYPE_CHECKING:
 
     from perf_middleware.database.urls import DatabaseUrl
 
+logger = logging.getLogger("perf_middleware.database")
+
 Answer = TypeVar("Answer")
 
 FAREWELL_S_MIN: Final = 0.01  # no time at all is no limit, to asyncpg
+# undefined_object, invalid_parameter_value, cant_change_runtime_param (PostgreSQL, Appendix A)
+WRONG_PARAMETERS: Final = frozenset(("42704", "22023", "55P02"))
 LOCKED_S: Final = 0.01  # until a statement that SQLite refuses is tried again
 
 
@@ -125,7 +131,11 @@ class NamedDatabase:
             self._closes_until = asyncio.get_running_loop().time() + within_s
             await engine.dispose()
         if keeper is not None:
-            await keeper.close()
+            try:
+                async with asyncio.timeout(within_s):
+                    await keeper.close()
+            except TimeoutError:
+                logger.warning("%s: the connection that keeps it did not close", self.name)
             await keeper.engine.dispose()
 
     async def _answering(self, asking: Awaitable[Answer]) -> Answer:
@@ -142,12 +152,12 @@ class NamedDatabase:
             reason = f"no answer in {most_s if limit.expired() else self._pool.connect_s:g} s"
             raise DatabaseUnavailableError(where, reason) from None
         except (SQLAlchemyError, OSError) as error:
-            raise DatabaseUnavailableError(where, reason_of(error)) from error
+            raise _unavailable(where, error) from error
         except Exception as error:
             # asyncpg raises its own while it connects: a password that is wrong, too many clients.
             if type(error).__module__.partition(".")[0] != "asyncpg":
                 raise
-            raise DatabaseUnavailableError(where, reason_of(error)) from error
+            raise _unavailable(where, error) from error
         finally:
             PINGING.reset(token)
 
@@ -240,6 +250,22 @@ class NamedDatabase:
                 execute_when_free(cursor, statement, within_s=self._sqlite.busy_s)
         finally:
             cursor.close()
+
+
+class SessionsRefusedError(DatabaseUnavailableError):
+    """The server answers, and does not take what the settings want of its sessions."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.database} refuses our sessions: {self.reason} (see session_parameters, "
+            "time_zone, work_mem of the settings)"
+        )
+
+
+def _unavailable(where: str, error: Exception) -> DatabaseUnavailableError:
+    is_refusal = any(sqlstate_of(link) in WRONG_PARAMETERS for link in chain(error))
+    kind = SessionsRefusedError if is_refusal else DatabaseUnavailableError
+    return kind(where, reason_of(error))
 
 
 def execute_when_free(cursor: Any, statement: str, *, within_s: float) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.asgi import find_header
 from perf_middleware.database.streams.cases import is_whole
-from perf_middleware.database.streams.runtime import CURRENT, Work, begin_response, give_back, look
+from perf_middleware.database.streams.runtime import CURRENT, Work, begin_response, look
+from perf_middleware.database.streams.runtime.giving_back import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -28,7 +28,8 @@ class TrackingSettings(Section):
     known_triggers: tuple[str, ...] = Field(
         default=(),
         max_length=1_000,
-        description="Names of triggers that write nothing but the row they are called for.",
+        description="Names of triggers that write nothing but the row they are called for, and "
+        "leave its primary key as it is.",
     )
     rows: tuple[str, ...] = Field(
         default=(),

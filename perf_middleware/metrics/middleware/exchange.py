@@ -42,6 +42,11 @@ def current_exchange() -> Exchange | None:
     return exchange if isinstance(exchange, Exchange) else None
 
 
+def current_connection() -> Exchange | Connection | None:
+    """The same, or the websocket that the running code serves; over where its `scope` is empty."""
+    return CURRENT.get()
+
+
 def name_route(route: str) -> None:
     """Count the current request under `route`: it is answered before any routing."""
     exchange = current_exchange()

@@ -7,7 +7,7 @@ import pytest
 from asyncpg import exceptions as asyncpg_errors
 from sqlalchemy import create_engine, exc
 
-from perf_middleware.database.holding.runtime import NoDatabaseError
+from perf_middleware.database.holding.runtime.refusals import NoDatabaseError
 from perf_middleware.database.losses import cut_a_commit, is_loss, reason_of
 from perf_middleware.database.retry.transient import ended_without_commit
 from perf_middleware.errors import CommitOutcomeUnknownError

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 from starlette.testclient import TestClient
 
-from perf_middleware.database.holding.runtime import NoConnectionError, PoolWatch
+from perf_middleware.database.holding.runtime import PoolWatch
+from perf_middleware.database.holding.runtime.refusals import NoConnectionError
 from perf_middleware.database.runtime import Database
 from perf_middleware.errors import DatabaseBusyError
 
@@ -50,7 +51,7 @@ def test_loans_are_counted_by_route_and_named_by_the_line_that_took_them(opened,
 
     async def main():
         async with opened(url, clock=clock, route_of=lambda: "GET /a", held_s_told=5) as database:
-            watch = database._watches["main"]
+            watch = database.instruments.watches["main"]
             async with AsyncExitStack() as stack:
                 await take_a_connection(stack, database)
                 assert value(database, "pool_checked_out") == 1
@@ -143,7 +144,7 @@ def test_a_ping_is_no_measure_of_loans(opened, run, url):
     async def main():
         async with opened(url) as database:
             await database.ping()
-            lengths = database._watches["main"]._lengths
+            lengths = database.instruments.watches["main"]._lengths
             assert lengths.expected_us([]) == {}
             async with AsyncExitStack() as stack:
                 await take_a_connection(stack, database)
@@ -258,6 +259,37 @@ def test_one_engine_is_not_watched_under_two_names(run, tmp_path):
         await engine.dispose()
 
     run(main())
+
+
+def test_who_holds_the_whole_pool_and_waits_for_more_is_named_once(opened, run, tmp_path, caplog):
+    async def main():
+        async with opened(
+            f"sqlite:///{tmp_path}/app.db", pool_size=2, pool_overflow_max=0, pool_wait_s=0.02,
+            route_of=lambda: "/nested",
+        ) as database:  # fmt: skip
+            for _ in range(2):
+                async with database.session() as one, database.session() as two:
+                    for session in (one, two):
+                        await session.execute(text("select 1"))
+                    with pytest.raises(DatabaseBusyError):
+                        await database.run(lambda third: third.execute(text("select 1")))
+            # Who holds none itself waits for others.
+            async with database.session() as one, database.session() as two:
+                for session in (one, two):
+                    await session.execute(text("select 1"))
+                with pytest.raises(DatabaseBusyError):
+                    await asyncio.create_task(database.ping())
+        [line] = [line for line in caplog.messages if "in vain" in line]
+        assert line.startswith("/nested has waited ")
+        assert "has held 2 of its 2 itself meanwhile, taken at " in line
+        assert line.count(f"{__file__}:") == 2
+
+    run(main())
+
+
+def test_what_is_no_engine_is_refused_with_a_sentence():
+    with pytest.raises(TypeError, match="takes an engine of SQLAlchemy, not str"):
+        Database({}).watch("sqlite://")
 
 
 def test_a_detached_connection_is_no_loan_any_more(run, tmp_path):

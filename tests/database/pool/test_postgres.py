@@ -36,19 +36,46 @@ def test_sessions_are_as_the_settings_say_also_in_the_way_of_pgbouncer(
     async def main():
         async with opened(
             postgres, pgbouncer=pgbouncer, application_name="pooled", time_zone="Asia/Tokyo",
-            work_mem="3MB", statement_s=0.2, session_parameters={"search_path": "elsewhere"},
+            work_mem="3MB", statement_s=20, session_parameters={"search_path": "elsewhere"},
         ) as database:  # fmt: skip
             assert database.status()["main"]["pgbouncer"] == (pgbouncer == "on")
             for name, value in (
                 ("application_name", "pooled"), ("TimeZone", "Asia/Tokyo"), ("work_mem", "3MB"),
                 ("search_path", "elsewhere"), ("idle_in_transaction_session_timeout", "1min"),
+                ("statement_timeout", "20s"),
             ):  # fmt: skip
                 assert await asked(database, f"show {name}") == value
-            with pytest.raises(DBAPIError, match="statement timeout"):
-                await asked(database, "select pg_sleep(20)")
+            async with database.session() as session:
+                # Short for that one alone: the machine may pause in any other.
+                await session.execute(text("set local statement_timeout = '50ms'"))
+                with pytest.raises(DBAPIError, match="statement timeout"):
+                    await session.execute(text("select pg_sleep(20)"))
+                await session.rollback()
             prepared = "select count(*) from pg_prepared_statements"
             found = [await asked(database, prepared) for _ in range(3)]
             assert (max(found) == 0) == (pgbouncer == "on")
+
+    run(main())
+
+
+@pytest.mark.parametrize("pgbouncer", ["off", "on"])
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"session_parameters": {"no_such": "1"}}, 'parameter "no_such"'),
+        ({"time_zone": "Mars/City"}, "Mars/City"),
+    ],
+)
+def test_a_server_that_refuses_our_settings_is_not_said_to_be_away(
+    opened, run, postgres, pgbouncer, settings, why
+):
+    async def main():
+        with pytest.raises(DatabaseUnavailableError) as refused:
+            async with opened(postgres, pgbouncer=pgbouncer, **settings):
+                pass
+        assert "refuses our sessions: " in str(refused.value)
+        assert why in str(refused.value)
+        assert "does not answer" not in str(refused.value)
 
     run(main())
 
@@ -229,11 +256,11 @@ def test_a_connection_that_answers_its_ping_is_lent_again(opened, run, postgres)
     async def main():
         async with opened(postgres) as database:
             await database.ping()
-            made = database._watches["main"].counts.made
+            made = database.instruments.watches["main"].counts.made
             for _ in range(5):
                 async with database.session() as session:
                     await session.execute(text("select 1"))
-            assert database._watches["main"].counts.made == made
+            assert database.instruments.watches["main"].counts.made == made
 
     run(main())
 

@@ -70,6 +70,11 @@ def test_a_database_in_memory_has_the_name_of_its_owner(given):
         pytest.param("postgresql://db:port/app", "is no URL", id="no number as its port"),
         pytest.param("postgresql://u:pa#ss@db/app", "%23", id="a # in the password"),
         pytest.param("postgresql://db/app?sslmode=yes", "one of disable", id="no such mode"),
+        pytest.param("postgresql://db/app?port=bogus", "number from 1 to 65535", id="no port"),
+        pytest.param("postgresql://db/app?port=5432,0", "number from 1 to 65535", id="port 0"),
+        pytest.param(
+            "postgresql://db/app?target_session_attrs=bogus", "one of any, primary", id="no server"
+        ),
         pytest.param("postgresql://db/app?channel_binding=require", "channel_binding", id="libpq"),
         pytest.param("sqlite://app.db", "SQLite has none", id="a slash too few"),
         pytest.param("sqlite:///app.db?mode=ro", "uri=true", id="a mode that would be left out"),

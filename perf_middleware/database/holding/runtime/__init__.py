@@ -17,17 +17,16 @@ import logging
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from starlette.exceptions import HTTPException
-
 from perf_middleware.clock import monotonic_us
 from perf_middleware.database.holding.admission import Lengths, Running
 from perf_middleware.database.holding.figures import PoolCounts, PoolNow
 from perf_middleware.database.holding.loans import Loan, overdue, told
 from perf_middleware.database.holding.runtime.around import put_around, take_off
 from perf_middleware.database.holding.runtime.lines import AppLines, Spot
+from perf_middleware.database.holding.runtime.nested import NestedLoans, holder_now
+from perf_middleware.database.holding.runtime.refusals import NoConnectionError
 from perf_middleware.database.holding.runtime.waiting import Place, WaitingLine
 from perf_middleware.database.holding.sizing import Advice, PoolSeen, advise
-from perf_middleware.errors import DatabaseBusyError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,40 +47,13 @@ PINGING: Final[ContextVar[bool]] = ContextVar("perf_middleware.pinging", default
 """Set while a connection is taken only to see whether the database answers: no measure of loans."""
 
 
-class NoConnectionError(DatabaseBusyError, HTTPException):
-    """What a refused wait raises: also Starlette's own error, which it answers with 503."""
-
-    def __init__(
-        self, database: str, waited_s: float = 0.0, retry_after_s: int | None = None
-    ) -> None:
-        DatabaseBusyError.__init__(self, database, waited_s, retry_after_s)
-        self.status_code = 503
-        self.detail = "the database is busy"
-        self.headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
-
-    def __str__(self) -> str:
-        return DatabaseBusyError.__str__(self)
-
-
-class NoDatabaseError(DatabaseUnavailableError, HTTPException):
-    """What a session raises whose database is away: Starlette's own error too, as above."""
-
-    def __init__(self, database: str, reason: str, retry_after_s: int | None = None) -> None:
-        DatabaseUnavailableError.__init__(self, database, reason, retry_after_s)
-        self.status_code = 503
-        self.detail = "the database does not answer"
-        self.headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
-
-    def __str__(self) -> str:
-        return DatabaseUnavailableError.__str__(self)
-
-
 class PoolWatch:
     """The loans and waits of one engine's pool, from `attach` to `detach`.
 
     `refuses`: who waits in vain, or would be late, gets NoConnectionError; else the pool's own
     answer after the pool's own time.  `route_of` and `remaining_us` are asked in the context of
-    who takes a connection.  Engines that threads use are counted too.
+    who takes a connection, and `left_by` where there is no route: whose task it is that goes on.
+    Engines that threads use are counted too.
     """
 
     def __init__(
@@ -91,6 +63,7 @@ class PoolWatch:
         refuses: bool = False,
         held_s_told: float | None = 10.0,
         route_of: Callable[[], str | None] | None = None,
+        left_by: Callable[[], str | None] | None = None,
         remaining_us: Callable[[], int | None] | None = None,
         lines: AppLines | None = None,
         clock: Clock = monotonic_us,
@@ -99,6 +72,7 @@ class PoolWatch:
         self._refuses = refuses
         self._held_us_told = None if held_s_told is None else round(held_s_told * US_PER_S)
         self._route_of = route_of or _no_route
+        self._left_by = left_by or _no_route
         self._remaining_us = remaining_us
         self._lines = lines or AppLines()
         self._clock = clock
@@ -113,6 +87,7 @@ class PoolWatch:
             clock=clock,
         )
         self._failure_told = False
+        self._nested = NestedLoans(name, self._lines)
         self.counts = PoolCounts(clock())
 
     def attach(self, engine: AsyncEngine | Engine) -> None:
@@ -141,8 +116,10 @@ class PoolWatch:
         self._loans.clear()
 
     def is_of(self, engine: AsyncEngine | Engine) -> bool:
-        """Whether it is this engine that is watched now."""
-        return self._engine is not None and self._engine is getattr(engine, "sync_engine", engine)
+        """Whether it is this engine that is watched now, maybe with other execution options."""
+        given: Any = engine
+        dialect = getattr(given, "sync_engine", given).dialect
+        return self._engine is not None and self._engine.dialect is dialect
 
     def now(self) -> PoolNow:
         """The pool at this moment."""
@@ -223,6 +200,7 @@ class PoolWatch:
             "held": [
                 {
                     "route": loan.route,
+                    "left_by": loan.left_by,
                     "held_s": round((now_us - loan.since_us) / US_PER_S, 3),
                     "lines": [str(line) for line in self._lines.lines_of(loan.spots)],
                 }
@@ -239,14 +217,18 @@ class PoolWatch:
         # A queue's `_do_get` may call itself, and a StaticPool lends its one connection to many.
         if self._engine is None or key in loans or len(loans) >= LOANS_MAX:
             return
-        route, spots = None, NO_SPOTS
+        route, left_by, spots = None, None, NO_SPOTS
         try:
             if self._held_us_told is not None:
                 spots = self._lines.now()
             route = self._route_of()
+            if route is None:
+                left_by = self._left_by()
         except Exception as error:  # noqa: BLE001 - an observer's
             self._note_failure(error)
-        loans[key] = Loan(self._clock(), route, (), spots, False, PINGING.get())
+        loans[key] = Loan(
+            self._clock(), route, (), spots, False, PINGING.get(), None, left_by, holder_now()
+        )
         counts = self.counts
         counts.loans += 1
         if len(loans) > counts.most_lent:
@@ -330,9 +312,13 @@ class PoolWatch:
             return await_only(self._line.take(queue._queue, place, wait_us=wait_us))  # noqa: SLF001
         except (Empty, TimeoutError):
             counts.refused["deadline" if place is not None and place.is_late else reason] += 1
+            waited_s = (self._clock() - begun_us) / US_PER_S
+            self._nested.tell(
+                list(self._loans.values()), route=self._route(),
+                connections=self._connections(), waited_s=waited_s,
+            )  # fmt: skip
             if place is None:
                 raise
-            waited_s = (self._clock() - begun_us) / US_PER_S
             raise NoConnectionError(self.name, waited_s, self._line.retry_after_s()) from None
         finally:
             self._waiters.discard(token)

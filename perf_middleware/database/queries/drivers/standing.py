@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 def trackings_of(engine: Engine) -> list[Any]:
     """Those who track what this engine reads and writes."""
-    found: list[Any] = engine.dialect.__dict__.get("perf_trackings", [])
-    return found
+    return list(engine.dialect.__dict__.get("perf_trackings", ()))
 
 
 def tables_of(engine: Engine) -> Any:

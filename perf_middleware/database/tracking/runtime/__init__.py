@@ -24,6 +24,7 @@ from perf_middleware.database.tables.relations import OWN_STATEMENT
 from perf_middleware.database.tables.touched import ALL_TABLES, NO_TABLES, Tables, Touched
 from perf_middleware.database.tracking.pending import Pending
 from perf_middleware.database.tracking.reads import Reads
+from perf_middleware.database.tracking.runtime.not_understood import NotUnderstood
 from perf_middleware.database.tracking.runtime.rows import note_written, rows_read
 from perf_middleware.families import NO_LABELS, Family, Value, counter
 
@@ -103,6 +104,7 @@ class Tracking:
         """Called with it beside `on_commit` where it may be committed yet: nobody knows when."""
         self.on_schema_change: Callable[[StatementTables], object] | None = None
         """Called once a transaction with DDL has ended; from any thread."""
+        self._not_understood = NotUnderstood()
         name = f"{id(self):x}"  # apps may share an engine: each keeps its own books
         self._pending, self._since = f"{PENDING}.{name}", f"{SINCE}.{name}"
         self._unseen, self._schema = f"{UNSEEN}.{name}", f"{SCHEMA}.{name}"
@@ -146,14 +148,20 @@ class Tracking:
         """From now on everything is looked at; a transaction that goes on already means all."""
         self.is_active = True
 
-    def watch(self, engine: Engine, tables: StatementTables) -> None:
-        """Track a (sync) engine: `watch(async_engine.sync_engine, …)`; once for each engine."""
+    def watch(self, engine: Engine, tables: StatementTables) -> StatementTables:
+        """Track a (sync) engine: `watch(async_engine.sync_engine, …)`; once for each engine.
+
+        Returns the tables that hold: of one that was forgotten, those of the first time.
+        """
         dialect: Any = engine.dialect
-        trackings = dialect.__dict__.setdefault("perf_trackings", [])
-        if self in trackings:
-            raise ValueError("this engine's writes are tracked already")
-        trackings.append(self)
-        dialect.perf_tables = tables
+        trackings = dialect.__dict__.setdefault("perf_trackings", {})
+        before: StatementTables | None = trackings.get(self)
+        if before is not None:
+            if before in self._tables:
+                raise ValueError("this engine's writes are tracked already")
+            self._tables.append(before)
+            return before
+        trackings[self] = dialect.perf_tables = tables
         self._tables.append(tables)
         for name in EXECUTES:
             setattr(dialect, name, self._executing(getattr(dialect, name), tables))
@@ -168,6 +176,7 @@ class Tracking:
         dialect.do_rollback_to_savepoint = self._after(
             dialect.do_rollback_to_savepoint, Pending.roll_back_to
         )
+        return tables
 
     def has_written(self, info: Any) -> bool:
         """Whether the transaction on a connection with this `info` may have written."""
@@ -175,15 +184,27 @@ class Tracking:
         return self._unseen in info or bool(pending)
 
     def forget(self, tables: StatementTables) -> None:
-        """The engine with these is closed: it counts no more."""
+        """The engine with these counts no more, and all that it writes means all tables.
+
+        It is looked at as before: a commit that comes late is handed over too.
+        """
         if tables in self._tables:
             self._tables.remove(tables)
+        tables.forget_relations()
 
     def watch_copy(self, engine: Engine) -> None:
         """What is read over this (sync) engine may be older than the last commit: a replica."""
         dialect: Any = engine.dialect
-        for name in EXECUTES:
-            setattr(dialect, name, _reading_a_copy(getattr(dialect, name)))
+        copies = dialect.__dict__.get("perf_copies")
+        if copies is None:
+            copies = dialect.perf_copies = set()
+            for name in EXECUTES:
+                setattr(dialect, name, _reading_a_copy(getattr(dialect, name), copies))
+        copies.add(self)
+
+    def forget_copy(self, engine: Engine) -> None:
+        """It is none any more."""
+        engine.dialect.__dict__.get("perf_copies", set()).discard(self)
 
     # --- around the dialect -----------------------------------------------------------------------
 
@@ -208,6 +229,9 @@ class Tracking:
             if reads is not None:
                 self._collect(reads, touched, context)
             if touched.writes:
+                if reads is not None and tables.knows_relations:
+                    is_text = context.compiled is None or context.compiled.isplaintext
+                    self._not_understood.look(touched, statement, is_text=is_text)
                 # Before it runs: one of many rows may fail when others are written.
                 note_written(pending_of(info, self._pending), touched, context)
                 if self.on_schema_change is not None and (
@@ -335,10 +359,10 @@ class Tracking:
             logger.exception("what follows a commit failed; the commit itself is done")
 
 
-def _reading_a_copy(execute: Callable[..., Any]) -> Any:
+def _reading_a_copy(execute: Callable[..., Any], copies: set[Tracking]) -> Any:
     def do(*given: Any) -> Any:
         reads = CURRENT_READS.get()
-        if reads is not None:
+        if reads is not None and copies:
             reads.is_of_a_copy = True
         return execute(*given)
 

@@ -54,6 +54,7 @@ class TrackedEngines:
         self._known_functions = known_functions
         self._known_triggers = known_triggers
         self._engines: dict[str, Tracked] = {}
+        self._copies: dict[str, Engine] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
         self._reading: set[asyncio.Task[None]] = set()
@@ -95,10 +96,7 @@ class TrackedEngines:
         sync_engine: Any = getattr(engine, "sync_engine", engine)
         if is_copy:
             self.tracking.watch_copy(sync_engine)
-            return
-        before = self._engines.get(name)
-        if before is not None and before.engine is engine:
-            self.read_soon()  # tracked since an earlier start of the app: engines stay so
+            self._copies[name] = sync_engine
             return
         from perf_middleware.database.tables.drivers.compiled import StatementTables
 
@@ -108,13 +106,15 @@ class TrackedEngines:
             known_functions=self._known_functions,
             rows=self._rows,
         )
-        self.tracking.watch(sync_engine, tables)
-        self._engines[name] = Tracked(engine, tables)
+        self._engines[name] = Tracked(engine, self.tracking.watch(sync_engine, tables))
         if reads_soon:
             self.read_soon()
 
     def forget(self, name: str) -> None:
         """An engine is closed; a name that is not tracked is none to forget."""
+        copy = self._copies.pop(name, None)
+        if copy is not None:
+            self.tracking.forget_copy(copy)
         tracked = self._engines.pop(name, None)
         if tracked is not None:
             self.tracking.forget(tracked.tables)
@@ -153,8 +153,15 @@ class TrackedEngines:
                     )  # fmt: skip
 
     async def end(self) -> None:
-        """Nothing is read in the background any more: no connection is lent when engines close."""
+        """Nothing is read in the background any more: no connection is lent when engines close.
+
+        What was read is forgotten: migrations come between an app's end and its next start.
+        """
+        for tracked in self._engines.values():
+            tracked.tables.forget_relations()
         loop, self._loop = self._loop, None
+        if loop is None:
+            return  # nobody has bound it, or on trio
         reading = list(self._reading) if loop is asyncio.get_running_loop() else []
         for task in reading:
             task.cancel()

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perf_middleware.database")
 
 THREAD_WAITS_S: Final = 5.0  # a loop that answers later is blocked, perhaps by this very thread
+SETTLE_S: Final = 30.0  # purgers have time limits themselves, below that in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +70,11 @@ class CommitPurges:
         *,
         is_in_a_request: Callable[[], bool] = lambda: False,
         thread_waits_s: float = THREAD_WAITS_S,
+        settle_s: float = SETTLE_S,
     ) -> None:
         self._is_in_a_request = is_in_a_request
         self._thread_waits_s = thread_waits_s
+        self._settle_s = settle_s
         self._purgers: list[Purger] = []
         self._afterwards: list[Callable[[], Awaitable[object]]] = []
         self.lift: Callable[[Collection[Announced]], Awaitable[object]] | None = None
@@ -162,9 +165,18 @@ class CommitPurges:
         await self._there(lambda: self._purged_for_others(frozenset(tags)))
 
     async def settle(self) -> None:
-        """Wait for what could not be waited for where it was committed."""
-        while self._unawaited:
-            await asyncio.wait(list(self._unawaited))
+        """Wait for what could not be waited for where it was committed: what was before this, and
+        for so long at most; what takes longer goes on, and is told.
+        """
+        unawaited = list(self._unawaited)
+        if not unawaited:
+            return
+        _, pending = await asyncio.wait(unawaited, timeout=self._settle_s)
+        if pending:
+            self._tell_unawaited(
+                "settle", f"a response has waited {self._settle_s:g} s for the purge of what its "
+                "request has changed, and goes on: other processes hear of it later",
+            )  # fmt: skip
 
     @property
     def is_settled(self) -> bool:

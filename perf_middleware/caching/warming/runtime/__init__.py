@@ -1,0 +1,280 @@
+"""Runs of warming: at the start, from time to time, after purges; always behind clients.
+
+    started -> first run ----.--> every `interval_s` -> run
+       |                     '--> purge of what was warmed -> quiet -> run of that
+       '-- readiness waits for the first run, at most `wait_s`
+
+A failure is counted and told, one line for each run; no run and no start fails by it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import random
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from perf_middleware.caching.warming.figures import Run, WarmingFigures
+from perf_middleware.caching.warming.plan import Ask, ask_of, in_order, spread_s
+from perf_middleware.caching.warming.runtime.asking import ask_app
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+
+    from perf_middleware.asgi import ASGIApp
+    from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.stored import StoredResponse
+    from perf_middleware.caching.warming.asked import Asked
+    from perf_middleware.caching.warming.figures import Cause
+    from perf_middleware.caching.warming.plan import Base, Fields
+    from perf_middleware.resource import Background
+
+logger = logging.getLogger("perf_middleware.caching")
+
+PAUSE_S: Final = 0.25  # between looks at whether clients still keep the app busy
+PROBLEMS_TOLD_MAX: Final = 5
+NO_FIELDS: Final[tuple[Fields, ...]] = ((),)
+
+
+class Warming:
+    """Asks the app for what clients will ask for; a resource of the lifespan plugin.
+
+    `app` is where its requests enter, below what counts and refuses clients.  `is_busy()` says that
+    clients need all there is.
+    """
+
+    name = "warming"
+    required = False
+
+    def __init__(
+        self,
+        cache: ResponseCache,
+        *,
+        asks: Sequence[Ask] = (),
+        base: Base | None = None,
+        variants: Sequence[Fields] = NO_FIELDS,
+        wait_s: float = 10.0,
+        run_s: float = 60.0,
+        request_s: float = 30.0,
+        interval_s: float | None = None,
+        after_purge_s: float | None = 1.0,
+        concurrency: int = 2,
+        asks_max: int = 1_000,
+        is_busy: Callable[[], bool] = lambda: False,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.cache = cache
+        self.app: ASGIApp | None = None
+        self.figures = WarmingFigures()
+        self._asks = tuple(asks)
+        self._base = base
+        self._variants = tuple(variants)
+        self._wait_s = wait_s
+        self._run_s = run_s
+        self._request_s = request_s
+        self._interval_s = interval_s
+        self._after_purge_s = after_purge_s
+        self._concurrency = concurrency
+        self._asks_max = asks_max
+        self.is_busy = is_busy
+        self._draw = draw
+        self._state: Mapping[str, Any] = {}
+        self._warmed: dict[bytes, set[Ask]] = {}  # by primary key: what to ask for after a purge
+        self._purged: dict[Ask, None] = {}
+        self._turn = anyio.Lock()
+        self._background: Background | None = None
+        self._closing = False
+        if after_purge_s is not None:
+            cache.on("invalidate", self._note_purge)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._asks or self.cache.warmer.functions)
+
+    # --- its life -------------------------------------------------------------------------------
+
+    async def open(self, background: Background) -> None:
+        """Nothing is asked before the app itself has started: `begin` is called then."""
+        self._background = background
+        self._closing = False
+        self._purge_heard = anyio.Event()
+
+    async def begin(self, state: Mapping[str, Any]) -> None:
+        """The app has started: begin, and wait for the first run, at most `wait_s`."""
+        background, self._state = self._background, state
+        if background is None or not self.has_work:
+            return
+        first_run = anyio.Event()
+        background.start("warming", partial(self._keep_warm, first_run))
+        if self._after_purge_s is not None:
+            background.start("warming after purges", self._follow_purges)
+        if self._wait_s:
+            with anyio.move_on_after(self._wait_s) as waiting:
+                await first_run.wait()
+            if waiting.cancelled_caught:
+                logger.info("warming goes on behind the start, which has waited for its %g s",
+                            self._wait_s)  # fmt: skip
+
+    async def close(self) -> None:
+        """What runs is cancelled after every resource; nothing is begun any more."""
+        self._closing = True
+
+    def status(self) -> dict[str, Any]:
+        return self.figures.status()
+
+    async def _keep_warm(self, first_run: anyio.Event) -> None:
+        cause: Cause = "start"
+        while not self._closing:
+            try:
+                await self._run(cause, self._everything)
+            finally:
+                first_run.set()
+            cause = "interval"
+            if self._interval_s is None:
+                return
+            await anyio.sleep(spread_s(self._interval_s, self._draw()))
+
+    # --- after purges ---------------------------------------------------------------------------
+
+    def _note_purge(self, stored: StoredResponse) -> None:
+        """A hook of every purge: a look-up for each response that it takes."""
+        asks = self._warmed.get(stored.primary)
+        if asks and self._background is not None:
+            self._purged |= dict.fromkeys(asks)
+            self._purge_heard.set()
+
+    async def _follow_purges(self) -> None:
+        assert self._after_purge_s is not None  # noqa: S101 - else this is not begun
+        while not self._closing:
+            await self._purge_heard.wait()
+            seen = -1
+            while seen != len(self._purged):  # one purge is often the first of several
+                seen = len(self._purged)
+                await anyio.sleep(self._after_purge_s)
+            purged, self._purged = self._purged, {}
+            self._purge_heard = anyio.Event()
+            await self._run("purge", partial(_these, purged))
+
+    # --- runs -----------------------------------------------------------------------------------
+
+    async def run(self) -> Run:
+        """Warm everything now, as at the start; what came of it.
+
+        Raises RuntimeError while the app does not run.
+        """
+        if self._background is None or self._closing:
+            raise RuntimeError("warming asks the app, which has not started or has stopped")
+        return await self._run("request", self._everything)
+
+    async def _run(
+        self, cause: Cause, gather: Callable[[Run], Awaitable[Iterable[Iterable[Ask]]]]
+    ) -> Run:
+        """One run at a time; it takes `run_s` at most, and raises nothing of the app's."""
+        async with self._turn:
+            run = Run(cause)
+            began_us = self.cache.clock()
+            pending: list[Ask] = []
+            with anyio.move_on_after(self._run_s):
+                asks, over = in_order(*await gather(run), asks_max=self._asks_max)
+                run.planned, run.left = len(asks) + over, over
+                pending = asks[::-1]
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(min(self._concurrency, len(pending))):
+                        tasks.start_soon(self._ask_on, pending, run)
+            run.left = run.planned - run.warmed - run.fresh - run.unstored - run.failed
+            run.left = max(run.left, 0)
+            run.seconds = (self.cache.clock() - began_us) / 1e6
+            run.ended_unix_s = self.cache.wall_s()
+            self._note(run)
+            return run
+
+    async def _ask_on(self, pending: list[Ask], run: Run) -> None:
+        while pending and not self._closing:
+            await self._stand_aside()
+            if pending:
+                ask = pending.pop()
+                asked = await self.ask(ask)
+                self._count(run, ask, asked)
+
+    async def ask(self, ask: Ask, *, margin_us: int = 0) -> Asked:
+        """One request; what is fresh for longer than `margin_us` stays as it is."""
+        app = self.app
+        assert app is not None  # noqa: S101 - known before an app can have started
+        asked = await ask_app(
+            app, ask, state=self._state, timeout_s=self._request_s, margin_us=margin_us
+        )
+        assert asked.outcome is not None  # noqa: S101 - ask_app sets it
+        self.figures.outcomes[asked.outcome] += 1
+        return asked
+
+    async def _stand_aside(self) -> None:
+        """Wait while clients keep the app busy."""
+        while self.is_busy() and not self._closing:
+            await anyio.sleep(PAUSE_S)
+            self.figures.paused_s += PAUSE_S
+
+    def _count(self, run: Run, ask: Ask, asked: Asked) -> None:
+        assert asked.outcome is not None  # noqa: S101 - as above
+        run.count(asked.outcome)
+        if asked.outcome in {"warmed", "fresh"} and asked.primary:
+            if len(self._warmed) < self._asks_max or asked.primary in self._warmed:
+                self._warmed.setdefault(asked.primary, set()).add(ask)
+        elif len(run.problems) < PROBLEMS_TOLD_MAX:
+            run.problems.append(f"{ask.url}: {asked.outcome}, {asked.why}")
+
+    def _note(self, run: Run) -> None:
+        figures = self.figures
+        figures.last = run
+        figures.runs += 1
+        figures.seconds += run.seconds
+        figures.left += run.left
+        tell = logger.warning if run.failed or run.unstored or run.problems else logger.info
+        tell(
+            "warming (%s): %d of %d warmed, %d fresh already, %d not stored, %d failed, %d left, "
+            "in %.2f s%s",
+            run.cause, run.warmed, run.planned, run.fresh, run.unstored, run.failed, run.left,
+            run.seconds, "".join(f"; {problem}" for problem in run.problems),
+        )  # fmt: skip
+
+    # --- what to ask ----------------------------------------------------------------------------
+
+    async def _everything(self, run: Run) -> list[Iterable[Ask]]:
+        return [self._asks, await self._of_warmers(run)]
+
+    async def _of_warmers(self, run: Run) -> list[Ask]:
+        """What the app's functions name; one that fails is told, the others count."""
+        asks: list[Ask] = []
+        for warmer in tuple(self.cache.warmer.functions):
+            name = getattr(warmer, "__qualname__", repr(warmer))
+            try:
+                async for url in _urls_of(warmer):
+                    asks += [ask_of(url, fields, base=self._base) for fields in self._variants]
+                    if len(asks) > self._asks_max:
+                        break
+            except Exception as error:  # noqa: BLE001 - the app's own function
+                run.failed += 1
+                run.planned += 1
+                self.figures.outcomes["failed"] += 1
+                run.problems.append(f"{name}: {type(error).__name__}: {error}"[:300])
+        return asks
+
+
+async def _urls_of(warmer: Callable[[], Any]) -> AsyncIterator[str]:
+    given = warmer()
+    if inspect.isawaitable(given):
+        given = await given
+    if hasattr(given, "__aiter__"):
+        async for url in given:
+            yield url
+    elif isinstance(given, str):
+        yield given
+    elif given is not None:
+        for url in given:
+            yield url
+
+
+async def _these(asks: Iterable[Ask], _run: Run) -> list[Iterable[Ask]]:
+    return [asks]

@@ -1,0 +1,88 @@
+"""Warming of one app's cache, made from the settings and introduced to the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from perf_middleware.caching.warming.runtime import Warming
+from perf_middleware.limits.overload.level import BUSY
+from perf_middleware.stack import METRICS, OPERATORS, RATE_LIMIT, REQUEST_LIMITS, composed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from perf_middleware.asgi import ASGIApp
+    from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.metrics.runtime import Metrics
+    from perf_middleware.perf import Perf
+    from perf_middleware.protection import Protection
+    from perf_middleware.resource import Resources
+    from perf_middleware.settings import Settings
+    from perf_middleware.stack import Layer
+
+OF_CLIENTS: Final = frozenset({METRICS, OPERATORS, RATE_LIMIT, REQUEST_LIMITS})
+"""The layers that warming's requests enter below: they are no client's, nor counted as such."""
+
+
+class WarmingParts:
+    """Makes the warming; it is one of the app's resources once there is something to warm."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        cache: ResponseCache,
+        protection: Protection,
+        *,
+        metrics: Metrics,
+        resources: Resources,
+    ) -> None:
+        section = settings.warming
+        self._metrics, self._resources = metrics, resources
+        self._perf: Perf | None = None
+        self.build: Callable[[], object] | None = None
+        """Builds the stack of an app that builds its own at its first request."""
+        self.warming: Warming | None = None
+        if not section.enabled:
+            return
+        self.warming = Warming(
+            cache,
+            asks=section.asks(),
+            base=section.base(),
+            variants=section.variants(),
+            wait_s=section.wait_s,
+            run_s=section.run_s,
+            request_s=section.request_s,
+            interval_s=section.interval_s,
+            after_purge_s=section.after_purge_s,
+            concurrency=section.concurrency,
+            asks_max=section.asks_max,
+            is_busy=lambda: protection.limits.overload.level >= BUSY,
+        )
+        cache.warmer.warming = self.warming
+        if self.warming.has_work:
+            self._join()
+        else:
+            cache.warmer.on_first = self._join
+
+    def enter(self, app: ASGIApp, layers: Sequence[Layer], perf: Perf) -> None:
+        """Requests come in here: through all of `layers` that are not for clients alone."""
+        if self.warming is None:
+            return
+        self._perf = perf
+        self.warming.app = composed([each for each in layers if each.rank not in OF_CLIENTS], app)
+
+    def _join(self) -> None:
+        """Offer the figures, and begin with the app; raises RuntimeError once it runs."""
+        warming = self.warming
+        assert warming is not None  # noqa: S101 - asked for by one that is there
+        self._resources.add(warming)
+        self._resources.before_ready(self._begin)
+        self._metrics.add_collector(
+            "warming", warming.figures.families, reset=warming.figures.reset
+        )
+
+    async def _begin(self, state: Mapping[str, Any]) -> None:
+        assert self.warming is not None  # noqa: S101 - the same
+        if self.build is not None:
+            self.build()
+        await self.warming.begin({**state, "perf": self._perf})

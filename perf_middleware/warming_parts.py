@@ -56,6 +56,8 @@ class WarmingParts:
             after_purge_s=section.after_purge_s,
             concurrency=section.concurrency,
             asks_max=section.asks_max,
+            refresh_hottest=section.refresh_hottest,
+            refresh_ahead_s=section.refresh_ahead_s,
             is_busy=lambda: protection.limits.overload.level >= BUSY,
         )
         cache.warmer.warming = self.warming

@@ -76,6 +76,15 @@ class WarmingSettings(Section):
         description="Seconds of quiet after a purge until what it took of the warmed is asked for "
         "again; none: not.",
     )  # fmt: skip
+    refresh_hottest: int = Field(
+        default=0, ge=0, le=10_000,
+        description="So many of the answers that are asked for most are renewed before they are "
+        "stale, behind clients: 0 none.",
+    )  # fmt: skip
+    refresh_ahead_s: float = Field(
+        default=5.0, ge=0.1, le=3600,
+        description="How long before, seconds; not in the first half of their life.",
+    )  # fmt: skip
     concurrency: int = Field(default=2, ge=1, le=64, description="Requests at once.")
     asks_max: int = Field(
         default=1_000, ge=1, le=100_000, description="Requests in one run; more are left out."

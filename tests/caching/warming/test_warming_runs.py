@@ -312,6 +312,55 @@ def test_an_answer_to_nobody_takes_nothing_from_what_is_stored():
     run(scenario)
 
 
+def test_what_is_hot_is_renewed_before_it_is_stale_and_the_rest_is_not():
+    shop = Shop(warming={"refresh_hottest": 2, "refresh_ahead_s": 600})
+
+    async def scenario():
+        warming = shop.cache.warmer.warming
+        async with shop.perf.running():
+            for path, times in (("/a", 5), ("/lang", 3), ("/c", 2), ("/d", 1)):
+                for _ in range(times):
+                    await shop.get(path, ("accept-language", "de"))
+            asked = len(shop.calls)
+            await warming.hot.look()
+            shop.clock.pass_s(29)
+            assert await warming.refresh_due() == 0  # not in the first half of their life
+            shop.clock.pass_s(1)
+            assert await warming.refresh_due() == 2
+            assert sorted(shop.calls[asked:]) == [("/a", None), ("/lang", "de")]
+            assert await warming.refresh_due() == 0
+            shop.clock.pass_s(29)
+            answer = await shop.get("/lang", ("accept-language", "de"))
+            assert "; hit; " in answer.header("cache-status")
+            assert answer.header("age") == "29"
+
+    run(scenario)
+
+
+def test_what_could_not_be_renewed_stays_and_is_left_alone_for_a_while():
+    shop = Shop(warming={"refresh_hottest": 2, "refresh_ahead_s": 600})
+
+    async def scenario():
+        warming = shop.cache.warmer.warming
+        async with shop.perf.running():
+            for _ in range(3):
+                await shop.get("/a")
+            await warming.hot.look()
+            shop.clock.pass_s(40)
+            shop.failing = True
+            warming.is_busy = lambda: True
+            assert await warming.refresh_due() == 0
+            assert len(shop.calls) == 1
+            warming.is_busy = lambda: False
+            assert await warming.refresh_due() == 0
+            assert await warming.refresh_due() == 0
+            assert len(shop.calls) == 2
+            assert shop.figures["failed"] == 1
+            assert "; hit; " in (await shop.get("/a")).header("cache-status")
+
+    run(scenario)
+
+
 def test_a_middleware_of_yours_sees_the_request_and_may_refuse_it():
     seen = []
 

@@ -20,6 +20,7 @@ import anyio
 from perf_middleware.caching.warming.figures import Run, WarmingFigures
 from perf_middleware.caching.warming.plan import Ask, ask_of, in_order, spread_s
 from perf_middleware.caching.warming.runtime.asking import ask_app
+from perf_middleware.caching.warming.runtime.hot import Hot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -36,6 +37,7 @@ logger = logging.getLogger("perf_middleware.caching")
 
 PAUSE_S: Final = 0.25  # between looks at whether clients still keep the app busy
 PROBLEMS_TOLD_MAX: Final = 5
+LOOK_S: Final = 10.0  # from look to look at who is hot
 NO_FIELDS: Final[tuple[Fields, ...]] = ((),)
 
 
@@ -63,6 +65,8 @@ class Warming:
         after_purge_s: float | None = 1.0,
         concurrency: int = 2,
         asks_max: int = 1_000,
+        refresh_hottest: int = 0,
+        refresh_ahead_s: float = 5.0,
         is_busy: Callable[[], bool] = lambda: False,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -81,6 +85,8 @@ class Warming:
         self._asks_max = asks_max
         self.is_busy = is_busy
         self._draw = draw
+        self._refresh_hottest = refresh_hottest
+        self.hot = Hot(cache, keys_max=max(1, refresh_hottest), ahead_s=refresh_ahead_s)
         self._state: Mapping[str, Any] = {}
         self._warmed: dict[bytes, set[Ask]] = {}  # by primary key: what to ask for after a purge
         self._purged: dict[Ask, None] = {}
@@ -92,7 +98,7 @@ class Warming:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._asks or self.cache.warmer.functions)
+        return bool(self._asks or self.cache.warmer.functions or self._refresh_hottest)
 
     # --- its life -------------------------------------------------------------------------------
 
@@ -106,6 +112,10 @@ class Warming:
         """The app has started: begin, and wait for the first run, at most `wait_s`."""
         background, self._state = self._background, state
         if background is None or not self.has_work:
+            return
+        if self._refresh_hottest:
+            background.start("warming of the hottest", self._keep_hot)
+        if not (self._asks or self.cache.warmer.functions):
             return
         first_run = anyio.Event()
         background.start("warming", partial(self._keep_warm, first_run))
@@ -157,6 +167,37 @@ class Warming:
             purged, self._purged = self._purged, {}
             self._purge_heard = anyio.Event()
             await self._run("purge", partial(_these, purged))
+
+    # --- before their end -----------------------------------------------------------------------
+
+    async def _keep_hot(self) -> None:
+        """Look who is hot every LOOK_S, and renew those whose end is near in time for it."""
+        pause_s = min(1.0, max(0.05, self.hot.ahead_us / 4e6))
+        while not self._closing:
+            await self.hot.look()
+            for _ in range(max(1, round(LOOK_S / pause_s))):
+                await anyio.sleep(pause_s)
+                await self.refresh_due()
+
+    async def refresh_due(self) -> int:
+        """Renew the hottest whose end is near, unless clients keep the app busy; how many."""
+        if self.is_busy() or self._closing:
+            return 0
+        pending = self.hot.due(self._refresh_hottest)[::-1]
+        before = self.figures.refreshed
+        async with anyio.create_task_group() as tasks:
+            for _ in range(min(self._concurrency, len(pending))):
+                tasks.start_soon(self._refresh_on, pending)
+        return self.figures.refreshed - before
+
+    async def _refresh_on(self, pending: list[tuple[bytes, Ask]]) -> None:
+        while pending and not self.is_busy():
+            key, ask = pending.pop()
+            asked = await self.ask(ask, margin_us=self.hot.margin_us(key))
+            if asked.outcome == "warmed":
+                self.figures.refreshed += 1
+            elif asked.outcome != "fresh":
+                self.hot.leave(key)
 
     # --- runs -----------------------------------------------------------------------------------
 

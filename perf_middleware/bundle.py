@@ -153,8 +153,9 @@ class Bundle:
         self.compression = _compression(settings, self.loop, self.protection)
         self.cache.is_overloaded = self.protection.is_overloaded
         self.warming = WarmingParts(
-            settings, self.cache, self.protection, metrics=self.metrics, resources=self.resources
-        )
+            settings, self.cache, self.protection, self.fleet,
+            metrics=self.metrics, resources=self.resources,
+        )  # fmt: skip
         self.memo.obey(self.protection.is_overloaded)
         if settings.compression.enabled:
             self.metrics.add_collector(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.caching.warming.runtime import Warming
+from perf_middleware.errors import SettingsError
 from perf_middleware.limits.overload.level import BUSY
 from perf_middleware.stack import METRICS, OPERATORS, RATE_LIMIT, REQUEST_LIMITS, composed
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from perf_middleware.asgi import ASGIApp
     from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.warming.runtime import Hottest, Turn
+    from perf_middleware.fleet.runtime import Fleet
     from perf_middleware.metrics.runtime import Metrics
     from perf_middleware.perf import Perf
     from perf_middleware.protection import Protection
@@ -32,6 +35,7 @@ class WarmingParts:
         settings: Settings,
         cache: ResponseCache,
         protection: Protection,
+        fleet: Fleet | None,
         *,
         metrics: Metrics,
         resources: Resources,
@@ -44,6 +48,7 @@ class WarmingParts:
         self.warming: Warming | None = None
         if not section.enabled:
             return
+        sharing = fleet if cache.shared is not None else None
         self.warming = Warming(
             cache,
             asks=section.asks(),
@@ -58,6 +63,9 @@ class WarmingParts:
             asks_max=section.asks_max,
             refresh_hottest=section.refresh_hottest,
             refresh_ahead_s=section.refresh_ahead_s,
+            remember=section.remember,
+            hottest=_hottest(settings, sharing),
+            turn=_turn(sharing),
             is_busy=lambda: protection.limits.overload.level >= BUSY,
         )
         cache.warmer.warming = self.warming
@@ -88,3 +96,31 @@ class WarmingParts:
         if self.build is not None:
             self.build()
         await self.warming.begin({**state, "perf": self._perf})
+
+
+def _turn(fleet: Fleet | None) -> Turn | None:
+    """One process warms what all share; what each has for itself each warms itself."""
+    if fleet is None:
+        return None
+    # Here and not above: redis-py takes a quarter of a second to import.
+    from perf_middleware.caching.warming.stores.redis import SharedTurn
+
+    return SharedTurn(fleet)
+
+
+def _hottest(settings: Settings, fleet: Fleet | None) -> Hottest | None:
+    """Raises SettingsError where there is no place to keep them."""
+    section = settings.warming
+    if not section.remember:
+        return None
+    if fleet is not None:
+        from perf_middleware.caching.warming.stores.redis import SharedHottest
+
+        return SharedHottest(fleet, asks_max=section.remember)
+    if section.remember_dir is None:
+        raise SettingsError(
+            ("warming.remember: needs warming.remember_dir, or redis.url with cache.share",)
+        )
+    from perf_middleware.caching.warming.stores.file import FileHottest
+
+    return FileHottest(section.remember_dir, service=settings.service, asks_max=section.remember)

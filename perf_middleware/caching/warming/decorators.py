@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from perf_middleware.caching.warming.figures import Run
     from perf_middleware.caching.warming.runtime import Warming
 
@@ -42,3 +45,18 @@ class Warmer:
         if self.warming is None:
             raise RuntimeError("warming is off: it takes install() and warming.enabled")
         return await self.warming.run()
+
+
+async def urls_of(function: Callable[[], Any]) -> AsyncIterator[str]:
+    """The URLs that a decorated function names, in whichever way; raises what it raises."""
+    given = function()
+    if inspect.isawaitable(given):
+        given = await given
+    if hasattr(given, "__aiter__"):
+        async for url in given:
+            yield url
+    elif isinstance(given, str):
+        yield given
+    elif given is not None:
+        for url in given:
+            yield url

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Outcome: TypeAlias = Literal["warmed", "fresh", "unstored", "failed"]
 OUTCOMES: Final[tuple[Outcome, ...]] = ("warmed", "fresh", "unstored", "failed")
-Cause: TypeAlias = Literal["start", "interval", "purge", "request"]
+Cause: TypeAlias = Literal["start", "interval", "purge", "request", "turn"]
 
 
 @dataclass(slots=True)

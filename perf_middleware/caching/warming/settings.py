@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -76,6 +77,14 @@ class WarmingSettings(Section):
         description="Seconds of quiet after a purge until what it took of the warmed is asked for "
         "again; none: not.",
     )  # fmt: skip
+    remember: int = Field(
+        default=0, ge=0, le=10_000,
+        description="So many of the requests that were made most are kept for the next start: in "
+        "Redis where it shares the cache, else in `remember_dir`; 0 none.",
+    )  # fmt: skip
+    remember_dir: Path | None = Field(
+        default=None, description="Directory of the file that they are kept in without Redis."
+    )
     refresh_hottest: int = Field(
         default=0, ge=0, le=10_000,
         description="So many of the answers that are asked for most are renewed before they are "

@@ -6,83 +6,15 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
 
-from perf_middleware import Settings, cache_response, install
+from perf_middleware import Settings, install
 from perf_middleware.caching.warming.plan import ask_of
 from tests.caching.stage import Clock
-from tests.driving import DEADLINE_S, ask, http_scope
-
-HOST = ("host", "shop.example")
-BASE = {"base_url": "http://shop.example"}
-QUIET = {
-    "metrics": {"workers": False},
-    "runtime": {"enabled": False},
-    "dashboard": {"enabled": False},
-    "overload": {"enabled": False},
-    "threads": {"enabled": False},
-}
-
-
-class Shop:
-    """An app on a clock of the test's; notes each call of an endpoint."""
-
-    def __init__(self, *, middleware=(), **settings):
-        self.calls = []
-        self.gate = None
-        self.failing = False
-        self.status = 200
-
-        @cache_response(ttl=60)
-        async def item(request):
-            self.calls.append((request.url.path, request.headers.get("accept-language")))
-            if self.gate is not None:
-                await self.gate.wait()
-            if self.failing:
-                raise RuntimeError("the shop is closed")
-            body = f"{request.url.path} {len(self.calls)} " + "x" * 2_000
-            headers = {"vary": "accept-language"} if "lang" in request.url.path else {}
-            return PlainTextResponse(body, headers=headers, status_code=self.status)
-
-        async def never(request):
-            self.calls.append((request.url.path, None))
-            return PlainTextResponse("never", headers={"cache-control": "no-store"})
-
-        self.app = Starlette(
-            routes=[Route("/never", never), Route("/{path:path}", item)],
-            middleware=list(middleware),
-        )
-        warming = BASE | settings.pop("warming", {})
-        self.perf = install(self.app, Settings(**(QUIET | settings), warming=warming))
-        self.cache = self.perf.cache
-        self.clock = Clock()
-        self.clock.us = self.cache.clock()
-        self.cache.clock, self.cache.wall_s = self.clock, self.clock.wall_s
-
-    @property
-    def figures(self):
-        return self.perf.status()["resources"]["warming"]["detail"]
-
-    async def get(self, path, *headers):
-        return await ask(self.app, http_scope(path, headers=[HOST, *headers]))
-
-
-def run(scenario):
-    async def bounded():
-        with anyio.fail_after(DEADLINE_S):
-            await scenario()
-
-    anyio.run(bounded)
-
-
-async def until(look):
-    with anyio.fail_after(DEADLINE_S):
-        while not look():
-            await anyio.sleep(0.005)
+from tests.caching.warming.shop import BASE, Shop, run, until
 
 
 def test_what_is_warmed_before_the_start_is_over_is_a_hit_of_the_first_client():
-    shop = Shop(warming={"urls": ["/a", "/b"]})
+    shop = Shop(clock=Clock(), warming={"urls": ["/a", "/b"]})
 
     async def scenario():
         async with shop.perf.running():
@@ -99,7 +31,9 @@ def test_what_is_warmed_before_the_start_is_over_is_a_hit_of_the_first_client():
 
 
 def test_each_variant_is_asked_for():
-    shop = Shop(warming={"urls": "/lang", "vary": {"accept-language": ["de", "en", ""]}})
+    shop = Shop(
+        clock=Clock(), warming={"urls": "/lang", "vary": {"accept-language": ["de", "en", ""]}}
+    )
 
     async def scenario():
         async with shop.perf.running():
@@ -112,7 +46,7 @@ def test_each_variant_is_asked_for():
 
 
 def test_the_coded_forms_of_a_variant_are_made_ahead_too():
-    shop = Shop(warming={"urls": "/a", "vary": {"accept-encoding": ["gzip"]}})
+    shop = Shop(clock=Clock(), warming={"urls": "/a", "vary": {"accept-encoding": ["gzip"]}})
 
     async def scenario():
         async with shop.perf.running():
@@ -126,6 +60,7 @@ def test_the_coded_forms_of_a_variant_are_made_ahead_too():
 
 def test_warming_counts_as_no_client_anywhere():
     shop = Shop(
+        clock=Clock(),
         warming={"urls": ["/a", "/b", "/c"]},
         ratelimit={"enabled": True, "quotas": ["1/minute"]},
     )
@@ -141,7 +76,7 @@ def test_warming_counts_as_no_client_anywhere():
 
 
 def test_a_second_run_leaves_alone_what_is_fresh_and_counts_no_hit():
-    shop = Shop(warming={"urls": ["/a", "/b"]})
+    shop = Shop(clock=Clock(), warming={"urls": ["/a", "/b"]})
 
     async def scenario():
         async with shop.perf.running():
@@ -158,7 +93,7 @@ def test_a_second_run_leaves_alone_what_is_fresh_and_counts_no_hit():
 
 
 def test_functions_name_urls_or_warm_values_themselves_and_one_that_fails_harms_no_other():
-    shop = Shop()
+    shop = Shop(clock=Clock())
     warmed = []
 
     @shop.cache.warmer
@@ -191,7 +126,7 @@ def test_functions_name_urls_or_warm_values_themselves_and_one_that_fails_harms_
 
 
 def test_failures_are_counted_and_told_in_one_line_and_nothing_fails_by_them(caplog):
-    shop = Shop(warming={"urls": ["/a", "/b", "/never"]})
+    shop = Shop(clock=Clock(), warming={"urls": ["/a", "/b", "/never"]})
     shop.failing = True
 
     async def scenario():
@@ -207,7 +142,7 @@ def test_failures_are_counted_and_told_in_one_line_and_nothing_fails_by_them(cap
 
 
 def test_the_start_waits_no_longer_than_it_is_told_and_the_run_goes_on_behind_it():
-    shop = Shop(warming={"urls": ["/a"], "wait_s": 0.02})
+    shop = Shop(clock=Clock(), warming={"urls": ["/a"], "wait_s": 0.02})
 
     async def scenario():
         shop.gate = anyio.Event()
@@ -221,7 +156,9 @@ def test_the_start_waits_no_longer_than_it_is_told_and_the_run_goes_on_behind_it
 
 
 def test_a_run_ends_at_its_bound_and_tells_what_is_left():
-    shop = Shop(warming={"urls": ["/a", "/b", "/c"], "run_s": 0.05, "concurrency": 1})
+    shop = Shop(
+        clock=Clock(), warming={"urls": ["/a", "/b", "/c"], "run_s": 0.05, "concurrency": 1}
+    )
 
     async def scenario():
         shop.gate = anyio.Event()
@@ -234,7 +171,9 @@ def test_a_run_ends_at_its_bound_and_tells_what_is_left():
 
 
 def test_no_more_are_asked_at_once_than_allowed():
-    shop = Shop(warming={"urls": [f"/{n}" for n in range(8)], "concurrency": 3, "wait_s": 0})
+    shop = Shop(
+        clock=Clock(), warming={"urls": [f"/{n}" for n in range(8)], "concurrency": 3, "wait_s": 0}
+    )
 
     async def scenario():
         shop.gate = anyio.Event()
@@ -250,7 +189,7 @@ def test_no_more_are_asked_at_once_than_allowed():
 
 
 def test_warming_stands_aside_while_clients_keep_the_app_busy():
-    shop = Shop(warming={"urls": ["/a"], "wait_s": 0})
+    shop = Shop(clock=Clock(), warming={"urls": ["/a"], "wait_s": 0})
     busy = True
     shop.cache.warmer.warming.is_busy = lambda: busy
 
@@ -266,7 +205,7 @@ def test_warming_stands_aside_while_clients_keep_the_app_busy():
 
 
 def test_what_a_purge_has_taken_of_the_warmed_is_asked_for_again():
-    shop = Shop(warming={"urls": ["/a", "/b"], "after_purge_s": 0.01})
+    shop = Shop(clock=Clock(), warming={"urls": ["/a", "/b"], "after_purge_s": 0.01})
 
     async def scenario():
         async with shop.perf.running():
@@ -283,7 +222,7 @@ def test_what_a_purge_has_taken_of_the_warmed_is_asked_for_again():
 
 
 def test_it_runs_again_from_time_to_time():
-    shop = Shop(warming={"urls": ["/a"], "interval_s": 1})
+    shop = Shop(clock=Clock(), warming={"urls": ["/a"], "interval_s": 1})
 
     async def scenario():
         async with shop.perf.running():
@@ -295,7 +234,7 @@ def test_it_runs_again_from_time_to_time():
 
 def test_an_answer_to_nobody_takes_nothing_from_what_is_stored():
     """An endpoint that asks for a login refuses warming: what its clients have shared stays."""
-    shop = Shop(warming={"urls": ["/a"], "wait_s": 0})
+    shop = Shop(clock=Clock(), warming={"urls": ["/a"], "wait_s": 0})
 
     async def scenario():
         async with shop.perf.running():
@@ -313,7 +252,7 @@ def test_an_answer_to_nobody_takes_nothing_from_what_is_stored():
 
 
 def test_what_is_hot_is_renewed_before_it_is_stale_and_the_rest_is_not():
-    shop = Shop(warming={"refresh_hottest": 2, "refresh_ahead_s": 600})
+    shop = Shop(clock=Clock(), warming={"refresh_hottest": 2, "refresh_ahead_s": 600})
 
     async def scenario():
         warming = shop.cache.warmer.warming
@@ -338,7 +277,7 @@ def test_what_is_hot_is_renewed_before_it_is_stale_and_the_rest_is_not():
 
 
 def test_what_could_not_be_renewed_stays_and_is_left_alone_for_a_while():
-    shop = Shop(warming={"refresh_hottest": 2, "refresh_ahead_s": 600})
+    shop = Shop(clock=Clock(), warming={"refresh_hottest": 2, "refresh_ahead_s": 600})
 
     async def scenario():
         warming = shop.cache.warmer.warming
@@ -371,7 +310,7 @@ def test_a_middleware_of_yours_sees_the_request_and_may_refuse_it():
                 return PlainTextResponse("no", status_code=401)
             return await call_next(request)
 
-    shop = Shop(middleware=[Middleware(Door)], warming={"urls": ["/a", "/closed"]})
+    shop = Shop(clock=Clock(), middleware=[Middleware(Door)], warming={"urls": ["/a", "/closed"]})
 
     async def scenario():
         async with shop.perf.running():
@@ -391,7 +330,7 @@ def test_an_app_with_nothing_to_warm_has_no_such_resource():
 
 
 def test_switched_off_nothing_is_warmed():
-    shop = Shop(warming={"urls": ["/a"], "enabled": False})
+    shop = Shop(clock=Clock(), warming={"urls": ["/a"], "enabled": False})
 
     async def scenario():
         async with shop.perf.running():

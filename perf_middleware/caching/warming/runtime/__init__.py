@@ -9,21 +9,22 @@ A failure is counted and told, one line for each run; no run and no start fails 
 
 from __future__ import annotations
 
-import inspect
 import logging
 import random
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
 
+from perf_middleware.caching.warming.decorators import urls_of
 from perf_middleware.caching.warming.figures import Run, WarmingFigures
 from perf_middleware.caching.warming.plan import Ask, ask_of, in_order, spread_s
 from perf_middleware.caching.warming.runtime.asking import ask_app
 from perf_middleware.caching.warming.runtime.hot import Hot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from perf_middleware.asgi import ASGIApp
     from perf_middleware.caching.runtime import ResponseCache
@@ -35,10 +36,33 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perf_middleware.caching")
 
+TURN_EVERY_S: Final = 5.0  # a third of what it is taken for
+SAVE_S: Final = 60.0
 PAUSE_S: Final = 0.25  # between looks at whether clients still keep the app busy
 PROBLEMS_TOLD_MAX: Final = 5
 LOOK_S: Final = 10.0  # from look to look at who is hot
+LOOK_SHARE: Final = 0.002  # of the time at most: 50,000 responses take 0.15 s to look at
 NO_FIELDS: Final[tuple[Fields, ...]] = ((),)
+
+
+class Turn(Protocol):
+    """Which of the processes that share a cache is the one that warms it."""
+
+    async def take(self) -> bool:
+        """Whether it is this one, for a while; asked again in time it stays so."""
+
+    async def give_back(self) -> None:
+        """Let another process have it."""
+
+
+class Hottest(Protocol):
+    """What was asked for most, from one run of the app to the next; fails open."""
+
+    async def load(self) -> list[Ask]:
+        """The hottest first."""
+
+    async def save(self, asks: Sequence[tuple[Ask, float]], *, forget: bool) -> None:
+        """Add these scores to those that are there; `forget`: to the half of them."""
 
 
 class Warming:
@@ -67,6 +91,9 @@ class Warming:
         asks_max: int = 1_000,
         refresh_hottest: int = 0,
         refresh_ahead_s: float = 5.0,
+        remember: int = 0,
+        hottest: Hottest | None = None,
+        turn: Turn | None = None,
         is_busy: Callable[[], bool] = lambda: False,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -86,7 +113,12 @@ class Warming:
         self.is_busy = is_busy
         self._draw = draw
         self._refresh_hottest = refresh_hottest
-        self.hot = Hot(cache, keys_max=max(1, refresh_hottest), ahead_s=refresh_ahead_s)
+        self.hot = Hot(cache, keys_max=max(1, refresh_hottest, remember), ahead_s=refresh_ahead_s)
+        self._remember = remember
+        self._hottest = hottest
+        self._turn_of = turn
+        self._is_mine = True
+        self._turn_came = anyio.Event()
         self._state: Mapping[str, Any] = {}
         self._warmed: dict[bytes, set[Ask]] = {}  # by primary key: what to ask for after a purge
         self._purged: dict[Ask, None] = {}
@@ -98,7 +130,11 @@ class Warming:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._asks or self.cache.warmer.functions or self._refresh_hottest)
+        return bool(self._has_runs or self._refresh_hottest)
+
+    @property
+    def _has_runs(self) -> bool:
+        return bool(self._asks or self.cache.warmer.functions or self._hottest)
 
     # --- its life -------------------------------------------------------------------------------
 
@@ -113,15 +149,18 @@ class Warming:
         background, self._state = self._background, state
         if background is None or not self.has_work:
             return
-        if self._refresh_hottest:
+        if self._refresh_hottest or self._hottest is not None:
             background.start("warming of the hottest", self._keep_hot)
-        if not (self._asks or self.cache.warmer.functions):
+        if not self._has_runs:
             return
+        if self._turn_of is not None:
+            await self._take_turn(self._turn_of)
+            background.start("warming in turn", partial(self._hold_turn, self._turn_of))
         first_run = anyio.Event()
         background.start("warming", partial(self._keep_warm, first_run))
         if self._after_purge_s is not None:
             background.start("warming after purges", self._follow_purges)
-        if self._wait_s:
+        if self._wait_s and self._is_mine:
             with anyio.move_on_after(self._wait_s) as waiting:
                 await first_run.wait()
             if waiting.cancelled_caught:
@@ -131,21 +170,49 @@ class Warming:
     async def close(self) -> None:
         """What runs is cancelled after every resource; nothing is begun any more."""
         self._closing = True
+        if self._background is None:
+            return
+        self._background = None
+        if self._hottest is not None:
+            await self.hot.look()
+            await self._save(self._hottest)
+        if self._turn_of is not None:
+            await self._turn_of.give_back()
 
     def status(self) -> dict[str, Any]:
-        return self.figures.status()
+        return {"turn": self._is_mine} | self.figures.status()
 
     async def _keep_warm(self, first_run: anyio.Event) -> None:
         cause: Cause = "start"
         while not self._closing:
             try:
-                await self._run(cause, self._everything)
+                if self._is_mine:
+                    await self._run(cause, self._everything)
             finally:
                 first_run.set()
-            cause = "interval"
-            if self._interval_s is None:
+            if self._interval_s is None and self._turn_of is None:
                 return
-            await anyio.sleep(spread_s(self._interval_s, self._draw()))
+            cause = "turn"
+            pause_s = inf if self._interval_s is None else spread_s(self._interval_s, self._draw())
+            with anyio.move_on_after(pause_s) as waiting:
+                await self._turn_came.wait()
+            if waiting.cancelled_caught:
+                cause = "interval"
+            self._turn_came = anyio.Event()
+
+    async def _hold_turn(self, turn: Turn) -> None:
+        while not self._closing:
+            await anyio.sleep(TURN_EVERY_S)
+            if await self._take_turn(turn):
+                self._turn_came.set()
+
+    async def _take_turn(self, turn: Turn) -> bool:
+        """Ask whose turn it is; whether it is this process's, and was not before."""
+        was_mine, self._is_mine = self._is_mine, await turn.take()
+        return self._is_mine and not was_mine
+
+    async def _save(self, hottest: Hottest) -> None:
+        await hottest.save(self.hot.asks()[: self._remember], forget=self._is_mine)
 
     # --- after purges ---------------------------------------------------------------------------
 
@@ -166,16 +233,23 @@ class Warming:
                 await anyio.sleep(self._after_purge_s)
             purged, self._purged = self._purged, {}
             self._purge_heard = anyio.Event()
-            await self._run("purge", partial(_these, purged))
+            if self._is_mine:
+                await self._run("purge", partial(_these, purged))
 
     # --- before their end -----------------------------------------------------------------------
 
     async def _keep_hot(self) -> None:
         """Look who is hot every LOOK_S, and renew those whose end is near in time for it."""
         pause_s = min(1.0, max(0.05, self.hot.ahead_us / 4e6))
+        saved_us = self.cache.clock()
         while not self._closing:
+            began_us = self.cache.clock()
             await self.hot.look()
-            for _ in range(max(1, round(LOOK_S / pause_s))):
+            if self._hottest is not None and began_us - saved_us >= SAVE_S * 1e6:
+                saved_us = began_us
+                await self._save(self._hottest)
+            took_s = (self.cache.clock() - began_us) / 1e6
+            for _ in range(max(1, round(max(LOOK_S, took_s / LOOK_SHARE) / pause_s))):
                 await anyio.sleep(pause_s)
                 await self.refresh_due()
 
@@ -220,7 +294,8 @@ class Warming:
             pending: list[Ask] = []
             with anyio.move_on_after(self._run_s):
                 asks, over = in_order(*await gather(run), asks_max=self._asks_max)
-                run.planned, run.left = len(asks) + over, over
+                run.planned += len(asks) + over
+                run.left = over
                 pending = asks[::-1]
                 async with anyio.create_task_group() as tasks:
                     for _ in range(min(self._concurrency, len(pending))):
@@ -283,38 +358,27 @@ class Warming:
     # --- what to ask ----------------------------------------------------------------------------
 
     async def _everything(self, run: Run) -> list[Iterable[Ask]]:
-        return [self._asks, await self._of_warmers(run)]
+        sources: list[Iterable[Ask]] = [self._asks, await self._of_functions(run)]
+        if self._hottest is not None and run.cause != "interval":
+            sources.append(await self._hottest.load())
+        return sources
 
-    async def _of_warmers(self, run: Run) -> list[Ask]:
+    async def _of_functions(self, run: Run) -> list[Ask]:
         """What the app's functions name; one that fails is told, the others count."""
         asks: list[Ask] = []
-        for warmer in tuple(self.cache.warmer.functions):
-            name = getattr(warmer, "__qualname__", repr(warmer))
+        for function in tuple(self.cache.warmer.functions):
             try:
-                async for url in _urls_of(warmer):
+                async for url in urls_of(function):
                     asks += [ask_of(url, fields, base=self._base) for fields in self._variants]
                     if len(asks) > self._asks_max:
                         break
             except Exception as error:  # noqa: BLE001 - the app's own function
-                run.failed += 1
                 run.planned += 1
+                run.count("failed")
                 self.figures.outcomes["failed"] += 1
+                name = getattr(function, "__qualname__", repr(function))
                 run.problems.append(f"{name}: {type(error).__name__}: {error}"[:300])
         return asks
-
-
-async def _urls_of(warmer: Callable[[], Any]) -> AsyncIterator[str]:
-    given = warmer()
-    if inspect.isawaitable(given):
-        given = await given
-    if hasattr(given, "__aiter__"):
-        async for url in given:
-            yield url
-    elif isinstance(given, str):
-        yield given
-    elif given is not None:
-        for url in given:
-            yield url
 
 
 async def _these(asks: Iterable[Ask], _run: Run) -> list[Iterable[Ask]]:

@@ -49,9 +49,10 @@ class WarmingParts:
         if not section.enabled:
             return
         sharing = fleet if cache.shared is not None else None
+        caches = settings.cache.enabled  # else only functions that warm values have a meaning
         self.warming = Warming(
             cache,
-            asks=section.asks(),
+            asks=section.asks() if caches else (),
             base=section.base(),
             variants=section.variants(),
             wait_s=section.wait_s,
@@ -61,10 +62,10 @@ class WarmingParts:
             after_purge_s=section.after_purge_s,
             concurrency=section.concurrency,
             asks_max=section.asks_max,
-            refresh_hottest=section.refresh_hottest,
+            refresh_hottest=section.refresh_hottest if caches else 0,
             refresh_ahead_s=section.refresh_ahead_s,
             remember=section.remember,
-            hottest=_hottest(settings, sharing),
+            hottest=_hottest(settings, sharing) if caches else None,
             turn=_turn(sharing),
             is_busy=lambda: protection.limits.overload.level >= BUSY,
         )

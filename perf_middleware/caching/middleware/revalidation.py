@@ -33,16 +33,10 @@ def validation_of(request: CacheRequest, stored: StoredResponse) -> CacheRequest
 
 
 async def refresh(
-    cache: ResponseCache,
-    app: ASGIApp,
-    request: CacheRequest,
-    stored: StoredResponse,
-    *,
-    margin_us: int = 0,
+    cache: ResponseCache, app: ASGIApp, request: CacheRequest, stored: StoredResponse
 ) -> None:
     """Ask the app anew, after the client has its answer; one at a time for each key.
 
-    Not where another process has one that stays fresh for `margin_us`.
     Runs in the request's own task, as a background task of Starlette does, and is bounded in number
     and time.  A failure is counted and logged; the stored response stays what it is.
     """
@@ -68,7 +62,7 @@ async def refresh(
     asking.directives = None
     forwarding = Forwarding(cache, asking, "stale", validating=stored, counted_as=None)
     try:
-        if await _is_renewed(cache, request, margin_us):
+        if await _is_renewed(cache, request):
             return
         with anyio.move_on_after(cache.options.refresh_timeout_s) as deadline:
 
@@ -92,11 +86,9 @@ async def refresh(
             stored.refresh_from_us = cache.clock() + PAUSE_US
 
 
-async def _is_renewed(cache: ResponseCache, request: CacheRequest, margin_us: int) -> bool:
+async def _is_renewed(cache: ResponseCache, request: CacheRequest) -> bool:
     """Whether another process has a fresh one, which is in memory now."""
     if cache.shared is None:
         return False
     found = await cache.shared.look_up(request, None, wait_s=0.0)
-    return found is not None and cache.clock() + margin_us < (
-        found.fresh_until_us if margin_us else found.early_from_us
-    )
+    return found is not None and cache.clock() < found.early_from_us

@@ -56,7 +56,7 @@ async def warm(app: ASGIApp, cache: ResponseCache, request: CacheRequest, asked:
         asked.outcome = "fresh"
         return await _answer(request, cache, stored)
     request.key = stored.key
-    await refresh(cache, app, request, stored, margin_us=asked.margin_us)
+    await refresh(cache, app, request, stored)
     _tell(cache, request, asked, began_us, before=stored)
     await _answer(request, cache, selected(cache, request.primary, request.lines))
     return None

@@ -118,6 +118,23 @@ def test_one_of_the_processes_that_share_a_cache_warms_it(redis_server, monkeypa
     run(scenario)
 
 
+def test_what_redis_has_is_renewed_where_it_is_not_fresh_for_long_enough(redis_server):
+    shop = Shop(
+        warming={"urls": ["/a"]},
+        redis=redis(redis_server, namespace="renewed"),
+    )
+
+    async def scenario():
+        async with shop.perf.running():
+            await until(lambda: shop.cache.shared.stored == 1)
+            warming, ask = shop.cache.warmer.warming, ask_of("http://shop.example/a", base=None)
+            assert (await warming.ask(ask)).outcome == "fresh"
+            assert (await warming.ask(ask, margin_us=70_000_000)).outcome == "warmed"
+            assert paths(shop) == ["/a", "/a"]
+
+    run(scenario)
+
+
 def test_while_redis_is_away_each_process_warms_its_own_memory():
     settings = {
         "warming": {"urls": ["/a"], "remember": 3},

@@ -116,13 +116,11 @@ class Warming:
         self.hot = Hot(cache, keys_max=max(1, refresh_hottest, remember), ahead_s=refresh_ahead_s)
         self._remember = remember
         self._hottest = hottest
-        self._turn_of = turn
+        self._turn = turn
         self._is_mine = True
-        self._turn_came = anyio.Event()
         self._state: Mapping[str, Any] = {}
         self._warmed: dict[bytes, set[Ask]] = {}  # by primary key: what to ask for after a purge
         self._purged: dict[Ask, None] = {}
-        self._turn = anyio.Lock()
         self._background: Background | None = None
         self._closing = False
         if after_purge_s is not None:
@@ -142,7 +140,9 @@ class Warming:
         """Nothing is asked before the app itself has started: `begin` is called then."""
         self._background = background
         self._closing = False
+        self._one_run = anyio.Lock()
         self._purge_heard = anyio.Event()
+        self._turn_came = anyio.Event()
 
     async def begin(self, state: Mapping[str, Any]) -> None:
         """The app has started: begin, and wait for the first run, at most `wait_s`."""
@@ -153,9 +153,9 @@ class Warming:
             background.start("warming of the hottest", self._keep_hot)
         if not self._has_runs:
             return
-        if self._turn_of is not None:
-            await self._take_turn(self._turn_of)
-            background.start("warming in turn", partial(self._hold_turn, self._turn_of))
+        if self._turn is not None:
+            await self._take_turn(self._turn)
+            background.start("warming in turn", partial(self._hold_turn, self._turn))
         first_run = anyio.Event()
         background.start("warming", partial(self._keep_warm, first_run))
         if self._after_purge_s is not None:
@@ -176,8 +176,8 @@ class Warming:
         if self._hottest is not None:
             await self.hot.look()
             await self._save(self._hottest)
-        if self._turn_of is not None:
-            await self._turn_of.give_back()
+        if self._turn is not None:
+            await self._turn.give_back()
 
     def status(self) -> dict[str, Any]:
         return {"turn": self._is_mine} | self.figures.status()
@@ -190,7 +190,7 @@ class Warming:
                     await self._run(cause, self._everything)
             finally:
                 first_run.set()
-            if self._interval_s is None and self._turn_of is None:
+            if self._interval_s is None and self._turn is None:
                 return
             cause = "turn"
             pause_s = inf if self._interval_s is None else spread_s(self._interval_s, self._draw())
@@ -288,7 +288,7 @@ class Warming:
         self, cause: Cause, gather: Callable[[Run], Awaitable[Iterable[Iterable[Ask]]]]
     ) -> Run:
         """One run at a time; it takes `run_s` at most, and raises nothing of the app's."""
-        async with self._turn:
+        async with self._one_run:
             run = Run(cause)
             began_us = self.cache.clock()
             pending: list[Ask] = []

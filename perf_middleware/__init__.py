@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         StoreRefusedError,
         StoreUnavailableError,
         TracingBusyError,
+        UnannouncedWriteError,
         UncacheableQueryError,
         UnkeyableArgumentError,
         UnpackableValueError,
@@ -113,6 +114,17 @@ if TYPE_CHECKING:
     from perf_middleware.resource import Background, Resource
     from perf_middleware.serialisation.responses import OrjsonResponse, StreamingJSONResponse
     from perf_middleware.settings import LifespanSettings, Settings
+    from perf_middleware.task_errors import (
+        JobCancelledError,
+        JobUnfinishedError,
+        QueueClosedError,
+        QueueFullError,
+        TaskTimeoutError,
+    )
+    from perf_middleware.tasks.queue.options import QueueLimits
+    from perf_middleware.tasks.queue.runtime import TaskQueue
+    from perf_middleware.tasks.queue.runtime.job import Job
+    from perf_middleware.tasks.settings import TaskSettings
 
 __all__ = [
     "AllocationTracer",
@@ -143,6 +155,9 @@ __all__ = [
     "FunctionMemory",
     "GarbageCollection",
     "GcSettings",
+    "Job",
+    "JobCancelledError",
+    "JobUnfinishedError",
     "LRUCache",
     "LazyValue",
     "LeakSettings",
@@ -174,6 +189,9 @@ __all__ = [
     "PoolTimeoutError",
     "Pressure",
     "ProbeLane",
+    "QueueClosedError",
+    "QueueFullError",
+    "QueueLimits",
     "QuotaSetting",
     "RateLimitMiddleware",
     "RateLimitSettings",
@@ -200,9 +218,13 @@ __all__ = [
     "StoreRefusedError",
     "StoreUnavailableError",
     "StreamingJSONResponse",
+    "TaskQueue",
+    "TaskSettings",
+    "TaskTimeoutError",
     "ThreadSettings",
     "TraceReport",
     "TracingBusyError",
+    "UnannouncedWriteError",
     "UncacheableQueryError",
     "UndecodableBodyError",
     "UnkeyableArgumentError",
@@ -254,6 +276,9 @@ _HOME_OF = {
     "FunctionMemory": "perf_middleware.memory_watch.functions.decorators",
     "GarbageCollection": "perf_middleware.memory_watch.collector.runtime",
     "GcSettings": "perf_middleware.memory_watch.collector.settings",
+    "Job": "perf_middleware.tasks.queue.runtime.job",
+    "JobCancelledError": "perf_middleware.task_errors",
+    "JobUnfinishedError": "perf_middleware.task_errors",
     "LRUCache": "perf_middleware.memory_watch.structures",
     "LazyValue": "perf_middleware.memory_watch.structures",
     "LeakSettings": "perf_middleware.memory_watch.leaks.settings",
@@ -285,6 +310,9 @@ _HOME_OF = {
     "PoolTimeoutError": "perf_middleware.errors",
     "Pressure": "perf_middleware.memory_watch.cleanup",
     "ProbeLane": "perf_middleware.limits.threads.middleware",
+    "QueueClosedError": "perf_middleware.task_errors",
+    "QueueFullError": "perf_middleware.task_errors",
+    "QueueLimits": "perf_middleware.tasks.queue.options",
     "QuotaSetting": "perf_middleware.limits.rate.settings",
     "RateLimitMiddleware": "perf_middleware.limits.rate.middleware",
     "RateLimitSettings": "perf_middleware.limits.rate.settings",
@@ -311,9 +339,13 @@ _HOME_OF = {
     "StoreRefusedError": "perf_middleware.errors",
     "StoreUnavailableError": "perf_middleware.errors",
     "StreamingJSONResponse": "perf_middleware.serialisation.responses",
+    "TaskQueue": "perf_middleware.tasks.queue.runtime",
+    "TaskSettings": "perf_middleware.tasks.settings",
+    "TaskTimeoutError": "perf_middleware.task_errors",
     "ThreadSettings": "perf_middleware.limits.threads.settings",
     "TraceReport": "perf_middleware.memory_watch.tracing.sites",
     "TracingBusyError": "perf_middleware.errors",
+    "UnannouncedWriteError": "perf_middleware.errors",
     "UncacheableQueryError": "perf_middleware.errors",
     "UndecodableBodyError": "perf_middleware.compression.middleware.requests",
     "UnkeyableArgumentError": "perf_middleware.errors",

@@ -88,6 +88,7 @@ class WarmingParts:
         assert warming is not None  # noqa: S101 - asked for by one that is there
         self._resources.add(warming)
         self._resources.before_ready(self._begin)
+        self._resources.when_stopping(warming.stop)
         self._metrics.add_collector(
             "warming", warming.figures.families, reset=warming.figures.reset
         )

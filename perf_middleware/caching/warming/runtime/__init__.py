@@ -167,8 +167,12 @@ class Warming:
                 logger.info("warming goes on behind the start, which has waited for its %g s",
                             self._wait_s)  # fmt: skip
 
+    async def stop(self) -> None:
+        """The server stops, the app is still whole: from here on nothing is asked of it."""
+        self._closing = True
+
     async def close(self) -> None:
-        """What runs is cancelled after every resource; nothing is begun any more."""
+        """Keep what was asked for most; what still runs is cancelled after every resource."""
         self._closing = True
         if self._background is None:
             return

@@ -9,7 +9,13 @@ from perf_middleware import Settings, cache_response, install
 from tests.driving import DEADLINE_S, ask, http_scope
 
 HOST = ("host", "shop.example")
-BASE = {"base_url": "http://shop.example"}
+BASE = {
+    "base_url": "http://shop.example",
+    # No test is about these unless it says so: a process may be paused for seconds.
+    "wait_s": 2 * DEADLINE_S,
+    "run_s": 4 * DEADLINE_S,
+    "request_s": 4 * DEADLINE_S,
+}
 QUIET = {
     "metrics": {"workers": False},
     "runtime": {"enabled": False},
@@ -75,3 +81,14 @@ async def until(look):
     with anyio.fail_after(DEADLINE_S):
         while not look():
             await anyio.sleep(0.005)
+
+
+def by_hand(warming):
+    """`refresh_due`, which from now on only the test calls."""
+    refresh_due = warming.refresh_due
+
+    async def nothing():
+        return 0
+
+    warming.refresh_due = nothing
+    return refresh_due

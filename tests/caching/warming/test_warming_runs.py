@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse
 from perf_middleware import Settings, install
 from perf_middleware.caching.warming.plan import ask_of
 from tests.caching.stage import Clock
-from tests.caching.warming.shop import BASE, Shop, run, until
+from tests.caching.warming.shop import BASE, Shop, by_hand, run, until
 
 
 def test_what_is_warmed_before_the_start_is_over_is_a_hit_of_the_first_client():
@@ -256,6 +256,7 @@ def test_what_is_hot_is_renewed_before_it_is_stale_and_the_rest_is_not():
 
     async def scenario():
         warming = shop.cache.warmer.warming
+        refresh_due = by_hand(warming)
         async with shop.perf.running():
             for path, times in (("/a", 5), ("/lang", 3), ("/c", 2), ("/d", 1)):
                 for _ in range(times):
@@ -263,11 +264,11 @@ def test_what_is_hot_is_renewed_before_it_is_stale_and_the_rest_is_not():
             asked = len(shop.calls)
             await warming.hot.look()
             shop.clock.pass_s(29)
-            assert await warming.refresh_due() == 0  # not in the first half of their life
+            assert await refresh_due() == 0  # not in the first half of their life
             shop.clock.pass_s(1)
-            assert await warming.refresh_due() == 2
+            assert await refresh_due() == 2
             assert sorted(shop.calls[asked:]) == [("/a", None), ("/lang", "de")]
-            assert await warming.refresh_due() == 0
+            assert await refresh_due() == 0
             shop.clock.pass_s(29)
             answer = await shop.get("/lang", ("accept-language", "de"))
             assert "; hit; " in answer.header("cache-status")
@@ -281,6 +282,7 @@ def test_what_could_not_be_renewed_stays_and_is_left_alone_for_a_while():
 
     async def scenario():
         warming = shop.cache.warmer.warming
+        refresh_due = by_hand(warming)
         async with shop.perf.running():
             for _ in range(3):
                 await shop.get("/a")
@@ -288,11 +290,11 @@ def test_what_could_not_be_renewed_stays_and_is_left_alone_for_a_while():
             shop.clock.pass_s(40)
             shop.failing = True
             warming.is_busy = lambda: True
-            assert await warming.refresh_due() == 0
+            assert await refresh_due() == 0
             assert len(shop.calls) == 1
             warming.is_busy = lambda: False
             for _ in range(3):
-                assert await warming.refresh_due() == 0
+                assert await refresh_due() == 0
                 shop.clock.pass_s(2)
             assert len(shop.calls) == 2
             assert shop.figures["failed"] == 1
@@ -338,6 +340,26 @@ def test_without_the_cache_only_functions_are_called():
     async def scenario():
         async with shop.perf.running():
             assert (shop.calls, called) == ([], ["values"])
+
+    run(scenario)
+
+
+def test_once_the_server_stops_nothing_is_asked_any_more():
+    shop = Shop(clock=Clock(), warming={"urls": ["/a"], "refresh_hottest": 3})
+
+    async def scenario():
+        warming = shop.cache.warmer.warming
+        refresh_due = by_hand(warming)
+        async with shop.perf.running():
+            for _ in range(3):
+                await shop.get("/a")
+            await warming.hot.look()
+            shop.clock.pass_s(58)
+            await shop.perf._resources.note_stopping()
+            assert await refresh_due() == 0
+            with pytest.raises(RuntimeError, match="has not started or has stopped"):
+                await shop.cache.warmer.run()
+            assert len(shop.calls) == 1
 
     run(scenario)
 

@@ -29,7 +29,7 @@ def site(**warming):
         return PlainTextResponse(request.state.greeting)
 
     app = Starlette(routes=[Route("/page", page)], lifespan=lifespan)
-    warming = {"base_url": "http://example.test", "urls": "/page"} | warming
+    warming = {"base_url": "http://example.test", "urls": "/page", "wait_s": 240} | warming
     perf = install(app, Settings(**QUIET, warming=warming))
     return app, perf, seen, gate
 

@@ -242,8 +242,8 @@ class Forwarding:
 
     def _drop_what_it_replaces(self, status: int) -> None:
         """A whole answer shows that what was to be confirmed holds no more (RFC 9111 §4.3.3)."""
-        stored = self._validating
-        if stored is None or status >= 500 or self._request.is_head:
+        request, stored = self._request, self._validating
+        if stored is None or status >= 500 or status in request.spared or request.is_head:
             return
         self._cache.let_go(stored)
 

@@ -34,6 +34,7 @@ from perf_middleware.caching.special import SpecialFields
 from perf_middleware.caching.stored import US_PER_S
 from perf_middleware.caching.stores.memory import MemoryStore
 from perf_middleware.caching.variants import Variants
+from perf_middleware.caching.warming.decorators import Warmer
 from perf_middleware.clock import monotonic_us
 from perf_middleware.path_patterns import PathPattern
 from perf_middleware.route_templates import UNMATCHED, RouteTemplates
@@ -105,6 +106,7 @@ class ResponseCache:
         self.purges = PurgeLog()
         self.purging = Purging(self)
         self.tracked = Tracked(clock)
+        self.warmer = Warmer()
         self.shared: SharedStore | None = None
         self.roots: set[bytes] = set()  # that the app is served below
         self.refreshing: set[bytes] = set()

@@ -64,6 +64,8 @@ class CacheRequest:
     is_for_one_client = False
     directives: RequestDirectives | None = None
     rewritten_from: CacheRequest | None = None
+    spared: frozenset[int] = frozenset()
+    """Answers with this status leave what is stored as it is."""
     sent_us = 0
     _key_suffix = b""
     _lines: Lines | None = None
@@ -183,6 +185,7 @@ class CacheRequest:
         )
         other.primary, other.key = self.primary, self.key
         other.credentials, other.directives = self.credentials, self.directives
+        other.spared = self.spared
         other.rewritten_from = self
         return other
 

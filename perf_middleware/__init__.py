@@ -113,6 +113,20 @@ if TYPE_CHECKING:
     from perf_middleware.resource import Background, Resource
     from perf_middleware.serialisation.responses import OrjsonResponse, StreamingJSONResponse
     from perf_middleware.settings import LifespanSettings, Settings
+    from perf_middleware.tasks.batching import (
+        BatchScopeMiddleware,
+        batch_scope,
+        batched,
+        batching_families,
+    )
+    from perf_middleware.tasks.batching.errors import (
+        BatchCancelledError,
+        BatchLineFullError,
+        BatchResultError,
+        BatchTimeoutError,
+        MissingResultError,
+    )
+    from perf_middleware.tasks.failures import Failed
 
 __all__ = [
     "AllocationTracer",
@@ -121,6 +135,11 @@ __all__ = [
     "Background",
     "BackpressureMiddleware",
     "BackpressureSettings",
+    "BatchCancelledError",
+    "BatchLineFullError",
+    "BatchResultError",
+    "BatchScopeMiddleware",
+    "BatchTimeoutError",
     "CacheRule",
     "CacheSettings",
     "CallersSettings",
@@ -140,6 +159,7 @@ __all__ = [
     "DeadlineMiddleware",
     "DeadlineRule",
     "DeadlineSettings",
+    "Failed",
     "FunctionMemory",
     "GarbageCollection",
     "GcSettings",
@@ -161,6 +181,7 @@ __all__ = [
     "MetricUseError",
     "MetricsMiddleware",
     "MetricsSettings",
+    "MissingResultError",
     "ObjectPool",
     "OrjsonResponse",
     "OutsideSettings",
@@ -212,6 +233,9 @@ __all__ = [
     "WorkerFinishing",
     "__version__",
     "allow_repeats",
+    "batch_scope",
+    "batched",
+    "batching_families",
     "body_limit",
     "cache_response",
     "criticality",
@@ -232,6 +256,11 @@ _HOME_OF = {
     "Background": "perf_middleware.resource",
     "BackpressureMiddleware": "perf_middleware.limits.concurrency.middleware",
     "BackpressureSettings": "perf_middleware.limits.concurrency.settings",
+    "BatchCancelledError": "perf_middleware.tasks.batching.errors",
+    "BatchLineFullError": "perf_middleware.tasks.batching.errors",
+    "BatchResultError": "perf_middleware.tasks.batching.errors",
+    "BatchScopeMiddleware": "perf_middleware.tasks.batching",
+    "BatchTimeoutError": "perf_middleware.tasks.batching.errors",
     "CacheRule": "perf_middleware.caching.settings",
     "CacheSettings": "perf_middleware.caching.settings",
     "CallersSettings": "perf_middleware.limits.settings",
@@ -251,6 +280,7 @@ _HOME_OF = {
     "DeadlineMiddleware": "perf_middleware.limits.deadlines.middleware.timeouts",
     "DeadlineRule": "perf_middleware.limits.deadlines.settings",
     "DeadlineSettings": "perf_middleware.limits.deadlines.settings",
+    "Failed": "perf_middleware.tasks.failures",
     "FunctionMemory": "perf_middleware.memory_watch.functions.decorators",
     "GarbageCollection": "perf_middleware.memory_watch.collector.runtime",
     "GcSettings": "perf_middleware.memory_watch.collector.settings",
@@ -272,6 +302,7 @@ _HOME_OF = {
     "MetricUseError": "perf_middleware.errors",
     "MetricsMiddleware": "perf_middleware.metrics.middleware",
     "MetricsSettings": "perf_middleware.metrics.settings",
+    "MissingResultError": "perf_middleware.tasks.batching.errors",
     "ObjectPool": "perf_middleware.memory_watch.pools",
     "OrjsonResponse": "perf_middleware.serialisation.responses",
     "OutsideSettings": "perf_middleware.database.outside.settings",
@@ -322,6 +353,9 @@ _HOME_OF = {
     "WeakCache": "perf_middleware.memory_watch.structures",
     "WorkerFinishing": "perf_middleware.events",
     "allow_repeats": "perf_middleware.database.statements",
+    "batch_scope": "perf_middleware.tasks.batching",
+    "batched": "perf_middleware.tasks.batching",
+    "batching_families": "perf_middleware.tasks.batching",
     "body_limit": "perf_middleware.limits.deadlines.decorators",
     "cache_response": "perf_middleware.caching.decorators",
     "criticality": "perf_middleware.limits.concurrency.decorators",

@@ -1,0 +1,1 @@
+"""Tasks: what an app does later, or beside its answers."""

@@ -11,7 +11,7 @@ from perf_middleware.tasks.batching.errors import (
     BatchLineFullError,
     MissingResultError,
 )
-from tests.tasks.batching.loops import run_on
+from tests.tasks.any_loop import run_on
 
 KEYS = st.integers(0, 5)
 BROKEN = 3  # fails alone

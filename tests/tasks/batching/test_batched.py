@@ -18,7 +18,7 @@ from perf_middleware.tasks.batching.errors import (
     BatchTimeoutError,
     MissingResultError,
 )
-from tests.tasks.batching.loops import at_once, on_each_loop, until
+from tests.tasks.any_loop import at_once, on_each_loop, until
 
 
 class Bulk:

@@ -6,7 +6,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
 from perf_middleware.tasks.batching import BatchScopeMiddleware, batch_scope, batched
-from tests.tasks.batching.loops import at_once, on_each_loop, until
+from tests.tasks.any_loop import at_once, on_each_loop, until
 
 
 def remembering(**options):

@@ -18,7 +18,7 @@ from perf_middleware.dashboard.routes import Endpoint, OperatorEndpoints, json_a
 from perf_middleware.database_parts import DatabaseParts
 from perf_middleware.errors import SettingsError
 from perf_middleware.events import Events
-from perf_middleware.insight.health import HealthInput
+from perf_middleware.health_parts import health_inputs
 from perf_middleware.memory_parts import MemoryParts
 from perf_middleware.metrics.drivers.prometheus_registry import ForeignFigures
 from perf_middleware.metrics.middleware import (
@@ -38,7 +38,7 @@ from perf_middleware.metrics.routes import MetricsPage, ResetCounts
 from perf_middleware.metrics.runtime import Metrics, Sampler
 from perf_middleware.metrics.stores.shared import WorkerExchange
 from perf_middleware.outside_parts import OutsideParts
-from perf_middleware.perf import RECENT_S, Perf
+from perf_middleware.perf import Perf
 from perf_middleware.protection import Protection
 from perf_middleware.query_parts import QueryParts
 from perf_middleware.rejections import RejectionLayer
@@ -56,6 +56,7 @@ from perf_middleware.stack import (
     LayerInfo,
     RequestScope,
 )
+from perf_middleware.task_parts import TaskParts
 from perf_middleware.tracking_parts import TrackingParts
 
 if TYPE_CHECKING:
@@ -150,6 +151,8 @@ class Bundle:
         self.memory.obey(self.protection)
         self.memory.join(self.metrics, self.resources)
         self.protection.join(self.metrics, self.resources)
+        self.tasks = TaskParts(settings, metrics=self.metrics, protection=self.protection)
+        self.tasks.join(self.metrics, self.resources)
         self.compression = _compression(settings, self.loop, self.protection)
         self.cache.is_overloaded = self.protection.is_overloaded
         self.memo.obey(self.protection.is_overloaded)
@@ -176,12 +179,13 @@ class Bundle:
             limits=self.protection.limits,
             memory=self.memory.memory,
             database=self.database.database,
+            tasks=self.tasks.tasks,
             events=self.events,
             resources=self.resources,
             overhead=self.overhead,
             layers=describe,
             tracking=lambda: self.tracking.status() | {"queries": self.queries.status()},
-            health_inputs=self._health_inputs,
+            health_inputs=lambda: health_inputs(self.metrics, self.loop, self.resources),
             recent_blocks=self.loop.recent_blocks if self.loop is not None else list,
         )
         return self.perf
@@ -322,37 +326,6 @@ class Bundle:
 
     async def _status(self) -> dict[str, Any]:
         return self.perf.status() if self.perf is not None else {}
-
-    def _health_inputs(self) -> list[HealthInput]:
-        inputs = []
-        failed_share = self.metrics.recent(RECENT_S).failed_share
-        if failed_share is not None:
-            inputs.append(
-                HealthInput(
-                    name="failed requests", value=failed_share, fine=0.0, bad=0.05, weight=3,
-                    reason="share of requests answered with status 500 and above, last 5 minutes",
-                )
-            )  # fmt: skip
-        blocked_share = self.loop.blocked_share() if self.loop is not None else None
-        if blocked_share is not None and self.resources.running:
-            inputs.append(
-                HealthInput(
-                    # One second in a hundred happens to good services; where it is one in four,
-                    # every fourth request waits for code that is none of its own.
-                    name="event loop blocked", value=blocked_share, fine=0.01, bad=0.25, weight=2,
-                    reason="share of the last one to two minutes by which heartbeats of the event "
-                    "loop came late: the time it stood still (what is under 0.2 s counts as less)",
-                )
-            )  # fmt: skip
-        states = [state for state, _ in self.resources.states().values()]
-        if self.resources.running and states:
-            inputs.append(
-                HealthInput(
-                    name="resources", value=sum(s != "open" for s in states) / len(states),
-                    fine=0.0, bad=0.5, weight=2, reason="share of resources that are not open",
-                )
-            )  # fmt: skip
-        return inputs
 
 
 def _cache(settings: Settings) -> ResponseCache:

@@ -262,6 +262,22 @@ class CommitOutcomeUnknownError(RequestRejectedError):
         )
 
 
+class UnannouncedWriteError(RequestRejectedError):
+    """A transaction was to write what other processes keep answers of, and could not tell them.
+
+    Raised in place of its COMMIT, where `tracking.refuse_unannounced` is set: nothing of it is
+    done.  `reason` says why it could not be told.  Uncaught it is answered with 503.
+    """
+
+    def __init__(self, reason: str, retry_after_s: int | None = None) -> None:
+        super().__init__(503, retry_after_s)
+        self.args = (reason, retry_after_s)  # as the constructor's, for pickling
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"not committed, for other processes cannot be told what it changes: {self.reason}"
+
+
 class OutsideWritesError(PerfMiddlewareError):
     """Writes from outside are not heard, or their triggers could not be changed; `reason` says why.
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from perf_middleware.resource import Resource, Resources
     from perf_middleware.settings import Settings
     from perf_middleware.stack import LayerInfo
+    from perf_middleware.tasks.queue.runtime import TaskQueue
 
 STATEMENTS_SHOWN = 5
 RECENT_S = 300.0  # the health score looks at the last five minutes
@@ -34,8 +35,8 @@ RECENT_S = 300.0  # the health score looks at the last five minutes
 class Perf:
     """The handle of one app's bundle.
 
-    `cache`, `memo`, `compression`, `limits`, `memory`, `database`, `metrics`, `events`, `settings`
-    are its parts; `describe()` shows the stack, `status()` how it does.
+    `cache`, `memo`, `compression`, `limits`, `memory`, `database`, `tasks`, `metrics`, `events`,
+    `settings` are its parts; `describe()` shows the stack, `status()` how it does.
     For an app that is not Starlette's or FastAPI's, this object is the ASGI app to serve.
     """
 
@@ -51,6 +52,7 @@ class Perf:
         limits: Limits,
         memory: Memory,
         database: Database,
+        tasks: TaskQueue,
         events: Events,
         resources: Resources,
         overhead: Overhead | None,
@@ -74,6 +76,7 @@ class Perf:
         self.limits = limits
         self.memory = memory
         self.database = database
+        self.tasks = tasks
         self.events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
@@ -128,6 +131,7 @@ class Perf:
             "database": self.database.status() or None,
             "statements": self._statements(),
             "tracking": self._tracking(),
+            "tasks": self.tasks.status() if self.settings.tasks.enabled else None,
             "memory": self.memory.status() if self.settings.memory.enabled else None,
             "layers": [
                 {"position": layer.position, "name": layer.name, "place": layer.place}

@@ -82,6 +82,7 @@ class Resources:
             resource.name: ("closed", "") for resource in resources
         }
         self._on_started: list[Callable[[], object]] = []
+        self._on_stopping: list[Callable[[], Awaitable[None]]] = []
         self.task_failures = 0
         self.running = False
 
@@ -93,6 +94,20 @@ class Resources:
         """The app has said that it has started."""
         for do in self._on_started:
             do()
+
+    def when_stopping(self, do: Callable[[], Awaitable[None]]) -> None:
+        """Await `do()` as the server stops, before the app's own lifespan ends: what still runs
+        there finds the app whole.  It sets its own deadline.
+        """
+        self._on_stopping.append(do)
+
+    async def note_stopping(self) -> None:
+        """The server has said that it stops."""
+        for do in self._on_stopping:
+            try:
+                await do()
+            except Exception:
+                logger.exception("stopping goes on without what failed")
 
     def add(self, resource: Resource) -> None:
         """Open `resource` after those known so far; only before the start."""
@@ -253,6 +268,7 @@ class LifespanPlugin:
         talk = _Talk(
             await receive(), receive, send,
             last_word_s=self._last_word_s, on_started=self._resources.note_started,
+            on_stopping=self._resources.note_stopping,
         )  # fmt: skip
         if self._resources.running:
             logger.warning("this app is started once more; the resources of its first start serve")
@@ -308,12 +324,14 @@ class _Talk:
         *,
         last_word_s: float,
         on_started: Callable[[], None],
+        on_stopping: Callable[[], Awaitable[None]],
     ) -> None:
         self._startup = startup
         self._receive = receive
         self._send = send
         self._last_word_s = last_word_s
         self._on_started = on_started
+        self._on_stopping = on_stopping
         self.scope = anyio.CancelScope()
         self.heard = False
         self.started = False
@@ -331,7 +349,10 @@ class _Talk:
 
     async def receive_next(self) -> Message:
         message = await self._receive()
-        self.stopping = True
+        if not self.stopping:
+            self.stopping = True
+            if self.started:
+                await self._on_stopping()
         return message
 
     async def send(self, message: Message) -> None:

@@ -40,6 +40,7 @@ from perf_middleware.memory_watch.leaks.settings import LeakSettings
 from perf_middleware.memory_watch.settings import MemorySettings
 from perf_middleware.metrics.settings import MetricsSettings, RuntimeSettings
 from perf_middleware.section import Section
+from perf_middleware.tasks.settings import TaskSettings
 
 DEFAULT = "default"
 MASK = "********"
@@ -104,6 +105,7 @@ class Settings(BaseSettings):
     deadlines: DeadlineSettings = DeadlineSettings()
     overload: OverloadSettings = OverloadSettings()
     threads: ThreadSettings = ThreadSettings()
+    tasks: TaskSettings = TaskSettings()
     memory: MemorySettings = MemorySettings()
     leaks: LeakSettings = LeakSettings()
     gc: GcSettings = GcSettings()

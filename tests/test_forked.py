@@ -50,6 +50,8 @@ def test_it_finds_what_a_start_finds(tmp_path):
     expected = subprocess.run(
         [sys.executable, "-c", LOOK, "first", "second"], env=environment, cwd=tmp_path,
         capture_output=True, text=True, timeout=S_MAX, check=True, stdin=subprocess.DEVNULL,
+        # A shell starts what runs in the background with SIGINT ignored, and so all below it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     told, told_anew = json.loads(found.stdout), json.loads(expected.stdout)
     # Set by Python itself at a start in the C locale.

@@ -192,13 +192,15 @@ class NamedDatabase:
 
         As long as connecting may take, at most: a statement's own time is much longer.
         """
-        from asyncpg import InterfaceError, PostgresError
+        from asyncpg import InterfaceError, InternalClientError, PostgresError
         from sqlalchemy.util import await_only
 
         driver = connection.driver_connection
         try:
             await_only(driver.execute("SELECT 1", timeout=self._pool.connect_s))
-        except (OSError, PostgresError, InterfaceError):  # a timeout is an OSError
+        # A timeout is an OSError, and InternalClientError comes between the server's last word and
+        # its hanging up.
+        except (OSError, PostgresError, InterfaceError, InternalClientError):
             driver.terminate()  # a server that says nothing would not answer a farewell either
             return False
         return True

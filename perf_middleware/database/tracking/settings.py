@@ -15,6 +15,11 @@ class TrackingSettings(Section):
         description="Look at every statement; null: where a rule of the app is `tracked`. A "
         "process that only writes says true.",
     )
+    refuse_unannounced: bool = Field(
+        default=False,
+        description="Refuse with 503 what cannot be announced to Redis before its COMMIT, rather "
+        "than have others answer what was before; needs redis.url.",
+    )
     known_functions: tuple[str, ...] = Field(
         default=(),
         max_length=1_000,

@@ -175,6 +175,9 @@ class Way:
         self._parts = urlsplit(url)
         self.is_open = asyncio.Event()
         self.is_open.set()
+        self.hangs_up = asyncio.Event()
+        self.hangs_up.set()
+        self.passed_bytes = 0
 
     async def serve(self, reader, writer):
         if self._socket is None:
@@ -188,11 +191,38 @@ class Way:
             while piece := await reader.read(1 << 16):
                 await self.is_open.wait()
                 writer.write(piece)
+                self.passed_bytes += len(piece)
+            await self.hangs_up.wait()
         writer.close()
 
     def url(self, port):
         user = self._parts.netloc.rpartition("@")[0] or "postgres"
         return f"postgresql://{user}@127.0.0.1:{port}{self._parts.path}?sslmode=disable"
+
+
+def test_one_whose_end_was_said_but_not_seen_yet_is_replaced_too(opened, run, postgres):
+    """asyncpg is between both for a moment: longer here."""
+
+    async def main():
+        way = Way(postgres)
+        admin = await asyncpg.connect(postgres)
+        server = await asyncio.start_server(way.serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, opened(way.url(port)) as database:
+            before = await asked(database, "select pg_backend_pid()")
+            way.hangs_up.clear()
+            passed_bytes = way.passed_bytes
+            assert await admin.fetchval("select pg_terminate_backend($1, 5000)", before)
+            while way.passed_bytes == passed_bytes:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            try:
+                assert await asked(database, "select pg_backend_pid()") != before
+            finally:
+                way.hangs_up.set()
+        await admin.close()
+
+    run(main())
 
 
 def test_a_connection_that_answers_its_ping_is_lent_again(opened, run, postgres):

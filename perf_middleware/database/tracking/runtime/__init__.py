@@ -82,7 +82,7 @@ class Tracking:
 
     def __init__(
         self,
-        on_commit: Callable[[Tables], object],
+        on_commit: Callable[..., object],
         *,
         newest_purge: Callable[[], int] = lambda: 0,
         is_active: bool = True,
@@ -93,6 +93,14 @@ class Tracking:
         self.is_active = is_active
         self.mark: Callable[[str], str] | None = None
         """Adds to a statement of PostgreSQL that writes that its commit is told by us."""
+        self.announce: Callable[[Tables], Any] | None = None
+        """Called with them right before the COMMIT; what it gives goes to `on_commit` beside them.
+        What it raises is raised in place of the COMMIT.
+        """
+        self.withdraw: Callable[[Any], object] | None = None
+        """Called with it in place of `on_commit` where nothing was committed."""
+        self.leave_open: Callable[[Any], object] | None = None
+        """Called with it beside `on_commit` where it may be committed yet: nobody knows when."""
         self.on_schema_change: Callable[[StatementTables], object] | None = None
         """Called once a transaction with DDL has ended; from any thread."""
         name = f"{id(self):x}"  # apps may share an engine: each keeps its own books
@@ -212,11 +220,13 @@ class Tracking:
             said = statement
             if touched.writes and self.mark is not None and context.dialect.name == "postgresql":
                 said = self.mark(statement)
+            if not (is_autocommit(connection) or COMMIT_AS_TEXT.match(statement)):
+                return execute(cursor, said, *rest)
+            announced = self._announced(info)
             try:
                 return execute(cursor, said, *rest)
             finally:
-                if is_autocommit(connection) or COMMIT_AS_TEXT.match(statement):
-                    self._hand_over(connection, tables)
+                self._hand_over(connection, tables, announced)
 
         return do
 
@@ -246,13 +256,18 @@ class Tracking:
 
     def _committing(self, commit: Callable[..., Any], tables: StatementTables) -> Any:
         def do(connection: Any, *rest: Any, **options: Any) -> Any:
+            announced = self._announced(info_of(connection))
             try:
                 result = commit(connection, *rest, **options)
             except BaseException as error:
-                if not ended_without_commit(error):
+                is_undone = ended_without_commit(error)
+                tell = self.withdraw if is_undone else self.leave_open
+                if announced is not None and tell is not None:
+                    tell(announced)
+                if not is_undone:
                     self._hand_over(connection, tables)
                 raise
-            self._hand_over(connection, tables)
+            self._hand_over(connection, tables, announced)
             return result
 
         return do
@@ -278,19 +293,32 @@ class Tracking:
 
     # --- the end of a transaction -----------------------------------------------------------------
 
+    def _announced(self, info: Any) -> Any:
+        """The transaction is about to be committed."""
+        written = self._written(info)
+        if not written or not self.is_active or self.announce is None:
+            return None
+        return self.announce(written)
+
+    def _written(self, info: Any) -> Tables:
+        """What a commit now would bring in."""
+        if self._unseen in info:
+            return ALL_TABLES
+        pending: Pending | None = info.get(self._pending)
+        return NO_TABLES if pending is None else pending.written()
+
     def _closed(self, info: Any) -> Tables:
         """The transaction is over; what it would have brought in."""
-        pending: Pending | None = info.pop(self._pending, None)
-        info.pop(self._since, None)
-        if info.pop(self._unseen, None):
-            return ALL_TABLES
-        return NO_TABLES if pending is None else pending.written()
+        written = self._written(info)
+        for name in (self._pending, self._since, self._unseen):
+            info.pop(name, None)
+        return written
 
     def _tell_schema(self, info: Any, tables: StatementTables) -> None:
         if info.pop(self._schema, None) and self.on_schema_change is not None:
             self.on_schema_change(tables)
 
-    def _hand_over(self, connection: Any, tables: StatementTables) -> None:
+    def _hand_over(self, connection: Any, tables: StatementTables, announced: Any = None) -> None:
         info = info_of(connection)
         written = self._closed(info)
         self._tell_schema(info, tables)
@@ -298,7 +326,10 @@ class Tracking:
             return
         self.commits += 1
         try:
-            self._on_commit(written)
+            if announced is None:
+                self._on_commit(written)
+            else:
+                self._on_commit(written, announced)
         except Exception:
             self.failures += 1
             logger.exception("what follows a commit failed; the commit itself is done")

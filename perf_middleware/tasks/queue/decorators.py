@@ -1,0 +1,194 @@
+"""A decorated function: it is called as before, and enqueued where that is asked for.
+
+@queue.task(priority="low", retries=3)
+async def send(address): ...
+
+await send("a@b")                                 runs here and now
+await send.enqueue("a@b")                         a Job, run by a worker
+await send.options(delay_s=60).enqueue("a@b")     the same, a minute later
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Coroutine
+from dataclasses import replace
+from functools import partial, update_wrapper
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+from perf_middleware.tasks.queue.options import (
+    AS_SET,
+    AsSet,
+    checked_key,
+    checked_retries,
+    microseconds,
+    rank_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from perf_middleware.tasks.queue.options import Plan
+    from perf_middleware.tasks.queue.runtime.engine import Engine
+    from perf_middleware.tasks.queue.runtime.job import Job
+
+P = ParamSpec("P")
+C = TypeVar("C")  # what a call gives: for async functions a coroutine
+R = TypeVar("R")  # what its job gives
+
+
+class Task(Generic[P, C, R]):
+    """A function and how its jobs are run.
+
+    A method works too: `thing.method.enqueue(...)` enqueues the call on `thing`.
+    """
+
+    def __init__(self, call: Callable[P, C], plan: Plan, engine: Engine) -> None:
+        update_wrapper(self, call)
+        self._call = call
+        self._engine = engine
+        self.plan = plan
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
+        return self._call(*args, **kwargs)
+
+    def __get__(self, thing: Any, kind: type | None = None) -> Any:
+        if thing is None:
+            return self
+        call: Any = self._call
+        bound = partial(call, thing)
+        return type(self)(bound, replace(self.plan, call=bound), self._engine)
+
+    def __repr__(self) -> str:
+        return f"<task {self.plan.name}>"
+
+    @property
+    def name(self) -> str:
+        """What its jobs and figures go by."""
+        return self.plan.name
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """The job that will run this call, as soon as it is accepted.
+
+        Raises QueueFullError where there is no room in time, QueueClosedError where the queue takes
+        no jobs.
+        """
+        plan = self.plan
+        job = self._engine.accept(
+            plan, args, kwargs, plan.rank, plan.retries, plan.timeout_us, 0, None
+        )
+        if job is not None:
+            return job
+        return await self._engine.accept_in_time(
+            plan, args, kwargs, plan.rank, plan.retries, plan.timeout_us, 0, None, None
+        )
+
+    def options(
+        self,
+        *,
+        priority: str | None = None,
+        retries: int | None = None,
+        timeout_s: float | AsSet | None = AS_SET,
+        delay_s: float | None = None,
+        at: datetime | None = None,
+        unique_key: str | None = None,
+        wait_s: float | None = None,
+    ) -> Prepared[P, R]:
+        """The same task for some calls, with what is given here instead of its own.
+
+        delay_s, at: begin no sooner; `at` with its time zone, one that is over is now.
+        unique_key: where a job with this key waits or runs, it is the one that `enqueue` gives.
+        wait_s: how long to wait for room, 0 not at all.
+        Raises ValueError for what cannot be.
+        """
+        if delay_s is not None and at is not None:
+            raise ValueError("give delay_s or at, not both")
+        plan = self.plan
+        if at is not None:
+            delay_s = seconds_until(at)
+        delay_us = microseconds("delay_s", delay_s, least_us=0) or 0
+        return Prepared(
+            self._engine,
+            plan,
+            rank=plan.rank if priority is None else rank_of(priority),
+            retries=plan.retries if retries is None else checked_retries(retries),
+            timeout_us=plan.timeout_us
+            if isinstance(timeout_s, AsSet)
+            else microseconds("timeout_s", timeout_s),
+            delay_us=delay_us,
+            unique_key=checked_key(unique_key),
+            wait_us=microseconds("wait_s", wait_s, least_us=0),
+        )
+
+
+class AsyncTask(Task[P, Coroutine[Any, Any, R], R]):
+    """The same of an async function: whoever asks whether it is one hears yes."""
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        value: R = await self._call(*args, **kwargs)
+        return value
+
+
+class Prepared(Generic[P, R]):
+    """A task with options of some calls."""
+
+    __slots__ = (
+        "_delay_us", "_engine", "_plan", "_rank", "_retries", "_timeout_us", "_unique_key",
+        "_wait_us",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        engine: Engine,
+        plan: Plan,
+        *,
+        rank: int,
+        retries: int,
+        timeout_us: int | None,
+        delay_us: int,
+        unique_key: str | None,
+        wait_us: int | None,
+    ) -> None:
+        self._engine = engine
+        self._plan = plan
+        self._rank = rank
+        self._retries = retries
+        self._timeout_us = timeout_us
+        self._delay_us = delay_us
+        self._unique_key = unique_key
+        self._wait_us = wait_us
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """As `Task.enqueue`."""
+        return await self._engine.accept_in_time(
+            self._plan, args, kwargs, self._rank, self._retries, self._timeout_us,
+            self._delay_us, self._unique_key, self._wait_us,
+        )  # fmt: skip
+
+
+def seconds_until(at: datetime) -> float:
+    """From now to `at`, 0 where it is over.  Raises ValueError for one without a time zone."""
+    if at.tzinfo is None:
+        raise ValueError("at needs a time zone: datetime.now(UTC) + timedelta(hours=1), say")
+    return max(0.0, at.timestamp() - time.time())
+
+
+def is_async(call: Callable[..., Any]) -> bool:
+    """Whether `call` gives a coroutine, as far as one can see without calling it."""
+    while isinstance(call, partial):
+        call = call.func
+    return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
+        getattr(call, "__call__", None)  # noqa: B004 - not whether it is callable, but how
+    )
+
+
+def name_of(call: Callable[..., Any]) -> str:
+    """`package.module.function`, or what is nearest to it."""
+    while isinstance(call, partial):
+        call = call.func
+    kind = type(call)
+    qualname = getattr(call, "__qualname__", None) or kind.__qualname__
+    module = getattr(call, "__module__", None) or kind.__module__
+    return f"{module}.{qualname}".replace(".<locals>", "")

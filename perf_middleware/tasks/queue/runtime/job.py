@@ -1,0 +1,183 @@
+"""One enqueued call: what it is, how it does, what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+
+from perf_middleware.task_errors import JobCancelledError, JobUnfinishedError
+from perf_middleware.tasks.queue.order import PRIORITIES
+from perf_middleware.tasks.queue.states import CANCELLED, FAILED, FINISHED, HANDED_BACK, QUEUED
+
+if TYPE_CHECKING:
+    from perf_middleware.tasks.queue.options import Plan
+    from perf_middleware.tasks.queue.runtime.workers import Worker
+    from perf_middleware.tasks.queue.states import Status
+
+R = TypeVar("R")
+US_PER_S: Final = 1_000_000
+NO_CONTEXT: Final = Context()
+
+
+class Owner(Protocol):
+    """What a job asks of its queue."""
+
+    def cancel(self, job: Job[Any]) -> bool: ...
+
+
+class Job(Generic[R]):
+    """One enqueued call.
+
+    `id` is text that nobody can guess; `status` one of queued, scheduled, running, succeeded,
+    failed, cancelled, handed_back; `attempts` how often it was begun; `error` what the last attempt
+    raised.  Used on the queue's event loop only.
+    """
+
+    __slots__ = (
+        "__weakref__", "_owner", "_value", "_waiters", "args", "attempts", "context", "due_us",
+        "enqueued_us", "error", "finished_us", "id", "is_threaded", "kept_bytes", "kwargs", "plan",
+        "rank", "retries", "started_us", "status", "ticket", "timeout_us", "unique_key", "worker",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        owner: Owner,
+        job_id: str,
+        plan: Plan,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: Context,
+        rank: int,
+        retries: int,
+        timeout_us: int | None,
+        unique_key: str | None,
+        kept_bytes: int,
+        now_us: int,
+    ) -> None:
+        self._owner = owner
+        self._value: Any = None
+        self._waiters: list[asyncio.Future[None]] | None = None
+        self.id = job_id
+        self.plan = plan
+        self.args = args
+        self.kwargs = kwargs
+        self.context = context
+        self.rank = rank
+        self.is_threaded = plan.is_threaded
+        self.retries = retries
+        self.timeout_us = timeout_us
+        self.unique_key = unique_key
+        self.kept_bytes = kept_bytes
+        self.status: Status = QUEUED
+        self.attempts = 0
+        self.error: BaseException | None = None
+        self.enqueued_us = now_us
+        self.due_us = now_us
+        self.started_us = 0
+        self.finished_us = 0
+        self.ticket = 0
+        self.worker: Worker | None = None
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} of {self.plan.name}: {self.status}>"
+
+    @property
+    def name(self) -> str:
+        """The name of its task."""
+        return self.plan.name
+
+    @property
+    def priority(self) -> str:
+        """Its class."""
+        return PRIORITIES[self.rank]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing will happen to it any more."""
+        return self.status in FINISHED
+
+    async def wait(self, timeout_s: float | None = None) -> Job[R]:
+        """This job, as soon as it is finished, however that was.
+
+        Raises TimeoutError after `timeout_s`; the job goes on, also where the waiter is cancelled.
+        """
+        if self.status in FINISHED:
+            return self
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiters = self._waiters
+        if waiters is None:
+            waiters = self._waiters = []
+        waiters.append(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter
+        finally:
+            if waiter in waiters:
+                waiters.remove(waiter)
+        return self
+
+    def result(self) -> R:
+        """What the call returned.
+
+        Raises what it raised; TaskTimeoutError where it took too long, JobCancelledError where it
+        was cancelled or handed back, JobUnfinishedError where it has not finished.
+        """
+        status = self.status
+        if status not in FINISHED:
+            raise JobUnfinishedError(self.plan.name, self.id, status)
+        if status in {CANCELLED, HANDED_BACK}:
+            raise JobCancelledError(self.plan.name, self.id, status)
+        if status == FAILED and self.error is not None:
+            raise self.error
+        value: R = self._value
+        return value
+
+    def cancel(self) -> bool:
+        """Whether it will not run to its end for this; False where it has finished.
+
+        What waits is cancelled at once, what runs gets CancelledError at its next `await`, and may
+        end well for all that.  A function in a thread goes on there; its job is cancelled.
+        """
+        return self._owner.cancel(self)
+
+    def describe(self) -> dict[str, Any]:
+        """What an operator reads of it, JSON-able: without its arguments and its value."""
+        seconds = {
+            "waited_s": (self.started_us or self.finished_us or None, self.enqueued_us),
+            "ran_s": (self.finished_us or None, self.started_us or None),
+        }
+        return {
+            "id": self.id,
+            "task": self.plan.name,
+            "status": self.status,
+            "priority": self.priority,
+            "attempts": self.attempts,
+            "retries": self.retries,
+            "unique_key": self.unique_key,
+            "error": None if self.error is None else f"{type(self.error).__name__}: {self.error}",
+            **{
+                name: None if end is None or start is None else (end - start) / US_PER_S
+                for name, (end, start) in seconds.items()
+            },
+        }
+
+    def settle(self, status: Status, value: Any, error: BaseException | None, now_us: int) -> None:
+        """It is finished: whoever waits for it goes on."""
+        self.status = status
+        self._value = value
+        self.error = error
+        self.finished_us = now_us
+        self.context = NO_CONTEXT  # with all that it holds of a request
+        waiters = self._waiters
+        if waiters is not None:
+            self._waiters = None
+            for waiter in waiters:
+                loop = waiter.get_loop()
+                if not loop.is_closed():  # it may be that of a thread: one may wait from anywhere
+                    loop.call_soon_threadsafe(_set, waiter)
+
+
+def _set(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

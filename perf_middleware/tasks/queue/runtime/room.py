@@ -1,0 +1,69 @@
+"""Those who wait for room in a full queue, in the order in which they came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final
+
+US_PER_S: Final = 1_000_000
+
+
+class Room:
+    """Callers that wait; as many as are let in try again, the others go on waiting."""
+
+    def __init__(self, waiting_max: int) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting_max = waiting_max
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many wait as may."""
+        return len(self._waiting) >= self._waiting_max
+
+    async def wait(self, until_s: float, *, is_first: bool) -> bool:
+        """Whether there may be room now; False where there was none until then, on the loop's
+        clock.
+
+        `is_first`: it was let in before, and somebody else was quicker.
+        """
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if is_first:
+            self._waiting.appendleft(waiter)
+        else:
+            self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout_at(until_s):
+                await waiter
+        except TimeoutError:
+            return False
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.let_in()  # it was its turn: now it is the next one's
+            raise
+        finally:
+            if not waiter.done() or waiter.cancelled():
+                self._leave(waiter)
+        return True
+
+    def let_in(self) -> None:
+        """There is room for one more."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def let_all_in(self) -> None:
+        """Whoever waits tries again: to hear that the queue is closed."""
+        for _ in range(len(self._waiting)):
+            self.let_in()
+
+    def _leave(self, waiter: asyncio.Future[None]) -> None:
+        try:
+            self._waiting.remove(waiter)
+        except ValueError:
+            return

@@ -274,6 +274,24 @@ async def test_a_key_that_nobody_wants_any_more_is_not_asked():
     assert bulk.calls == [[2, 3]]
 
 
+@on_each_loop
+async def test_a_key_is_taken_out_of_a_batch_that_others_wait_for():
+    bulk = Bulk()
+    load = bulk.open(wait_s=60, size_max=3)
+    async with anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as goes:
+            goes.start_soon(load, 1)
+            await until(lambda: load.reading().waiting == 1)
+            tasks.start_soon(load, 2)
+            await until(lambda: load.reading().waiting == 2)
+            goes.cancel_scope.cancel()
+        tasks.start_soon(load, 3)
+        await until(lambda: load.reading().waiting == 2)
+        assert bulk.calls == []
+        tasks.start_soon(load, 4)
+    assert bulk.calls == [[2, 3, 4]]
+
+
 def test_who_goes_before_the_call_has_begun_leaves_its_place_free():
     bulk = Bulk()
 

@@ -94,6 +94,27 @@ async def test_a_call_that_was_given_up_is_asked_anew():
 
 
 @on_each_loop
+async def test_a_key_that_was_taken_out_of_its_batch_is_asked_anew():
+    calls = []
+
+    @batched(wait_s=60, size_max=3, cache="request")
+    async def load(keys):
+        calls.append(keys)
+        return keys
+
+    with batch_scope():
+        async with anyio.create_task_group() as tasks:
+            async with anyio.create_task_group() as goes:
+                goes.start_soon(load, 1)
+                await until(lambda: load.reading().waiting == 1)
+                tasks.start_soon(load, 2)
+                await until(lambda: load.reading().waiting == 2)
+                goes.cancel_scope.cancel()
+            assert await at_once(load, 1, 3) == [1, 3]
+    assert calls == [[2, 1, 3]]
+
+
+@on_each_loop
 async def test_prime_gives_a_value_and_clear_takes_it_back():
     load, calls = remembering()
     with batch_scope():
@@ -166,13 +187,14 @@ async def test_a_task_that_outlives_its_request_asks_anew():
     async def lives_on():
         await over.wait()
         await load(1)
+        await load(1)
 
     async with anyio.create_task_group() as tasks:
         with batch_scope():
             await load(1)
             tasks.start_soon(lives_on)
         over.set()
-    assert calls == [[1], [1]]
+    assert calls == [[1], [1], [1]]
 
 
 @on_each_loop

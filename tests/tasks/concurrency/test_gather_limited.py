@@ -89,6 +89,18 @@ async def test_the_first_error_cancels_the_rest_and_waits_for_their_end():
 
 
 @on_each_loop
+async def test_what_has_not_begun_when_the_first_fails_never_begins():
+    work = Work()
+
+    async def fails_at_once():
+        raise BrokenError
+
+    with pytest.raises(BrokenError):
+        await gather_limited([fails_at_once(), work.one(1), work.one(2)], limit=2)
+    assert work.begun == 0
+
+
+@on_each_loop
 async def test_the_rest_may_be_done_before_the_error_is_raised():
     work = Work()
     with pytest.raises(BrokenError):

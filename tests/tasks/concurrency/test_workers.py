@@ -11,6 +11,7 @@ from contextvars import ContextVar
 import anyio
 import pytest
 
+from perf_middleware.clock import monotonic_us
 from perf_middleware.tasks.concurrency import (
     WorkerProcesses,
     WorkerThreads,
@@ -23,8 +24,9 @@ from perf_middleware.tasks.concurrency.errors import (
     WorkersBusyError,
     WorkersTimeoutError,
 )
+from perf_middleware.tasks.concurrency.runtime.places import Places
 from perf_middleware.tasks.concurrency.runtime.processes import default_processes
-from perf_middleware.tasks.concurrency.runtime.threads import default_threads
+from perf_middleware.tasks.concurrency.runtime.threads import _Call, default_threads
 from tests.tasks.any_loop import at_once, on_each_loop, until
 
 WAITS_S_MAX = 120
@@ -149,6 +151,18 @@ async def test_a_cancellation_waits_for_the_thread_unless_it_may_be_left():
     assert threads.reading().counts.abandoned == 1
     gate.opened.set()
     await until(lambda: threads.reading().in_progress == 0)
+
+
+@on_each_loop
+async def test_a_call_whose_caller_goes_before_its_thread_begins_never_runs():
+    gate = Gate()
+    places = Places(name="threads", limit=1, waiting_max=0, clock=monotonic_us)
+    call = _Call(gate, ())
+    here = await places.take(call, None)
+    assert not call.leave(here)
+    assert places.reading().in_progress == 0
+    await anyio.to_thread.run_sync(call.run)
+    assert gate.calls == 0
 
 
 def test_asyncios_own_cancellation_leaves_the_thread_and_its_place_is_taken():

@@ -1,0 +1,1 @@
+"""Bulk calls: who waits for which, on the event loop."""

@@ -1,0 +1,1 @@
+"""Tasks, threads and processes, a bounded number of each."""

@@ -1,0 +1,56 @@
+"""What a bulk call has given, key by key."""
+
+import pytest
+
+from perf_middleware.tasks.batching.answers import by_key
+from perf_middleware.tasks.batching.errors import BatchResultError, MissingResultError
+from perf_middleware.tasks.batching.options import MISSING
+from perf_middleware.tasks.failures import Failed
+
+BROKEN = ValueError("broken")
+
+
+def read(results, keys=("a", "b"), default=MISSING):
+    return by_key(list(keys), results, name="load", default=default)
+
+
+@pytest.mark.parametrize(
+    ("results", "outcomes"),
+    [
+        pytest.param([1, 2], [1, 2], id="a list by position"),
+        pytest.param((1, 2), [1, 2], id="a tuple too"),
+        pytest.param({"b": 2, "a": 1, "c": 3}, [1, 2], id="a dict by key, more does not matter"),
+        pytest.param([None, False], [None, False], id="None is an answer"),
+        pytest.param([BROKEN, 2], [Failed(BROKEN), 2], id="an exception fails its key alone"),
+        pytest.param({"a": Failed(BROKEN), "b": 2}, [Failed(BROKEN), 2], id="Failed does too"),
+    ],
+)
+def test_each_key_gets_its_own(results, outcomes):
+    assert read(results) == outcomes
+
+
+def test_what_a_dict_does_not_have_is_missing():
+    one, two = read({"a": 1})
+    assert one == 1
+    assert isinstance(two.error, MissingResultError)
+    assert str(two.error) == "load: there is no result for 'b'"
+
+
+def test_what_a_dict_does_not_have_is_the_default_where_one_is_given():
+    assert read({"a": 1}, default=None) == [1, None]
+
+
+@pytest.mark.parametrize(
+    ("results", "told"),
+    [
+        pytest.param([1], "a list of 1 for 2 keys", id="a list too short"),
+        pytest.param([1, 2, 3], "a list of 3 for 2 keys", id="a list too long"),
+        pytest.param(None, "it gave None", id="nothing returned"),
+        pytest.param("ab", "it gave a str", id="a text, though it has a length"),
+        pytest.param({1, 2}, "it gave a set", id="what has no order"),
+        pytest.param(iter([1, 2]), "it gave a list_iterator", id="what can be read once"),
+    ],
+)
+def test_what_cannot_be_told_apart_is_refused(results, told):
+    with pytest.raises(BatchResultError, match=told):
+        read(results)

@@ -184,6 +184,7 @@ class Bundle:
             memory=self.memory.memory,
             database=self.database.database,
             tasks=self.tasks.tasks,
+            watched=self.tasks.watched,
             events=self.events,
             resources=self.resources,
             overhead=self.overhead,

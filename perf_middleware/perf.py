@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from perf_middleware.settings import Settings
     from perf_middleware.stack import LayerInfo
     from perf_middleware.tasks.queue.runtime import TaskQueue
+    from perf_middleware.tasks.watched import Watched
 
 STATEMENTS_SHOWN = 5
 RECENT_S = 300.0  # the health score looks at the last five minutes
@@ -53,6 +54,7 @@ class Perf:
         memory: Memory,
         database: Database,
         tasks: TaskQueue,
+        watched: Watched,
         events: Events,
         resources: Resources,
         overhead: Overhead | None,
@@ -77,6 +79,7 @@ class Perf:
         self.memory = memory
         self.database = database
         self.tasks = tasks
+        self.watched = watched
         self.events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
@@ -133,6 +136,7 @@ class Perf:
             "statements": self._statements(),
             "tracking": self._tracking(),
             "tasks": self.tasks.status() if self.settings.tasks.enabled else None,
+            **self.watched.status(),
             "memory": self.memory.status() if self.settings.memory.enabled else None,
             "layers": [
                 {"position": layer.position, "name": layer.name, "place": layer.place}

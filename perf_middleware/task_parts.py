@@ -1,4 +1,4 @@
-"""The task queue of one app, made from the settings and introduced to the rest."""
+"""The task queue of one app, and what it watches beside it, introduced to the rest."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from perf_middleware.database.streams.runtime import CURRENT as STREAMING
 from perf_middleware.database.tracking.runtime import CURRENT_READS
 from perf_middleware.limits.deadlines.runtime import CURRENT as DEADLINE
 from perf_middleware.limits.threads.drivers.mark import PROBE
+from perf_middleware.tasks.watched import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ LEFT_OUT: Final[tuple[tuple[ContextVar[Any], object], ...]] = (
 
 
 class TaskParts:
-    """Makes `perf.tasks`."""
+    """Makes `perf.tasks` and `perf.watched`."""
 
     def __init__(self, settings: Settings, *, metrics: Metrics, protection: Protection) -> None:
         self.is_enabled = settings.tasks.enabled
@@ -43,10 +44,12 @@ class TaskParts:
             left_out=LEFT_OUT,
             trace_id=_trace_id_of(metrics),
         )
+        self.watched = Watched()
 
     def join(self, metrics: Metrics, resources: Resources) -> None:
         """Offer the figures, and let the lifespan open it, and drain it before the app stops."""
-        tasks = self.tasks
+        tasks, watched = self.tasks, self.watched
+        metrics.add_collector("watched", watched.families, reset=watched.reset_counts)
         if not self.is_enabled:
             return
         metrics.add_collector("tasks", tasks.families, reset=tasks.reset_counts)

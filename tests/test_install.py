@@ -552,6 +552,11 @@ ERRORS = [
     errors.PoolTimeoutError("pool", "create", 1.5),
     errors.PoolLineFullError("pool", 3),
     errors.PoolClosedError("pool"),
+    errors.QueueFullError(10, 0.5),
+    errors.QueueClosedError("draining"),
+    errors.JobUnfinishedError("send", "4bf92f", "running"),
+    errors.JobCancelledError("send", "4bf92f", "handed_back"),
+    errors.TaskTimeoutError("send", 1.5),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Whatever is submitted, fails, is cancelled and stopped when: no job is lost, stuck or run twice."""
+"""Whatever is submitted, fails, is cancelled and stopped: no job is lost, stuck or run twice."""
 
 import asyncio
 import logging

@@ -69,12 +69,11 @@ def test_the_oldest_dead_letter_makes_room():
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=30))
 def test_bounds_hold_after_each(steps):
-    gone, now_us, added = [], 0, 0
+    gone, now_us = [], 0
     some = kept(gone, jobs_max=5, bytes_max=120)
-    for later_us, size in steps:
+    for added, (later_us, size) in enumerate(steps, start=1):
         now_us += later_us
         some.add(Done(now_us, size))
-        added += 1
         assert len(some) <= 5
         assert some.bytes <= 120
         assert len(some) + len(gone) == added

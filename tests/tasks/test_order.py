@@ -74,7 +74,8 @@ def test_a_job_starts_within_its_bound_whatever_comes_behind_it(
     mine = Waiter("mine", rank)
     order.push(mine)
     coming = iter(after)
-    for pick in range(1, fair_every * (len(before) + 1) + 1):
+    bound = fair_every * (len(before) + 1)
+    for _ in range(bound):
         for each in (next(coming, 0), 0):
             order.push(Waiter("younger", each))
         found = order.pick(0)
@@ -82,12 +83,13 @@ def test_a_job_starts_within_its_bound_whatever_comes_behind_it(
         if found is mine:
             break
     else:
-        pytest.fail(f"not within {pick} picks")
+        pytest.fail(f"not within {bound} picks")
 
 
 def test_no_class_but_the_highest_holds_all_workers():
     assert shares_of(16) == (16, 14, 12, 8)
     assert shares_of(1) == (1, 1, 1, 1)
+    assert shares_of(2) == (2, 2, 2, 1)
     order = order_of(*waiters(*["low"] * 9, *["normal"] * 9, "critical", "critical", "critical"))
     at_work = []
     while (waiter := order.pick(0)) is not None:

@@ -7,8 +7,9 @@
 
 - A job for whose class a worker is free starts after at most `fair_every * (older + 1)` picks,
   where `older` are those that were waiting as it came: each fair pick takes one of them.
-- No class but the highest may hold all workers (EIGHTHS): one that is long at work cannot keep a
-  more urgent one out.  Threads are a bound of their own: a call that waits for one keeps no worker.
+- Of eight workers and more no class but the highest may hold all (EIGHTHS): one that is long at
+  work cannot keep a more urgent one out.  Threads are a bound of their own: a call that waits for
+  one keeps no worker.
 - While the app is busy low jobs pause, while it is overloaded normal ones too; of those that pause
   one is picked each `paused_every_us`, the oldest.
 
@@ -45,8 +46,8 @@ W = TypeVar("W", bound=Waiting)
 
 
 def shares_of(workers: int) -> tuple[int, ...]:
-    """How many of `workers` each class may hold at once, one at least."""
-    return tuple(max(1, workers * eighths // 8) for eighths in EIGHTHS)
+    """How many of `workers` each class may hold at once, rounded up."""
+    return tuple(-(-workers * eighths // 8) for eighths in EIGHTHS)
 
 
 def paused_from(level: int) -> int:

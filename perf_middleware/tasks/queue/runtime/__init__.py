@@ -86,6 +86,11 @@ class TaskQueue:
         )  # fmt: skip
         self._named: dict[str, Task[..., Any, Any]] = {}
 
+    @property
+    def limits(self) -> QueueLimits:
+        """The bounds that hold."""
+        return self._engine.limits
+
     # --- decorating and enqueuing ---------------------------------------------------------------
 
     @overload

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from perf_middleware.tasks.queue.runtime.job import Job
 
 US_PER_S: Final = 1_000_000
+WAITING_MAX: Final = 10_000  # callers that wait for room; each is a request, say, of its own
 
 
 class Backlog:
@@ -42,7 +43,7 @@ class Backlog:
             paused_every_us=round(limits.paused_every_s * US_PER_S),
         )
         self.due: Due[Job[Any]] = Due()
-        self.room = Room(limits.backlog_max)
+        self.room = Room(WAITING_MAX)
         self.bytes = 0
 
     @property

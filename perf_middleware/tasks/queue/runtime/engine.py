@@ -147,7 +147,7 @@ class Engine:
         """
         room, is_first = self.backlog.room, False
         wait_s = self.limits.full_wait_s if wait_us is None else wait_us / US_PER_S
-        until_s = asyncio.get_running_loop().time() + wait_s
+        until_s: float | None = None
         while True:
             if is_first or not room or unique_key in self.table.unique:
                 job = self.accept(
@@ -155,7 +155,11 @@ class Engine:
                 )
                 if job is not None:
                     return job
-            if not wait_s or room.is_full or not await room.wait(until_s, is_first=is_first):
+            if until_s is None:
+                until_s = asyncio.get_running_loop().time() + wait_s
+            if room.is_full:
+                wait_s = 0.0
+            if not wait_s or not await room.wait(until_s, is_first=is_first):
                 plan.counts.rejected += 1
                 raise QueueFullError(self.backlog.count, wait_s)
             is_first = True

@@ -288,7 +288,7 @@ class Crew:
             try:
                 self._loop.call_soon_threadsafe(self._thread_ended, ended, value, error)
             except RuntimeError:  # the loop is closed, and nobody waits any more
-                return
+                _drop(value)
 
         self._threads.run(call, tell)
         value, error = await ended
@@ -308,8 +308,8 @@ class Crew:
         self._order.thread_ended()
         if not ended.done():
             ended.set_result((value, error))
-        elif asyncio.iscoroutine(value):
-            value.close()
+        else:
+            _drop(value)
         self.wake()
 
     # --- timeouts -------------------------------------------------------------------------------
@@ -363,6 +363,12 @@ class Crew:
             if timer is not None:
                 timer.cancel()
         self._looks_later = self._expiry = None
+
+
+def _drop(value: object) -> None:
+    """Nobody will look at what a thread has brought."""
+    if asyncio.iscoroutine(value):
+        value.close()
 
 
 async def _forget_cancellation(task: asyncio.Task[None]) -> None:

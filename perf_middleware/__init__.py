@@ -118,9 +118,16 @@ if TYPE_CHECKING:
     from perf_middleware.resource import Background, Resource
     from perf_middleware.serialisation.responses import OrjsonResponse, StreamingJSONResponse
     from perf_middleware.settings import LifespanSettings, Settings
+    from perf_middleware.tasks.background.responses import BackgroundTasks, background_tasks
+    from perf_middleware.tasks.journal.errors import (
+        JournalFullError,
+        JournalUnavailableError,
+        TaskArgumentsError,
+    )
     from perf_middleware.tasks.queue.options import QueueLimits
     from perf_middleware.tasks.queue.runtime import TaskQueue
     from perf_middleware.tasks.queue.runtime.job import Job
+    from perf_middleware.tasks.runtime import Tasks
     from perf_middleware.tasks.settings import TaskSettings
 
 __all__ = [
@@ -128,6 +135,7 @@ __all__ = [
     "AsyncLazyValue",
     "AsyncObjectPool",
     "Background",
+    "BackgroundTasks",
     "BackpressureMiddleware",
     "BackpressureSettings",
     "CacheRule",
@@ -155,6 +163,8 @@ __all__ = [
     "Job",
     "JobCancelledError",
     "JobUnfinishedError",
+    "JournalFullError",
+    "JournalUnavailableError",
     "LRUCache",
     "LazyValue",
     "LeakSettings",
@@ -215,9 +225,11 @@ __all__ = [
     "StoreRefusedError",
     "StoreUnavailableError",
     "StreamingJSONResponse",
+    "TaskArgumentsError",
     "TaskQueue",
     "TaskSettings",
     "TaskTimeoutError",
+    "Tasks",
     "ThreadSettings",
     "TraceReport",
     "TracingBusyError",
@@ -230,6 +242,7 @@ __all__ = [
     "WorkerFinishing",
     "__version__",
     "allow_repeats",
+    "background_tasks",
     "body_limit",
     "cache_response",
     "criticality",
@@ -248,6 +261,7 @@ _HOME_OF = {
     "AsyncLazyValue": "perf_middleware.memory_watch.structures",
     "AsyncObjectPool": "perf_middleware.memory_watch.pools",
     "Background": "perf_middleware.resource",
+    "BackgroundTasks": "perf_middleware.tasks.background.responses",
     "BackpressureMiddleware": "perf_middleware.limits.concurrency.middleware",
     "BackpressureSettings": "perf_middleware.limits.concurrency.settings",
     "CacheRule": "perf_middleware.caching.settings",
@@ -275,6 +289,8 @@ _HOME_OF = {
     "Job": "perf_middleware.tasks.queue.runtime.job",
     "JobCancelledError": "perf_middleware.errors",
     "JobUnfinishedError": "perf_middleware.errors",
+    "JournalFullError": "perf_middleware.tasks.journal.errors",
+    "JournalUnavailableError": "perf_middleware.tasks.journal.errors",
     "LRUCache": "perf_middleware.memory_watch.structures",
     "LazyValue": "perf_middleware.memory_watch.structures",
     "LeakSettings": "perf_middleware.memory_watch.leaks.settings",
@@ -335,9 +351,11 @@ _HOME_OF = {
     "StoreRefusedError": "perf_middleware.errors",
     "StoreUnavailableError": "perf_middleware.errors",
     "StreamingJSONResponse": "perf_middleware.serialisation.responses",
+    "TaskArgumentsError": "perf_middleware.tasks.journal.errors",
     "TaskQueue": "perf_middleware.tasks.queue.runtime",
     "TaskSettings": "perf_middleware.tasks.settings",
     "TaskTimeoutError": "perf_middleware.errors",
+    "Tasks": "perf_middleware.tasks.runtime",
     "ThreadSettings": "perf_middleware.limits.threads.settings",
     "TraceReport": "perf_middleware.memory_watch.tracing.sites",
     "TracingBusyError": "perf_middleware.errors",
@@ -349,6 +367,7 @@ _HOME_OF = {
     "WeakCache": "perf_middleware.memory_watch.structures",
     "WorkerFinishing": "perf_middleware.events",
     "allow_repeats": "perf_middleware.database.statements",
+    "background_tasks": "perf_middleware.tasks.background.responses",
     "body_limit": "perf_middleware.limits.deadlines.decorators",
     "cache_response": "perf_middleware.caching.decorators",
     "criticality": "perf_middleware.limits.concurrency.decorators",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from perf_middleware.resource import Resource, Resources
     from perf_middleware.settings import Settings
     from perf_middleware.stack import LayerInfo
-    from perf_middleware.tasks.queue.runtime import TaskQueue
+    from perf_middleware.tasks.runtime import Tasks
 
 STATEMENTS_SHOWN = 5
 RECENT_S = 300.0  # the health score looks at the last five minutes
@@ -52,7 +52,7 @@ class Perf:
         limits: Limits,
         memory: Memory,
         database: Database,
-        tasks: TaskQueue,
+        tasks: Tasks,
         events: Events,
         resources: Resources,
         overhead: Overhead | None,

@@ -129,7 +129,7 @@ class TaskQueue:
         def decorate(function: Callable[..., Any]) -> Task[..., Any, Any]:
             kind = AsyncTask if is_async(function) else Task
             plan = self._plan(function, name, priority, retries, timeout_s, retry_on)
-            task = kind(function, plan, self._engine)
+            task: Task[..., Any, Any] = kind(function, plan, self._engine)
             if len(self._named) < NAMED_MAX or plan.name in self._named:
                 self._named[plan.name] = task
             return task

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import uvicorn
 import uvicorn.lifespan.on
-import uvicorn.protocols.http.h11_impl  # noqa: F401 - before the forks
+import uvicorn.protocols.http.h11_impl
 
 from perf_middleware import QueueLimits
 from perf_middleware.tasks import Tasks

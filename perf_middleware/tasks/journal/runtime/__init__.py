@@ -108,17 +108,15 @@ class Journal:
         return await waiter
 
     def _signature_of(self, task: Task[..., Any, Any]) -> Signature:
-        known = self._signatures.get(task.name)
-        if known is not None and known[0] is task:
-            return known[1]
         if self._queue.named(task.name) is not task:
             raise ValueError(
                 f"{task.name} cannot be found by its name after a restart: durable tasks are "
                 "functions of a module, decorated by @perf.tasks.task, each with a name of its own"
             )
-        signature = inspect.signature(task.plan.call)
-        self._signatures[task.name] = (task, signature)
-        return signature
+        known = self._signatures.get(task.name)
+        if known is None or known[0] is not task:
+            known = self._signatures[task.name] = (task, inspect.signature(task.plan.call))
+        return known[1]
 
     # --- dead letters ---------------------------------------------------------------------------
 

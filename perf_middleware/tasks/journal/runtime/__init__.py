@@ -77,6 +77,11 @@ class Journal:
         cannot be found by its name, JournalFullError, JournalUnavailableError.  A caller that is
         cancelled meanwhile does not know whether it was accepted.
         """
+        if self._queue.named(task.name) is not task:
+            raise ValueError(
+                f"{task.name} cannot be found by its name after a restart: durable tasks are "
+                "functions of a module, decorated by @perf.tasks.task, each with a name of its own"
+            )
         signature = self._signature_of(task)
         arguments = packed(task.name, args, kwargs)
         check_fit(task.name, signature, args, kwargs)
@@ -108,11 +113,6 @@ class Journal:
         return await waiter
 
     def _signature_of(self, task: Task[..., Any, Any]) -> Signature:
-        if self._queue.named(task.name) is not task:
-            raise ValueError(
-                f"{task.name} cannot be found by its name after a restart: durable tasks are "
-                "functions of a module, decorated by @perf.tasks.task, each with a name of its own"
-            )
         known = self._signatures.get(task.name)
         if known is None or known[0] is not task:
             known = self._signatures[task.name] = (task, inspect.signature(task.plan.call))
@@ -199,7 +199,11 @@ class Journal:
         self._writer = Writer(self._store, loop)
         self._writer.start()
         self._feeder = Feeder(
-            self._queue, self._writer, self._limits, look_every_s=self._look_every_s
+            self._queue,
+            self._writer,
+            self._limits,
+            signature_of=self._signature_of,
+            look_every_s=self._look_every_s,
         )
         await self._look()
         for name, run in (("journal", self._feeder.run), ("journal looks", self._look_on)):

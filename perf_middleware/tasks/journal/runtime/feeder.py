@@ -9,7 +9,6 @@ What is ready or in the queue is bounded: the rest stays in the file until there
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections import deque
 from contextlib import suppress
@@ -29,6 +28,7 @@ from perf_middleware.tasks.queue.runtime.job import MADE_BY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from inspect import Signature
 
     from perf_middleware.tasks.journal.entries import JournalLimits
     from perf_middleware.tasks.journal.runtime.writer import Writer
@@ -60,11 +60,18 @@ class Feeder:
     """Feeds one queue from one journal, while `run` runs."""
 
     def __init__(
-        self, queue: TaskQueue, writer: Writer, limits: JournalLimits, *, look_every_s: float
+        self,
+        queue: TaskQueue,
+        writer: Writer,
+        limits: JournalLimits,
+        *,
+        signature_of: Callable[[Task[..., Any, Any]], Signature],
+        look_every_s: float,
     ) -> None:
         self._queue = queue
         self._writer = writer
         self._limits = limits
+        self._signature_of = signature_of
         self._look_every_s = look_every_s
         self._ready: deque[Entry] = deque()
         self._suspects: deque[Entry] = deque()
@@ -176,7 +183,7 @@ class Feeder:
             return
         try:
             args, kwargs = unpacked(entry.task, entry.arguments)
-            check_fit(entry.task, inspect.signature(task.plan.call), args, kwargs)
+            check_fit(entry.task, self._signature_of(task), args, kwargs)
         except TaskArgumentsError as exc:
             self._bury(entry, str(exc))
             return

@@ -65,24 +65,23 @@ def test_at_the_deadline_what_runs_is_cancelled_and_what_waits_is_handed_back(lo
     assert log.records[-1].levelno == logging.WARNING
 
 
-def test_one_that_was_handed_back_is_replayed_by_the_next_start():
+def test_one_that_was_handed_back_is_replayed_after_the_next_start():
     async def main():
         queue = queue_of(drain_s=0)
-        task = queue.task(asyncio.sleep)
-        async with queue:
-            old = await task.options(delay_s=60).enqueue(1, "done")
+        task = queue.task(asyncio.sleep).options(delay_s=60)
         await queue.open()
-        with pytest.raises(KeyError):
-            await queue.replay(old.id)  # the opening has forgotten it
-        await queue.close()
-        queue = queue_of(drain_s=0)
-        old = await queue.task(asyncio.sleep).options(delay_s=60).enqueue(1, "done")
-        await queue.open()
+        old, older = await task.enqueue(1, "done"), await task.enqueue(1)
         await queue.drain()
         assert old.status == "handed_back"
         with pytest.raises(QueueClosedError, match="draining"):
             await queue.replay(old.id)
         await queue.close()
+        async with queue:
+            assert queue.jobs(status="handed_back") == [older, old]
+            again = await queue.replay(old.id)
+            assert (await again.wait()).result() == "done"
+            assert (queue.get(old.id), queue.status()["handed_back"]) == (None, 1)
+        assert queue.get(older.id) is None  # a second close keeps its own
 
     run(main)
 
@@ -101,6 +100,7 @@ def test_while_it_drains_nothing_is_accepted_and_who_waits_for_room_hears_it():
         await asyncio.sleep(1)
         with pytest.raises(QueueClosedError, match="draining"):
             await task.enqueue(1)
+        assert (no_room.done(), running.status) == (True, "running")
         with pytest.raises(QueueClosedError):
             await no_room
         await draining
@@ -120,9 +120,12 @@ def test_retries_that_are_due_in_time_are_made_and_others_handed_back():
             attempts.append(1)
             raise OSError
 
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         async with queue:
             job = await fail.enqueue()
         assert (job.status, len(attempts)) == ("handed_back", 2)  # at 0 s, at 4 s; not at 12 s
+        assert loop.time() - began < 5  # nor is that waited for
         assert isinstance(job.error, OSError)
 
     run(main)
@@ -157,6 +160,7 @@ def test_one_that_does_not_end_is_given_up_and_whoever_waits_for_it_goes_on():
         await asyncio.sleep(0)
         await queue.close()
         assert (job.status, queue._engine.counts.abandoned) == ("cancelled", 1)
+        assert queue.status()["tasks"][deaf.name]["cancelled"] == 1
         gate.set()
         await asyncio.sleep(1)
         assert job.status == "cancelled"

@@ -202,6 +202,18 @@ async def test_a_full_queue_makes_wait_or_says_so():
 
 
 @in_virtual_time
+async def test_one_that_leaves_as_it_is_let_in_lets_the_next_in():
+    queue = queue_of(workers=1, backlog_max=1, full_wait_s=5)
+    task = queue.task(asyncio.sleep)
+    first = await task.enqueue(0)
+    leaving, next_one = (asyncio.ensure_future(task.enqueue(60)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    leaving.cancel()
+    assert (await next_one).status == "queued"
+
+
+@in_virtual_time
 async def test_the_backlog_is_bounded_by_bytes_and_a_larger_job_runs_alone():
     queue = queue_of(workers=1, backlog_bytes_max=100_000)
     task = queue.task(len_of)
@@ -270,8 +282,13 @@ async def test_a_job_is_cancelled_wherever_it_is():
         assert (queued.attempts, seen) == (0, ["cancelled"])
         with pytest.raises(JobCancelledError, match="was cancelled"):
             running.result()
-        quick = await queue.submit(functools.partial(double, 1))  # the worker is as before
-        assert (await quick.wait()).result() == 2
+        again = await task.enqueue()
+        quick = await queue.submit(functools.partial(double, 1))
+        await asyncio.sleep(1)
+        began = asyncio.get_running_loop().time()
+        again.cancel()
+        assert (await quick.wait()).result() == 2  # by the same worker, at once
+        assert asyncio.get_running_loop().time() - began == pytest.approx(1)
 
 
 @in_virtual_time
@@ -288,6 +305,19 @@ async def test_a_job_that_cancels_itself_and_returns_takes_nobody_with_it():
     jobs.append(await queue.submit(functools.partial(double, 1)))
     async with queue:
         assert [(await job.wait()).result() for job in jobs] == ["returned", 2]
+
+
+@in_virtual_time
+async def test_where_somebody_else_cancels_a_worker_the_others_jobs_run_all_the_same():
+    async def end_my_task():
+        asyncio.current_task().cancel()
+        await asyncio.sleep(1)
+
+    async with queue_of(workers=1) as queue:
+        shot = await queue.submit(end_my_task)
+        left = await queue.submit(functools.partial(double, 1))
+        assert (await left.wait()).result() == 2
+        assert shot.status == "cancelled"
 
 
 @in_virtual_time
@@ -367,12 +397,16 @@ async def test_an_attempt_that_takes_too_long_is_cut_and_may_be_tried_again(capl
         assert attempts[1] - attempts[0] == pytest.approx(3, abs=0.1)
         unbounded = await slow.options(timeout_s=None).enqueue()
         cut = await queue.submit(functools.partial(asyncio.sleep, 9))
+        began = asyncio.get_running_loop().time()
+        sooner = await queue.submit(functools.partial(asyncio.sleep, 9), timeout_s=0.5)
+        await sooner.wait()
+        assert asyncio.get_running_loop().time() - began < 1
         await unbounded.wait()
         await cut.wait()
         with pytest.raises(TaskTimeoutError, match=r"sleep took longer than 7 s"):
             cut.result()
         assert isinstance(cut.error, TimeoutError)
-    assert len(caplog.records) == 1
+    assert len(caplog.records) == 2
 
 
 @in_virtual_time
@@ -385,8 +419,13 @@ async def test_jobs_see_the_callers_context_and_each_attempt_a_fresh_copy():
     async def look():
         seen.append((who.get(), held.get()))
         who.set("somebody else")
-        await asyncio.sleep(0)
-        seen.append(who.get())
+        loop = asyncio.get_running_loop()
+        failing = loop.create_future()
+        loop.call_soon(failing.set_exception, KeyError())
+        try:
+            await failing
+        except KeyError:
+            seen.append(who.get())
         if len(seen) < 3:
             raise OSError
 

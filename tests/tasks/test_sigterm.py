@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import re
 import signal
 import subprocess
@@ -45,7 +46,10 @@ def load(port, name, accepted):
 @pytest.mark.parametrize("drain_s", [WAIT_S, 0])
 def test_jobs_of_answered_requests_are_run_or_handed_back(drain_s, tmp_path):
     port_file, journal = tmp_path / "port", tmp_path / "journal"
-    process = subprocess.Popen([sys.executable, str(APP), port_file, journal, str(drain_s)])
+    process = subprocess.Popen(
+        [sys.executable, str(APP), port_file, journal, str(drain_s)],
+        env={**os.environ, "PYTHONPATH": str(APP.parents[2])},
+    )
     try:
         until(lambda: port_file.exists() and port_file.read_text(), process)
         accepted = []

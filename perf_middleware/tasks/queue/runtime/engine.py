@@ -118,8 +118,8 @@ class Engine:
             context.run(self._leave_out)
         now_us = self.clock()
         job: Job[Any] = Job(
-            self, next(self._ids), plan, args, kwargs, context=context, rank=rank, retries=retries,
-            timeout_us=timeout_us, unique_key=unique_key, kept_bytes=size, now_us=now_us,
+            self, next(self._ids), plan, args, kwargs, context, rank, retries, timeout_us,
+            unique_key, size, now_us,
         )  # fmt: skip
         self.table.add(job)
         plan.counts.enqueued += 1
@@ -263,7 +263,6 @@ class Engine:
             return False
         if self.state in {"open", "draining"}:
             raise RuntimeError(f"the task queue is {self.state} already")
-        self.table.forget_handed_back()
         self._loop = loop
         self._threads = Threads("perf_middleware task")
         self._crew = Crew(
@@ -288,6 +287,7 @@ class Engine:
         before = [self.counts.total(event) for event in ("succeeded", "dead", "cancelled")]
         self._is_draining = True
         self.state = "draining"
+        self.table.forget_handed_back()
         self._drain_until_us = began_us + round(self.limits.drain_s * US_PER_S)
         self.backlog.room.let_all_in()
         waiting = self.backlog.count

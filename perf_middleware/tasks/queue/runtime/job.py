@@ -52,7 +52,6 @@ class Job(Generic[R]):
         plan: Plan,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        *,
         context: Context,
         rank: int,
         retries: int,

@@ -50,7 +50,7 @@ class JobTable:
         self.dead: DeadLetters[Job[Any]] = DeadLetters(
             jobs_max=limits.dead_max, bytes_max=limits.backlog_bytes_max, let_go=self._drop
         )
-        self.handed_back: list[Job[Any]] = []
+        self.handed_back: dict[str, Job[Any]] = {}
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -71,7 +71,7 @@ class JobTable:
         if status == FAILED:
             self.dead.add(job)  # with its arguments: it may be run again
         elif status == HANDED_BACK:
-            self.handed_back.append(job)  # no more than had waited, until the next opening
+            self.handed_back[job.id] = job  # no more than had waited, until the next drain
         else:
             job.args, job.kwargs = (), {}
             job.kept_bytes = JOB_BYTES
@@ -107,16 +107,14 @@ class JobTable:
         """A dead letter, or one that was handed back, which is none any more."""
         job = self.dead.take(job_id)
         if job is None:
-            job = self._jobs.get(job_id)
-            if job is None or job.status != HANDED_BACK:
-                return None
-            self.handed_back.remove(job)
-        del self._jobs[job_id]
+            job = self.handed_back.pop(job_id, None)
+        if job is not None:
+            self._forget(job)
         return job
 
     def forget_handed_back(self) -> None:
-        """The queue opens again: what it did not run before is nobody's any more."""
-        for job in self.handed_back:
+        """The queue closes again: what it did not run the last time makes room."""
+        for job in self.handed_back.values():
             self._forget(job)
         self.handed_back.clear()
 

@@ -114,10 +114,13 @@ class Crew:
         """A job may begin: one more worker looks for it."""
         if self._woken >= self._order.count:
             return
-        if self._idle:
-            self._woken += 1
-            self._idle.pop().set_result(None)
-        elif len(self.workers) < self._workers_max and not self.is_closed:
+        while self._idle:
+            waiter = self._idle.pop()
+            if not waiter.done():  # else its worker has just been cancelled
+                self._woken += 1
+                waiter.set_result(None)
+                return
+        if len(self.workers) < self._workers_max and not self.is_closed:
             self._woken += 1
             worker = Worker()
             self.workers.add(worker)
@@ -169,7 +172,7 @@ class Crew:
             if waiter in self._idle:
                 self._idle.remove(waiter)
             elif not waiter.cancelled():
-                self._woken -= 1  # woken and cancelled at once: the job is somebody else's
+                self._woken -= 1  # woken and cancelled at once: `_left` has another one look
             raise
         self._woken -= 1
         return True

@@ -15,6 +15,7 @@ from perf_middleware import (
 from perf_middleware.tasks import Tasks
 from perf_middleware.tasks.journal.entries import JournalLimits
 from perf_middleware.tasks.journal.runtime import feeder
+from tests.tasks.journal.test_store import break_pages
 from tests.tasks.waiting import until
 
 ERROR = logging.ERROR
@@ -244,7 +245,7 @@ def test_what_nobody_can_run_any_more_is_kept_and_told(tasks_of, caplog):
         async with tasks_of(drain_s=0, workers=1) as tasks:
             hang = tasks.task(name="hang")(asyncio.sleep)
             await tasks.background(None, hang, 3600, durable=True)
-            for name in ("gone", "changed"):
+            for name in ("gone", "changed", "odd"):
                 await tasks.background(None, noting(tasks, [], name), 1, durable=True)
         tasks = tasks_of()
 
@@ -254,15 +255,21 @@ def test_what_nobody_can_run_any_more_is_kept_and_told(tasks_of, caplog):
         @tasks.task(name="hang")
         async def hang(value): ...
 
+        async def odd(value): ...
+
+        odd.__signature__ = "none"
+        tasks.task(name="odd")(odd)
+
         async with tasks:
 
-            async def all_but_two_are_gone():
-                return await entries_of(tasks) == (2, 2)
+            async def all_but_three_are_gone():
+                return await entries_of(tasks) == (3, 3)
 
-            await until(all_but_two_are_gone)
+            await until(all_but_three_are_gone)
             reasons = {each["task"]: each["reason"] for each in await tasks.journal.dead_letters()}
             assert reasons["gone"] == "no task of this name is registered any more"
             assert "missing a required argument: 'other'" in reasons["changed"]
+            assert reasons["odd"].startswith("TypeError: ")
             for letter in await tasks.journal.dead_letters():
                 await tasks.journal.discard(letter["number"])
             assert await is_empty(tasks)
@@ -418,6 +425,33 @@ def test_more_than_what_memory_may_hold_waits_in_the_file_and_runs_once(tasks_of
         assert sorted(ran) == list(range(40))
         assert len(ran) == 40
         assert tasks.journal._counted().batches < 3 * 40
+
+    run(main())
+
+
+def test_a_file_that_breaks_while_it_is_used_takes_nothing_with_it_that_comes_after(
+    tasks_of, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(feeder, "LOADED_MAX", 2)
+
+    async def main():
+        tasks, ran = tasks_of(look_every_s=3_600), []
+        note = noting(tasks, ran)
+        async with tasks:
+            for number in range(5):
+                await tasks.background(None, note, number, durable=True)
+            await until(lambda: is_empty(tasks))
+            file = tasks.journal._store._file
+            file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            break_pages(tmp_path / "tasks.db")
+            file.execute("PRAGMA shrink_memory")
+            with pytest.raises(JournalUnavailableError, match="malformed"):
+                await tasks.background(None, note, 5, durable=True)
+            del ran[:]
+            calls = (tasks.background(None, note, number, durable=True) for number in range(9))
+            await asyncio.gather(*calls)
+            await until(lambda: is_empty(tasks))
+        assert sorted(ran) == list(range(9))
 
     run(main())
 

@@ -126,6 +126,7 @@ def test_what_breaks_while_it_is_used_is_begun_anew_and_old_entries_touch_no_new
         accept(store)
     new = accept(store)
     assert new.number == old.number
+    assert owners.lives(file, old.owner)  # should the file be whole after all
     done(store, lambda file: file.remove(old))
     assert done(store, lambda file: file.picture())[0] == 1
 

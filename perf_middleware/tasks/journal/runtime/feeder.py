@@ -77,7 +77,8 @@ class Feeder:
         self._suspects: deque[Entry] = deque()
         self._held: set[Held] = set()
         self._suspect_runs = False
-        self._known: set[int] = set()  # loaded, and not written to be over
+        self._known: set[tuple[str, int]] = set()  # loaded, and not written to be over
+        self._owner = ""
         self._last_loaded = self._last_accepted = 0
         self._has_more = False
         self._is_stopped = False
@@ -92,6 +93,8 @@ class Feeder:
 
     def add(self, entry: Entry) -> None:
         """This process has accepted `entry`."""
+        if entry.owner != self._owner:  # a file that was begun anew counts from 1 again
+            self._owner, self._last_loaded = entry.owner, 0
         self._last_accepted = entry.number
         if self._has_more or self._loaded() >= LOADED_MAX:
             self._has_more = True  # it comes back from the file, in its order
@@ -122,7 +125,12 @@ class Feeder:
                 await self._load()
             entry = self._next()
             if entry is not None:
-                await self._submit(entry)
+                try:
+                    await self._submit(entry)
+                except Exception as exc:
+                    # Whatever is wrong with one, the others run.
+                    logger.exception("the accepted task %s could not be begun", entry.task)
+                    self._bury(entry, f"{type(exc).__name__}: {exc}", is_told=True)
                 continue
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._look_s - loop.time()) or RETRY_S):
@@ -162,10 +170,10 @@ class Feeder:
         if own:
             self._last_loaded = own[-1].number
         self._has_more = len(own) >= limit or self._last_accepted > self._last_loaded
-        self._take([entry for entry in own if entry.number not in self._known])
+        self._take([entry for entry in own if (entry.owner, entry.number) not in self._known])
 
     def _take(self, entries: list[Entry]) -> None:
-        self._known.update(entry.number for entry in entries)
+        self._known.update((entry.owner, entry.number) for entry in entries)
         self._ready.extend(entries)
 
     # --- into the queue -------------------------------------------------------------------------
@@ -262,7 +270,7 @@ class Feeder:
 
         def tell(_value: Any, error: PerfMiddlewareError | None) -> None:
             if error is None:
-                self._known.discard(entry.number)
+                self._known.discard((entry.owner, entry.number))
             elif not self._is_stopped:
                 asyncio.get_running_loop().call_later(RETRY_S, self._write, entry, step)
 

@@ -103,7 +103,7 @@ class SqliteJournal:
             self._owner.take()
             owners.sweep(self._path)
         except (sqlite3.Error, OSError) as exc:
-            self._let_go()
+            self.close()
             raise JournalUnavailableError(f"{self._path}: {exc}") from exc
 
     def close(self, *, keep_owner: bool = False) -> None:
@@ -114,6 +114,7 @@ class SqliteJournal:
                 file.close()
         if keep_owner:
             _KEPT.append(self._owner)
+            self._owner = owners.Owner(self._path)
         else:
             self._owner.release()
 
@@ -143,7 +144,8 @@ class SqliteJournal:
                 if file.in_transaction:
                     file.execute("ROLLBACK")
             if _is_broken(exc):  # looked at, and set aside, by the next call
-                self._let_go()
+                # Should it be whole after all: what runs here is nobody else's.
+                self.close(keep_owner=True)
             raise JournalUnavailableError(f"{self._path}: {exc}") from exc
         return given
 
@@ -318,12 +320,9 @@ class SqliteJournal:
             self._path, why, aside.name,
         )  # fmt: skip
 
-    def _let_go(self) -> None:
-        self.close()
-
 
 _KEPT: Final[list[owners.Owner]] = []
-"""Owners that must live until the process ends: a thread of theirs goes on, whatever was closed."""
+"""Owners that live until the process ends: what they have begun may go on, whatever was closed."""
 
 
 @contextmanager

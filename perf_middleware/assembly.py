@@ -104,6 +104,12 @@ def assemble_inside(bundle: Bundle, app: Any) -> Perf:
             app.user_middleware, app.exception_handlers = users, handlers
         return _entrance(bundle, core, outer, perf)
 
+    def build() -> None:
+        if app.middleware_stack is None:  # no lifespan of its own: mounted in another app
+            app.middleware_stack = app.build_middleware_stack()
+
+    bundle.warming.build = build
+
     def learn_tracked() -> None:
         bundle.cache.tracked.learn(ahead.marks(CACHE_RULE))
 
@@ -182,6 +188,7 @@ def _inner(layers: Sequence[Layer], users: Sequence[object]) -> list[Layer]:
 
 def _entrance(bundle: Bundle, app: ASGIApp, layers: list[Layer], perf: Perf) -> Entrance:
     lifespan, resources = bundle.settings.lifespan, bundle.resources
+    bundle.warming.enter(app, layers, perf)
     plugin = LifespanPlugin(app, resources=resources, last_word_s=lifespan.drain_timeout_s)
     return Entrance(
         app,

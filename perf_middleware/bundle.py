@@ -23,7 +23,6 @@ from perf_middleware.memory_parts import MemoryParts
 from perf_middleware.metrics.drivers.prometheus_registry import ForeignFigures
 from perf_middleware.metrics.middleware import (
     MetricsMiddleware,
-    RequestRecorder,
     follow_scope,
     name_route,
     note_part,
@@ -58,6 +57,7 @@ from perf_middleware.stack import (
 )
 from perf_middleware.task_parts import TaskParts
 from perf_middleware.tracking_parts import TrackingParts
+from perf_middleware.warming_parts import WarmingParts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +90,7 @@ class Bundle:
             events=self.events,
         )
         self.metrics = Metrics(
-            recorder=_recorder(settings),
+            recorder=settings.metrics.make_recorder(),
             label_sets_max=settings.metrics.label_sets_max,
             buckets_s=settings.metrics.buckets_s,
         )
@@ -155,6 +155,10 @@ class Bundle:
         self.tasks.join(self.metrics, self.resources)
         self.compression = _compression(settings, self.loop, self.protection)
         self.cache.is_overloaded = self.protection.is_overloaded
+        self.warming = WarmingParts(
+            settings, self.cache, self.protection, self.fleet,
+            metrics=self.metrics, resources=self.resources,
+        )  # fmt: skip
         self.memo.obey(self.protection.is_overloaded)
         if settings.compression.enabled:
             self.metrics.add_collector(
@@ -346,20 +350,6 @@ def _compression(settings: Settings, loop: LoopProbe | None, protection: Protect
         compression.router_scope = router_scope
         compression.follow = follow_scope
     return compression
-
-
-def _recorder(settings: Settings) -> RequestRecorder:
-    metrics = settings.metrics
-    return RequestRecorder(
-        buckets_s=metrics.buckets_s,
-        series_max=metrics.series_max,
-        server_timing=metrics.server_timing,
-        trace_context=metrics.trace_context,
-        trace_response=metrics.trace_response,
-        exemplars=metrics.exemplars,
-        slow_request_s=metrics.slow_request_s,
-        slow_log_per_minute_max=metrics.slow_log_per_minute_max,
-    )
 
 
 def _token(key: str, secret: SecretStr | None) -> str | None:

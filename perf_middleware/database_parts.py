@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 from perf_middleware.database.routes import database_routes
 from perf_middleware.limits.deadlines.runtime import current_deadline
-from perf_middleware.metrics.middleware import current_exchange
+from perf_middleware.metrics.middleware import Exchange, current_connection, current_exchange
 from perf_middleware.stack import STREAM_GUARD, Layer
 
 if TYPE_CHECKING:
     from perf_middleware.database.statements import StatementWatch
     from perf_middleware.events import Events
-    from perf_middleware.metrics.middleware import Exchange
     from perf_middleware.metrics.runtime import Metrics
     from perf_middleware.operator_routes import OperatorRoute
     from perf_middleware.resource import Resources
@@ -41,6 +40,7 @@ class DatabaseParts:
         self.database = settings.database.make_database(
             settings.service,
             route_of=self._route_running,
+            left_by=_left_by,
             remaining_us=_remaining_us,
             statements=self.statements,
             make_retry=partial(settings.retry.make_retry, remaining_s=_remaining_s, events=events),
@@ -49,14 +49,16 @@ class DatabaseParts:
             self.database.stream_guard.publish = events.publish
 
     def join(self, metrics: Metrics, resources: Resources) -> None:
-        """Offer the figures, and let the lifespan open what is configured."""
+        """Offer the figures, and let the lifespan open what is configured.
+
+        Also where nothing is: what the app watches while it runs ends with its lifespan.
+        """
         database = self.database
         metrics.add_collector("database", database.families, reset=database.reset_counts)
-        if self.is_configured:
-            resources.add(database)
-            database.on_change = lambda is_up, why: resources.note(
-                database, "open" if is_up else "degraded", why
-            )
+        resources.add(database)
+        database.on_change = lambda is_up, why: resources.note(
+            database, "open" if is_up else "degraded", why
+        )
 
     def routes(self) -> tuple[OperatorRoute, ...]:
         """What operators may ask for, below their prefix."""
@@ -83,8 +85,12 @@ class DatabaseParts:
         return [Layer(STREAM_GUARD, build, stands)]
 
     def _route_running(self) -> str | None:
-        exchange = current_exchange()
-        return None if exchange is None else self._route_of(exchange)
+        current = current_connection()
+        if isinstance(current, Exchange):
+            return self._route_of(current)
+        if current is None or not current.scope:
+            return None
+        return self._metrics.recorder.route_of(current.scope, current.root_path)
 
     def _route_of(self, exchange: Exchange) -> str | None:
         """None for what a task still does whose request is over."""
@@ -93,6 +99,16 @@ class DatabaseParts:
         if not exchange.scope:
             return None
         return self._metrics.recorder.route_of(exchange.scope, exchange.root_path)
+
+
+def _left_by() -> str | None:
+    """The route whose request or websocket is over, and has left the task that runs."""
+    current = current_connection()
+    if current is None or current.scope:
+        return None
+    if isinstance(current, Exchange):
+        return None if current.recorded is None else dict(current.recorded.labels.pairs)["route"]
+    return current.route
 
 
 def _remaining_us() -> int | None:

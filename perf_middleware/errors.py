@@ -262,6 +262,22 @@ class CommitOutcomeUnknownError(RequestRejectedError):
         )
 
 
+class UnannouncedWriteError(RequestRejectedError):
+    """A transaction was to write what other processes keep answers of, and could not tell them.
+
+    Raised in place of its COMMIT, where `tracking.refuse_unannounced` is set: nothing of it is
+    done.  `reason` says why it could not be told.  Uncaught it is answered with 503.
+    """
+
+    def __init__(self, reason: str, retry_after_s: int | None = None) -> None:
+        super().__init__(503, retry_after_s)
+        self.args = (reason, retry_after_s)  # as the constructor's, for pickling
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"not committed, for other processes cannot be told what it changes: {self.reason}"
+
+
 class OutsideWritesError(PerfMiddlewareError):
     """Writes from outside are not heard, or their triggers could not be changed; `reason` says why.
 
@@ -330,70 +346,3 @@ class PoolLineFullError(PoolTimeoutError):
 
     def __str__(self) -> str:
         return f"{self.pool} has no object left, and {self.waiting_max} wait already"
-
-
-class QueueFullError(RequestRejectedError):
-    """A task queue has no room for another job, and had none within `waited_s`.
-
-    Raised by `enqueue()`; the call was not accepted.  Uncaught it is answered with 503.
-    """
-
-    def __init__(self, backlog: int, waited_s: float = 0.0, retry_after_s: int | None = 1) -> None:
-        super().__init__(503, retry_after_s)
-        self.args = (backlog, waited_s, retry_after_s)  # as the constructor's, for pickling
-        self.backlog = backlog
-        self.waited_s = waited_s
-
-    def __str__(self) -> str:
-        return f"the task queue is full: {self.backlog} jobs wait, no room in {self.waited_s:g} s"
-
-
-class QueueClosedError(RequestRejectedError):
-    """A task queue takes no jobs: it is draining, closed or switched off; `state` says which.
-
-    Raised by `enqueue()`; never for a job that was accepted.  Uncaught it is answered with 503.
-    """
-
-    def __init__(self, state: str) -> None:
-        super().__init__(503)
-        self.args = (state,)  # repeat the constructor: the error survives pickling
-        self.state = state
-
-    def __str__(self) -> str:
-        return f"the task queue takes no jobs: it is {self.state}"
-
-
-class JobUnfinishedError(PerfMiddlewareError):
-    """A job has no result yet.  Raised by `job.result()`; `await job.wait()` first."""
-
-    def __init__(self, task: str, job_id: str, status: str) -> None:
-        super().__init__(task, job_id, status)
-        self.task = task
-        self.job_id = job_id
-        self.status = status
-
-    def __str__(self) -> str:
-        return f"job {self.job_id} of {self.task} has no result: it is {self.status}"
-
-
-class JobCancelledError(JobUnfinishedError):
-    """A job will have none: it was cancelled, or handed back by a queue that closed (`status`)."""
-
-    def __str__(self) -> str:
-        return f"job {self.job_id} of {self.task} was {self.status.replace('_', ' ')}"
-
-
-class TaskTimeoutError(PerfMiddlewareError, TimeoutError):
-    """An attempt of a job took longer than its `timeout_s` and was cut.
-
-    It is the job's error; raised by `job.result()`.  It may be tried again like any other, unless
-    it ran in a thread, which goes on.
-    """
-
-    def __init__(self, task: str, timeout_s: float) -> None:
-        super().__init__(task, timeout_s)
-        self.task = task
-        self.timeout_s = timeout_s
-
-    def __str__(self) -> str:
-        return f"{self.task} took longer than {self.timeout_s:g} s"

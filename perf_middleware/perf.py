@@ -101,6 +101,7 @@ class Perf:
         the parent's lifespan), a script, a test.
         """
         async with self._resources.opened():
+            await self._resources.make_ready({})
             yield self
 
     def recent_blocks(self) -> list[LoopBlock]:

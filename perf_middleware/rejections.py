@@ -14,7 +14,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.database.holding.runtime import NoConnectionError, NoDatabaseError
+from perf_middleware.database.holding.runtime.refusals import NoConnectionError, NoDatabaseError
 from perf_middleware.errors import (
     CommitOutcomeUnknownError,
     DatabaseBusyError,

@@ -22,7 +22,7 @@ from perf_middleware.errors import ResourceStartError
 from perf_middleware.events import Events, ResourceChanged, ResourceState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from anyio.abc import TaskGroup
 
@@ -82,6 +82,7 @@ class Resources:
             resource.name: ("closed", "") for resource in resources
         }
         self._on_started: list[Callable[[], object]] = []
+        self._before_ready: list[Callable[[Mapping[str, Any]], Awaitable[None]]] = []
         self._on_stopping: list[Callable[[], Awaitable[None]]] = []
         self.task_failures = 0
         self.running = False
@@ -94,6 +95,21 @@ class Resources:
         """The app has said that it has started."""
         for do in self._on_started:
             do()
+
+    def before_ready(self, do: Callable[[Mapping[str, Any]], Awaitable[None]]) -> None:
+        """Await `do(state)` once the app has started, before the server hears of it.
+
+        `state` is that of the app's lifespan.  `do` bounds its own time: nobody is served before.
+        """
+        self._before_ready.append(do)
+
+    async def make_ready(self, state: Mapping[str, Any]) -> None:
+        """The app has started: what is to be done before anybody is served."""
+        for do in self._before_ready:
+            try:
+                await do(state)
+            except Exception:
+                logger.exception("something that goes before the first request failed")
 
     def when_stopping(self, do: Callable[[], Awaitable[None]]) -> None:
         """Await `do()` as the server stops, before the app's own lifespan ends: what still runs
@@ -267,7 +283,7 @@ class LifespanPlugin:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         talk = _Talk(
             await receive(), receive, send,
-            last_word_s=self._last_word_s, on_started=self._resources.note_started,
+            last_word_s=self._last_word_s, on_started=self._started(scope),
             on_stopping=self._resources.note_stopping,
         )  # fmt: skip
         if self._resources.running:
@@ -283,11 +299,24 @@ class LifespanPlugin:
             if isinstance(exc, ResourceStartError) and not opened:
                 logger.error("%s", exc)  # noqa: TRY400 - one clear sentence, the cause is in it
                 await send({"type": "lifespan.startup.failed", "message": str(exc)})
-                return
+                # As Starlette does: its TestClient takes a return for a start that went well, and
+                # waits at the end for ever.  Servers, which have been told, are silent about it.
+                raise
             if talk.last_word is not None:
                 await send(talk.last_word)
             raise
         await send(talk.last_word or {"type": "lifespan.shutdown.complete"})
+
+    def _started(self, scope: Scope) -> Callable[[], Awaitable[None]]:
+        resources = self._resources
+        is_first = not resources.running  # else the first start has made all ready
+
+        async def started() -> None:
+            resources.note_started()
+            if is_first:
+                await resources.make_ready(scope.get("state") or {})
+
+        return started
 
     async def _live(self, scope: Scope, talk: _Talk) -> None:
         """The app's own lifespan; what it leaves unsaid is said for it."""
@@ -321,7 +350,7 @@ class _Talk:
         send: Send,
         *,
         last_word_s: float,
-        on_started: Callable[[], None],
+        on_started: Callable[[], Awaitable[None]],
         on_stopping: Callable[[], Awaitable[None]],
     ) -> None:
         self._startup = startup
@@ -360,5 +389,5 @@ class _Talk:
             return
         if message["type"] == "lifespan.startup.complete" and not self.started:
             self.started = True
-            self._on_started()
+            await self._on_started()
         await self._send(message)

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from perf_middleware.caching.settings import CacheSettings
 from perf_middleware.caching.values.settings import MemoSettings
+from perf_middleware.caching.warming.settings import WarmingSettings
 from perf_middleware.compression.settings import CompressionSettings
 from perf_middleware.configuration.problems import invalid_values
 from perf_middleware.configuration.schema import PREFIX, Schema
@@ -97,6 +98,7 @@ class Settings(BaseSettings):
     retry: RetrySettings = RetrySettings()
     tracking: TrackingSettings = TrackingSettings()
     cache: CacheSettings = CacheSettings()
+    warming: WarmingSettings = WarmingSettings()
     memo: MemoSettings = MemoSettings()
     compression: CompressionSettings = CompressionSettings()
     callers: CallersSettings = CallersSettings()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from perf_middleware.database.tables.touched import ALL_TABLES, write_tags
 from perf_middleware.database.tracking.reads import Reads
 from perf_middleware.database.tracking.runtime import CURRENT_READS, Tracking
+from perf_middleware.database.tracking.runtime.announcing import CommitAnnouncements
 from perf_middleware.database.tracking.runtime.engines import TrackedEngines
 from perf_middleware.database.tracking.runtime.purges import CommitPurges
 from perf_middleware.metrics.middleware import current_exchange
@@ -42,15 +44,19 @@ class TrackingParts:
         self._settings = settings.tracking
         self._caches = settings.cache.enabled
         self.purges = CommitPurges(is_in_a_request=_is_in_a_request)
+        self.announcements = CommitAnnouncements(
+            self.purges, refuses=self._settings.refuse_unannounced
+        )
         self.tracking = Tracking(self.purges, is_active=False)
         self.engines = TrackedEngines(
             self.tracking,
             known_functions=frozenset(self._settings.known_functions),
             known_triggers=frozenset(self._settings.known_triggers),
+            rows=frozenset(self._settings.rows),
         )
         self.engines.on_bind = self.purges.bind
         if self._settings.enabled is not False:
-            database.tracked = self.engines
+            database.instruments.tracked = self.engines
         self._findings: Callable[[], list[str]] = list
 
     def join(self, metrics: Metrics, resources: Resources) -> None:
@@ -69,6 +75,12 @@ class TrackingParts:
             return
         if fleet is not None:
             self.purges.then(fleet.heard_by_all)
+            self.purges.lift = fleet.lift
+            self.announcements.announce_by(fleet.announce, fleet.let_go)
+            self.tracking.announce = self.announcements
+            self.tracking.withdraw = self.announcements.withdraw
+            self.tracking.leave_open = self.announcements.leave_open
+            fleet.purge_overdue_by(self.purges.purge_for_others, all_tags=write_tags(ALL_TABLES))
         if self._settings.enabled:
             self.engines.activate()
         if not self._caches:
@@ -103,6 +115,7 @@ class TrackingParts:
             "active": self.tracking.is_active,
             **self.tracking.status(),
             "purges": self.purges.status(),
+            "unannounced": self.announcements.unannounced,
             "relations": self.engines.status(),
             "findings": self._findings(),
         }
@@ -119,10 +132,12 @@ class TrackingParts:
     def _families(self) -> Iterable[Family]:
         yield from self.tracking.families()
         yield from self.purges.families()
+        yield from self.announcements.families()
 
     def _reset_counts(self) -> None:
         self.tracking.reset_counts()
         self.purges.reset_counts()
+        self.announcements.reset_counts()
 
 
 def _is_in_a_request() -> bool:

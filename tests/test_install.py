@@ -21,7 +21,15 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient
 
 import perf_middleware
-from perf_middleware import ConfigurationError, Perf, PerfMiddlewareError, Settings, errors, install
+from perf_middleware import (
+    ConfigurationError,
+    Perf,
+    PerfMiddlewareError,
+    Settings,
+    errors,
+    install,
+    task_errors,
+)
 from perf_middleware.errors import AlreadyInstalledError, AppAlreadyStartedError, SettingsError
 from tests.driving import ask, get, http_scope
 
@@ -546,17 +554,21 @@ ERRORS = [
     errors.DatabaseBusyError("main", 0.25, 2),
     errors.DatabaseUnavailableError("main", "connection refused"),
     errors.CommitOutcomeUnknownError(),
+    errors.UnannouncedWriteError("Redis does not answer", 5),
     errors.UncacheableQueryError("FOR UPDATE locks rows", "execute it"),
     errors.OutsideWritesError("postgresql://db/shop", "it is a pooler"),
     errors.TracingBusyError(),
     errors.PoolTimeoutError("pool", "create", 1.5),
     errors.PoolLineFullError("pool", 3),
     errors.PoolClosedError("pool"),
-    errors.QueueFullError(10, 0.5),
-    errors.QueueClosedError("draining"),
-    errors.JobUnfinishedError("send", "4bf92f", "running"),
-    errors.JobCancelledError("send", "4bf92f", "handed_back"),
-    errors.TaskTimeoutError("send", 1.5),
+    task_errors.QueueFullError(10, 0.5),
+    task_errors.QueueClosedError("draining"),
+    task_errors.JobUnfinishedError("send", "4bf92f", "running"),
+    task_errors.JobCancelledError("send", "4bf92f", "handed_back"),
+    task_errors.TaskTimeoutError("send", 1.5),
+    task_errors.TaskArgumentsError("send", "argument 1 (tuple) would not come back"),
+    task_errors.JournalFullError(3, 400),
+    task_errors.JournalUnavailableError("disk full", None),
 ]
 
 
@@ -570,7 +582,9 @@ def test_an_error_survives_pickling(error):
 
 def test_every_error_is_in_the_table_above():
     own = {
-        kind for _, kind in inspect.getmembers(errors, inspect.isclass)
+        kind
+        for module in (errors, task_errors)
+        for _, kind in inspect.getmembers(module, inspect.isclass)
         if issubclass(kind, Exception)
     }  # fmt: skip
     assert own == {type(error) for error in ERRORS}

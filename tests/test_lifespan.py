@@ -244,7 +244,8 @@ async def test_a_start_is_all_or_nothing(caplog):
                 "message": "second could not start: StartError: no answer",
             }
         ]
-        assert server.returned
+        await server.ended()
+        assert isinstance(server.raised, ResourceStartError)
     assert notes == ["open first", "open second", "close second", "close first"]
     assert resources.states() == {
         "first": ("closed", ""),

@@ -21,12 +21,17 @@ class Evidence:
     def __init__(self, figures: CacheFigures) -> None:
         self._figures = figures
         self._patterns: dict[str, PathPattern | None] = {}  # at most as many as there are routes
+        self._last_stored: tuple[PathPattern, RouteCounts] | None = None
+        """The route that had something stored at the last look: most often it is that again."""
 
     def of(self, path: str) -> bool | None:
         """True where a route that `path` may belong to had one stored; None: nothing is known."""
+        last = self._last_stored
+        if last is not None and _has_stored(last[1]) and last[0].matches(path):
+            return True
         known: bool | None = None
         by_route = self._figures.by_route
-        if by_route.keys() == {UNMATCHED}:  # an app without routes: one like another
+        if len(by_route) == 1 and UNMATCHED in by_route:  # an app without routes: all are alike
             counts = by_route[UNMATCHED]
             return _has_stored(counts) or (False if _has_refused(counts) else None)
         for route, counts in by_route.items():
@@ -34,6 +39,7 @@ class Evidence:
             if pattern is None or not pattern.matches(path):
                 continue
             if _has_stored(counts):
+                self._last_stored = pattern, counts
                 return True
             if _has_refused(counts):
                 known = False

@@ -99,7 +99,10 @@ class Expiry(Generic[K]):
         return keys
 
     def _slot(self, tick: int) -> dict[K, int]:
-        number = _slot_number(_level(tick ^ self._tick), tick)
+        # _slot_number(_level(..), tick), written out: each store asks for one.
+        level = ((tick ^ self._tick) or 1).bit_length() - 1
+        level //= _DIGIT_BITS
+        number = level * _SLOTS + (tick >> level * _DIGIT_BITS) % _SLOTS
         slot = self._slots.get(number)
         if slot is None:
             slot = self._slots[number] = {}

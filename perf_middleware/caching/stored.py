@@ -75,7 +75,7 @@ class StoredResponse:
     __slots__ = (
         "body", "born_us", "choice", "counts", "dependencies", "early_from_us", "etag", "forms",
         "fresh_until_us", "headers", "hits", "identity", "initial_age_us", "key", "last_modified",
-        "lifetimes", "lines", "not_modified_headers", "primary", "produced_us", "received_s",
+        "lifetimes", "lines", "primary", "produced_us", "received_s",
         "refresh_from_us", "route", "rule", "rule_name", "shares_authorization", "shown_until_us",
         "size_bytes", "status", "stored_us", "tags", "tail", "target", "usable_if_error_us",
         "usable_until_us", "vary",
@@ -142,19 +142,15 @@ class StoredResponse:
             size_bytes += self.forms.size_bytes
         etag: bytes | None = None
         last_modified: bytes | None = None
-        kept_of_304 = []
-        for pair in headers:
-            name, value = pair
+        for name, value in headers:
             size_bytes += len(name) + len(value)
-            if name not in OF_CONTENT:
-                kept_of_304.append(pair)
-                # Of several lines the first counts.
-                if name == b"etag" and etag is None:
+            # Of several lines the first counts.
+            if name == b"etag":
+                if etag is None:
                     etag = value
-                elif name == b"last-modified" and last_modified is None:
-                    last_modified = value
+            elif name == b"last-modified" and last_modified is None:
+                last_modified = value
         self.size_bytes = size_bytes
-        self.not_modified_headers = kept_of_304
         self.etag: EntityTag | None = None if etag is None else parse_etag(etag)
         self.last_modified = last_modified
 
@@ -172,6 +168,11 @@ class StoredResponse:
         self.tail: Headers = []
         self.shown_until_us = NOT_SHOWN  # `tail` is what a hit adds, until then
         self.refresh_from_us = 0  # not before, where one has failed
+
+    @property
+    def not_modified_headers(self) -> Headers:
+        """What a 304 tells of it."""
+        return [pair for pair in self.headers if pair[0] not in OF_CONTENT]
 
     @property
     def validators(self) -> Headers:

@@ -44,6 +44,8 @@ class Variants:
 
 def names_in(key: bytes, primary: bytes) -> tuple[bytes, ...]:
     """The names by which a key of `primary` was made; none for the primary key itself."""
+    if len(key) == len(primary):
+        return ()
     named = key[len(primary) + len(SEPARATOR) :].partition(SEPARATOR)[0]
     return tuple(named.split(b",")) if named else ()
 

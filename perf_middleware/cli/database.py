@@ -55,7 +55,7 @@ def triggers(
             typer.echo(wanted.drop_sql() if drop else wanted.sql())
             return
         unheard = asyncio.run(_applied(settings, wanted, url, drop=drop))
-    except (PerfMiddlewareError, UrlError) as error:
+    except (PerfMiddlewareError, ValueError) as error:  # a URL, or the name of a table
         typer.echo(f"perf-middleware database triggers: {error}", err=True)
         raise typer.Exit(EXIT_WRONG) from None
     typer.echo("done" if not unheard else f"done; not heard are {', '.join(unheard)}")

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from perf_middleware.database.retry.transient import (
+    began_no_commit,
     came_through,
     chain,
     is_sqlalchemys,
@@ -24,6 +25,7 @@ from perf_middleware.database.retry.transient import (
 TOO_MANY_CONNECTIONS: Final = "53300"
 COMMITS: Final = ("sqlalchemy.engine.base", "_commit_impl")
 REASON_CHARS_MAX: Final = 300
+LOST_BEFORE: Final = "the connection was lost before COMMIT, so the transaction was not committed"
 
 
 def is_loss(error: BaseException) -> bool:
@@ -40,12 +42,20 @@ def is_loss(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """One sentence about `error`, without the statement and its values."""
+    if began_no_commit(error):
+        return LOST_BEFORE
     cause = getattr(error, "driver_exception", None) or getattr(error, "orig", None) or error
     return " ".join(str(cause).split())[:REASON_CHARS_MAX] or type(cause).__name__
 
 
 def cut_a_commit(error: BaseException) -> bool:
-    """Whether it was a COMMIT that `error` ended: nobody knows then if it was done."""
+    """Whether it was a COMMIT that `error` ended: nobody knows then if it was done.
+
+    Not where an earlier statement has lost the connection, as one does that is cancelled when the
+    client of a stream goes away: SQLAlchemy then sends no COMMIT at all.
+    """
+    if began_no_commit(error):
+        return False
     traceback = error.__traceback__
     while traceback is not None:
         frame = traceback.tb_frame

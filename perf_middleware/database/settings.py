@@ -188,6 +188,7 @@ class DatabaseSettings(Section):
         service: str = "app",
         *,
         route_of: Callable[[], str | None] | None = None,
+        left_by: Callable[[], str | None] | None = None,
         remaining_us: Callable[[], int | None] | None = None,
         statements: StatementWatch | None = None,
         make_retry: Callable[..., Retry] | None = None,
@@ -195,7 +196,8 @@ class DatabaseSettings(Section):
     ) -> Database:
         """The database of one app with these settings, not open yet.
 
-        `route_of`: the template of the request that runs; `remaining_us`: what is left of its
+        `route_of`: the template of the request that runs; `left_by`: of the one whose task goes on
+        after it; `remaining_us`: what is left of its
         deadline, None without one; `statements`: who counts what is asked; `make_retry`: what makes
         the retries of each.
         """
@@ -213,6 +215,7 @@ class DatabaseSettings(Section):
             held_s_told=self.held_s_told,
             stream_guard=self.stream_guard,
             route_of=route_of,
+            left_by=left_by,
             remaining_us=remaining_us,
             statements=statements,
             make_retry=make_retry,

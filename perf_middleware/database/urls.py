@@ -19,6 +19,8 @@ Dialect: TypeAlias = Literal["postgresql", "sqlite"]
 DRIVERS: Final = {"postgresql": "asyncpg", "postgres": "asyncpg", "sqlite": "aiosqlite"}
 PGBOUNCER_PORT: Final = 6432  # its default `listen_port` (pgbouncer.ini)
 SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+SERVERS: Final = ("any", "primary", "standby", "read-write", "read-only", "prefer-standby")
+PORT_MAX: Final = 65_535
 
 # What asyncpg.connect() takes by a URL, by the name that libpq or asyncpg has for it.
 POSTGRESQL_OPTIONS: Final = {
@@ -108,6 +110,10 @@ def _postgresql(rest: str) -> DatabaseUrl:
             )
         if known == "ssl" and value not in SSL_MODES:
             raise UrlError(f"{key} must be one of {', '.join(SSL_MODES)}")
+        if known == "target_session_attrs" and value not in SERVERS:
+            raise UrlError(f"{key} must be one of {', '.join(SERVERS)}")
+        if known == "port" and not all(map(_is_port, value.split(","))):
+            raise UrlError(f"port must be a number from 1 to {PORT_MAX}, one for each host")
         given.append((known, value))
     query = f"?{urlencode(given)}" if given else ""
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
@@ -118,6 +124,10 @@ def _postgresql(rest: str) -> DatabaseUrl:
         shown=f"postgresql://{where}{parts.path}",
         looks_like_pgbouncer=port == PGBOUNCER_PORT,
     )
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 1 <= int(text) <= PORT_MAX
 
 
 def _sqlite(rest: str, memory_name: str) -> DatabaseUrl:
@@ -142,6 +152,11 @@ def _sqlite(rest: str, memory_name: str) -> DatabaseUrl:
             url=f"sqlite+aiosqlite:///file:{memory_name}?mode=memory&cache=shared&uri=true",
             shown="sqlite://:memory:",
             in_memory=True,
+        )
+    if options and (options.get("uri") != "true" or not name.startswith("file:")):
+        # SQLite would leave them out, `mode=ro` too, or take them for a part of the file's name.
+        raise UrlError(
+            "has options, which need file: and uri=true: sqlite:///file:app.db?…&uri=true"
         )
     return DatabaseUrl(
         dialect="sqlite",

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perf_middleware.errors import StoreUnavailableError
 from perf_middleware.families import NO_LABELS, Family, LabelSet, Value, counter, gauge
@@ -18,15 +18,15 @@ from perf_middleware.fleet.stores.hearers import Hearers
 from perf_middleware.fleet.stores.records import Records
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator
 
+    from perf_middleware.fleet.announcing import Announced
     from perf_middleware.resource import Background
 
 logger = logging.getLogger("perf_middleware.redis")
 
+T = TypeVar("T")
 FIRST_ANSWER_S = 0.5  # beyond the time to connect: how long `open` waits for the first connection
-
-
 STEADY_S = 1.0  # in use for so long: what was wrong before is over
 
 
@@ -173,16 +173,39 @@ class Fleet:
         where this process cannot know, for Redis is away: those who cannot reach it either answer
         nothing out of memory any more, those who can may.  To be cancelled at any time.
         """
-        loop = running_loop()
-        if loop is None:
+        if running_loop() is None:
             return False
+        return await self._there(self._hearers.barriers.passed)
+
+    async def announce(self, tags: Iterable[str]) -> Announced:
+        """Tell that what has these tags is to be purged, before it is known whether this process
+        will (announcing.py).  Raises StoreUnavailableError and StoreRefusedError.
+        """
+        if running_loop() is None:
+            raise StoreUnavailableError(STORE, "it needs asyncio")
+        return await self._there(lambda: self._hearers.announcements.announce(tags))
+
+    async def lift(self, announced: Collection[Announced]) -> None:
+        """Nothing is to be purged for it any more."""
+        await self._there(lambda: self._hearers.announcements.lift(announced))
+
+    def let_go(self, announced: Announced) -> None:
+        """It may be to be purged later: whoever finds it overdue does that; from any thread."""
+        self._hearers.announcements.let_go(announced)
+
+    def purge_overdue_by(
+        self, purge: Callable[[frozenset[str]], Awaitable[None]], *, all_tags: Iterable[str]
+    ) -> None:
+        """`purge(tags)` for writers that were not heard of again; `all_tags`: all there may be."""
+        self._hearers.purge_overdue_by(purge, all_tags)
+        self.while_kept(self._hearers.announcements.run)
+
+    async def _there(self, do: Callable[[], Coroutine[Any, Any, T]]) -> T:
         self.ensure_kept()
         kept = self._loop
-        if kept is None or kept is loop or not kept.is_running():
-            return await self._hearers.barriers.passed()
-        return await asyncio.wrap_future(
-            asyncio.run_coroutine_threadsafe(self._hearers.barriers.passed(), kept)
-        )
+        if kept is None or kept is running_loop() or not kept.is_running():
+            return await do()
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(do(), kept))
 
     def _is_all_told(self) -> bool:
         return not any(owed() for owed in self._owed)
@@ -371,6 +394,7 @@ class Fleet:
             tuple(Value(label, records.gaps) for label, records in messages),
         )  # fmt: skip
         yield from self._hearers.barriers.families()
+        yield from self._hearers.announcements.families()
 
     def _named(self) -> list[tuple[bytes, Records]]:
         return [(channel.split(b":")[-2], records) for channel, records in self._spaces.items()]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from pydantic import Field, SecretStr, field_validator
 
 from perf_middleware.section import Section, UrlPath
+
+if TYPE_CHECKING:
+    from perf_middleware.metrics.middleware import RequestRecorder
 
 DEFAULT_BUCKETS_S = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -85,6 +89,21 @@ class MetricsSettings(Section):
         if value[-1] == float("inf"):
             raise ValueError("leave out +Inf, it is always there")
         return value
+
+    def make_recorder(self) -> RequestRecorder:
+        """What counts and times the requests of an app."""
+        from perf_middleware.metrics.middleware import RequestRecorder
+
+        return RequestRecorder(
+            buckets_s=self.buckets_s,
+            series_max=self.series_max,
+            server_timing=self.server_timing,
+            trace_context=self.trace_context,
+            trace_response=self.trace_response,
+            exemplars=self.exemplars,
+            slow_request_s=self.slow_request_s,
+            slow_log_per_minute_max=self.slow_log_per_minute_max,
+        )
 
 
 class RuntimeSettings(Section):

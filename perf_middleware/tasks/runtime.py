@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
+from perf_middleware.task_errors import JournalUnavailableError
 from perf_middleware.tasks.background.runtime import Origins
-from perf_middleware.tasks.journal.errors import JournalUnavailableError
 from perf_middleware.tasks.journal.runtime import LOOK_EVERY_S, Journal
 from perf_middleware.tasks.queue.decorators import Task
 from perf_middleware.tasks.queue.runtime import TaskQueue

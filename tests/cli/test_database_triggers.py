@@ -43,6 +43,13 @@ def test_what_cannot_be_applied_is_one_sentence(arguments, why):
     assert "secret" not in result.output
 
 
+def test_a_name_that_no_table_has_is_one_sentence():
+    """A fixed bug: it was a traceback."""
+    result = asked("ite\x01ms")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "has a control character" in result.stderr
+
+
 def test_applied_it_says_what_is_not_heard(monkeypatch):
     with postgres() as url:
         name = "perf_triggers"

@@ -1,5 +1,6 @@
 """Bodies in content codings, as clients send them, and as hostile clients do."""
 
+import struct
 import zlib
 from functools import cache
 
@@ -27,12 +28,26 @@ def coded(body, *names):
 @cache
 def repeated(name, size):
     """`size` zeros, packed a thousand times and more, without ever holding them."""
+    if name in {"deflate", "gzip"}:
+        return deflated(name, size)
     piece = bytes(MB)
-    if name == "deflate":
-        engine = zlib.compressobj(1)
-        return b"".join([*(engine.compress(piece) for _ in range(size // MB)), engine.flush()])
-    encoder = ENCODING[name].encoder(level={"zstd": 3, "br": 5, "gzip": 9}[name])
+    encoder = ENCODING[name].encoder(level={"zstd": 3, "br": 5}[name])
     return b"".join([*(encoder.encode(piece) for _ in range(size // MB)), encoder.finish()])
+
+
+def deflated(name, size):
+    """So many zeros: one block, again and again (RFC 1950, RFC 1951, RFC 1952)."""
+    piece = bytes(min(size, MB))
+    count = size // len(piece)
+    engine = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    block = engine.compress(piece) + engine.flush(zlib.Z_FULL_FLUSH)  # stands alone, in whole bytes
+    blocks = block * count + engine.flush()
+    if name == "deflate":
+        return b"\x78\xda" + blocks + ((size % 65_521) << 16 | 1).to_bytes(4, "big")  # Adler-32
+    crc = 0
+    for _ in range(count):
+        crc = zlib.crc32(piece, crc)
+    return b"\x1f\x8b\x08\0\0\0\0\0\2\xff" + blocks + struct.pack("<II", crc, size)
 
 
 def zstd_frame(descriptor, rest):
@@ -55,6 +70,7 @@ def zstd_in_zstd():
     return library.compress(inner, options=options)
 
 
+@cache
 def br_zeros(size, *, window_log):
     encoder = ENCODING["br"]._library.Compressor(quality=5, lgwin=window_log)
     return b"".join([*(encoder.process(bytes(MB)) for _ in range(size // MB)), encoder.finish()])

@@ -1,20 +1,22 @@
 """Servers in processes of their own: the real thing, from the first log line to the last signal.
 
 `serving(command)` starts one, waits until its log says that it is ready, and ends it: SIGTERM, then
-SIGKILL after a deadline.  Only the process that it started is ever sent a signal.
+SIGKILL after a deadline.  Only the process that it started is ever sent a signal.  `is_forked` says
+that the start itself is not looked at: then it is a fork of one that has the libraries imported.
 """
 
 import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+from tests import forked
 
 T = TypeVar("T")
 
@@ -44,7 +46,7 @@ def eventually(look: Callable[[], T], *, what: str, within_s: float = EVENTUALLY
 class ServerProcess:
     """A running server: where it answers, what it logs, how it ends."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, process: forked.Process | subprocess.Popen[str], log: Path) -> None:
         self._process = process
         self._log = log
         self.url = ""
@@ -83,6 +85,7 @@ def serving(
     *,
     env: Mapping[str, str] | None = None,
     starts: int = 1,
+    is_forked: bool = False,
     starts_within_s: float = START_S_MAX,
 ) -> Iterator[ServerProcess]:
     """Run `command` (arguments for this Python) and end it after the block.
@@ -97,14 +100,10 @@ def serving(
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory, "log")
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, *command],
-                cwd=ROOT,
-                env={**inherited, "PYTHONUNBUFFERED": "1", **(env or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+            process = (forked.start if is_forked else forked.start_anew)(
+                command, cwd=ROOT, env={**inherited, "PYTHONUNBUFFERED": "1", **(env or {})},
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
         server = ServerProcess(process, log)
         try:
             server.wait_until_ready(starts=starts, within_s=starts_within_s)
@@ -117,6 +116,7 @@ def serving(
 def serving_app(
     app: str, *options: str, env: Mapping[str, str] | None = None
 ) -> Iterator[ServerProcess]:
-    """Run the ASGI app `module:name` under uvicorn on a free port."""
-    with serving(["-m", "uvicorn", app, "--port", "0", *options], env=env) as server:
+    """Run the ASGI app `module:name` under uvicorn on a free port, in a fork."""
+    command = ["-m", "uvicorn", app, "--port", "0", *options]
+    with serving(command, env=env, is_forked=True) as server:
         yield server

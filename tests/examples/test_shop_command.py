@@ -3,12 +3,12 @@
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
+from functools import partial
 
 import httpx2
 import pytest
 
+from tests import forked
 from tests.examples.servers import ROOT, eventually, serving
 from tests.examples.shop import place_order, watching
 from tests.fleet.servers import RedisServer
@@ -24,14 +24,7 @@ def redis_url(tmp_path):
 
 
 def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "examples.fastapi_app", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return forked.run(["-m", "examples.fastapi_app", *arguments], cwd=ROOT, timeout=300)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
@@ -122,11 +115,11 @@ def test_a_change_is_seen_at_once_in_all_worker_processes_that_share_redis(redis
 
 def test_a_named_database_keeps_its_orders(tmp_path):
     file = tmp_path / "shop.sqlite3"
-    env = {"EXAMPLE_DATABASE": str(file)}
-    with serving(COMMAND, env=env) as server, httpx2.Client(base_url=server.url) as client:
+    shop = partial(serving, COMMAND, env={"EXAMPLE_DATABASE": str(file)}, is_forked=True)
+    with shop() as server, httpx2.Client(base_url=server.url) as client:
         assert f"Filled {file}" in server.log()
         order = place_order(client, (1, 1))
-    with serving(COMMAND, env=env) as server, httpx2.Client(base_url=server.url) as client:
+    with shop() as server, httpx2.Client(base_url=server.url) as client:
         assert "Filled" not in server.log()
         assert client.get(f"/orders/{order['id']}").json()["customer_id"] == 1
 
@@ -138,6 +131,6 @@ def test_a_database_of_another_version_is_refused_untouched(tmp_path):
     connection.close()
     with (
         pytest.raises(AssertionError, match="was made by another version of this example"),
-        serving(COMMAND, env={"EXAMPLE_DATABASE": str(file)}),
+        serving(COMMAND, env={"EXAMPLE_DATABASE": str(file)}, is_forked=True),
     ):
         pass

@@ -94,3 +94,44 @@ async def test_an_app_that_varies_by_ever_more_fields_is_remembered_up_to_a_boun
             for number in (0, NAMES_MAX + 7):
                 found = await later.find(b"/page", b"k%d" % number, parts_of=parts_of, **LEASED)
                 assert isinstance(found, Found)
+
+
+async def test_what_was_asked_for_in_vain_is_leased_in_one_more(redis_server):
+    async with process(redis_server, "in-vain") as (records, link):
+        assert records.likely(b"/page", b"a") is None  # nothing was found as yet
+        await store(records, b"a")
+        while (asked := records.likely(b"/page", b"a")) is None:
+            assert isinstance(await records.find(b"/page", b"a", **LEASED), Found)
+        found = records.found_in(b"/page", b"a", await asked)
+        assert isinstance(found, Found)
+        assert found.content.endswith(b"the answer")
+        before = link.commands
+        asked = records.likely(b"/page", b"b")
+        assert asked is not None
+        assert records.found_in(b"/page", b"b", await asked) is None
+        found = await records.find(b"/page", b"b", was_asked=True, **LEASED)
+        assert isinstance(found, Missing)
+        assert found.leads
+        assert link.commands == before + 2
+
+
+async def test_what_was_purged_or_varies_is_not_taken_as_it_is(redis_server):
+    async with process(redis_server, "not-simply") as (records, _):
+        await store(records, b"a")
+        await store(records, b"varied", b"x-client")
+        for key in (b"a", b"varied"):
+            value = await records._link.get(records.keys_of(0).records + key)
+            assert (records.found_in(b"/page", key, value) is None) is (key == b"varied")
+        value = await records._link.get(records.keys_of(0).records + b"a")
+        await records.purge_all(message=b"all")
+        await until(lambda: records.found_in(b"/page", b"a", value) is None)
+
+
+async def test_a_command_that_the_socket_does_not_take_at_once_arrives_whole(redis_server):
+    large = bytes(range(256)) * (32 << 10)
+    async with process(redis_server, "large") as (_, link):
+        assert await link.command("SET", "large:a", large) == b"OK"
+        both = link.ask("SET", "large:b", large), link.get(b"large:b")
+        assert await both[0] == b"OK"
+        assert await both[1] == await link.get(b"large:a") == large
+        assert await link.command("DEL", "large:a", "large:b") == 2

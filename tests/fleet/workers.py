@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests import forked
 from tests.examples.servers import ROOT, ServerProcess
 from tests.fleet.consistency import Read, Verdict, Write, expected_after_soft, judge
 from tests.fleet.servers import RedisServer
@@ -58,7 +58,6 @@ class Worker:
             "TRUTH_URL": redis.url.removesuffix("/0") + "/1",
         }  # fmt: skip
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        self._process: subprocess.Popen[bytes] | None = None
         self._server: ServerProcess | None = None
         self.starts = 0
         self.is_up = False
@@ -68,11 +67,10 @@ class Worker:
         self.starts += 1
         log = self._log.with_suffix(f".{self.starts}.log")
         with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, *COMMAND], cwd=ROOT, env=self._env,
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-        self._server = ServerProcess(self._process, log)
+            process = forked.start(
+                COMMAND, cwd=ROOT, env=self._env, stdout=output, stderr=subprocess.STDOUT
+            )
+        self._server = ServerProcess(process, log)
 
     def wait_until_ready(self) -> None:
         assert self._server is not None

@@ -5,26 +5,24 @@ import hashlib
 import json
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.forked import ROOT, Process, start
 from tests.http.child import PART
 from tests.http.wire import DEADLINE_S, Wire, http_request
 
 PARTS = 800  # of 64 KiB: 50 MiB
 BODY_BYTES = PARTS * PART
 GROWTH_BYTES_MAX = 20 * 1024 * 1024  # far below the body, far above an allocator's moods
-ROOT = Path(__file__).parents[2]
 
 
 class Child:
     """A server process, and how much memory it holds."""
 
-    def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, port: int, process: Process | subprocess.Popen[str]) -> None:
         self.port = port
         self.process = process
         self._memory = psutil.Process(process.pid)
@@ -37,11 +35,7 @@ class Child:
 def child_of(kind: str) -> Iterator[Child]:
     with socket.create_server(("127.0.0.1", 0)) as listener:  # listening: early clients just wait
         fd = listener.fileno()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.http.child", kind, str(fd)],
-            pass_fds=[fd],
-            cwd=ROOT,  # where `-m` looks first
-        )
+        process = start(["-m", "tests.http.child", kind, str(fd)], pass_fds=[fd], cwd=ROOT)
         port = listener.getsockname()[1]
     try:
         yield Child(port, process)

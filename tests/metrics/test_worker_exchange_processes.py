@@ -7,11 +7,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from tests import forked
 
 WORKER = Path(__file__).with_name("exchange_worker.py")
 DEADLINE_S = 150.0
@@ -20,12 +21,10 @@ JOBS = 'jobs{route="/jobs"}'
 
 class Worker:
     def __init__(self, directory: Path, *, interval_s: float = 0.05, backend: str = "asyncio"):
-        self.process = subprocess.Popen(
-            [sys.executable, str(WORKER), str(directory), str(interval_s), backend],
+        self.process = forked.start(
+            [str(WORKER), str(directory), str(interval_s), backend],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         )
         self.pid = None
 

@@ -18,6 +18,7 @@ from perf_middleware.caching.middleware.missing import miss
 from perf_middleware.caching.middleware.outcomes import bypass, hit, only_if_cached, select
 from perf_middleware.caching.middleware.passing import pass_on
 from perf_middleware.caching.middleware.revalidation import refresh
+from perf_middleware.caching.middleware.warming import warm
 from perf_middleware.caching.reuse import Reuse, decide_reuse, may_refresh
 from perf_middleware.caching.runtime.request import (
     CacheRequest,
@@ -31,6 +32,7 @@ from perf_middleware.caching.settings import CacheSettings
 from perf_middleware.caching.special import NO_HOST
 from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.variants import Variants
+from perf_middleware.caching.warming.asked import WARMING
 from perf_middleware.coded_forms import WANTED
 from perf_middleware.errors import SettingsError
 from perf_middleware.fleet.settings import RedisSettings
@@ -158,6 +160,8 @@ class CacheLayer:
         )  # fmt: skip
         if special is not None:
             request.take_special(special, with_directives=self._obeys_directives)
+            if WARMING in scope:  # it has a Cache-Control: hits and misses pay for no look at this
+                return warm(self.app, cache, request, scope[WARMING])
             if special.is_out:
                 return bypass(self.app, cache, request, "precondition", may_keep=False)
             if (
@@ -188,6 +192,7 @@ class CacheLayer:
     async def _considered(self, request: CacheRequest) -> Any:
         """Every case, in the order in which they rule each other out."""
         cache = self.cache
+        request.freeze()
         directives = request.directives
         rule = request.rule
         if rule is not None and not request.take_rule(rule):

@@ -91,7 +91,7 @@ class Forwarding:
         self._flight = flight
         self._validating = validating
         self.purges_seen = cache.purges.newest
-        self.root_path: str = request.scope.get("root_path") or ""
+        self.root_path: str = request.freeze().get("root_path") or ""
 
     async def run(self, app: ASGIApp) -> Any:
         """Call the app; whoever waits is released whatever happens."""
@@ -242,8 +242,8 @@ class Forwarding:
 
     def _drop_what_it_replaces(self, status: int) -> None:
         """A whole answer shows that what was to be confirmed holds no more (RFC 9111 §4.3.3)."""
-        stored = self._validating
-        if stored is None or status >= 500 or self._request.is_head:
+        request, stored = self._request, self._validating
+        if stored is None or status >= 500 or status in request.spared or request.is_head:
             return
         self._cache.let_go(stored)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.request import CacheRequest
     from perf_middleware.caching.stored import StoredResponse
+    from perf_middleware.caching.stores.shared import Asked
 
 UNPROVEN_WAIT_S: Final = 1.0
 """For the answer of a route that has given none as yet: it may be a report that is never stored."""
@@ -41,7 +42,16 @@ async def miss(
     """Ask the app; several who miss the same at the same time ask once."""
     flight: Flight | None = None
     until_s: float | None = None
-    if _collapses(cache, request, stored):
+    shared = cache.shared
+    shared_s: float | None = None
+    asked: Asked | None = None
+    collapses = _collapses(cache, request, stored)
+    if shared is not None and collapses and request.key not in cache.flights.open:
+        # Nothing is awaited between here and the look-up.
+        shared_s = _worth_sharing_s(cache, request, stored)
+        if shared_s:
+            asked = shared.ask(request)
+    if collapses:
         for _ in range(ATTEMPTS_MAX):
             flight = cache.flights.lead(request.key, request.scope)
             if flight is not None:
@@ -73,12 +83,12 @@ async def miss(
                 return await bypass(app, cache, request, "rule", may_keep=False)
             if await _answered_by_another(cache, request, outcome == "failed"):
                 return None
-    shared = cache.shared
-    shared_s = 0.0 if shared is None else _worth_sharing_s(cache, request, stored)
+    if shared is not None and shared_s is None:
+        shared_s = _worth_sharing_s(cache, request, stored)
     if shared is not None and shared_s:
         try:
             wait_s = 0.0 if flight is None else shared_s
-            found = await shared.look_up(request, flight, wait_s=wait_s)
+            found = await shared.look_up(request, flight, wait_s=wait_s, asked=asked)
         except BaseException:
             if flight is not None:
                 cache.flights.land(flight, "gone")
@@ -89,6 +99,8 @@ async def miss(
             if reuse is not Reuse.VALIDATE:
                 if flight is not None:
                     cache.flights.land(flight, "stored")
+                if reuse is Reuse.REFRESH:
+                    request.freeze()  # what a layer outside is told of the hit is not the app's
                 await hit(cache, request, found, now_us, stale=reuse is not Reuse.FRESH)
                 if reuse is Reuse.REFRESH and may_refresh(request.directives):
                     await refresh(cache, app, request, found)
@@ -141,13 +153,12 @@ def _worth_waiting_s(
         or request.rule is not None
         or options.default_ttl_s is not None
         or options.heuristic
-        or _leader_has_rule(cache, request)
     ):
         return options.collapse_wait_s
     likely = cache.evidence.of(request.path)
-    if likely is None:
-        return min(UNPROVEN_WAIT_S, options.collapse_wait_s)
-    return options.collapse_wait_s if likely else 0.0
+    if likely or _leader_has_rule(cache, request):
+        return options.collapse_wait_s
+    return min(UNPROVEN_WAIT_S, options.collapse_wait_s) if likely is None else 0.0
 
 
 async def _answered_by_another(cache: ResponseCache, request: CacheRequest, failed: bool) -> bool:
@@ -173,4 +184,5 @@ async def _answered_by_another(cache: ResponseCache, request: CacheRequest, fail
 
 def _leader_has_rule(cache: ResponseCache, request: CacheRequest) -> bool:
     flight = cache.flights.open.get(request.key)
-    return flight is not None and policy_of(flight.scope) is not None
+    scope = request.scope if flight is None else flight.scope
+    return policy_of(scope) is not None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.caching.middleware.answers import answer, send_gateway_timeout
+from perf_middleware.caching.middleware.answers import answer, send_gateway_timeout, send_whole
 from perf_middleware.caching.middleware.forwarding import Forwarding
 from perf_middleware.caching.stored import StoredResponse
 from perf_middleware.caching.variants import Variants
+from perf_middleware.coded_forms import WANTED
 
 if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp
@@ -47,7 +48,17 @@ async def hit(
     if cache.note_part is not None:
         cache.note_part("cache", cache.clock() - now_us)
     tail = stored.show(now_us, cache.shown_status)
-    counts.hit_bytes += await answer(cache, request, stored, tail)
+    if (
+        request.is_for_one_client
+        or request.rewritten_from is not None
+        or stored.choice is not None
+        or WANTED in request.scope
+    ):
+        counts.hit_bytes += await answer(cache, request, stored, tail)
+        return
+    is_head = request.is_head
+    await send_whole(request.send, stored, tail, head=is_head)
+    counts.hit_bytes += 0 if is_head else len(stored.body)
 
 
 async def bypass(

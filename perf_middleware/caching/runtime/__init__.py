@@ -34,6 +34,7 @@ from perf_middleware.caching.special import SpecialFields
 from perf_middleware.caching.stored import US_PER_S
 from perf_middleware.caching.stores.memory import MemoryStore
 from perf_middleware.caching.variants import Variants
+from perf_middleware.caching.warming.decorators import Warmer
 from perf_middleware.clock import monotonic_us
 from perf_middleware.path_patterns import PathPattern
 from perf_middleware.route_templates import UNMATCHED, RouteTemplates
@@ -105,6 +106,7 @@ class ResponseCache:
         self.purges = PurgeLog()
         self.purging = Purging(self)
         self.tracked = Tracked(clock)
+        self.warmer = Warmer()
         self.shared: SharedStore | None = None
         self.roots: set[bytes] = set()  # that the app is served below
         self.refreshing: set[bytes] = set()
@@ -249,8 +251,9 @@ class ResponseCache:
         counts = stored.counts = self.figures.of(stored.route)
         counts.shared_hits += 1
         self._set_early(stored)
-        self.unstorable.pop(hash(stored.primary), None)
-        if not self.tracked.may_not_use(stored):
+        if self.unstorable:
+            self.unstorable.pop(hash(stored.primary), None)
+        if not stored.dependencies or not self.tracked.may_not_use(stored):
             self.store.put(stored, now_us=self.clock())
 
     def forms_of(self, stored: StoredResponse) -> CodedForms:

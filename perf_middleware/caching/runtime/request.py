@@ -56,16 +56,20 @@ def as_it_came(scope: Scope) -> Scope:
 class CacheRequest:
     """What of the request decides about storing and reusing; the rest is worked out when asked.
 
-    `scope` is the app's to write into; `came` is the request as it came here, which decides.
+    `scope` is the app's to write into; `came` is the request as it came here, which decides: a copy
+    that is made when it is first asked for, or by `freeze`, before the app is called.
     """
 
     credentials = NO_CREDENTIALS
     is_for_one_client = False
     directives: RequestDirectives | None = None
     rewritten_from: CacheRequest | None = None
+    spared: frozenset[int] = frozenset()
+    """Answers with this status leave what is stored as it is."""
     sent_us = 0
     _key_suffix = b""
     _lines: Lines | None = None
+    _came: Scope | None = None
 
     def __init__(
         self,
@@ -80,13 +84,25 @@ class CacheRequest:
         came: Scope | None = None,
     ) -> None:
         self.scope = scope
-        self.came = as_it_came(scope) if came is None else came
+        if came is not None:
+            self._came = came
         self.receive = receive
         self.send = send
         self.host = host
         self.url = self.primary = self.key = primary
         self.rule = rule
         self._ignored_cookies = ignored_cookies
+
+    @property
+    def came(self) -> Scope:
+        """The scope as it came here."""
+        return self._came or self.freeze()
+
+    def freeze(self) -> Scope:
+        """Keep the scope as it is: from here on others may write into it."""
+        if self._came is None:
+            self._came = as_it_came(self.scope)
+        return self._came
 
     @property
     def lines(self) -> Lines:
@@ -108,7 +124,7 @@ class CacheRequest:
 
     @property
     def is_head(self) -> bool:
-        return bool(self.came["method"] == "HEAD")
+        return bool((self._came or self.scope)["method"] == "HEAD")
 
     @property
     def wants_only_stored(self) -> bool:
@@ -169,6 +185,7 @@ class CacheRequest:
         )
         other.primary, other.key = self.primary, self.key
         other.credentials, other.directives = self.credentials, self.directives
+        other.spared = self.spared
         other.rewritten_from = self
         return other
 
@@ -186,7 +203,7 @@ class CacheRequest:
     @property
     def path(self) -> str:
         """The decoded path, as the app's router sees it."""
-        return app_path(self.came)
+        return app_path(self._came or self.scope)
 
     def take_special(self, special: Special, *, with_directives: bool) -> None:
         """Take in what the special fields say."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perf_middleware.caching")
 
+TOLD_MAX: Final = 100  # rules whose name is told in the log
 LEASE: Final = "lease"
 """Not used, or not stored: other processes may have purged it unheard."""
 UNTRACKED: Final = "untracked"
@@ -135,7 +136,7 @@ class Tracked:
             self.use()
 
     def _tell_unknown(self, rule: CachePolicy) -> None:
-        if rule.name in self._told or len(self._told) > 100:
+        if rule.name in self._told or len(self._told) >= TOLD_MAX:
             return
         self._told.add(rule.name)
         if self._current is None:

@@ -108,9 +108,9 @@ class MemoryStore:
         under fewer goes.  False too where they are fewer than those of a response that came before.
         """
         self.expire(now_us)
-        key, primary = stored.key, stored.primary
+        key, primary, entries = stored.key, stored.primary, self._entries
         names = names_in(key, primary)
-        known = self._entries.peek(primary)
+        known = entries.peek(primary)
         record = known if isinstance(known, Variants) else None
         if record is not None and not set(record.names).issubset(names):
             return False  # no way leads to this key any more
@@ -118,18 +118,19 @@ class MemoryStore:
             record.keys.add(key)  # not empty now: it stays, whichever variant has to make room
         else:
             record = Variants(primary, names) if names else None
-        old = self._entries.peek(key)
+        old = entries.peek(key) if names else known
         if isinstance(old, StoredResponse):
             self._unlink(old)
-        if not self._entries.put(key, stored, stored.size_bytes) or key not in self._entries:
+        if not entries.put(key, stored, stored.size_bytes) or key not in entries:
             # Too large; or what left for it has led to others, and there is no room beside those.
             self._forget(key, stored)
             return False
         self._link(stored)
-        if record is not None:
-            record.keys.add(key)
-            self._lead_by(record, primary, key)
-        return key in self._entries
+        if record is None:
+            return True
+        record.keys.add(key)
+        self._lead_by(record, primary, key)
+        return key in entries
 
     def _lead_by(self, record: Variants, primary: bytes, key: bytes) -> None:
         """Let `record`, which leads to `key`, be what is found under `primary`."""
@@ -240,10 +241,16 @@ class MemoryStore:
 
     def _link(self, stored: StoredResponse) -> None:
         self.responses += 1
-        self._expiry.schedule(stored.key, stored.useless_from_us)
-        self._by_path.setdefault(path_of(stored.target), set()).add(stored.key)
+        key = stored.key
+        self._expiry.schedule(key, stored.useless_from_us)
+        path = path_of(stored.target)
+        keys = self._by_path.get(path)
+        if keys is None:
+            self._by_path[path] = {key}
+        else:
+            keys.add(key)
         for tag in stored.tags:
-            self._by_tag.setdefault(tag, set()).add(stored.key)
+            self._by_tag.setdefault(tag, set()).add(key)
 
     def _unlink(self, stored: StoredResponse) -> None:
         path = path_of(stored.target)

@@ -1,41 +1,44 @@
-"""A short way to the app's own frame, which is mostly as deep as it was the last time.
+"""A short way to the app's own frame, which is mostly as deep as it was before.
 
     our hook <- sqlalchemy <- ... <- Session.execute <- app/views.py:12
                                      depth 14          where the search begins the next time
 
 Python 3.11 and newer make a frame's object when somebody asks for it, 0.3 us each, and a statement
 is some twenty frames below the app's line.  `sys._getframe(14)` makes one.  The frame that is found
-must run the function that was there the last time, else all are walked.
+must run the function that was there before, else all are walked.
 What is passed over is within a call of the library's: app code that this calls back is not seen.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
 
-class Shortcut:
-    """Remembers one way; `begin` and `learn` are called by the same function."""
+WAYS_MAX: Final = 4  # of an app's sessions: `execute`, `scalars`, `get` and a flush differ in depth
 
-    __slots__ = ("_code", "_depth")
+
+class Shortcut:
+    """Remembers a few ways; `begin` and `learn` are called by the same function."""
+
+    __slots__ = ("_ways",)
 
     def __init__(self) -> None:
-        self._code: CodeType | None = None
-        self._depth = 0
+        self._ways: tuple[tuple[int, CodeType], ...] = ()
 
     def begin(self) -> FrameType | None:
-        """The outermost frame of the library's, where it is at the depth of the last time."""
-        if self._code is None:
-            return None
-        try:
-            frame = sys._getframe(self._depth)  # noqa: SLF001 - the one way without a copy
-        except ValueError:
-            return None
-        return frame if frame.f_code is self._code else None
+        """The outermost frame of the library's, where it is at the depth of an earlier time."""
+        for depth, code in self._ways:
+            try:
+                frame = sys._getframe(depth)  # noqa: SLF001 - the one way without a copy
+            except ValueError:  # not so deep
+                continue
+            if frame.f_code is code:
+                return frame
+        return None
 
     def learn(self, frame: FrameType) -> None:
         """Such a frame of this time; ignored where it is of another greenlet."""
@@ -45,4 +48,5 @@ class Shortcut:
             above = above.f_back
             depth += 1
         if above is not None:
-            self._depth, self._code = depth, frame.f_code
+            way = (depth, frame.f_code)
+            self._ways = (way, *(each for each in self._ways if each != way))[:WAYS_MAX]

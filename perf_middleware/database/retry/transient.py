@@ -79,7 +79,7 @@ def reason_of_one(error: BaseException) -> Reason | Literal[""] | None:
         return None  # the server's word is more exact than SQLAlchemy's, which comes with it
     if getattr(error, "connection_invalidated", False) is True:
         return "connection"
-    if getattr(error, "code", None) == INVALID_TRANSACTION and is_sqlalchemys(error):
+    if began_no_commit(error) or is_between_ends(error):
         return "connection"
     if is_of_the_socket(error) and came_through(error, CONNECTING):
         return "connection"
@@ -93,6 +93,15 @@ def is_of_the_socket(error: BaseException) -> bool:
     several addresses that all failed.  A timeout is not: it has taken its time already.
     """
     return isinstance(error, OSError) and not isinstance(error, TimeoutError | PermissionError)
+
+
+def is_between_ends(error: BaseException) -> bool:
+    """Whether asyncpg has heard the server's last word on a connection, and not yet its hanging up.
+
+    Its subclasses are about other things; nothing was sent.
+    """
+    kind = type(error)
+    return kind.__name__ == "InternalClientError" and kind.__module__.startswith("asyncpg.")
 
 
 def sqlstate_of(error: BaseException) -> str | None:
@@ -141,7 +150,15 @@ def ended_without_commit(error: BaseException) -> bool:
     """Whether an error of COMMIT itself proves that nothing was committed.
 
     True for what the server says about the transaction (class 40 but 40003) and for a busy SQLite,
-    which keeps it open.  A connection that is lost then proves nothing: the server may have
-    committed before, 57P01 included (it also ends a wait for a standby, after the commit).
+    which keeps it open, and where COMMIT was never sent.  A connection that is lost then proves
+    nothing: the server may have committed before, 57P01 included (it also ends a wait for a
+    standby, after the commit).
     """
+    if began_no_commit(error):
+        return True
     return transient_reason(error) in ("serialization", "deadlock", "busy")
+
+
+def began_no_commit(error: BaseException) -> bool:
+    """Whether COMMIT was never sent: SQLAlchemy had seen before that the connection is lost."""
+    return getattr(error, "code", None) == INVALID_TRANSACTION and is_sqlalchemys(error)

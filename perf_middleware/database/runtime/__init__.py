@@ -7,6 +7,7 @@ half a second, which an app without a database need not wait.
 from __future__ import annotations
 
 import logging
+from contextlib import AsyncExitStack
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -23,6 +24,7 @@ from perf_middleware.database.retry import figures as retry_figures
 from perf_middleware.database.retry.settings import RetrySettings
 from perf_middleware.database.runtime.answering import Answering
 from perf_middleware.database.runtime.engines import make_databases
+from perf_middleware.database.runtime.instruments import Instruments
 from perf_middleware.database.runtime.sessions import (
     SessionScope,
     asyncio_or_raise,
@@ -30,9 +32,9 @@ from perf_middleware.database.runtime.sessions import (
     run_to_the_end,
     session_steps,
 )
+from perf_middleware.database.settings import MAIN, REPLICA
 from perf_middleware.database.statements.runtime import StatementWatch
 from perf_middleware.database.streams import figures as stream_figures
-from perf_middleware.database.streams.figures import StreamCounts
 from perf_middleware.database.urls import read_url
 
 if TYPE_CHECKING:
@@ -54,10 +56,7 @@ logger = logging.getLogger("perf_middleware.database")
 
 Result = TypeVar("Result")
 
-MAIN: Final = "main"
-REPLICA: Final = "replica"
 LOOK_S: Final = 1.0  # how often long loans are looked for
-WATCHED_MAX: Final = 100
 _NUMBERS = count(1)  # databases in memory, told apart within the process
 
 
@@ -68,8 +67,6 @@ class Database(TriggersAtHand):
     `statements` counts what all of them are asked; without it nobody does.  `make_retry` gives the
     retries of one database, as `RetrySettings.make_retry` does.  On asyncio only, as SQLAlchemy.
     """
-
-    name = "database"
 
     def __init__(
         self,
@@ -84,16 +81,20 @@ class Database(TriggersAtHand):
         held_s_told: float | None = 10.0,
         stream_guard: bool = True,
         route_of: Callable[[], str | None] | None = None,
+        left_by: Callable[[], str | None] | None = None,
         remaining_us: Callable[[], int | None] | None = None,
         statements: StatementWatch | None = None,
         make_retry: Callable[..., Retry] | None = None,
         clock: Clock = monotonic_us,
     ) -> None:
         number = next(_NUMBERS)
-        self.required = required
+        # An app without a URL may have a resource of that name itself.
+        self.name = "database" if urls else "watched engines"
+        self.required = required and bool(urls)
         self._finish_s = finish_s
         self._held_s_told = held_s_told
         self._route_of = route_of
+        self._left_by = left_by
         self._remaining_us = remaining_us
         self._clock = clock
         self._lines = AppLines()
@@ -108,12 +109,9 @@ class Database(TriggersAtHand):
             pgbouncer=pgbouncer,
             is_read_only=lambda name: name == REPLICA,
         )
-        # Of an own database its watch is there before it opens: figures do not come and go.
-        self._watches = {name: self._watch_for(name, refuses=True) for name in self._databases}
         self.statements = statements or StatementWatch()
         """What the statements of these engines cost: `print(perf.database.statements.table())`."""
         self._watches_statements = statements is not None
-        self._engines_of_app: list[AsyncEngine | Engine] = []
         make_retry = make_retry or RetrySettings().make_retry
         self._retries = {
             name: make_retry(database=name, commit=self._commit) for name in self._databases
@@ -126,9 +124,12 @@ class Database(TriggersAtHand):
             from perf_middleware.database.streams.runtime import StreamGuard
 
             self.stream_guard = StreamGuard(finish_s=finish_s, leaving=self._leaving)
-        self._streams = {name: StreamCounts() for name in self._databases}
-        self.tracked: TrackedEngines | None = None
-        """Who looks at what is read and written over the engines, if somebody does."""
+        self.instruments = Instruments(statements=statements, stream_guard=self.stream_guard)
+        """What looks at the engines."""
+        for name in self._databases:  # before they open: figures do not come and go
+            self.instruments.expect(name, self._watch_for(name, refuses=True))
+        self._is_open = False
+        self._ends: list[str] = []  # of what is watched, that which ends with the lifespan
         self.queries = QueryCache()
         """What queries gave, kept until a commit; keeps nothing without `install`."""
         self.on_change: Callable[[bool, str], None] | None = None
@@ -141,21 +142,15 @@ class Database(TriggersAtHand):
 
         Also then the engines are there, and they are asked again: for an app that goes on without.
         """
-        if self._databases:
-            asyncio_or_raise()
-        for name, database in self._databases.items():
-            engine = database.make()
-            self._watches[name].attach(engine)
-            if self._watches_statements:
-                self.statements.attach(engine)
-            if self.stream_guard is not None:
-                self.stream_guard.watch(engine, self._watches[name], self._streams[name])
-            if self.tracked is not None:
-                self.tracked.watch(name, engine, is_copy=name == REPLICA, reads_soon=False)
-        errors = await self._answering.ask_all()
+        self._is_open = True
         background.start("database", self._look)
-        if self._databases:
-            background.start("database answers", self._ask)
+        if not self._databases:
+            return
+        asyncio_or_raise()
+        for name, database in self._databases.items():
+            self.instruments.attach(name, database.make(), is_copy=name == REPLICA)
+        errors = await self._answering.ask_all()
+        background.start("database answers", self._ask)
         if self.tracked is not None:
             self.tracked.bind()
             await self.tracked.read_unknown()
@@ -163,27 +158,27 @@ class Database(TriggersAtHand):
             raise errors[0]
 
     async def close(self) -> None:
-        """Give up every engine; watches of the app's own engines end too."""
-        if self.stream_guard is not None:
-            self.stream_guard.close()
-        for watch in self._watches.values():
-            watch.detach()
-        self._streams = {name: self._streams[name] for name in self._databases}
-        self._watches = {name: self._watches[name] for name in self._databases}
-        for engine in self._engines_of_app:
-            self.statements.detach(engine)
-        self._engines_of_app.clear()
-        if self.tracked is not None:
-            await self.tracked.end()
-        for name, database in self._databases.items():
+        """Give up every engine, and what was watched since `open`: what was before stays watched.
+
+        Without an `open` everything ends.
+        """
+        instruments = self.instruments
+        if not self._is_open:
+            self._ends = list(instruments.watches)
+        self._is_open = False
+        ends, self._ends = self._ends, []
+        for name in (*ends, *self._databases):
+            instruments.detach(name)
+        async with AsyncExitStack() as each:
+            for database in self._databases.values():
+                each.push_async_callback(database.close, within_s=self._finish_s)
             if self.tracked is not None:
-                self.tracked.forget(name)
-            await database.close(within_s=self._finish_s)
+                await self.tracked.end()
 
     def status(self) -> dict[str, Any]:
         """A small JSON-able picture: every pool, who holds it for long, what size would do."""
         picture, unanswered = {}, self._answering.unanswered
-        for name, watch in self._watches.items():
+        for name, watch in self.instruments.watches.items():
             entry = watch.status()
             database = self._databases.get(name)
             if database is not None:
@@ -195,31 +190,29 @@ class Database(TriggersAtHand):
                     "retry": self._retries[name].status(),
                 }
             if self.stream_guard is not None:
-                entry = {**entry, "streams": self._streams[name].status()}
+                entry = {**entry, "streams": self.instruments.streams[name].status()}
             picture[name] = entry
         return picture
 
     def families(self) -> Iterable[Family]:
         """The figures of every pool, of retries and of statements, for a scrape."""
-        if not self._watches:
+        watches = self.instruments.watches
+        if not watches:
             return
-        yield from figures.families([(n, w.now(), w.counts) for n, w in self._watches.items()])
+        yield from figures.families([(n, w.now(), w.counts) for n, w in watches.items()])
         if self._retries:
             yield from retry_figures.families([retry.figures for retry in self._retries.values()])
         if self._watches_statements:
             yield from self.statements.families()
         if self.stream_guard is not None:
-            yield from stream_figures.families(list(self._streams.items()))
+            yield from stream_figures.families(list(self.instruments.streams.items()))
 
     def reset_counts(self) -> None:
         """Every count back to zero."""
-        for watch in self._watches.values():
-            watch.reset_counts()
+        self.instruments.reset_counts()
         for retry in self._retries.values():
             retry.reset_counts()
         self.statements.reset_counts()
-        for streams in self._streams.values():
-            streams.reset()
 
     # --- what an app uses -------------------------------------------------------------------------
 
@@ -231,7 +224,12 @@ class Database(TriggersAtHand):
     @property
     def is_used(self) -> bool:
         """Whether there is any: a database of the settings, or an engine that is watched."""
-        return bool(self._watches)
+        return bool(self.instruments.watches)
+
+    @property
+    def tracked(self) -> TrackedEngines | None:
+        """Who looks at what is read and written over the engines, if somebody does."""
+        return self.instruments.tracked
 
     async def _dependency(self) -> AsyncGenerator[AsyncSession, None]:
         async with self.session() as session:
@@ -314,24 +312,17 @@ class Database(TriggersAtHand):
         response streams; what is read and written over it is tracked, where a rule needs that
         (`replica`: it may lag behind).
 
-        It goes on as before: nobody is refused by it.  Raises ValueError for a name that is taken,
-        or an engine that is watched.
+        It goes on as before: nobody is refused by it.  Watched before the app starts, it stays so
+        over each end and start; watched while the app runs, it is no more when that ends.
+
+        Raises ValueError for a name that is taken, or an engine that is watched, TypeError for what
+        is none.
         """
-        if name in self._watches:
-            raise ValueError(f"there is a database named {name!r} already")
-        if len(self._watches) >= WATCHED_MAX:
-            raise ValueError(f"{WATCHED_MAX} engines are watched already")
-        watch = self._watch_for(name, refuses=False)
-        if self.tracked is not None:
-            self.tracked.watch(name, engine, is_copy=replica)
-        watch.attach(engine)
-        self._watches[name] = watch
-        if self._watches_statements:
-            self.statements.attach(engine)
-            self._engines_of_app.append(engine)
-        self._streams[name] = StreamCounts()
-        if self.stream_guard is not None:
-            self.stream_guard.watch(engine, watch, self._streams[name])
+        watch = self.instruments.add(
+            name, engine, lambda: self._watch_for(name, refuses=False), is_copy=replica
+        )
+        if self._is_open:
+            self._ends.append(name)
         return watch
 
     # --- within -----------------------------------------------------------------------------------
@@ -369,6 +360,7 @@ class Database(TriggersAtHand):
             refuses=refuses,
             held_s_told=self._held_s_told,
             route_of=self._route_of,
+            left_by=self._left_by,
             remaining_us=self._remaining_us,
             lines=self._lines,
             clock=self._clock,
@@ -377,8 +369,7 @@ class Database(TriggersAtHand):
     async def _look(self) -> None:
         while True:
             await anyio.sleep(LOOK_S)
-            for watch in list(self._watches.values()):
-                watch.look()
+            self.instruments.look()
 
     async def _ask(self) -> None:  # apart from the loans, as it takes its time
         while True:

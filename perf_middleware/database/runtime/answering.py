@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from perf_middleware.database.holding.runtime import NoDatabaseError
+from perf_middleware.database.holding.runtime.refusals import NoDatabaseError
 from perf_middleware.database.losses import cut_a_commit, is_loss, reason_of
 from perf_middleware.errors import (
     CommitOutcomeUnknownError,
@@ -50,6 +50,7 @@ class Answering:
         """Each one once, at the same time: why those that do not answer do not."""
         self.unanswered = dict.fromkeys(self._databases, "")
         self._suspected.clear()
+        self._is_suspected = anyio.Event()
         errors: list[PerfMiddlewareError] = []
         async with anyio.create_task_group() as tasks:
             for database in self._databases.values():
@@ -70,15 +71,20 @@ class Answering:
         return NoDatabaseError(name, reason_of(error), RETRY_AFTER_S)
 
     async def until_due(self, seconds: float) -> None:
-        """Wait until a database is suspected, `seconds` at most."""
-        self._is_suspected = anyio.Event()
+        """Wait until a database is suspected, `seconds` at most; not at all where one is since
+        they were last asked.
+        """
+        is_suspected = self._is_suspected = self._is_suspected or anyio.Event()
         with anyio.move_on_after(seconds):
-            await self._is_suspected.wait()
+            await is_suspected.wait()
             await anyio.sleep(PAUSE_S)
 
     async def ask_again(self) -> None:
         """Those that are suspected, and every second those that have not answered."""
         suspected, self._suspected = self._suspected, set()
+        self._is_suspected = (
+            anyio.Event()
+        )  # what is told while these are asked is for the next time
         for name in suspected - self.unanswered.keys():
             error = await self._ask_one(name)
             if isinstance(error, DatabaseBusyError):

@@ -9,7 +9,8 @@ While nothing is known yet, connections are made in the way that works with both
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Literal
+import logging
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from perf_middleware.database.engine_options import (
     PoolOptions,
@@ -21,17 +22,25 @@ from perf_middleware.database.engine_options import (
     transaction_parameters,
 )
 from perf_middleware.database.holding.runtime import PINGING
+from perf_middleware.database.losses import reason_of
+from perf_middleware.database.retry.transient import chain, sqlstate_of
 from perf_middleware.database.runtime.sqlite import SqliteOpening
 from perf_middleware.errors import DatabaseUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from perf_middleware.database.urls import DatabaseUrl
 
+logger = logging.getLogger("perf_middleware.database")
+
+Answer = TypeVar("Answer")
+
 FAREWELL_S_MIN: Final = 0.01  # no time at all is no limit, to asyncpg
+# undefined_object, invalid_parameter_value, cant_change_runtime_param (PostgreSQL, Appendix A)
+WRONG_PARAMETERS: Final = frozenset(("42704", "22023", "55P02"))
 LOCKED_S: Final = 0.01  # until a statement that SQLite refuses is tried again
 
 
@@ -102,7 +111,10 @@ class NamedDatabase:
             await self.engine.dispose()
 
     async def ping(self) -> None:
-        """One statement on a connection of the pool.  Raises DatabaseUnavailableError."""
+        """One statement on a connection of the pool.
+
+        Raises DatabaseUnavailableError, and DatabaseBusyError where the pool has none to give.
+        """
         if self.engine is None:
             raise RuntimeError("ping() is for a database that is open")
         await self._answering(_select_one(self.engine))
@@ -113,35 +125,39 @@ class NamedDatabase:
         Connections to a server that says nothing any more are dropped after `within_s`.
         """
         engine, self.engine = self.engine, None
-        await self._opening.finish()
+        await self._opening.finish(within_s=within_s)
         keeper, self._keeper = self._keeper, None
         if engine is not None:
             self._closes_until = asyncio.get_running_loop().time() + within_s
             await engine.dispose()
         if keeper is not None:
-            await keeper.close()
+            try:
+                async with asyncio.timeout(within_s):
+                    await keeper.close()
+            except TimeoutError:
+                logger.warning("%s: the connection that keeps it did not close", self.name)
             await keeper.engine.dispose()
 
-    async def _answering(self, asking: Any) -> Any:
+    async def _answering(self, asking: Awaitable[Answer]) -> Answer:
         from sqlalchemy.exc import SQLAlchemyError
 
         where = f"{self.name} ({self.url.shown})"
+        most_s = self._pool.connect_s + self._pool.pool_wait_s
+        limit = asyncio.timeout(most_s)
         token = PINGING.set(True)
         try:
-            async with asyncio.timeout(self._pool.connect_s + self._pool.pool_wait_s):
+            async with limit:
                 return await asking
-        except TimeoutError:
-            reason = f"no answer in {self._pool.connect_s:g} s"
+        except TimeoutError:  # ours, or the driver's while it connected
+            reason = f"no answer in {most_s if limit.expired() else self._pool.connect_s:g} s"
             raise DatabaseUnavailableError(where, reason) from None
         except (SQLAlchemyError, OSError) as error:
-            cause = getattr(error, "driver_exception", None) or getattr(error, "orig", None)
-            reason = " ".join(str(cause or error).split()) or type(cause or error).__name__
-            raise DatabaseUnavailableError(where, reason) from error
+            raise _unavailable(where, error) from error
         except Exception as error:
             # asyncpg raises its own while it connects: a password that is wrong, too many clients.
             if type(error).__module__.partition(".")[0] != "asyncpg":
                 raise
-            raise DatabaseUnavailableError(where, " ".join(str(error).split())) from error
+            raise _unavailable(where, error) from error
         finally:
             PINGING.reset(token)
 
@@ -186,13 +202,15 @@ class NamedDatabase:
 
         As long as connecting may take, at most: a statement's own time is much longer.
         """
-        from asyncpg import InterfaceError, PostgresError
+        from asyncpg import InterfaceError, InternalClientError, PostgresError
         from sqlalchemy.util import await_only
 
         driver = connection.driver_connection
         try:
             await_only(driver.execute("SELECT 1", timeout=self._pool.connect_s))
-        except (OSError, PostgresError, InterfaceError):  # a timeout is an OSError
+        # A timeout is an OSError, and InternalClientError comes between the server's last word and
+        # its hanging up.
+        except (OSError, PostgresError, InterfaceError, InternalClientError):
             driver.terminate()  # a server that says nothing would not answer a farewell either
             return False
         return True
@@ -232,6 +250,22 @@ class NamedDatabase:
                 execute_when_free(cursor, statement, within_s=self._sqlite.busy_s)
         finally:
             cursor.close()
+
+
+class SessionsRefusedError(DatabaseUnavailableError):
+    """The server answers, and does not take what the settings want of its sessions."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.database} refuses our sessions: {self.reason} (see session_parameters, "
+            "time_zone, work_mem of the settings)"
+        )
+
+
+def _unavailable(where: str, error: Exception) -> DatabaseUnavailableError:
+    is_refusal = any(sqlstate_of(link) in WRONG_PARAMETERS for link in chain(error))
+    kind = SessionsRefusedError if is_refusal else DatabaseUnavailableError
+    return kind(where, reason_of(error))
 
 
 def execute_when_free(cursor: Any, statement: str, *, within_s: float) -> None:

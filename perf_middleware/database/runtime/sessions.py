@@ -138,6 +138,7 @@ async def session_steps(
         await _undo(session, finish_s, leaving)
     else:
         session.sync_session.close()  # holds no connection any more, and so waits for nothing
+        _end(session)
 
 
 async def _undo(
@@ -151,6 +152,20 @@ async def _undo(
         # While a database is away that is so for each request, and is told once, elsewhere.
         level = logging.DEBUG if is_expected else logging.INFO
         logger.log(level, "a rollback failed, and its connection was dropped: %r", error)
+    finally:
+        _end(session)
+
+
+def _end(session: AsyncSession) -> None:
+    """Let it refuse what comes after its block (InvalidRequestError).
+
+    A background task or a stream that outlives the block would begin a transaction that nobody
+    ends: what it writes would be lost in silence, and its connection with it.  Not by
+    `close_resets_only=False`: within the block a session may be closed and used again.
+    """
+    from sqlalchemy.orm.session import _SessionCloseState
+
+    session.sync_session._close_state = _SessionCloseState.CLOSED  # noqa: SLF001 no public name
 
 
 async def _roll_back_and_close(session: AsyncSession) -> None:

@@ -37,10 +37,10 @@ class SqliteOpening:
                 closing.add_done_callback(self._closing.discard)
             raise
 
-    async def finish(self) -> None:
-        """Nothing is being closed any more."""
+    async def finish(self, *, within_s: float) -> None:
+        """Nothing is being closed any more, or `within_s` is over."""
         if self._closing:
-            await asyncio.wait(set(self._closing))
+            await asyncio.wait(set(self._closing), timeout=within_s)
 
 
 def _stop_once(connection: Any) -> None:

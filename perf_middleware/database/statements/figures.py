@@ -82,7 +82,7 @@ class StatementRow:
             self.rows += rows
 
     def count_failure(self, *, was_cancelled: bool) -> None:
-        """The statement that was just counted did not end well."""
+        """The statement that is counted did not end well."""
         if was_cancelled:
             self.cancelled += 1
         else:
@@ -116,7 +116,10 @@ class RouteRow:
 
 
 class StatementFigures:
-    """Rows by fingerprint and by text, and routes; the caller sees to one thread at a time."""
+    """Rows by fingerprint and by text, and routes.
+
+    The caller sees to one thread at a time; `count_request` and a row's `count` need none.
+    """
 
     def __init__(
         self,
@@ -169,7 +172,7 @@ class StatementFigures:
             self._texts_chars -= len(oldest)
             del texts[oldest]
 
-    def count_request(self, route: str, *, statements: int, elapsed_ns: int, repeated: int) -> None:
+    def count_request(self, route: str, statements: int, elapsed_ns: int, repeated: int) -> None:
         """One request that used a database has ended; `repeated` findings were made in it."""
         row = self._routes.get(route)
         if row is None:
@@ -179,7 +182,8 @@ class StatementFigures:
         row.requests += 1
         row.statements += statements
         row.sum_ns += elapsed_ns
-        row.repeated += repeated
+        if repeated:
+            row.repeated += repeated
 
     def rows(self) -> list[StatementRow]:
         """Those that have counted something, `other` last."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Hashable
 
     from perf_middleware.database.statements.fingerprint import Fingerprint
 
@@ -85,7 +85,9 @@ class Repeat:
         places = self._places
         if places is None:
             places = self._places = {}
-        seen = places.setdefault(place, [0, 0])
+        seen = places.get(place)
+        if seen is None:
+            seen = places[place] = [0, 0]
         seen[0] += 1
         seen[1] += elapsed_ns
         # The first run was not looked at: where there is one place only, it was that one.
@@ -110,11 +112,11 @@ class RequestTally:
     after its finding, and `LOOKS` times `repeats_min` at most for one that comes from many places.
     """
 
-    __slots__ = ("_looks_max", "_repeats", "_repeats_min")
+    __slots__ = ("_repeats", "_repeats_min", "has_found")
 
     def __init__(self, repeats_min: int) -> None:
         self._repeats_min = repeats_min
-        self._looks_max = LOOKS * repeats_min
+        self.has_found = False
         self._repeats: dict[str, Repeat | int] = {}  # of what ran once its time alone
 
     def add(self, fingerprint: Fingerprint, elapsed_ns: int) -> Repeat | None:
@@ -128,7 +130,7 @@ class RequestTally:
             repeat = self._repeats[fingerprint.id] = Repeat(fingerprint, repeat)
         repeat.count += 1
         repeat.elapsed_ns += elapsed_ns
-        if repeat.is_found or repeat.looks >= self._looks_max:
+        if repeat.is_found or repeat.looks >= LOOKS * self._repeats_min:
             return None
         return repeat
 
@@ -140,15 +142,18 @@ class RequestTally:
         if repeat.came_from(place, elapsed_ns) < self._repeats_min or repeat.is_found:
             return False
         repeat.found_at(place)
+        self.has_found = True
         return True
 
-    def findings(self) -> Iterator[Repeat]:
+    def findings(self) -> list[Repeat]:
         """Those that repeated, and are no eager loader's."""
-        for repeat in list(self._repeats.values()):  # a thread of the request may go on
-            if isinstance(repeat, int):
-                continue
-            if repeat.load is not None and repeat.load.kind != "eager":
-                yield repeat
+        return [
+            repeat
+            for repeat in list(self._repeats.values())  # a thread of the request may go on
+            if not isinstance(repeat, int)
+            and repeat.load is not None
+            and repeat.load.kind != "eager"
+        ]
 
 
 def fix_of(load: Load, verb: str) -> str:
@@ -188,11 +193,6 @@ class Finding:
     place: Place
     source: str
     load: Load
-
-    @property
-    def key(self) -> tuple[str, str, str, int]:
-        """What is told once."""
-        return (self.route, self.fingerprint.id, self.place.file, self.place.line)
 
     @property
     def fix(self) -> str:

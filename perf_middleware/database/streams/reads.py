@@ -13,7 +13,12 @@ BEGINS: Final = re.compile(
     r"[\s(]*(?:select|with|values|table|show|explain|savepoint|release|rollback\s+to)\b",
     re.IGNORECASE,
 )
-QUOTED: Final = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`|--[^\n]*|/\*.*?\*/", re.DOTALL)
+# PostgreSQL's own two first: a quote inside of them neither begins nor ends a plain one.
+QUOTED: Final = re.compile(
+    r"\b[eE]'(?:[^'\\]|\\.|'')*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$"
+    r"|'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`|--[^\n]*|/\*.*?\*/",
+    re.DOTALL,
+)
 MAY_WRITE: Final = re.compile(
     r"\b(?:insert|update|delete|merge|into|truncate|create|drop|alter|call|do|lock"
     r"|for\s+(?:key\s+)?share|lock\s+in\s+share\s+mode"

@@ -51,7 +51,7 @@ _VALUES = """
     jsonb_path_query jsonb_path_exists jsonb_pretty jsonb_typeof json_typeof json_extract_path
     json_extract_path_text jsonb_extract_path jsonb_extract_path_text array array_length
     array_append array_prepend array_cat array_remove array_position array_positions
-    array_to_string cardinality unnest generate_series generate_subscripts row tuple lower_inc
+    cardinality unnest generate_series generate_subscripts row tuple lower_inc
     upper_inc isempty numrange int4range int8range tsrange tstzrange daterange system bernoulli
     gen_random_uuid uuid_generate_v4 uuidv7 randomblob zeroblob typeof pg_typeof
 """

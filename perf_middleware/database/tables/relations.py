@@ -25,6 +25,8 @@ from perf_middleware.database.tables.touched import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from perf_middleware.database.tables.rows import Key
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relations:
@@ -33,12 +35,32 @@ class Relations:
     `read_with`: what reading it reads as well (a view its tables, a partitioned table its parts);
     `changed_with`: what changing or deleting its rows changes (cascades, partitions, a view);
     `inserted_with`: what inserting changes (partitions, a view); `with_triggers`: anything.
+    One that leads to itself: other rows of it than those that a statement names.
+    `keys`: primary keys whose values have a text each (rows.py).
     """
 
     read_with: Mapping[Table, Tables] = field(default_factory=dict)
     changed_with: Mapping[Table, Tables] = field(default_factory=dict)
     inserted_with: Mapping[Table, Tables] = field(default_factory=dict)
     with_triggers: frozenset[Table] = NO_TABLES
+    keys: Mapping[Table, Key] = field(default_factory=dict)
+
+    def key_of(self, table: Table) -> Key | None:
+        """The primary key of `table`, in the database's order; None where it is not sure."""
+        found = {key for known, key in self.keys.items() if known.may_be(table)}
+        return found.pop() if len(found) == 1 else None
+
+    def written_beside(self, table: Table, *, inserts: bool) -> Tables | None:
+        """What else changes where some rows of `table` are written; None: more rows of it too."""
+        following: Tables = NO_TABLES
+        if inserts:
+            following = closure(_led_to(table, self.inserted_with), self.inserted_with)
+        else:
+            following = _led_to(table, self.changed_with)
+        following = closure(following, self.changed_with)
+        if isinstance(following, AllTables):
+            return None
+        return None if any(other.may_be(table) for other in following) else following
 
     def applied_to(self, touched: Touched) -> Touched:
         """All that a statement touches in this database, which itself names `touched`.
@@ -61,6 +83,10 @@ class Relations:
         if isinstance(writes, AllTables):
             return False  # that is all tables already
         return any(table.may_be(other) for table in writes for other in self.with_triggers)
+
+
+def _led_to(table: Table, leads_to: Mapping[Table, Tables]) -> Tables:
+    return union(*(others for known, others in leads_to.items() if known.may_be(table)))
 
 
 NO_RELATIONS: Final = Relations()

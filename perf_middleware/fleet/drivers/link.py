@@ -17,6 +17,7 @@ Source: Redis serialization protocol 3; the circuit breaker of Nygard, Release I
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from perf_middleware.fleet.stores.script import Script
 
+NO_SOCKET: Final = -1  # that may be written to: what goes through TLS is the transport's
 PROBES: Final = 3  # answers in time, one after the other, before it is used again
 _GET: Final = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
 OF_POOLS: Final = frozenset({"max_connections", "timeout", "socket_timeout", "retry_on_timeout",
@@ -104,6 +106,7 @@ class RedisLink:
         self._waiting_max = waiting_max
         self._connection: Any = None
         self._transport: Any = None
+        self._socket_number = NO_SOCKET
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._late_check: asyncio.TimerHandle | None = None
@@ -211,10 +214,21 @@ class RedisLink:
         if len(self._waiting) >= self._waiting_max:
             raise StoreUnavailableError(STORE, f"{self._waiting_max} answers are awaited already")
         self.commands += 1
+        is_alone = not self._waiting
         answer: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((answer, loop.time()))
         if self._late_check is None:
             self._late_check = loop.call_later(self._timeout_s, self._check_late)
+        if is_alone and self._socket_number >= 0 and not transport.get_write_buffer_size():
+            # uvloop sends when this turn of the loop is over, all that came together in one piece.
+            # The first has nobody to wait for: the server may work on it meanwhile.
+            try:
+                sent = os.write(self._socket_number, packed)
+            except OSError:
+                sent = 0  # it is full, or broken: the transport deals with both
+            if sent == len(packed):
+                return answer
+            packed = packed[sent:]
         # What the socket does not take at once the transport keeps: as much as may wait, and no
         # longer than the timeout.
         transport.write(packed)
@@ -310,6 +324,10 @@ class RedisLink:
         talk = _Talk(self, reader, transport.get_protocol())
         talk.transport = transport
         transport.set_protocol(talk)
+        if transport.get_extra_info("sslcontext") is None:
+            self._socket_number = transport.get_extra_info("socket").fileno()
+        else:
+            self._socket_number = NO_SOCKET
         self._connection, self._transport = connection, transport
 
     def _say(self, *words: bytes | str) -> None:

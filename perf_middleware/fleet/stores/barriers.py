@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perf_middleware.redis")
 
 LOOK_AGAIN_S: Final = 0.02  # whether Redis is back
-BACK_US: Final = 5_000_000  # beyond the leases: who was without a processor has its link by then
+# Beyond the leases: who was without a processor has its link by then, and what this process had
+# announced is purged by others (announcing.KEPT_MS).
+BACK_US: Final = 5_000_000
 BOUNDS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 

@@ -1,22 +1,29 @@
-"""What was told and what was heard: this process among all others, its lease and its questions."""
+"""What was told and what was heard: this process among all others, its lease, its questions, and
+what it announces.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from perf_middleware.clock import monotonic_us
 from perf_middleware.fleet.hearing import question_in
+from perf_middleware.fleet.stores.announcements import Announcements
 from perf_middleware.fleet.stores.barriers import Barriers
 from perf_middleware.fleet.stores.kept_lease import KeptLease
 from perf_middleware.fleet.stores.listeners import Listeners
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
+    from perf_middleware.fleet.announcing import Overdue
     from perf_middleware.fleet.drivers.port import Link
     from perf_middleware.fleet.stores.messages import Messages
+
+logger = logging.getLogger("perf_middleware.redis")
 
 
 class Hearers:
@@ -39,15 +46,39 @@ class Hearers:
         self._link = link
         self._on_lease = on_lease
         self._listeners = Listeners(link, spaces, namespace=namespace, in_cluster=in_cluster)
+        self._purge: Callable[[frozenset[str]], Awaitable[None]] | None = None
         self.lease = KeptLease(
-            self._listeners, link, spaces, lease_s=lease_s, clock=monotonic_us, on_change=on_lease
-        )
+            self._listeners, link, spaces, lease_s=lease_s, clock=monotonic_us, on_change=on_lease,
+            purge=self._purge_overdue,
+        )  # fmt: skip
+
+        def is_ready() -> bool:
+            return link().is_up and is_all_told()
+
         self.barriers = Barriers(
-            self._listeners,
-            lease_s=lease_s,
-            clock=monotonic_us,
-            is_ready=lambda: link().is_up and is_all_told(),
+            self._listeners, lease_s=lease_s, clock=monotonic_us, is_ready=is_ready
         )
+        self.announcements = Announcements(
+            link, namespace=namespace, clock=monotonic_us, is_ready=is_ready
+        )
+
+    def purge_overdue_by(
+        self, purge: Callable[[frozenset[str]], Awaitable[None]], all_tags: Iterable[str]
+    ) -> None:
+        """Have `purge(tags)` do, before there is a lease anew, what others have announced and not
+        done; `all_tags` name all that there may be.
+        """
+        self._purge, self.lease.purges = purge, True
+        self.announcements.all_tags = tuple(all_tags)
+
+    async def _purge_overdue(self, overdue: Overdue) -> None:
+        assert self._purge is not None  # noqa: S101 - or nothing is told to be overdue
+        logger.warning(
+            "%d writes were announced, and their writers have purged nothing in time (killed, "
+            "stopped, or cut off): it is done here", len(overdue),
+        )  # fmt: skip
+        await self._purge(self.announcements.tags_of(overdue))
+        await self.announcements.settle(overdue)
 
     def want_lease(self) -> bool:
         """Whether it is the first time that one is wanted: it is to be kept then."""

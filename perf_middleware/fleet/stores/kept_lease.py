@@ -11,9 +11,10 @@ from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
 from perf_middleware.fleet.hearing import QUESTIONS_MAX, RENEWALS, Listener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from perf_middleware.clock import Clock
+    from perf_middleware.fleet.announcing import Overdue
     from perf_middleware.fleet.drivers.port import Link
     from perf_middleware.fleet.hearing import Question
     from perf_middleware.fleet.stores.listeners import Listeners
@@ -23,7 +24,10 @@ AWAY = (StoreUnavailableError, StoreRefusedError)
 
 
 class KeptLease:
-    """`on_change(until_us)` is told how long the lease lasts, 0 where there is none any more."""
+    """`on_change(until_us)` is told how long the lease lasts, 0 where there is none any more.
+
+    `purge` does what announcements of others name that are overdue.
+    """
 
     def __init__(
         self,
@@ -34,6 +38,7 @@ class KeptLease:
         lease_s: float,
         clock: Clock,
         on_change: Callable[[int], None],
+        purge: Callable[[Overdue], Awaitable[None]],
     ) -> None:
         self._listeners = listeners
         self._link = link
@@ -41,6 +46,9 @@ class KeptLease:
         self._lease_s = lease_s
         self._clock = clock
         self._on_change = on_change
+        self._purge = purge
+        self.purges = False
+        """Whether there is something here that an announcement may name."""
         self._listener = Listener(lease_us=round(lease_s * 1e6))
         self._answers: deque[Question] = deque(maxlen=QUESTIONS_MAX)
         self._has_answers: asyncio.Event | None = None
@@ -109,8 +117,13 @@ class KeptLease:
 
     async def _renew(self) -> None:
         await self._listeners.take_part()
-        name, asked_us = self._listeners.name, self._clock()
-        told = await self._listeners.renew(lease_ms=round(self._lease_s * 1_000))
+        lease_ms = round(self._lease_s * 1_000)
+        while True:
+            name, asked_us = self._listeners.name, self._clock()
+            told = await self._listeners.renew(lease_ms=lease_ms, purges=self.purges)
+            if not isinstance(told, list):
+                break
+            await self._purge(told)
         if name == self._listeners.name and not self._has_left:
             self._listener.renewed(asked_us, told)
             self.step()

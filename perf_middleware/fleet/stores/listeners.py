@@ -4,6 +4,7 @@
                  since when the set is there
 {app:fleet:0}c   the channel of all: `?` and a question, `!` and a listener that has left
 {app:fleet:0}a:<name>  the channel of one process, for answers to it
+{app:fleet:0}w   announced writes (announcements.py): while one is overdue nobody has a lease anew
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from perf_middleware.fleet.announcing import OVERDUE_AT_ONCE
 from perf_middleware.fleet.hearing import lines_of
 from perf_middleware.fleet.stores.script import Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from perf_middleware.fleet.announcing import Overdue
     from perf_middleware.fleet.drivers.port import Link
     from perf_middleware.fleet.hearing import Counts, Question
     from perf_middleware.fleet.stores.messages import Messages
@@ -53,6 +56,7 @@ class Listeners:
     ) -> None:
         begin = b"{%s:fleet:0}" % namespace.encode()
         self._key = begin + b"l"
+        self._announced = begin + b"w"
         self.channel = begin + b"c"
         self._begin = begin + b"a:"
         self._link = link
@@ -82,15 +86,19 @@ class Listeners:
         if self.name:
             self.name, self._before, self._pid = b"", self.name, os.getpid()
 
-    async def renew(self, *, lease_ms: int) -> Counts:
-        """A lease from now on; what was told until then."""
+    async def renew(self, *, lease_ms: int, purges: bool) -> Counts | Overdue:
+        """A lease from now on; what was told until then.  No lease but what is overdue where
+        something is, and this process `purges` it.
+        """
         before = self._before if self._pid == os.getpid() else b""
         name, keys = self.name, self._counters()
         count, *told = await self._link().run(
             _LISTEN,
-            (self._key, *(() if self._in_cluster else keys)),
-            (name, lease_ms, before, self.channel),
+            (self._key, self._announced, *(() if self._in_cluster else keys)),
+            (name, lease_ms, before, self.channel, OVERDUE_AT_ONCE if purges else 0),
         )
+        if count < 0:
+            return list(zip(told[::2], told[1::2], strict=True))
         self.count = int(count) - 1
         if before and before == self._before:
             self._before = b""

@@ -42,7 +42,7 @@ from perf_middleware.fleet.stores.messages import Messages
 from perf_middleware.fleet.stores.script import Script
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Sequence
 
     from perf_middleware.fleet.drivers.port import Link
     from perf_middleware.fleet.layout import PartsOf, Seen
@@ -97,6 +97,29 @@ class Records(Messages):
 
     # --- one record -----------------------------------------------------------------------------
 
+    def likely(self, place: bytes, key: bytes) -> Awaitable[bytes | None] | None:
+        """What is under `key`, for `found_in`, where that is most likely all that it takes: nothing
+        is known to vary there, and most look-ups found something lately.  None: `find` it.
+
+        Raises as `Link.get`, some of it before it is awaited.  No coroutine of its own, for every
+        hit would pay for it.
+        """
+        if self._found_share < MOSTLY_FOUND or (self._names and self._names_of.get(key) != ()):
+            return None
+        return self._link.get(self._records[self.shard_of(place)] + key)
+
+    def found_in(self, place: bytes, key: bytes, value: bytes | None) -> Found | None:
+        """The record in `value`, which is under `key`; None where it takes `find` to know."""
+        if (
+            value is None
+            or len(value) < HEAD
+            or value[:1] == VARIES
+            or COUNT.unpack_from(value, 2)[0] < self._floor[self.shard_of(place)]
+        ):
+            return None
+        self._found_share += (1 - self._found_share) * NEWEST_WEIGHS
+        return Found(key, value, value[1] == SOFT)
+
     async def find(
         self,
         place: bytes,
@@ -105,18 +128,22 @@ class Records(Messages):
         parts_of: PartsOf | None = None,
         lease_ms: int = 0,
         token: bytes = b"",
+        was_asked: bool = False,
     ) -> Found | Missing | None:
         """The record under `key`, or that of its variants which `parts_of` chooses.
 
         One round trip, which also leases what is missing to `token` for `lease_ms` if nobody else
         has the lease.  One more to lease where most look-ups found something lately, for what asks
-        and leases at once is dearer than what asks; and where it varies by a field of which nobody
-        had told.  None where none of its variants can be this request's.
+        and leases at once is dearer than what asks (`was_asked`: by `likely`, in vain); and where
+        it varies by a field of which nobody had told.  None where none of its variants can be this
+        request's.
         """
         shard = self.shard_of(place)
         begin = self._records[shard]
         names = self._names_of.get(key) if self._names else ()
-        if names is None or (lease_ms and not names and self._found_share < MOSTLY_FOUND):
+        if names is None or (
+            lease_ms and not names and (was_asked or self._found_share < MOSTLY_FOUND)
+        ):
             return await self._find_among_variants(shard, key, parts_of, lease_ms, token)
         if not names:
             value = await self._link.get(begin + key)

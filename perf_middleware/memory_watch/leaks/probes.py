@@ -12,6 +12,7 @@ import gc
 import re
 import sys
 from collections import Counter, OrderedDict, deque
+from heapq import nlargest
 from time import perf_counter_ns
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -189,12 +190,11 @@ class Census:
         found = {id(each): each for each in objects if type(each) in kinds}
         del objects
         found.update((id(each), each) for each in _lru_caches_of_modules())
-        for each in found.values():
-            if len(self._caches) >= CACHES_MAX:
-                break
-            bounded = _bounded(each)
-            if bounded is not None:
-                self._caches.append(bounded)
+        bounded = (_bounded(each) for each in found.values())
+        # The largest: a thousand short queues must not stand before the cache that fills memory.
+        self._caches = nlargest(
+            CACHES_MAX, (each for each in bounded if each is not None), key=_Bounded.entries
+        )
 
     def filling(self) -> list[FillingCache]:
         """The caches that have filled since, and are not full."""

@@ -20,7 +20,8 @@ class Connection:
     """Counts a websocket's messages and how it ended."""
 
     __slots__ = (
-        "_receive", "_recorder", "_send", "accepted", "code", "got", "root_path", "scope", "sent",
+        "_receive", "_recorder", "_send", "accepted", "code", "got", "root_path", "route", "scope",
+        "sent",
     )  # fmt: skip
 
     def __init__(
@@ -31,6 +32,7 @@ class Connection:
         self._send = send
         self.scope = scope
         self.root_path: str = scope.get("root_path") or ""
+        self.route: str | None = None  # once it is over, for tasks that it has left
         self.accepted = False
         self.code: object = None  # what the server or the app wrote into a message
         self.got = 0
@@ -50,8 +52,9 @@ class Connection:
         finally:
             sockets.open -= 1
             CURRENT.reset(token)
+            self.route = self._recorder.route_of(self.scope, self.root_path)
             sockets.count(
-                self._recorder.route_of(self.scope, self.root_path),
+                self.route,
                 (self.code or 1000) if self.accepted else None,
                 received=self.got,
                 sent=self.sent,

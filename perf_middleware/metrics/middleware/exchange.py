@@ -10,6 +10,7 @@ from perf_middleware.asgi import find_header
 from perf_middleware.families import OTHER
 from perf_middleware.metrics.middleware.trace_starts import trace_start
 from perf_middleware.metrics.requests.server_timing import (
+    DATABASE,
     PARTS_MAX,
     QUICK,
     QUICK_NS_MAX,
@@ -39,6 +40,11 @@ def current_exchange() -> Exchange | None:
     """The exchange that the running code serves, or None outside an HTTP request."""
     exchange = CURRENT.get()
     return exchange if isinstance(exchange, Exchange) else None
+
+
+def current_connection() -> Exchange | Connection | None:
+    """The same, or the websocket that the running code serves; over where its `scope` is empty."""
+    return CURRENT.get()
 
 
 def name_route(route: str) -> None:
@@ -73,7 +79,8 @@ class Exchange:
 
     Inner layers find it by CURRENT; they may set `route` (an answer given before any routing),
     `scope` and `root_path` (as the router will see them) and add to `parts_ns`; `statements` is the
-    account of a database's, whose `statements` are their number, from the first of them on.
+    account of a database's, whose `statements` are their number and `elapsed_ns` their time, from
+    the first of them on.
     """
 
     __slots__ = (
@@ -141,7 +148,11 @@ class Exchange:
                 headers = [*message.get("headers", ())]
                 if recorder.server_timing:
                     total_ns = self.first_byte_ns - self.started_ns
-                    if self.parts_ns is None and total_ns < QUICK_NS_MAX:
+                    if (
+                        self.parts_ns is None
+                        and self.statements is None
+                        and total_ns < QUICK_NS_MAX
+                    ):
                         headers.append(QUICK[(total_ns + STEP_NS // 2) // STEP_NS])
                     else:
                         headers.append(self._server_timing(total_ns))
@@ -187,9 +198,19 @@ class Exchange:
             name = OTHER
         parts[name] = parts.get(name, 0) + elapsed_ns
 
+    def parts(self) -> dict[str, int] | None:
+        """The breakdown by now, the time of its statements first."""
+        account = self.statements
+        if account is None:
+            return self.parts_ns
+        parts = {DATABASE: account.elapsed_ns}
+        for name, ns in list((self.parts_ns or {}).items()):  # a thread of the request may go on
+            parts[name] = parts.get(name, 0) + ns
+        return parts
+
     def _server_timing(self, total_ns: int) -> tuple[bytes, bytes]:
         account = self.statements
-        return server_timing(total_ns, self.parts_ns, account.statements if account else 0)
+        return server_timing(total_ns, self.parts(), account.statements if account else 0)
 
     def trace(self) -> TraceContext:
         """This request's place in its trace, one that starts here if none came in."""

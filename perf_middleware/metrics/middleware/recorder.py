@@ -173,7 +173,7 @@ class RequestRecorder:
                 duration_ns=ended_ns - exchange.started_ns,
                 first_byte_ns=first_byte_ns - exchange.started_ns if first_byte_ns else None,
                 response_bytes=exchange.response_bytes,
-                parts_ns=exchange.parts_ns,
+                parts_ns=exchange.parts(),
                 trace_id=trace.trace_id if trace else None,
                 statements=exchange.statements.statements if exchange.statements else 0,
             ).line(),

@@ -16,9 +16,8 @@ from starlette.background import BackgroundTask
 from starlette.background import BackgroundTasks as StarletteBackgroundTasks
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI reads these annotations
 
-from perf_middleware.errors import QueueClosedError, QueueFullError
+from perf_middleware.task_errors import JournalUnavailableError, QueueClosedError, QueueFullError
 from perf_middleware.tasks.background.runtime import Origins
-from perf_middleware.tasks.journal.errors import JournalUnavailableError
 from perf_middleware.tasks.queue.decorators import name_of
 from perf_middleware.tasks.runtime import Tasks
 

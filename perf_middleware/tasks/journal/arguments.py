@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from perf_middleware.tasks.journal.errors import TaskArgumentsError
+from perf_middleware.task_errors import TaskArgumentsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

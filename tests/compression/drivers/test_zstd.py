@@ -11,7 +11,7 @@ from perf_middleware.compression.drivers.zstd import WINDOW_LOG_MAX, ZstdCodec
 
 CODEC = ZstdCodec()
 LIBRARY = CODEC._library
-LARGE = b"".join(b"%x " % (number * number) for number in range(1_500_000))
+LARGE = b" ".join([b"%x" % (number * number) for number in range(1_500_000)])
 SKIPPABLE = b"\x50\x2a\x4d\x18\x05\x00\x00\x00notes"
 
 

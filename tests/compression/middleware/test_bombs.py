@@ -3,17 +3,15 @@
 import contextlib
 import re
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.compression.coded import BOMBS, MB, coded, repeated
+from tests.forked import ROOT, start
 from tests.http.wire import DEADLINE_S, Wire, http_request
 
-ROOT = Path(__file__).parents[3]
 GENEROUS = {"bytes_max": 8 * MB, "ratio_max": 1 << 40}  # only the bytes are left to stop a bomb
 STRICT = {"bytes_max": 8 * MB, "ratio_max": 100}
 MORE_BYTES_MAX = 10 * MB
@@ -53,8 +51,8 @@ class Server:
 def serving(limits):
     with socket.create_server(("127.0.0.1", 0)) as listener:  # listening: early clients just wait
         fd = listener.fileno()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.compression.middleware.child",
+        process = start(
+            ["-m", "tests.compression.middleware.child",
              str(fd), str(limits["bytes_max"]), str(limits["ratio_max"])],
             pass_fds=[fd],
             cwd=ROOT,

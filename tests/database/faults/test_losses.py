@@ -5,10 +5,11 @@ import pickle
 
 import pytest
 from asyncpg import exceptions as asyncpg_errors
-from sqlalchemy import exc
+from sqlalchemy import create_engine, exc
 
-from perf_middleware.database.holding.runtime import NoDatabaseError
+from perf_middleware.database.holding.runtime.refusals import NoDatabaseError
 from perf_middleware.database.losses import cut_a_commit, is_loss, reason_of
+from perf_middleware.database.retry.transient import ended_without_commit
 from perf_middleware.errors import CommitOutcomeUnknownError
 
 
@@ -72,6 +73,21 @@ def test_a_commit_that_was_cut_is_known_by_where_the_error_came_from():
     cut = raised_in("sqlalchemy.engine.base", "_commit_impl", TimeoutError())
     assert cut_a_commit(cut)
     assert not cut_a_commit(raised_in("sqlalchemy.engine.base", "execute", TimeoutError()))
+
+
+def test_a_commit_that_was_never_sent_leaves_nothing_open():
+    """A fixed bug: a client that left a stream in the midst of a statement, which closes the
+    connection, was told of as a commit of unknown outcome; `run` did not try such a unit again.
+    """
+    with create_engine("sqlite://").connect() as connection:
+        transaction = connection.begin()
+        connection.invalidate()  # as SQLAlchemy does where a statement is cut off
+        with pytest.raises(exc.PendingRollbackError) as caught:
+            transaction.commit()
+    assert is_loss(caught.value)
+    assert not cut_a_commit(caught.value)
+    assert ended_without_commit(caught.value)
+    assert "was not committed" in reason_of(caught.value)
 
 
 @pytest.mark.parametrize(

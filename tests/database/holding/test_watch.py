@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 from starlette.testclient import TestClient
 
-from perf_middleware.database.holding.runtime import NoConnectionError, PoolWatch
+from perf_middleware.database.holding.runtime import PoolWatch
+from perf_middleware.database.holding.runtime.refusals import NoConnectionError
 from perf_middleware.database.runtime import Database
 from perf_middleware.errors import DatabaseBusyError
 
@@ -50,7 +51,7 @@ def test_loans_are_counted_by_route_and_named_by_the_line_that_took_them(opened,
 
     async def main():
         async with opened(url, clock=clock, route_of=lambda: "GET /a", held_s_told=5) as database:
-            watch = database._watches["main"]
+            watch = database.instruments.watches["main"]
             async with AsyncExitStack() as stack:
                 await take_a_connection(stack, database)
                 assert value(database, "pool_checked_out") == 1
@@ -104,8 +105,8 @@ def test_who_waits_gets_the_connection_that_comes_back(opened, run, url):
             async with AsyncExitStack() as stack:
                 await take_a_connection(stack, database)
                 waiting = asyncio.create_task(database.ping())
-                await asyncio.sleep(0.02)
-                assert value(database, "pool_waiting") == 1
+                while value(database, "pool_waiting") == 0:
+                    await asyncio.sleep(0.001)
             assert await waiting > 0
             assert value(database, "pool_refused", "wait") == 0
 
@@ -143,7 +144,7 @@ def test_a_ping_is_no_measure_of_loans(opened, run, url):
     async def main():
         async with opened(url) as database:
             await database.ping()
-            lengths = database._watches["main"]._lengths
+            lengths = database.instruments.watches["main"]._lengths
             assert lengths.expected_us([]) == {}
             async with AsyncExitStack() as stack:
                 await take_a_connection(stack, database)
@@ -242,6 +243,55 @@ def test_an_engine_of_the_app_is_watched_and_its_own_errors_stay(run, tmp_path):
     run(main())
 
 
+def test_one_engine_is_not_watched_under_two_names(run, tmp_path):
+    async def main():
+        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/own.db")
+        database = Database({})
+        database.watch(engine, name="own")
+        for again in (engine, engine.sync_engine):
+            with pytest.raises(ValueError, match="watched already, as 'own'"):
+                database.watch(again, name="other")
+        assert list(database.status()) == ["own"]
+        await database.close()
+        database.watch(engine, name="other")
+        await database.close()
+        assert "get" not in vars(engine.pool._pool)
+        await engine.dispose()
+
+    run(main())
+
+
+def test_who_holds_the_whole_pool_and_waits_for_more_is_named_once(opened, run, tmp_path, caplog):
+    async def main():
+        async with opened(
+            f"sqlite:///{tmp_path}/app.db", pool_size=2, pool_overflow_max=0, pool_wait_s=0.02,
+            route_of=lambda: "/nested",
+        ) as database:  # fmt: skip
+            for _ in range(2):
+                async with database.session() as one, database.session() as two:
+                    for session in (one, two):
+                        await session.execute(text("select 1"))
+                    with pytest.raises(DatabaseBusyError):
+                        await database.run(lambda third: third.execute(text("select 1")))
+            # Who holds none itself waits for others.
+            async with database.session() as one, database.session() as two:
+                for session in (one, two):
+                    await session.execute(text("select 1"))
+                with pytest.raises(DatabaseBusyError):
+                    await asyncio.create_task(database.ping())
+        [line] = [line for line in caplog.messages if "in vain" in line]
+        assert line.startswith("/nested has waited ")
+        assert "has held 2 of its 2 itself meanwhile, taken at " in line
+        assert line.count(f"{__file__}:") == 2
+
+    run(main())
+
+
+def test_what_is_no_engine_is_refused_with_a_sentence():
+    with pytest.raises(TypeError, match="takes an engine of SQLAlchemy, not str"):
+        Database({}).watch("sqlite://")
+
+
 def test_a_detached_connection_is_no_loan_any_more(run, tmp_path):
     async def main():
         engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/own.db")
@@ -282,3 +332,47 @@ def test_what_fails_in_the_watch_reaches_nobody_and_is_told_once(opened, run, ur
 
     run(main())
     assert len([r for r in caplog.records if "LookupError" in r.message]) == 1
+
+
+def test_a_connection_that_is_lost_is_no_measure_of_loans(tmp_path):
+    engine = create_engine(f"sqlite:///{tmp_path}/own.db")
+    watch = PoolWatch("own")
+    watch.attach(engine)
+    with engine.connect() as connection:
+        connection.invalidate()
+    assert (watch.counts.loans, watch.now().lent) == (1, 0)
+    assert watch._lengths.expected_us([]) == {}
+    engine.dispose()
+
+
+def test_a_queue_that_asks_itself_again_lends_once(tmp_path):
+    engine = create_engine(f"sqlite:///{tmp_path}/own.db", pool_size=1, max_overflow=0)
+    watch = PoolWatch("own")
+    watch.attach(engine)
+    pool = engine.pool
+
+    def full_for_a_moment():  # SQLAlchemy's `_do_get` calls itself then
+        del pool._inc_overflow
+        pool._overflow += 1
+        pool._pool.put(pool._create_connection())
+        return False
+
+    pool._inc_overflow = full_for_a_moment
+    with engine.connect():
+        assert (watch.counts.loans, watch.now().lent) == (1, 1)
+    assert watch.now().lent == 0
+    engine.dispose()
+
+
+def test_two_watches_of_one_engine_leave_in_any_order(tmp_path):
+    engine = create_engine(f"sqlite:///{tmp_path}/own.db")
+    first, second = PoolWatch("first"), PoolWatch("second")
+    first.attach(engine)
+    second.attach(engine)
+    first.detach()
+    with engine.connect():
+        assert (first.now().lent, second.now().lent) == (0, 1)
+    second.detach()
+    with engine.connect():
+        assert (first.counts.loans, second.counts.loans) == (0, 1)
+    engine.dispose()

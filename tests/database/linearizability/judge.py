@@ -25,7 +25,7 @@ of it: who has to ask the app sees it, while another process shows the older ans
 has reached it, and the writer has its answer only after that.  So two reads beside a write may
 see the new and then the old.  Who waits for the answer to a write is safe from it, and so is
 everybody who heard from him.  Where the writer is killed between COMMIT and purge this lasts until
-the next write of the table: nobody had an answer, and nobody is left to purge.
+others purge in its place, four seconds later: nobody had an answer until then.
 
 A write without an answer may have happened or not, at any time after its begin: nothing is expected
 before somebody has seen it.  A deletion whose version nobody learned excuses reads that find no

@@ -32,6 +32,8 @@ TURN_S = 3.0  # how long one group gets most of the writes
 ROWS_OF = {"b": (*(f"book/{n}" for n in range(BOOKS)), "books", "totals", "page", "report"),
            "l": ("totals", "page", "report")}  # fmt: skip
 
+LONGER_S = 240.0  # at most, where something is missing at the end
+
 ops = itertools.count(1_000)
 
 
@@ -80,9 +82,11 @@ class Load:
         self.counts = Counts()
         self.on_loss: Callable[[], object] = lambda: None
         """Called when an answer did not come: somebody may have died."""
+        self.lacks: Callable[[], object] = lambda: None
+        """What a real test still needs when its time is over; so much longer it goes on."""
 
     async def run(self) -> None:
-        """For as long as `pace` says, and until the last answer."""
+        """As long as `pace` says, longer while it lacks something, and until the last answer."""
         pace = self._pace
         self._began_us = now_us()
         self._ends_us = self._began_us + int(pace.seconds * 1e6)
@@ -97,7 +101,8 @@ class Load:
 
     @property
     def is_over(self) -> bool:
-        return now_us() >= self._ends_us
+        late_us = now_us() - self._ends_us
+        return late_us >= 0 and (late_us >= LONGER_S * 1e6 or not self.lacks())
 
     async def until(self, at_s: float) -> None:
         """Until so many seconds after the begin."""

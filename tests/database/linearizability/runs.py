@@ -15,12 +15,13 @@ from tests.database.linearizability.wire import Wire
 
 if TYPE_CHECKING:
     from collections import Counter
+    from collections.abc import Callable
 
     from tests.database.linearizability.history import History
     from tests.database.linearizability.judge import Violation
     from tests.database.linearizability.service import Service, Truth
 
-MEETINGS_MAX = 400
+MEETINGS_MAX = 4_000
 TOLD_MAX = 3
 LOG_S = 4.0
 
@@ -91,9 +92,12 @@ def _said_at_s(line: str) -> float:
 
 async def run_load(
     service: Service, truth: Truth, mode: str, pace: Pace, *, workers: int, seed: int,
-    with_faults: bool = False,
+    with_faults: bool = False, lacks: Callable[[Load, Wire, set[int]], object] | None = None,
 ) -> Run:  # fmt: skip
-    """Load one mode of the app for as long as `pace` says, and judge what was seen."""
+    """Load one mode of the app for as long as `pace` says, and judge what was seen.
+
+    Longer while it `lacks` something, told from the load, the wire and the first workers.
+    """
     wire = Wire(service.port, random.Random(seed))
     try:
         met: set[int] = set()
@@ -104,6 +108,8 @@ async def run_load(
             await asyncio.sleep(0.01)
         service.note(met)
         load = Load(wire, mode, pace, await truth.begun(), seed)
+        if lacks is not None:
+            load.lacks = lambda: lacks(load, wire, met)
         faults = Faults(service, wire, load, seed)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(load.run())

@@ -31,7 +31,7 @@ def database():
 def run():
     def running(main):
         async def in_time():
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 await main
 
         asyncio.run(in_time())

@@ -36,19 +36,46 @@ def test_sessions_are_as_the_settings_say_also_in_the_way_of_pgbouncer(
     async def main():
         async with opened(
             postgres, pgbouncer=pgbouncer, application_name="pooled", time_zone="Asia/Tokyo",
-            work_mem="3MB", statement_s=0.2, session_parameters={"search_path": "elsewhere"},
+            work_mem="3MB", statement_s=20, session_parameters={"search_path": "elsewhere"},
         ) as database:  # fmt: skip
             assert database.status()["main"]["pgbouncer"] == (pgbouncer == "on")
             for name, value in (
                 ("application_name", "pooled"), ("TimeZone", "Asia/Tokyo"), ("work_mem", "3MB"),
                 ("search_path", "elsewhere"), ("idle_in_transaction_session_timeout", "1min"),
+                ("statement_timeout", "20s"),
             ):  # fmt: skip
                 assert await asked(database, f"show {name}") == value
-            with pytest.raises(DBAPIError, match="statement timeout"):
-                await asked(database, "select pg_sleep(20)")
+            async with database.session() as session:
+                # Short for that one alone: the machine may pause in any other.
+                await session.execute(text("set local statement_timeout = '50ms'"))
+                with pytest.raises(DBAPIError, match="statement timeout"):
+                    await session.execute(text("select pg_sleep(20)"))
+                await session.rollback()
             prepared = "select count(*) from pg_prepared_statements"
             found = [await asked(database, prepared) for _ in range(3)]
             assert (max(found) == 0) == (pgbouncer == "on")
+
+    run(main())
+
+
+@pytest.mark.parametrize("pgbouncer", ["off", "on"])
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"session_parameters": {"no_such": "1"}}, 'parameter "no_such"'),
+        ({"time_zone": "Mars/City"}, "Mars/City"),
+    ],
+)
+def test_a_server_that_refuses_our_settings_is_not_said_to_be_away(
+    opened, run, postgres, pgbouncer, settings, why
+):
+    async def main():
+        with pytest.raises(DatabaseUnavailableError) as refused:
+            async with opened(postgres, pgbouncer=pgbouncer, **settings):
+                pass
+        assert "refuses our sessions: " in str(refused.value)
+        assert why in str(refused.value)
+        assert "does not answer" not in str(refused.value)
 
     run(main())
 
@@ -114,7 +141,7 @@ def test_a_thousand_cancellations_leave_no_session_in_a_transaction(opened, run,
             pool = database.engine().pool
             now = database.status()["main"]
             assert (pool.checkedout(), now["lent"], now["waiting"]) == (0, 0, 0)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(120):
                 while set(await states(admin)) - {"idle"}:  # those that are just being ended
                     await asyncio.sleep(0.01)
             assert sum((await states(admin)).values()) <= 6
@@ -175,6 +202,9 @@ class Way:
         self._parts = urlsplit(url)
         self.is_open = asyncio.Event()
         self.is_open.set()
+        self.hangs_up = asyncio.Event()
+        self.hangs_up.set()
+        self.passed_bytes = 0
 
     async def serve(self, reader, writer):
         if self._socket is None:
@@ -188,6 +218,8 @@ class Way:
             while piece := await reader.read(1 << 16):
                 await self.is_open.wait()
                 writer.write(piece)
+                self.passed_bytes += len(piece)
+            await self.hangs_up.wait()
         writer.close()
 
     def url(self, port):
@@ -195,15 +227,40 @@ class Way:
         return f"postgresql://{user}@127.0.0.1:{port}{self._parts.path}?sslmode=disable"
 
 
+def test_one_whose_end_was_said_but_not_seen_yet_is_replaced_too(opened, run, postgres):
+    """asyncpg is between both for a moment: longer here."""
+
+    async def main():
+        way = Way(postgres)
+        admin = await asyncpg.connect(postgres)
+        server = await asyncio.start_server(way.serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, opened(way.url(port)) as database:
+            before = await asked(database, "select pg_backend_pid()")
+            way.hangs_up.clear()
+            passed_bytes = way.passed_bytes
+            assert await admin.fetchval("select pg_terminate_backend($1, 5000)", before)
+            while way.passed_bytes == passed_bytes:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            try:
+                assert await asked(database, "select pg_backend_pid()") != before
+            finally:
+                way.hangs_up.set()
+        await admin.close()
+
+    run(main())
+
+
 def test_a_connection_that_answers_its_ping_is_lent_again(opened, run, postgres):
     async def main():
         async with opened(postgres) as database:
             await database.ping()
-            made = database._watches["main"].counts.made
+            made = database.instruments.watches["main"].counts.made
             for _ in range(5):
                 async with database.session() as session:
                     await session.execute(text("select 1"))
-            assert database._watches["main"].counts.made == made
+            assert database.instruments.watches["main"].counts.made == made
 
     run(main())
 

@@ -12,7 +12,7 @@ import anyio
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError, OperationalError
 from starlette.testclient import TestClient
 
 from perf_middleware.database.runtime.sessions import run_to_the_end
@@ -91,6 +91,31 @@ def test_a_session_that_says_nothing_takes_no_connection(opened, run, url):
     run(main())
 
 
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_a_session_whose_block_is_over_refuses_to_be_used(opened, run, url, ends_well):
+    """A fixed bug: what a background task wrote in it was lost in silence, and its connection
+    came back when the garbage collector found it.
+    """
+
+    async def main():
+        async with opened(url) as database:
+            await make_table(database)
+            try:
+                async with database.session() as session:
+                    await insert(session, 1)
+                    await session.close()  # within its block it may be used again
+                    await insert(session, 2)
+                    assert ends_well
+            except AssertionError:
+                pass
+            with pytest.raises(InvalidRequestError, match="permanently closed"):
+                await insert(session, 3)
+            assert database.engine().pool.checkedout() == 0
+            assert await numbers(database) == ([2] if ends_well else [])
+
+    run(main())
+
+
 def test_connections_are_as_the_settings_say(opened, run, url):
     async def main():
         async with opened(url, sqlite_busy_s=2) as database, database.session() as session:
@@ -108,13 +133,16 @@ def test_a_database_in_memory_is_one_for_all_sessions_and_outlives_a_cancelled_o
             async with database.session() as session:
                 await insert(session, 1)
 
+            written = asyncio.Event()
+
             async def hold():
                 async with database.session() as session:
                     await insert(session, 2)
-                    await asyncio.sleep(30)
+                    written.set()
+                    await asyncio.sleep(300)
 
             task = asyncio.create_task(hold())
-            await asyncio.sleep(0.05)
+            await written.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -357,7 +385,7 @@ def test_what_is_run_to_the_end_ends_though_its_caller_is_cancelled(run):
             done.append("done")
 
         async def call():
-            await run_to_the_end(work(), within_s=5, from_now=False, leaving=set())
+            await run_to_the_end(work(), within_s=300, from_now=False, leaving=set())
 
         task = asyncio.create_task(call())
         await asyncio.sleep(0)
@@ -403,12 +431,24 @@ def test_a_file_whose_opening_is_cancelled_is_closed(run, tmp_path):
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        await opening.finish()
+        await opening.finish(within_s=300)
         assert (noted.count("opened"), noted.count("closed")) == (20, 20)
 
     before = threading.active_count()
     run(main())
     wait_for_threads(before)
+
+
+def test_a_file_that_is_not_closed_in_time_is_waited_for_no_longer(run):
+    async def main():
+        opening = SqliteOpening()
+        closing = asyncio.create_task(asyncio.Event().wait())
+        opening._closing.add(closing)
+        await opening.finish(within_s=0.01)
+        assert not closing.done()
+        closing.cancel()
+
+    run(main())
 
 
 def test_what_does_not_end_is_given_up(run):

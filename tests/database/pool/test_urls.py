@@ -41,9 +41,9 @@ from perf_middleware.database.urls import UrlError, read_url
             id="a file beside the app",
         ),
         pytest.param(
-            "sqlite:////var/app.db?mode=ro&uri=true",
-            "sqlite+aiosqlite:////var/app.db?mode=ro&uri=true",
-            "sqlite:////var/app.db",
+            "sqlite:///file:/var/app.db?mode=ro&uri=true",
+            "sqlite+aiosqlite:///file:/var/app.db?mode=ro&uri=true",
+            "sqlite:///file:/var/app.db",
             id="a file by its whole path",
         ),
     ],
@@ -70,8 +70,15 @@ def test_a_database_in_memory_has_the_name_of_its_owner(given):
         pytest.param("postgresql://db:port/app", "is no URL", id="no number as its port"),
         pytest.param("postgresql://u:pa#ss@db/app", "%23", id="a # in the password"),
         pytest.param("postgresql://db/app?sslmode=yes", "one of disable", id="no such mode"),
+        pytest.param("postgresql://db/app?port=bogus", "number from 1 to 65535", id="no port"),
+        pytest.param("postgresql://db/app?port=5432,0", "number from 1 to 65535", id="port 0"),
+        pytest.param(
+            "postgresql://db/app?target_session_attrs=bogus", "one of any, primary", id="no server"
+        ),
         pytest.param("postgresql://db/app?channel_binding=require", "channel_binding", id="libpq"),
         pytest.param("sqlite://app.db", "SQLite has none", id="a slash too few"),
+        pytest.param("sqlite:///app.db?mode=ro", "uri=true", id="a mode that would be left out"),
+        pytest.param("sqlite:///app.db?mode=ro&uri=true", "file:", id="a mode in the file's name"),
         pytest.param("sqlite:///app.db?journal=wal", "it takes cache", id="no option of SQLite"),
     ],
 )

@@ -4,6 +4,7 @@ import sqlite3
 import sys
 import types
 
+import asyncpg
 import pytest
 from sqlalchemy import exc
 
@@ -88,6 +89,8 @@ def raised_through(module, error):
         ),
         pytest.param(exc.PendingRollbackError("x", code="8s2b"), "connection", id="used after"),
         pytest.param(exc.PendingRollbackError("x", code="7s2a"), None, id="a failed flush"),
+        pytest.param(asyncpg.InternalClientError("state 15"), "connection", id="it hangs up now"),
+        pytest.param(asyncpg.ProtocolError("no message"), None, id="a server that talks nonsense"),
         pytest.param(exc.TimeoutError("pool"), None, id="no connection in time is load"),
         pytest.param(wrapped(sqlite(5)), "busy", id="SQLITE_BUSY"),
         pytest.param(sqlite(517), "busy", id="SQLITE_BUSY_SNAPSHOT"),

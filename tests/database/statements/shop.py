@@ -13,15 +13,11 @@ CURRENT = ContextVar("tests.request", default=None)
 class Request:
     """What the metrics' exchange is: the record of one request."""
 
-    __slots__ = ("parts_ns", "route", "statements")
+    __slots__ = ("route", "statements")
 
     def __init__(self, route=""):
         self.statements = None
         self.route = route
-        self.parts_ns = {}
-
-    def add_part(self, name, elapsed_ns):
-        self.parts_ns[name] = self.parts_ns.get(name, 0) + elapsed_ns
 
 
 class Requests:

@@ -323,7 +323,7 @@ def test_a_sync_endpoint_in_its_thread_is_part_of_its_request(engine, watch, tol
     assert finding.fix == ".options(selectinload(Order.lines))"
     (record,) = layer.ended
     assert record.statements.statements == 9
-    assert record.parts_ns == {"db": record.statements.elapsed_ns}
+    assert record.statements.elapsed_ns > 0
 
 
 def test_lazy_loads_while_the_response_is_made_name_the_framework_and_the_fix(engine, watch, told):

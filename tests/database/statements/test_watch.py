@@ -263,7 +263,7 @@ def test_a_statement_that_is_cancelled_is_counted_so(url):
         asleep = text("select count(*) from pg_stat_activity where query = 'select pg_sleep(20)'")
         async with engine.connect() as other:
             await other.execution_options(isolation_level="AUTOCOMMIT")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(120):
                 while not (await other.execute(asleep)).scalar():
                     await asyncio.sleep(0.01)
         task.cancel()

@@ -44,6 +44,8 @@ def test_what_only_reads(statement):
         "select pg_advisory_xact_lock(1)",
         "select pg_try_advisory_xact_lock(1)",
         "select pg_notify('a', 'b')",
+        r"select E'it\'s', pg_advisory_xact_lock(1), 'x'",
+        "select $$it's$$, pg_advisory_xact_lock(1), 'x'",
         "set local role reader",
         "begin immediate",
         "rollback",

@@ -250,7 +250,7 @@ def test_a_whole_response_pays_for_no_rollback(opened, run, url):
     run(main())
 
 
-@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE", "repeatable_read"])
 def test_a_snapshot_that_was_asked_for_is_kept(opened, run, postgres, level):
     async def main():
         async with opened(postgres) as database:
@@ -337,7 +337,7 @@ def test_a_request_that_is_cancelled_meanwhile_gives_its_connection_back(opened,
     async def main():
         async with opened(url) as database:
             await make_things(database)
-            made = database._watches["main"].counts.made
+            made = database.instruments.watches["main"].counts.made
             with anyio.CancelScope() as scope:
 
                 async def before(session):
@@ -348,7 +348,7 @@ def test_a_request_that_is_cancelled_meanwhile_gives_its_connection_back(opened,
             assert scope.cancelled_caught
             assert database.engine().pool.checkedout() == 0
             assert counts(database)["released"] == 1
-            assert database._watches["main"].counts.made == made
+            assert database.instruments.watches["main"].counts.made == made
 
     run(main())
 
@@ -369,6 +369,47 @@ def test_a_server_that_is_gone_hinders_no_response(opened, run, postgres):
             assert await database.ping() > 0
 
     run(main())
+
+
+def test_of_a_session_on_two_engines_both_connections_go_though_one_fails(opened, run, tmp_path):
+    """A fixed bug: the other one was out of its session, and in no pool."""
+
+    async def main():
+        async with opened(f"sqlite:///{tmp_path}/app.db") as database:
+            engines = [database.engine()]
+            engines.append(create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/own.db"))
+            database.watch(engines[1], name="own")
+            failed = []
+            lent = []
+
+            async def app(scope, receive, send):
+                async with AsyncSession() as session:
+                    for engine in engines:
+                        bound = {"bind": engine.sync_engine}
+                        await session.execute(text("select 1"), bind_arguments=bound)
+                        fail_first_rollback(engine.dialect, failed)
+                    await send({"type": "http.response.start", "status": 200, "headers": STREAM})
+                    lent.extend(engine.pool.checkedout() for engine in engines)
+                    await send({"type": "http.response.body", "body": b"{}"})
+
+            await ask(StreamGuardMiddleware(app, database=database), http_scope("/"))
+            assert (lent, len(failed)) == ([0, 0], 1)
+            assert sum(each["streams"]["failures"] for each in database.status().values()) == 1
+            await engines[1].dispose()
+
+    run(main())
+
+
+def fail_first_rollback(dialect, failed):
+    roll_back = dialect.do_rollback
+
+    def rolling_back(connection):
+        if not failed:
+            failed.append(connection)
+            raise OSError("a fault")
+        roll_back(connection)
+
+    dialect.do_rollback = rolling_back
 
 
 def test_without_the_guard_all_is_as_before(opened, run, url):

@@ -1,7 +1,7 @@
 """Sets of tables: names, unions, what may be the same, and the tags that say so."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perf_middleware.database.tables.relations import Relations, closure
@@ -15,11 +15,13 @@ from perf_middleware.database.tables.touched import (
     overlap,
     read_tags,
     union,
+    whole_tags,
     write_tags,
 )
 
-NAMES = st.sampled_from(["a", "b", "any", "*", "a@s", "a@", "a%40s", "A"])
-TABLES = st.builds(Table, NAMES, st.sampled_from([None, "s", "r", "", "s@"]))
+NAMES = st.sampled_from(["a", "b", "any", "*", "a@s", "a@", "a%40s", "A", "a@#1"])
+ROWS = st.sampled_from([None, "1", "2"])
+TABLES = st.builds(Table, NAMES, st.sampled_from([None, "s", "r", "", "s@", "s#1"]), ROWS)
 SETS = st.one_of(st.just(ALL_TABLES), st.frozensets(TABLES, max_size=4))
 
 
@@ -32,6 +34,9 @@ SETS = st.one_of(st.just(ALL_TABLES), st.frozensets(TABLES, max_size=4))
         pytest.param(Table("a", "s"), Table("a", ""), True, id="an empty schema is none"),
         pytest.param(Table("a", "s"), Table("a"), True, id="no schema is any schema"),
         pytest.param(Table("a", "s"), Table("a", "r"), False, id="two schemas"),
+        pytest.param(Table("a", None, "1"), Table("a", "s", "1"), True, id="one row"),
+        pytest.param(Table("a", None, "1"), Table("a", None, "2"), False, id="two rows"),
+        pytest.param(Table("a", None, "1"), Table("a"), True, id="a row and its table"),
         pytest.param(Table("a" * 63), Table("a" * 70), True, id="as PostgreSQL cuts them"),
     ],
 )
@@ -44,6 +49,12 @@ def test_two_names_may_be_one_table(one, other, same):
 def test_the_tags_of_a_read_and_a_write_meet_exactly_where_their_tables_may(reads, writes):
     meet = not read_tags(reads).isdisjoint(write_tags(writes))
     assert meet == overlap(reads, writes) == overlap(writes, reads)
+
+
+@settings(max_examples=30)
+@given(SETS.filter(lambda tables: tables != ALL_TABLES))
+def test_tags_of_rows_can_be_made_those_of_their_tables(reads):
+    assert whole_tags(read_tags(reads)) == read_tags({table.whole() for table in reads})
 
 
 @given(SETS, SETS, SETS)

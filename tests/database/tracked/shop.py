@@ -63,7 +63,10 @@ WAYS = {way.__name__: way for way in (flush, bulk, core, raw, released)}
 class Shop:
     """One process: its app, what is installed in it, and how often it was asked."""
 
-    def __init__(self, url, *, redis=None, tracking=None, cache=None, database=None, **settings):
+    def __init__(
+        self, url, *, redis=None, redis_timeout_s=1.0, tracking=None, cache=None, database=None,
+        **settings,
+    ):  # fmt: skip
         self.calls = []
         self.gates = {}
         self.session = None  # one that is older than the requests
@@ -75,7 +78,7 @@ class Shop:
                 database={"url": url, **(database or {})},
                 tracking=tracking or {},
                 cache=cache or {},
-                **({"redis": {"url": redis, "timeout_s": 1.0}} if redis else {}),
+                **({"redis": {"url": redis, "timeout_s": redis_timeout_s}} if redis else {}),
                 metrics={"workers": False},
                 dashboard={"enabled": False},
                 runtime={"enabled": False},
@@ -109,7 +112,9 @@ class Shop:
         @cache_response(tracked=True, tags=["book:{number}"], negative_ttl=60)
         async def book(request: Request, number: int, session=session_of):
             called(request)
-            return (await session.get_one(Book, number)).title
+            found = await session.get_one(Book, number)
+            await self.passing("book read")
+            return found.title
 
         @app.get("/edition")
         @cache_response(tracked=True, ttl=0, stale_while_revalidate=60)

@@ -86,3 +86,25 @@ def test_another_event_loop_hands_over_and_waits():
         assert loops == [asyncio.get_running_loop()]
 
     run(main())
+
+
+def test_a_loop_that_stands_still_is_waited_for_by_nobody():
+    purges, loops = CommitPurges(), []
+
+    async def purge(tags):
+        loops.append(asyncio.get_running_loop())
+
+    async def bind():
+        purges.bind()
+
+    async def main():
+        await purges.purged({"a"})
+        assert loops == [asyncio.get_running_loop()]
+
+    purges.add(purge)
+    still = asyncio.new_event_loop()
+    try:
+        still.run_until_complete(bind())
+        run(main())
+    finally:
+        still.close()

@@ -67,7 +67,7 @@ def test_a_trigger_that_comes_through_the_engine_is_noticed(url):
                         "update books set title = new.name; end"
                     )
                 )
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 while shop.perf.status()["tracking"]["relations"] != {"main": "known"}:
                     await asyncio.sleep(0.001)
             await shop.get("/books")

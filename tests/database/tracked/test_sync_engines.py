@@ -48,7 +48,7 @@ def test_other_processes_have_heard_when_the_writer_has_its_answer(path, how, re
         service = f"sync-{how}"
         one = with_sync_engine(path, redis=redis_url, service=service)
         other = Shop(f"sqlite:///{path}", redis=redis_url, service=service)
-        async with serving(one, other), asyncio.timeout(30):
+        async with serving(one, other), asyncio.timeout(120):
             while not is_hit((await other.get("/books"))[1]):
                 await asyncio.sleep(0.01)
             for number in range(3):
@@ -88,7 +88,7 @@ def test_a_thread_that_the_loop_waits_for_is_not_waited_for_in_return(path, capl
             thread.start()
             thread.join()  # the loop stands still
             assert "purged later" in caplog.text
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 while shop.perf.cache.store.responses:
                     await asyncio.sleep(0.001)
             assert (await shop.get("/books"))[0] == ["New", "New"]

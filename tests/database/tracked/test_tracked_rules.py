@@ -5,7 +5,9 @@ import contextlib
 import sqlite3
 
 import pytest
+from sqlalchemy import text
 
+from perf_middleware import cache_response
 from tests.database.tracked.shop import WAYS, Shop, is_hit, serving
 
 
@@ -174,3 +176,25 @@ def test_where_tracking_is_off_nothing_of_such_a_rule_is_stored(url, caplog):
             assert shop.perf.status()["tracking"]["active"] is False
 
     run(main())
+
+
+def test_a_statement_that_is_not_understood_is_told_once_with_what_to_do(url, caplog):
+    """A fixed bug: it purged everything at each request, and only a counter said so."""
+    shop = Shop(url)
+
+    @shop.app.get("/odd/{number}")
+    @cache_response(tracked=True)
+    async def odd(number: int) -> list[int]:
+        async with shop.perf.database.session() as session:
+            # One of SQLite's that nobody has vouched for.
+            return list(await session.scalars(text(f"select likely({number}) from books")))
+
+    async def main():
+        async with serving(shop):
+            for path in ("/books", "/odd/1", "/odd/2", "/odd/1", "/visits"):
+                await shop.get(path)
+
+    run(main())
+    [line] = [line for line in caplog.messages if "not understood" in line]
+    assert "PERFORMANCE_TRACKING_KNOWN_FUNCTIONS" in line
+    assert line.lower().endswith(": select likely(?) from books")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perf_middleware.database.tables.touched import Table
-from perf_middleware.database.tracking.pending import Pending
+from perf_middleware.database.tracking.pending import ROWS_MAX, Pending
 
 
 def after(script):
@@ -66,3 +66,30 @@ def test_it_agrees_with_keeping_a_copy_at_each_savepoint(steps, data):
                 now = set(copies[found][1])
                 del copies[found + 1 :]
         assert pending.written() == now
+
+
+def test_what_is_known_later_belongs_to_the_savepoint_that_it_came_in():
+    pending, known = Pending(), []
+
+    def later(name):
+        known.append(name)
+        return frozenset({Table(name)})
+
+    pending.add_later(lambda: later("a"))
+    assert pending
+    assert not known
+    pending.savepoint("s")
+    pending.add_later(lambda: later("b"))
+    pending.roll_back_to("s")
+    pending.add_later(lambda: later("c"))
+    assert {table.name for table in pending.written()} == {"a", "c"}
+
+
+def test_too_many_rows_are_their_table():
+    pending = Pending()
+    for key in range(ROWS_MAX):
+        pending.add_later(lambda key=key: frozenset({Table("a", None, str(key))}))
+    assert len(pending.written()) == ROWS_MAX
+    pending.savepoint("s")
+    pending.add(frozenset({Table("a", None, "one more"), Table("b")}))
+    assert pending.written() == {Table("a"), Table("b")}

@@ -157,10 +157,11 @@ def test_savepoints_are_respected(url):
     run(main())
 
 
-def test_a_statement_that_is_its_own_transaction_is_told_at_once(postgres_url):
+@pytest.mark.parametrize("level", ["AUTOCOMMIT", "autocommit"])
+def test_a_statement_that_is_its_own_transaction_is_told_at_once(postgres_url, level):
     async def main():
         async with tracked_at(postgres_url) as tracked:
-            auto = tracked.engine.execution_options(isolation_level="AUTOCOMMIT")
+            auto = tracked.engine.execution_options(isolation_level=level)
             async with auto.connect() as connection:
                 await connection.execute(insert(Post).values(id=1))
                 assert tracked.told == ["posts"]

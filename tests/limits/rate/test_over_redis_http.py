@@ -153,7 +153,7 @@ def urls(redis):
         "PERFORMANCE_RATELIMIT_RULES": json.dumps(rules),
     }
     with ExitStack() as stack:
-        yield [stack.enter_context(serving(COMMAND, env=env)).url for _ in range(2)]
+        yield [stack.enter_context(serving(COMMAND, env=env, is_forked=True)).url for _ in range(2)]
 
 
 def wait_shared(urls):

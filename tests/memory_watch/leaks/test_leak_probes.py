@@ -16,6 +16,7 @@ from perf_middleware.memory_watch.probes.allocator import Allocator
 def a_process_of_any_size(monkeypatch):
     """What other tests of this run have left in memory is looked through as well."""
     monkeypatch.setattr(probes, "BLOCKS_MAX", sys.maxsize)
+    monkeypatch.setattr(probes, "CACHES_MAX", sys.maxsize)
 
 
 @lru_cache(maxsize=1_000)
@@ -90,6 +91,18 @@ def test_a_cache_of_functools_is_found_while_it_fills():
     cache = named(census)[f"{__name__}.priced"]
     assert (cache.entries, cache.entries_max) == (301, 1_000)
     assert 1_000 <= cache.bytes_per_s / cache.entries_per_s <= 1_500
+
+
+def test_the_largest_is_found_among_more_than_are_looked_at(monkeypatch):
+    """A fixed bug: any thousand of them were looked at, were they short queues without an entry."""
+    # Those that other tests of this run have left may be larger.
+    monkeypatch.setattr(probes, "CACHES_MAX", 1_000 + len(Census()._caches))
+    crowd = [deque(maxlen=3) for _ in range(probes.CACHES_MAX)]
+    priced(0)
+    census = Census()
+    assert len(census._caches) == probes.CACHES_MAX < len(crowd) + 1
+    priced(1)
+    assert f"{__name__}.priced" in named(census)
 
 
 def test_a_full_one_is_no_reason():

@@ -1,7 +1,6 @@
 """Arguments come back from the journal as they were, or are refused."""
 
 import inspect
-import pickle
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf_middleware import JournalFullError, JournalUnavailableError, TaskArgumentsError
+from perf_middleware import TaskArgumentsError
 from perf_middleware.tasks.journal.arguments import (
     ARGUMENTS_BYTES_MAX,
     check_fit,
@@ -79,16 +78,3 @@ def test_a_call_must_fit_its_function():
     check_fit("send", signature, ["kim"], {"times": 2})
     with pytest.raises(TaskArgumentsError, match="missing a required argument: 'to'"):
         check_fit("send", signature, [], {})
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        TaskArgumentsError("send", "no JSON"),
-        JournalFullError(3, 400),
-        JournalUnavailableError("disk full"),
-    ],
-)
-def test_errors_survive_pickling(error):
-    again = pickle.loads(pickle.dumps(error))
-    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))

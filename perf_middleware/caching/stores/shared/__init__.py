@@ -37,7 +37,8 @@ from perf_middleware.fleet.layout import Found, Unnamed, bytes_of, message
 from perf_middleware.fleet.stores.outbox import Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Awaitable, Iterable, Iterator
+    from typing import TypeAlias
 
     from perf_middleware.caching.fields import Lines
     from perf_middleware.caching.runtime import ResponseCache
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     from perf_middleware.fleet.layout import Seen
     from perf_middleware.fleet.runtime import Fleet
     from perf_middleware.path_patterns import PathPattern
+
+    Asked: TypeAlias = tuple[Awaitable[bytes | None], bytes, bytes, tuple[int, int]]
+    """An answer that is on its way; place and key; the last purge and overwrite before it."""
 
 LEFT_FOR_CALL_S: Final = 1.0
 LOOKS_MAX: Final = 3  # at what another process is making
@@ -85,48 +89,88 @@ class SharedStore:
 
     # --- looking up -----------------------------------------------------------------------------
 
+    def ask(self, request: CacheRequest) -> Asked | None:
+        """Begin a look-up, for `look_up` to go on with, so that Redis works while the caller does.
+
+        None where it takes more than one record, or Redis is not used.
+        """
+        if not self.is_up:
+            return None
+        records = self._records
+        seen = self._cache.purges.newest, self.purges.overwrites
+        place = place_of(request.target) if records.shards > 1 else b""
+        key = record_key(request.primary)
+        try:
+            likely = records.likely(place, key)
+        except StoreUnavailableError:
+            return None
+        return None if likely is None else (likely, place, key, seen)
+
     async def look_up(
-        self, request: CacheRequest, flight: Flight | None, *, wait_s: float
+        self,
+        request: CacheRequest,
+        flight: Flight | None,
+        *,
+        wait_s: float,
+        asked: Asked | None = None,
     ) -> StoredResponse | None:
         """The stored response for `request`, kept in memory from now on; None: ask the app.
 
         Where another process is asking its app for the same, wait for that, at most `wait_s`; else
         `flight` has the lease from now on.
         """
-        if not self.is_up:
+        if asked is None and not self.is_up:
             self._fleet.ensure_kept()
             return None
-        token = self.leases.token() if flight is not None and wait_s else b""
         # Those who wait for this request began with it: something is left for its own call.
         until_s = monotonic() + wait_s - min(wait_s / 2, LEFT_FOR_CALL_S)
-        place = place_of(request.target) if self._records.shards > 1 else b""
-        key = record_key(request.primary)
+        records = self._records
         try:
-            for look in range(1, LOOKS_MAX + 1):
-                seen = self._cache.purges.newest, self.purges.overwrites
-                asked_s = monotonic()
-                found = await self._records.find(
-                    place, key,
-                    parts_of=lambda names: parts_of(names, request.lines),
-                    lease_ms=LEASE_MS if token else 0, token=token,
-                )  # fmt: skip
-                if isinstance(found, Found):
+            if asked is not None:
+                likely, place, key, seen = asked
+                found = records.found_in(place, key, await likely)
+                if found is not None:
                     return self._taken(found, request, *seen)
-                if found is None or flight is None or not token:
-                    break
-                if found.leads:
-                    seconds = max(wait_s, 1.0)
-                    flight.lease = self.leases.held(place, found.key, token, seconds=seconds)
-                    break
-                left_s = min(found.lease_left_ms / 1_000 + SLACK_S, until_s - monotonic())
-                if left_s <= 0 or look == LOOKS_MAX:
-                    break
-                await self.leases.wait(found.key, asked_s=asked_s, seconds=left_s)
+            else:
+                place = place_of(request.target) if records.shards > 1 else b""
+                key = record_key(request.primary)
+            return await self._look_further(
+                request, flight, place, key,
+                wait_s=wait_s, until_s=until_s, was_asked=asked is not None,
+            )  # fmt: skip
         except (StoreUnavailableError, StoreRefusedError):
             return None
         except Exception as error:  # noqa: BLE001 - garbage: whatever comes of it is no answer
-            self._records.give_up(f"what it answers makes no sense: {error!r}"[:200])
+            records.give_up(f"what it answers makes no sense: {error!r}"[:200])
             return None
+
+    async def _look_further(
+        self, request: CacheRequest, flight: Flight | None, place: bytes, key: bytes,
+        *, wait_s: float, until_s: float, was_asked: bool,
+    ) -> StoredResponse | None:  # fmt: skip
+        """What is not simply there: choose among variants, take the lease, wait for another's."""
+        token = self.leases.token() if flight is not None and wait_s else b""
+        for look in range(1, LOOKS_MAX + 1):
+            seen = self._cache.purges.newest, self.purges.overwrites
+            asked_s = monotonic()
+            found = await self._records.find(
+                place, key,
+                parts_of=lambda names: parts_of(names, request.lines),
+                lease_ms=LEASE_MS if token else 0, token=token,
+                was_asked=was_asked and look == 1,
+            )  # fmt: skip
+            if isinstance(found, Found):
+                return self._taken(found, request, *seen)
+            if found is None or flight is None or not token:
+                break
+            if found.leads:
+                seconds = max(wait_s, 1.0)
+                flight.lease = self.leases.held(place, found.key, token, seconds=seconds)
+                break
+            left_s = min(found.lease_left_ms / 1_000 + SLACK_S, until_s - monotonic())
+            if left_s <= 0 or look == LOOKS_MAX:
+                break
+            await self.leases.wait(found.key, asked_s=asked_s, seconds=left_s)
         self.missing += 1
         return None
 
@@ -146,9 +190,13 @@ class SharedStore:
         if stored is None:
             self.unreadable += 1
             return None
-        if cache.purges.since(
-            purges_seen, stored.target, stored.tags
-        ) or self.purges.is_overwritten(request.primary, since=overwrites_seen):
+        if (
+            cache.purges.newest != purges_seen
+            and cache.purges.since(purges_seen, stored.target, stored.tags)
+        ) or (
+            self.purges.overwrites != overwrites_seen
+            and self.purges.is_overwritten(request.primary, since=overwrites_seen)
+        ):
             self.missing += 1
             return None
         if found.is_soft:

@@ -1,15 +1,14 @@
 """Watches the pool of an engine: who has a connection, who waits for one, who must not wait.
 
-    engine.pool   events `checkout`, `checkin`, `detach`, `connect`       loans
-    engine.pool._pool.get   the queue of idle connections                 waits
+    engine.pool   _do_get, _do_return_conn, recreate   loans, and the pool that comes after this one
+    engine.pool._pool   get   the queue of idle connections                 waits
 
-The event `checkout` comes after the wait, and creating a connection is no wait: only the queue's
-`get(block=True)` is.  It is the one thing that is wrapped, on the one object.  An engine that was
-disposed of makes itself another pool, whose queue is wrapped when it connects first: nobody waits
-before as many connections as it may have are lent.  Not by the event `engine_disposed`: as soon as
-an engine has one event of its own, SQLAlchemy prepares all of them for each statement, 9 us.
-A pool without a queue (NullPool, StaticPool) lets nobody wait.
-Source: SQLAlchemy `PoolEvents`, `Engine._has_events`, pool/impl.py of QueuePool.
+These methods of the one pool are wrapped: as events `checkout` and `checkin` a loan would cost 2 us
+more.  Creating a connection is no wait: only the queue's `get(block=True)` is.  A pool that is
+disposed of makes its successor by `recreate`; what was lent by the old one comes back to that.
+Not by an event of the engine: as soon as it has one, SQLAlchemy prepares all of them for each
+statement, 9 us.  A pool without a queue (NullPool, StaticPool) lets nobody wait.
+Source: SQLAlchemy `Pool._do_get`, `Engine.dispose`, `Engine._has_events`, pool/impl.py.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ import logging
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from starlette.exceptions import HTTPException
-
 from perf_middleware.clock import monotonic_us
 from perf_middleware.database.holding.admission import Lengths, Running
 from perf_middleware.database.holding.figures import PoolCounts, PoolNow
 from perf_middleware.database.holding.loans import Loan, overdue, told
+from perf_middleware.database.holding.runtime.around import put_around, take_off
 from perf_middleware.database.holding.runtime.lines import AppLines, Spot
+from perf_middleware.database.holding.runtime.nested import NestedLoans, holder_now
+from perf_middleware.database.holding.runtime.refusals import NoConnectionError
 from perf_middleware.database.holding.runtime.waiting import Place, WaitingLine
 from perf_middleware.database.holding.sizing import Advice, PoolSeen, advise
-from perf_middleware.errors import DatabaseBusyError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,40 +47,13 @@ PINGING: Final[ContextVar[bool]] = ContextVar("perf_middleware.pinging", default
 """Set while a connection is taken only to see whether the database answers: no measure of loans."""
 
 
-class NoConnectionError(DatabaseBusyError, HTTPException):
-    """What a refused wait raises: also Starlette's own error, which it answers with 503."""
-
-    def __init__(
-        self, database: str, waited_s: float = 0.0, retry_after_s: int | None = None
-    ) -> None:
-        DatabaseBusyError.__init__(self, database, waited_s, retry_after_s)
-        self.status_code = 503
-        self.detail = "the database is busy"
-        self.headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
-
-    def __str__(self) -> str:
-        return DatabaseBusyError.__str__(self)
-
-
-class NoDatabaseError(DatabaseUnavailableError, HTTPException):
-    """What a session raises whose database is away: Starlette's own error too, as above."""
-
-    def __init__(self, database: str, reason: str, retry_after_s: int | None = None) -> None:
-        DatabaseUnavailableError.__init__(self, database, reason, retry_after_s)
-        self.status_code = 503
-        self.detail = "the database does not answer"
-        self.headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
-
-    def __str__(self) -> str:
-        return DatabaseUnavailableError.__str__(self)
-
-
 class PoolWatch:
     """The loans and waits of one engine's pool, from `attach` to `detach`.
 
     `refuses`: who waits in vain, or would be late, gets NoConnectionError; else the pool's own
     answer after the pool's own time.  `route_of` and `remaining_us` are asked in the context of
-    who takes a connection.  Engines that threads use are counted too.
+    who takes a connection, and `left_by` where there is no route: whose task it is that goes on.
+    Engines that threads use are counted too.
     """
 
     def __init__(
@@ -91,6 +63,7 @@ class PoolWatch:
         refuses: bool = False,
         held_s_told: float | None = 10.0,
         route_of: Callable[[], str | None] | None = None,
+        left_by: Callable[[], str | None] | None = None,
         remaining_us: Callable[[], int | None] | None = None,
         lines: AppLines | None = None,
         clock: Clock = monotonic_us,
@@ -98,12 +71,12 @@ class PoolWatch:
         self.name = name
         self._refuses = refuses
         self._held_us_told = None if held_s_told is None else round(held_s_told * US_PER_S)
-        self._route_of = route_of
+        self._route_of = route_of or _no_route
+        self._left_by = left_by or _no_route
         self._remaining_us = remaining_us
         self._lines = lines or AppLines()
         self._clock = clock
         self._engine: Engine | None = None
-        self._queue: Any = None
         self._loans: dict[int, Loan] = {}
         self._waiters: set[object] = set()
         self._lengths = Lengths()
@@ -114,6 +87,7 @@ class PoolWatch:
             clock=clock,
         )
         self._failure_told = False
+        self._nested = NestedLoans(name, self._lines)
         self.counts = PoolCounts(clock())
 
     def attach(self, engine: AsyncEngine | Engine) -> None:
@@ -125,9 +99,8 @@ class PoolWatch:
         given: Any = engine
         watched = cast("Engine", getattr(given, "sync_engine", given))
         self._engine = watched
-        for name, listener in self._listeners():
-            event.listen(watched, name, listener)
-        self._wrap_queue(watched)
+        event.listen(watched, "connect", self._made)
+        self._stand_around(watched.pool)
 
     def detach(self) -> None:
         """Leave the engine as it was."""
@@ -136,10 +109,17 @@ class PoolWatch:
         engine, self._engine = self._engine, None
         if engine is None:
             return
-        for name, listener in self._listeners():
-            event.remove(engine, name, listener)
-        self._unwrap_queue()
+        event.remove(engine, "connect", self._made)
+        pool: Any = engine.pool
+        take_off(pool, self)
+        take_off(getattr(pool, "_pool", None), self)
         self._loans.clear()
+
+    def is_of(self, engine: AsyncEngine | Engine) -> bool:
+        """Whether it is this engine that is watched now, maybe with other execution options."""
+        given: Any = engine
+        dialect = getattr(given, "sync_engine", given).dialect
+        return self._engine is not None and self._engine.dialect is dialect
 
     def now(self) -> PoolNow:
         """The pool at this moment."""
@@ -220,6 +200,7 @@ class PoolWatch:
             "held": [
                 {
                     "route": loan.route,
+                    "left_by": loan.left_by,
                     "held_s": round((now_us - loan.since_us) / US_PER_S, 3),
                     "lines": [str(line) for line in self._lines.lines_of(loan.spots)],
                 }
@@ -229,52 +210,72 @@ class PoolWatch:
             "advice": list(advice.sentences),
         }
 
-    # --- the pool's events: an error of ours must never reach who takes a connection --------------
+    # --- around a loan: an error of ours must never reach who takes a connection -----------------
 
-    def _listeners(self) -> tuple[tuple[str, Callable[..., None]], ...]:
-        return (
-            ("checkout", self._lent),
-            ("checkin", self._returned),
-            ("detach", self._returned),
-            ("connect", self._made),
-        )
-
-    def _lent(self, _connection: object, record: object, _proxy: object) -> None:
-        # A pool that was made anew may have kept listeners that were taken off the engine.
-        if self._engine is None or len(self._loans) >= LOANS_MAX:
+    def _lent(self, record: object) -> None:
+        loans, key = self._loans, id(record)
+        # A queue's `_do_get` may call itself, and a StaticPool lends its one connection to many.
+        if self._engine is None or key in loans or len(loans) >= LOANS_MAX:
             return
-        route = self._route()
+        route, left_by, spots = None, None, NO_SPOTS
         try:
-            spots = NO_SPOTS if self._held_us_told is None else self._lines.now()
+            if self._held_us_told is not None:
+                spots = self._lines.now()
+            route = self._route_of()
+            if route is None:
+                left_by = self._left_by()
         except Exception as error:  # noqa: BLE001 - an observer's
             self._note_failure(error)
-            spots = NO_SPOTS
-        loans, counts = self._loans, self.counts
-        loans[id(record)] = Loan(self._clock(), route, (), spots, is_ours=PINGING.get())
+        loans[key] = Loan(
+            self._clock(), route, (), spots, False, PINGING.get(), None, left_by, holder_now()
+        )
+        counts = self.counts
         counts.loans += 1
         if len(loans) > counts.most_lent:
             counts.most_lent = len(loans)
 
-    def _returned(self, _connection: object, record: object) -> None:
+    def _returned(self, record: Any) -> None:
         loan = self._loans.pop(id(record), None)
         if loan is None:
             return
         now_us = self._clock()
-        if not loan.is_ours:
+        # One that was lost, maybe before anybody had it, says nothing of how long others take.
+        if not loan.is_ours and record.dbapi_connection is not None:
             self._lengths.note(loan.route, loan.work_us(now_us))
         self.counts.note_held(loan.route, now_us - loan.since_us)
 
     def _made(self, _connection: object, _record: object) -> None:
         self.counts.made += 1
-        engine = self._engine
-        if engine is not None and getattr(engine.pool, "_pool", None) is not self._queue:
-            self._wrap_queue(engine)
+
+    def _stand_around(self, pool: Any) -> None:
+        take, give_back, make_anew = pool._do_get, pool._do_return_conn, pool.recreate  # noqa: SLF001
+
+        lent, returned = self._lent, self._returned
+
+        def get() -> Any:
+            record = take()
+            lent(record)
+            return record
+
+        def return_conn(record: Any) -> None:
+            returned(record)  # before: another thread may have it at once
+            give_back(record)
+
+        def recreate() -> Any:
+            anew = make_anew()
+            if self._engine is not None:
+                self._stand_around(anew)
+            return anew
+
+        put_around(
+            pool, {"_do_get": get, "_do_return_conn": return_conn, "recreate": recreate}, self
+        )
+        self._wrap_queue(pool)
 
     # --- the wait --------------------------------------------------------------------------------
 
-    def _wrap_queue(self, engine: Engine) -> None:
-        self._unwrap_queue()
-        queue = getattr(engine.pool, "_pool", None)
+    def _wrap_queue(self, pool: Any) -> None:
+        queue = getattr(pool, "_pool", None)
         if queue is None or not hasattr(queue, "get"):
             return
         take = queue.get
@@ -290,13 +291,7 @@ class PoolWatch:
 
         from sqlalchemy.util.queue import Empty
 
-        queue.get = get
-        self._queue = queue
-
-    def _unwrap_queue(self) -> None:
-        queue, self._queue = self._queue, None
-        if queue is not None:
-            del queue.get
+        put_around(queue, {"get": get}, self)
 
     def _wait(self, queue: Any, take: Callable[..., Any], timeout: float | None) -> Any:
         from sqlalchemy.util import await_only
@@ -317,9 +312,13 @@ class PoolWatch:
             return await_only(self._line.take(queue._queue, place, wait_us=wait_us))  # noqa: SLF001
         except (Empty, TimeoutError):
             counts.refused["deadline" if place is not None and place.is_late else reason] += 1
+            waited_s = (self._clock() - begun_us) / US_PER_S
+            self._nested.tell(
+                list(self._loans.values()), route=self._route(),
+                connections=self._connections(), waited_s=waited_s,
+            )  # fmt: skip
             if place is None:
                 raise
-            waited_s = (self._clock() - begun_us) / US_PER_S
             raise NoConnectionError(self.name, waited_s, self._line.retry_after_s()) from None
         finally:
             self._waiters.discard(token)
@@ -357,8 +356,6 @@ class PoolWatch:
         return int(pool.size() + max(0, pool._max_overflow))  # noqa: SLF001 - no name of its own
 
     def _route(self) -> str | None:
-        if self._route_of is None:
-            return None
         try:
             return self._route_of()
         except Exception as error:  # noqa: BLE001 - an observer's
@@ -381,3 +378,7 @@ class PoolWatch:
             logger.warning(
                 "the watch of %s goes on without a step that failed: %r", self.name, error
             )
+
+
+def _no_route() -> None:
+    return None

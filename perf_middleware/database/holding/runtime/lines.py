@@ -49,29 +49,29 @@ class AppLines:
             self._getcurrent = getcurrent
         begin = self._shortcut.begin()
         if begin is not None:
-            found, _ = self._search(begin)
+            found, _ = self._search(begin.f_back)  # itself is the library's
             if found:
                 return tuple(found)
         found, within = self._search(sys._getframe(1))  # noqa: SLF001 - the one way without a copy
-        if found:
+        if found and within is not None:
             self._shortcut.learn(within)
         return tuple(found)
 
-    def _search(self, begin: FrameType) -> tuple[list[Spot], FrameType]:
+    def _search(self, begin: FrameType | None) -> tuple[list[Spot], FrameType | None]:
         """The lines, and the outermost frame within them, of those in this greenlet."""
         is_own = self._is_own
         found: list[Spot] = []
-        frame: FrameType | None = begin
-        within = begin
+        frame = begin
+        within: FrameType | None = None
         greenlet: Any = None
         left = FRAMES_MAX
         while left:
-            left -= 1
-            while frame is None:
+            if frame is None:
                 greenlet = (self._getcurrent() if greenlet is None else greenlet).parent
                 if greenlet is None:
-                    return found, within
+                    break
                 frame = greenlet.gr_frame
+                continue
             code = frame.f_code
             own = is_own.get(code.co_filename)
             if own is None:
@@ -80,9 +80,11 @@ class AppLines:
                 found.append((code, frame.f_lasti))
                 if len(found) == LINES_TOLD:
                     break
-                left = min(left, FRAMES_BETWEEN_MAX)
-            elif greenlet is None and not found:
-                within = frame
+                left = FRAMES_BETWEEN_MAX
+            else:
+                left -= 1
+                if greenlet is None and not found:
+                    within = frame
             frame = frame.f_back
         return found, within
 

@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 
     from perf_middleware.database.tables.touched import Touched
 
-PLANS_MAX: Final = (
-    1_000  # statements, whatever their values; the one that was not used longest goes
-)
+PLANS_MAX: Final = 1_000  # statements, whatever their values; the oldest goes
 DIGEST_BYTES: Final = 16
 NAME_CHARS_MAX: Final = 60
 
@@ -69,7 +67,8 @@ class Plan:
                 raise Nameless("a part of it that SQLAlchemy does not cache either")  # noqa: TRY301
             self._describe(statement)
             text = "\n".join((dialect.name, dialect.driver, sql, names.of_key(key.key)))
-            self.digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            written = text.encode("utf-8", "surrogatepass")
+            self.digest = blake2b(written, digest_size=DIGEST_BYTES).digest()
         except Nameless as found:
             self.nameless = found.what
 

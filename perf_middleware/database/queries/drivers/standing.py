@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
+from perf_middleware.database.isolation import level_of
 from perf_middleware.database.own_listeners import has_listener_of_app
-from perf_middleware.database.queries.drivers.watching import level_of
 from perf_middleware.database.queries.reasons import (
     OFF,
     SNAPSHOT,
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 def trackings_of(engine: Engine) -> list[Any]:
     """Those who track what this engine reads and writes."""
-    found: list[Any] = engine.dialect.__dict__.get("perf_trackings", [])
-    return found
+    return list(engine.dialect.__dict__.get("perf_trackings", ()))
 
 
 def tables_of(engine: Engine) -> Any:

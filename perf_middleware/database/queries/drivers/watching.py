@@ -19,6 +19,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
+from perf_middleware.database.isolation import level_of
 from perf_middleware.database.tables.relations import OWN_STATEMENT
 from perf_middleware.database.tracking.runtime import info_of
 
@@ -156,15 +157,3 @@ def keeps_one_snapshot(connection: Connection) -> bool:
     if connection.dialect.name == "sqlite":
         return True  # once BEGIN was sent, which a driver may do when it likes
     return level_of(connection) in ONE_SNAPSHOT
-
-
-def level_of(bind: Engine | Connection) -> str:
-    """The isolation level of an engine's or connection's transactions, as far as it was said."""
-    dialect: Any = bind.dialect
-    level = (
-        bind.get_execution_options().get("isolation_level")
-        or getattr(dialect, "_on_connect_isolation_level", None)
-        or getattr(dialect, "default_isolation_level", None)
-        or ""
-    )
-    return str(level).replace("_", " ").upper()

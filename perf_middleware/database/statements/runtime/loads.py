@@ -37,8 +37,11 @@ def load_of(context: Any) -> Load:
 
 
 def _relationships(path: Any) -> tuple[tuple[str, ...], bool]:
+    steps = getattr(path, "path", ())
+    if not steps:  # mostly; an import costs 1 us also when it is done
+        return (), False
     from sqlalchemy.orm import RelationshipProperty
 
-    steps = [step for step in getattr(path, "path", ()) if isinstance(step, RelationshipProperty)]
+    steps = [step for step in steps if isinstance(step, RelationshipProperty)]
     names = tuple(f"{step.parent.class_.__name__}.{step.key}" for step in steps)
     return names, bool(steps and steps[-1].uselist)

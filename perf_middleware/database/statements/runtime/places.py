@@ -60,11 +60,14 @@ class Places:
         """The innermost own line, the innermost that is no carrier's where none is own, or None."""
         begin = self._shortcut.begin()
         if begin is not None:
+            above = begin.f_back  # mostly it is this one
+            if above is not None and self._kinds.get(above.f_code.co_filename) == OWN:
+                return above.f_code, above.f_lasti
             spot, library = self._search(begin)
             if library is not None:
                 return spot
         spot, library = self._search(frame)
-        if library is not None:
+        if library is not None and spot is not None and library.f_code is not spot[0]:
             self._shortcut.learn(library)
         return spot
 

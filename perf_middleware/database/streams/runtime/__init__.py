@@ -20,8 +20,8 @@ import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from perf_middleware.database.isolation import level_asked_for
 from perf_middleware.database.own_listeners import own_listener
-from perf_middleware.database.runtime.sessions import Leaving, run_to_the_end
 from perf_middleware.database.streams.cases import Case, Kept, judge
 from perf_middleware.database.streams.reads import only_reads
 from perf_middleware.database.streams.runtime import beginning
@@ -29,10 +29,11 @@ from perf_middleware.database.streams.runtime.dependencies import dependency_of,
 from perf_middleware.events import StreamHoldsConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from perf_middleware.asgi import Scope
     from perf_middleware.database.holding.runtime import PoolWatch
+    from perf_middleware.database.runtime.sessions import Leaving
     from perf_middleware.database.streams.figures import StreamCounts
 
 logger = logging.getLogger("perf_middleware.database")
@@ -44,7 +45,6 @@ GUARDED: Final = "perf_stream_guard"  # on a dialect
 WORK: Final = "perf_stream_work"  # on a connection
 EXECUTES: Final = ("do_execute", "do_executemany", "do_execute_no_params")
 SNAPSHOTS: Final = frozenset(("REPEATABLE READ", "SERIALIZABLE", "SNAPSHOT"))
-HAS_WRITTEN: Final = "SELECT txid_current_if_assigned() IS NOT NULL"  # PostgreSQL 10 and later
 
 
 class CurrentResponse(Protocol):
@@ -73,7 +73,7 @@ class Work:
     """One transaction of one session: what it has done so far, and whether something runs."""
 
     __slots__ = (
-        "_session", "_transaction", "cursors", "guarded", "has_written", "is_left", "loop",
+        "_session", "_transaction", "cursors", "guarded", "has_written", "is_doubtful", "loop",
         "running", "told",
     )  # fmt: skip
 
@@ -86,7 +86,7 @@ class Work:
         self.running = 0
         self.cursors: list[weakref.ref[Any]] = []
         self.told: Case | None = None
-        self.is_left = False  # it could not be told whether it has written
+        self.is_doubtful = False  # it could not be told whether it has written
 
     def is_of(self, session: Any, transaction: Any) -> bool:
         return self._session() is session and self._transaction() is transaction
@@ -117,7 +117,7 @@ class Work:
         )
 
     def _is_in_use(self, session: Any, connections: list[Any]) -> bool:
-        if self.running or self.is_left or session.in_nested_transaction() or session.twophase:
+        if self.running or self.is_doubtful or session.in_nested_transaction() or session.twophase:
             return True
         self.cursors = [cursor for cursor in self.cursors if _is_open(cursor())]
         if self.cursors:
@@ -188,24 +188,26 @@ class StreamGuard:
                 watch.name,
             )
 
-    def close(self) -> None:
-        """Guard nothing any more."""
+    def forget(self, engine: Any) -> None:
+        """Guard an engine no more; one that is not guarded, or by another guard, is left alone."""
         from sqlalchemy import event
         from sqlalchemy.orm import Session
 
-        dialects, self._dialects = self._dialects, []
-        for dialect in dialects:
-            dialect.__dict__.pop(GUARDED, None)
-            beginning.count_no_more(dialect)
-            for name in EXECUTES:
-                ours = dialect.__dict__.get(name)
-                # What something else has wrapped since stays, and passes through ours.
-                if getattr(ours, "guard", None) is self:
-                    inner = ours.__wrapped__
-                    delattr(dialect, name)
-                    if getattr(dialect, name) != inner:
-                        setattr(dialect, name, inner)
-        if dialects:
+        dialect = getattr(engine, "sync_engine", engine).dialect
+        if dialect not in self._dialects:
+            return
+        self._dialects.remove(dialect)
+        dialect.__dict__.pop(GUARDED, None)
+        beginning.count_no_more(dialect)
+        for name in EXECUTES:
+            ours = dialect.__dict__.get(name)
+            # What something else has wrapped since stays, and passes through ours.
+            if getattr(ours, "guard", None) is self:
+                inner = ours.__wrapped__
+                delattr(dialect, name)
+                if getattr(dialect, name) != inner:
+                    setattr(dialect, name, inner)
+        if not self._dialects:
             event.remove(Session, "after_begin", self._begun)
 
     # --- what SQLAlchemy calls --------------------------------------------------------------------
@@ -283,7 +285,7 @@ class StreamGuard:
         name = work.guarded.watch.name
         dependency = dependency_of(scope, work.session())
         held = next(iter(work.connections()), None)
-        lines = () if held is None else work.guarded.watch.lines_of(_record_of(held[0]))
+        lines = () if held is None else work.guarded.watch.lines_of(record_of(held[0]))
         kept = Kept(case=case, route=route, database=name, dependency=dependency, lines=lines)
         logger.warning("%s", kept)
         if self.publish is not None:
@@ -305,7 +307,7 @@ def begin_response(sessions: dict[int, Work]) -> None:
     """The response begins: what its sessions hold from now on is no measure of their work."""
     for work in list(sessions.values()):
         for held in work.connections():
-            work.guarded.watch.answered(_record_of(held[0]))
+            work.guarded.watch.answered(record_of(held[0]))
 
 
 def look(sessions: dict[int, Work], scope: Scope) -> list[Work]:
@@ -320,64 +322,8 @@ def look(sessions: dict[int, Work], scope: Scope) -> list[Work]:
     return idle
 
 
-async def give_back(idle: Iterable[Work], scope: Scope) -> None:
-    """Give their connections back; one that fails is dropped, and the response goes on.
-
-    Raises CancelledError after it is done.
-    """
-    for work in idle:
-        guard = work.guarded.guard
-        try:
-            await run_to_the_end(
-                _give_back(work, scope),
-                within_s=guard.finish_s,
-                from_now=True,
-                leaving=guard.leaving,
-            )
-        except Exception as error:  # noqa: BLE001 - the response has nothing to do with it
-            work.guarded.counts.failures += 1
-            logger.info("a connection was not given back in order: %r", error)
-
-
-async def _give_back(work: Work, scope: Scope) -> None:
-    from sqlalchemy.util import greenlet_spawn
-
-    guarded = work.guarded
-    if guarded.is_postgresql:
-        # What functions of the server have written inside a SELECT, only the server knows.
-        work.running += 1
-        try:
-            for held in work.connections():
-                if await greenlet_spawn(_has_written, held[0]):
-                    work.has_written = True
-        except Exception:
-            work.is_left = True
-            raise
-        finally:
-            work.running -= 1
-        case = work.case()
-        if case is not Case.RELEASE:
-            if case is not Case.NOTHING:
-                guarded.guard.keep(work, case, scope)
-            return
-    for connection in work.take():
-        guarded.counts.releases += 1
-        await greenlet_spawn(connection.close)
-
-
-def _has_written(connection: Any) -> bool:
-    cursor = connection.connection.cursor()
-    try:
-        cursor.execute(HAS_WRITTEN)
-        return bool(cursor.fetchone()[0])
-    except asyncio.CancelledError:
-        connection.invalidate()  # in the middle of a statement: nobody can go on with it
-        raise
-    finally:
-        cursor.close()
-
-
-def _record_of(connection: Any) -> object:
+def record_of(connection: Any) -> object:
+    """Its entry in the pool, as the pool's watch knows it."""
     return getattr(connection._dbapi_connection, "_connection_record", None)  # noqa: SLF001
 
 
@@ -387,10 +333,7 @@ def _is_open(context: Any) -> bool:
 
 
 def _keeps_a_snapshot(connection: Any) -> bool:
-    level = connection.get_execution_options().get("isolation_level")
-    if level is None:
-        level = getattr(connection.dialect, "_on_connect_isolation_level", None)
-    return level in SNAPSHOTS and connection.dialect.name != "sqlite"
+    return level_asked_for(connection) in SNAPSHOTS and connection.dialect.name != "sqlite"
 
 
 def _running_loop() -> Any:

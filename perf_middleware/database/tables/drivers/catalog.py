@@ -6,6 +6,7 @@ looked into: a table with a trigger means anything, unless the app vouches for i
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
@@ -13,6 +14,7 @@ from sqlalchemy import text
 from perf_middleware.database.tables.drivers.raw import read_by_view
 from perf_middleware.database.tables.functions import KNOWN_FUNCTIONS
 from perf_middleware.database.tables.relations import OWN_STATEMENT, Relations
+from perf_middleware.database.tables.rows import BYTES, INTEGER, TEXT, UNIQUE_ID, Key, KeyColumn
 from perf_middleware.database.tables.touched import ALL_TABLES, NO_TABLES, Table, Tables, union
 
 if TYPE_CHECKING:
@@ -66,6 +68,30 @@ _SQLITE_CASCADES: Final = """
     select m.name, f."table", f.on_update, f.on_delete
     from sqlite_master m join pragma_foreign_key_list(m.name) f where m.type = 'table'
 """
+# Columns of a primary key; those that an index only carries along are not of it.
+_KEYS: Final = """
+    select n.nspname, c.relname, a.attname, t.typname, coalesce(l.collisdeterministic, true)
+    from pg_index i
+    join pg_class c on c.oid = i.indrelid join pg_namespace n on n.oid = c.relnamespace
+    join pg_attribute a
+      on a.attrelid = c.oid and a.attnum = any((i.indkey::int2[])[0:i.indnkeyatts - 1])
+    join pg_type t on t.oid = a.atttypid left join pg_collation l on l.oid = a.attcollation
+    where i.indisprimary and n.nspname not in ('pg_catalog', 'information_schema')
+    order by c.oid, a.attnum
+"""
+_POSTGRES_KINDS: Final = {
+    "int2": INTEGER, "int4": INTEGER, "int8": INTEGER, "uuid": UNIQUE_ID, "bytea": BYTES,
+    "text": TEXT, "varchar": TEXT, "bpchar": TEXT,
+}  # fmt: skip
+_SQLITE_KEYS: Final = """
+    select m.name, p.name, p.type, m.sql
+    from sqlite_master m join pragma_table_info(m.name) p where m.type = 'table' and p.pk > 0
+    order by m.name, p.cid
+"""
+_REPLACES: Final = re.compile(r"\bconflict\b.*\breplace\b", re.IGNORECASE | re.DOTALL)
+_COLLATES_OTHERWISE: Final = re.compile(
+    r"\bcollate\b(?!\s+[\"'`\[]?(?:binary|nocase|rtrim)\b)", re.IGNORECASE
+)
 _NOTHING_DONE: Final = frozenset({"NO ACTION", "RESTRICT", "NONE"})
 
 
@@ -74,11 +100,12 @@ def relations_of(
     *,
     known_functions: frozenset[str] = frozenset(),
     known_triggers: frozenset[str] = frozenset(),
+    with_keys: bool = False,
 ) -> Relations:
     """The relations of the database behind `connection` (`await c.run_sync(relations_of)`).
 
     `known_triggers`: names of triggers that write nothing but the row they are called for, such as
-    one that sets `updated_at`.
+    one that sets `updated_at`.  `with_keys`: the primary keys as well.
 
     Raises ValueError for another database than PostgreSQL and SQLite.
     """
@@ -88,8 +115,12 @@ def relations_of(
     match connection.dialect.name:
         case "postgresql":
             building.read_postgres(connection, vouched, known_triggers)
+            if with_keys:
+                building.read_postgres_keys(connection)
         case "sqlite":
             building.read_sqlite(connection, KNOWN_FUNCTIONS | vouched, known_triggers)
+            if with_keys:
+                building.read_sqlite_keys(connection)
         case other:
             raise ValueError(f"the catalog of {other} is not known")
     return building.relations()
@@ -103,6 +134,7 @@ class Building:
         self._changed_with: dict[Table, Tables] = {}
         self._inserted_with: dict[Table, Tables] = {}
         self._with_triggers: set[Table] = set()
+        self._keys: dict[Table, list[KeyColumn | None]] = {}
 
     def relations(self) -> Relations:
         return Relations(
@@ -110,6 +142,7 @@ class Building:
             changed_with=self._changed_with,
             inserted_with=self._inserted_with,
             with_triggers=frozenset(self._with_triggers),
+            keys={table: key for table, columns in self._keys.items() if (key := whole(columns))},
         )
 
     def read_postgres(
@@ -143,6 +176,29 @@ class Building:
             if not {on_update, on_delete} <= _NOTHING_DONE:
                 add(self._changed_with, Table(parent), {Table(child)})
 
+    def read_postgres_keys(self, connection: Connection) -> None:
+        for schema, name, column, type_, is_exact in rows(connection, _KEYS):
+            kind = _POSTGRES_KINDS.get(type_) if is_exact else None
+            self._add_key(Table(name, schema), column, kind)
+
+    def read_sqlite_keys(self, connection: Connection) -> None:
+        for name, column, type_, sql in rows(connection, _SQLITE_KEYS):
+            kind = sqlite_kind(type_)
+            self._add_key(
+                Table(name, "main"),
+                column,
+                None if kind == TEXT and _COLLATES_OTHERWISE.search(sql) else kind,
+            )
+        for kind, _, name, sql in rows(connection, _SQLITE_OBJECTS):
+            if kind == "table" and _REPLACES.search(sql or ""):
+                # What conflicts in another column is deleted, whatever key a statement names.
+                for mapping in (self._changed_with, self._inserted_with):
+                    add(mapping, Table(name), {Table(name)})
+
+    def _add_key(self, table: Table, column: str, kind: str | None) -> None:
+        known = None if kind is None else KeyColumn(column, kind)
+        self._keys.setdefault(table, []).append(known)
+
     def _add_same(self, table: Table, others: Tables | set[Table]) -> None:
         """What reads or writes `table` does so to `others`."""
         for mapping in (self._read_with, self._changed_with, self._inserted_with):
@@ -153,6 +209,22 @@ def add(mapping: dict[Table, Tables], table: Table, others: Tables | set[Table])
     """`others` beside what `table` leads to already."""
     added: Tables = frozenset(others) if isinstance(others, set) else others
     mapping[table] = union(mapping.get(table, NO_TABLES), added)
+
+
+def whole(columns: list[KeyColumn | None]) -> Key | None:
+    """A primary key, where each of its columns has values that can be told apart."""
+    known = tuple(column for column in columns if column is not None)
+    return known if len(known) == len(columns) else None
+
+
+def sqlite_kind(declared: str) -> str | None:
+    """What a column of SQLite holds by its declared type (its affinity), or None."""
+    name = declared.upper()
+    if "INT" in name:
+        return INTEGER
+    if any(part in name for part in ("CHAR", "CLOB", "TEXT")):
+        return TEXT
+    return BYTES if name == "BLOB" else None
 
 
 def rows(connection: Connection, sql: str) -> list[Any]:

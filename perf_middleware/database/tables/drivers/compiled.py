@@ -10,6 +10,8 @@ What an app renders itself (`@compiles`, a hint) is not seen there, and means an
 
 from __future__ import annotations
 
+from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -19,13 +21,15 @@ from sqlalchemy.sql.elements import ClauseElement, TextClause
 from sqlalchemy.sql.selectable import TableClause
 from sqlalchemy.sql.selectable import TextualSelect as Textual
 
+from perf_middleware.database.tables.drivers.keyed import keyed
 from perf_middleware.database.tables.drivers.raw import RawTables
 from perf_middleware.database.tables.functions import KNOWN_FUNCTIONS
 from perf_middleware.database.tables.relations import NO_RELATIONS, Relations
+from perf_middleware.database.tables.rows import chosen
 from perf_middleware.database.tables.touched import ALL_TABLES, ANYTHING, NOTHING, Table, Touched
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from sqlalchemy.engine import Dialect
     from sqlalchemy.engine.interfaces import Compiled
@@ -44,6 +48,7 @@ class StatementTables:
     `known_functions`: names of functions that the app vouches for, beside KNOWN_FUNCTIONS;
     `relations`: what this database does beyond its statements; None: not known yet, so that what
     touches a table may touch any.
+    `rows`: names of tables whose rows are told apart in what is read and written by primary key.
     """
 
     def __init__(
@@ -52,15 +57,20 @@ class StatementTables:
         *,
         relations: Relations | None = NO_RELATIONS,
         known_functions: frozenset[str] = frozenset(),
+        rows: Iterable[str] = (),
     ) -> None:
         known = KNOWN_FUNCTIONS | {name.lower() for name in known_functions}
         self._dialect = dialect
+        self._rows = chosen(rows)
         self._relations: Relations | None = relations
         self._raw = RawTables(dialect.name, known_functions=known)
         self._compiler = recording_compiler(dialect, self._raw, known)
         self._of_compiled: WeakKeyDictionary[
             Compiled, dict[frozenset[tuple[str | None, str | None]] | None, Touched]
         ] = WeakKeyDictionary()
+        self._turn = Lock()  # DDL comes in any thread
+        self.forgotten = 0
+        """How often the relations were forgotten; what was read before the last time may be old."""
         self.not_understood = 0
 
     def of_compiled(
@@ -83,7 +93,9 @@ class StatementTables:
             if statement is None:
                 touched = self.of_text(str(compiled))
             else:
-                touched = self.of_statement(statement, schema_translate_map=schema_translate_map)
+                touched = self.of_statement(
+                    statement, schema_translate_map=schema_translate_map, compiled=compiled
+                )
             if len(kept) < SCHEMAS_MAX:
                 kept[names] = touched
         return touched
@@ -93,17 +105,32 @@ class StatementTables:
         statement: ClauseElement,
         *,
         schema_translate_map: Mapping[str | None, str | None] | None = None,
+        compiled: Compiled | None = None,
     ) -> Touched:
-        """What `statement` touches; anything where it cannot be compiled or understood."""
+        """What `statement` touches; anything where it cannot be compiled or understood.
+
+        With the rows, where it is known how it is `compiled` when it is executed.
+        """
         if isinstance(statement, TextClause):
             return self.of_text(statement.text)
+        is_plain = False
         try:
-            touched = self._recorded(statement, schema_translate_map or {})
+            noted = self._recorded(statement)
+            touched = NOTHING
+            if noted is not None:
+                touched, is_plain = noted.touched(schema_translate_map or {}), noted.is_plain
         except (SQLAlchemyError, AttributeError, TypeError, NotImplementedError):
             touched = ANYTHING
         if touched is ANYTHING:
             self.not_understood += 1
-        return self._with_relations(touched)
+        touched = self._with_relations(touched)
+        if not self._rows or not is_plain or compiled is None or self._relations is None:
+            return touched
+        try:
+            rows = keyed(compiled, touched, self._relations, self._rows)
+        except (SQLAlchemyError, AttributeError, TypeError, NotImplementedError):
+            return touched  # the tables are known
+        return replace(touched, keyed=rows)
 
     def of_text(self, sql: str) -> Touched:
         """What a statement that was written as text touches."""
@@ -117,16 +144,24 @@ class StatementTables:
         """Whether it is known what this database does beyond its statements."""
         return self._relations is not None
 
-    def learn(self, relations: Relations) -> None:
-        """From now on these hold; every statement is looked at anew."""
-        self._relations = relations
-        self._of_compiled = WeakKeyDictionary()
+    def learn(self, relations: Relations, *, read_at: int) -> None:
+        """From now on these hold, and every statement is looked at anew.
+
+        Not where they were forgotten since they began to be read: `read_at` is `forgotten` as it
+        was then.
+        """
+        with self._turn:
+            if read_at == self.forgotten:
+                self._relations = relations
+                self._of_compiled = WeakKeyDictionary()
 
     def forget_relations(self) -> None:
         """They have changed, or may have: until they are read again every table means all."""
-        if self._relations is not None:
-            self._relations = None
-            self._of_compiled = WeakKeyDictionary()
+        with self._turn:
+            self.forgotten += 1
+            if self._relations is not None:
+                self._relations = None
+                self._of_compiled = WeakKeyDictionary()
 
     def _with_relations(self, touched: Touched) -> Touched:
         relations = self._relations
@@ -137,24 +172,27 @@ class StatementTables:
             changes=ALL_TABLES if touched.writes else touched.changes,
         )
 
-    def _recorded(
-        self, statement: ClauseElement, schemas: Mapping[str | None, str | None]
-    ) -> Touched:
+    def _recorded(self, statement: ClauseElement) -> Notes | None:
+        """What its compilation meets; None for one that touches no table."""
         if getattr(statement, "__visit_name__", None) in SESSION_ONLY:
-            return NOTHING
-        if not statement.supports_execution or getattr(statement, "is_ddl", False):
-            return ANYTHING
-        if any(is_rendered_by_the_app(element) for element in visitors.iterate(statement)):
-            return ANYTHING
+            return None
+        if (
+            not statement.supports_execution
+            or getattr(statement, "is_ddl", False)
+            or any(is_rendered_by_the_app(element) for element in visitors.iterate(statement))
+        ):
+            noted = Notes()
+            noted.is_anything = True
+            return noted
         compiler = self._compiler(self._dialect, statement)
-        noted: Notes = compiler.notes  # type: ignore[attr-defined]
-        return noted.touched(schemas)
+        notes: Notes = compiler.notes  # type: ignore[attr-defined]
+        return notes
 
 
 class Notes:
     """What one compilation has met."""
 
-    __slots__ = ("changes", "inserts", "is_anything", "reads", "texts")
+    __slots__ = ("changes", "inserts", "is_anything", "reads", "tables", "targets", "texts")
 
     def __init__(self) -> None:
         self.reads: set[TableClause] = set()
@@ -162,6 +200,20 @@ class Notes:
         self.changes: set[TableClause] = set()
         self.texts: list[Touched] = []
         self.is_anything = False
+        self.tables = 0  # how often one was met; in a query with itself more often than it reads
+        self.targets = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether one table is read once, or one is written once; and that is all of it.
+
+        What was written as text may turn conditions around it over: `id = 1 AND …text… OR …`.
+        """
+        if self.is_anything or self.texts:
+            return False
+        if self.targets:
+            return self.targets == 1 == len(self.changes | self.inserts)
+        return self.tables == 1
 
     def touched(self, schemas: Mapping[str | None, str | None]) -> Touched:
         """All of it, with the schemas that a translation map makes of those written down."""
@@ -203,6 +255,7 @@ def recording_compiler(
             if kwargs.get("iscrud"):
                 self.notes.changes.add(table)
             self.notes.reads.add(table)
+            self.notes.tables += 1
             return super().visit_table(table, **kwargs)
 
         def visit_insert(self, insert_stmt: Insert, *args: Any, **kwargs: Any) -> Any:
@@ -210,16 +263,19 @@ def recording_compiler(
             # An upsert changes rows that are there; so may a prefix such as OR REPLACE.
             is_plain = insert_stmt._post_values_clause is None  # noqa: SLF001 no public name
             is_plain = is_plain and not insert_stmt._prefixes  # noqa: SLF001 the same
+            self.notes.targets += 1
             self._note_target(table, self.notes.inserts if is_plain else self.notes.changes)
-            if not is_plain or insert_stmt.returning_column_descriptions:
+            if not is_plain or insert_stmt._returning:  # noqa: SLF001 the same
                 self._note_target(table, self.notes.reads)
             return super().visit_insert(insert_stmt, *args, **kwargs)
 
         def visit_update(self, update_stmt: Update, *args: Any, **kwargs: Any) -> Any:
+            self.notes.targets += 1
             self._note_target(update_stmt.table, self.notes.changes)
             return super().visit_update(update_stmt, *args, **kwargs)
 
         def visit_delete(self, delete_stmt: Delete, *args: Any, **kwargs: Any) -> Any:
+            self.notes.targets += 1
             self._note_target(delete_stmt.table, self.notes.changes)
             return super().visit_delete(delete_stmt, *args, **kwargs)
 
@@ -247,7 +303,7 @@ def recording_compiler(
             return super().visit_tstring(*args, **kwargs)
 
         def visit_column(self, column: Any, *args: Any, **kwargs: Any) -> Any:
-            if column.is_literal:
+            if column.is_literal and column.name != "*":
                 self._note_text(str(column.name))
             return super().visit_column(column, *args, **kwargs)
 

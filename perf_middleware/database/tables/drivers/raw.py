@@ -37,8 +37,9 @@ READ: Final = frozenset(
 # They touch no table; a second statement behind them is not among their characters.
 SESSION: Final = {
     "postgres": re.compile(
-        r"\s*(?:begin|start transaction|commit|end|rollback|savepoint|release|set|reset|show|"
-        r"listen|unlisten|notify|discard)\b[^;()]*;?\s*", re.IGNORECASE,
+        # COMMIT PREPARED brings in what another session has written.
+        r"\s*(?:begin|start transaction|commit(?![^;]*\bprepared\b)|end|rollback|savepoint|release|"
+        r"set|reset|show|listen|unlisten|notify|discard)\b[^;()]*;?\s*", re.IGNORECASE,
     ),
     "sqlite": re.compile(
         r"\s*(?:begin|commit|end|rollback|savepoint|release|pragma (?:foreign_keys|journal_mode|"
@@ -119,6 +120,7 @@ class RawTables:
 
     def _read(self, forms: list[str]) -> Touched:
         """By the first of `forms` that sqlglot takes; a piece is one statement with what is added.
+        Whatever it raises, the statement itself goes to its database, which says what is wrong.
 
         All that stands in it is looked at, so a piece that breaks out of its place hides nothing.
         """
@@ -129,7 +131,7 @@ class RawTables:
             try:
                 parsed = sqlglot.parse(text, dialect=self._dialect)
                 return self._touched_by_all(sqlglot.exp, [one for one in parsed if one])
-            except (sqlglot.errors.SqlglotError, RecursionError, ValueError):
+            except Exception:  # noqa: BLE001, S112 - of `select ->` it raises TypeError, say
                 continue
         return ANYTHING
 
@@ -150,7 +152,7 @@ def read_by_view(sql: str, dialect: str, known: frozenset[str]) -> Tables:
         return ALL_TABLES
     try:
         created = sqlglot.parse_one(sql, dialect=DIALECTS[dialect])
-    except (sqlglot.errors.SqlglotError, RecursionError, ValueError, KeyError):
+    except Exception:  # noqa: BLE001 - whatever it trips over is not understood
         return ALL_TABLES
     if not isinstance(created, sqlglot.exp.Create) or created.expression is None:
         return ALL_TABLES
@@ -162,7 +164,6 @@ def parser() -> ModuleType | None:
     """Sqlglot, or None where it is not installed."""
     try:
         import sqlglot
-        import sqlglot.errors
         import sqlglot.expressions
     except ImportError:
         return None

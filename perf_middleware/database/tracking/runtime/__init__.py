@@ -18,11 +18,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
+from perf_middleware.database.isolation import level_asked_for
 from perf_middleware.database.retry.transient import ended_without_commit
 from perf_middleware.database.tables.relations import OWN_STATEMENT
 from perf_middleware.database.tables.touched import ALL_TABLES, NO_TABLES, Tables, Touched
 from perf_middleware.database.tracking.pending import Pending
 from perf_middleware.database.tracking.reads import Reads
+from perf_middleware.database.tracking.runtime.not_understood import NotUnderstood
+from perf_middleware.database.tracking.runtime.rows import note_written, rows_read
 from perf_middleware.families import NO_LABELS, Family, Value, counter
 
 if TYPE_CHECKING:
@@ -80,7 +83,7 @@ class Tracking:
 
     def __init__(
         self,
-        on_commit: Callable[[Tables], object],
+        on_commit: Callable[..., object],
         *,
         newest_purge: Callable[[], int] = lambda: 0,
         is_active: bool = True,
@@ -91,8 +94,17 @@ class Tracking:
         self.is_active = is_active
         self.mark: Callable[[str], str] | None = None
         """Adds to a statement of PostgreSQL that writes that its commit is told by us."""
+        self.announce: Callable[[Tables], Any] | None = None
+        """Called with them right before the COMMIT; what it gives goes to `on_commit` beside them.
+        What it raises is raised in place of the COMMIT.
+        """
+        self.withdraw: Callable[[Any], object] | None = None
+        """Called with it in place of `on_commit` where nothing was committed."""
+        self.leave_open: Callable[[Any], object] | None = None
+        """Called with it beside `on_commit` where it may be committed yet: nobody knows when."""
         self.on_schema_change: Callable[[StatementTables], object] | None = None
         """Called once a transaction with DDL has ended; from any thread."""
+        self._not_understood = NotUnderstood()
         name = f"{id(self):x}"  # apps may share an engine: each keeps its own books
         self._pending, self._since = f"{PENDING}.{name}", f"{SINCE}.{name}"
         self._unseen, self._schema = f"{UNSEEN}.{name}", f"{SCHEMA}.{name}"
@@ -136,14 +148,20 @@ class Tracking:
         """From now on everything is looked at; a transaction that goes on already means all."""
         self.is_active = True
 
-    def watch(self, engine: Engine, tables: StatementTables) -> None:
-        """Track a (sync) engine: `watch(async_engine.sync_engine, …)`; once for each engine."""
+    def watch(self, engine: Engine, tables: StatementTables) -> StatementTables:
+        """Track a (sync) engine: `watch(async_engine.sync_engine, …)`; once for each engine.
+
+        Returns the tables that hold: of one that was forgotten, those of the first time.
+        """
         dialect: Any = engine.dialect
-        trackings = dialect.__dict__.setdefault("perf_trackings", [])
-        if self in trackings:
-            raise ValueError("this engine's writes are tracked already")
-        trackings.append(self)
-        dialect.perf_tables = tables
+        trackings = dialect.__dict__.setdefault("perf_trackings", {})
+        before: StatementTables | None = trackings.get(self)
+        if before is not None:
+            if before in self._tables:
+                raise ValueError("this engine's writes are tracked already")
+            self._tables.append(before)
+            return before
+        trackings[self] = dialect.perf_tables = tables
         self._tables.append(tables)
         for name in EXECUTES:
             setattr(dialect, name, self._executing(getattr(dialect, name), tables))
@@ -158,22 +176,35 @@ class Tracking:
         dialect.do_rollback_to_savepoint = self._after(
             dialect.do_rollback_to_savepoint, Pending.roll_back_to
         )
+        return tables
 
     def has_written(self, info: Any) -> bool:
         """Whether the transaction on a connection with this `info` may have written."""
         pending: Pending | None = info.get(self._pending)
-        return self._unseen in info or (pending is not None and bool(pending.written()))
+        return self._unseen in info or bool(pending)
 
     def forget(self, tables: StatementTables) -> None:
-        """The engine with these is closed: it counts no more."""
+        """The engine with these counts no more, and all that it writes means all tables.
+
+        It is looked at as before: a commit that comes late is handed over too.
+        """
         if tables in self._tables:
             self._tables.remove(tables)
+        tables.forget_relations()
 
     def watch_copy(self, engine: Engine) -> None:
         """What is read over this (sync) engine may be older than the last commit: a replica."""
         dialect: Any = engine.dialect
-        for name in EXECUTES:
-            setattr(dialect, name, _reading_a_copy(getattr(dialect, name)))
+        copies = dialect.__dict__.get("perf_copies")
+        if copies is None:
+            copies = dialect.perf_copies = set()
+            for name in EXECUTES:
+                setattr(dialect, name, _reading_a_copy(getattr(dialect, name), copies))
+        copies.add(self)
+
+    def forget_copy(self, engine: Engine) -> None:
+        """It is none any more."""
+        engine.dialect.__dict__.get("perf_copies", set()).discard(self)
 
     # --- around the dialect -----------------------------------------------------------------------
 
@@ -196,10 +227,13 @@ class Tracking:
             touched = touched_by(context, statement, tables)
             reads = CURRENT_READS.get()
             if reads is not None:
-                self._collect(reads, touched, connection)
+                self._collect(reads, touched, context)
             if touched.writes:
+                if reads is not None and tables.knows_relations:
+                    is_text = context.compiled is None or context.compiled.isplaintext
+                    self._not_understood.look(touched, statement, is_text=is_text)
                 # Before it runs: one of many rows may fail when others are written.
-                pending_of(info, self._pending).add(touched.writes)
+                note_written(pending_of(info, self._pending), touched, context)
                 if self.on_schema_change is not None and (
                     context.isddl or DDL_AS_TEXT.match(statement)
                 ):
@@ -210,20 +244,29 @@ class Tracking:
             said = statement
             if touched.writes and self.mark is not None and context.dialect.name == "postgresql":
                 said = self.mark(statement)
+            if not (is_autocommit(connection) or COMMIT_AS_TEXT.match(statement)):
+                return execute(cursor, said, *rest)
+            announced = self._announced(info)
             try:
                 return execute(cursor, said, *rest)
             finally:
-                if is_autocommit(connection) or COMMIT_AS_TEXT.match(statement):
-                    self._hand_over(connection, tables)
+                self._hand_over(connection, tables, announced)
 
         return do
 
-    def _collect(self, reads: Reads, touched: Touched, connection: Any) -> None:
+    def _collect(self, reads: Reads, touched: Touched, context: Any) -> None:
+        connection = context.root_connection
         info = info_of(connection)
         pending: Pending | None = info.get(self._pending)
-        if touched.writes or self._unseen in info or (pending is not None and pending.written()):
+        if touched.writes or self._unseen in info or pending:
             reads.has_written = True
-        reads.add(touched.reads)
+        rows = None
+        if touched.keyed is not None:
+            rows = rows_read(touched.keyed, context)
+        if rows is None:
+            reads.add(touched.reads)
+        else:
+            reads.add_rows(rows)
         if not is_autocommit(connection):
             reads.begun_at(info[self._since])
 
@@ -237,13 +280,18 @@ class Tracking:
 
     def _committing(self, commit: Callable[..., Any], tables: StatementTables) -> Any:
         def do(connection: Any, *rest: Any, **options: Any) -> Any:
+            announced = self._announced(info_of(connection))
             try:
                 result = commit(connection, *rest, **options)
             except BaseException as error:
-                if not ended_without_commit(error):
+                is_undone = ended_without_commit(error)
+                tell = self.withdraw if is_undone else self.leave_open
+                if announced is not None and tell is not None:
+                    tell(announced)
+                if not is_undone:
                     self._hand_over(connection, tables)
                 raise
-            self._hand_over(connection, tables)
+            self._hand_over(connection, tables, announced)
             return result
 
         return do
@@ -269,19 +317,32 @@ class Tracking:
 
     # --- the end of a transaction -----------------------------------------------------------------
 
+    def _announced(self, info: Any) -> Any:
+        """The transaction is about to be committed."""
+        written = self._written(info)
+        if not written or not self.is_active or self.announce is None:
+            return None
+        return self.announce(written)
+
+    def _written(self, info: Any) -> Tables:
+        """What a commit now would bring in."""
+        if self._unseen in info:
+            return ALL_TABLES
+        pending: Pending | None = info.get(self._pending)
+        return NO_TABLES if pending is None else pending.written()
+
     def _closed(self, info: Any) -> Tables:
         """The transaction is over; what it would have brought in."""
-        pending: Pending | None = info.pop(self._pending, None)
-        info.pop(self._since, None)
-        if info.pop(self._unseen, None):
-            return ALL_TABLES
-        return NO_TABLES if pending is None else pending.written()
+        written = self._written(info)
+        for name in (self._pending, self._since, self._unseen):
+            info.pop(name, None)
+        return written
 
     def _tell_schema(self, info: Any, tables: StatementTables) -> None:
         if info.pop(self._schema, None) and self.on_schema_change is not None:
             self.on_schema_change(tables)
 
-    def _hand_over(self, connection: Any, tables: StatementTables) -> None:
+    def _hand_over(self, connection: Any, tables: StatementTables, announced: Any = None) -> None:
         info = info_of(connection)
         written = self._closed(info)
         self._tell_schema(info, tables)
@@ -289,16 +350,19 @@ class Tracking:
             return
         self.commits += 1
         try:
-            self._on_commit(written)
+            if announced is None:
+                self._on_commit(written)
+            else:
+                self._on_commit(written, announced)
         except Exception:
             self.failures += 1
             logger.exception("what follows a commit failed; the commit itself is done")
 
 
-def _reading_a_copy(execute: Callable[..., Any]) -> Any:
+def _reading_a_copy(execute: Callable[..., Any], copies: set[Tracking]) -> Any:
     def do(*given: Any) -> Any:
         reads = CURRENT_READS.get()
-        if reads is not None:
+        if reads is not None and copies:
             reads.is_of_a_copy = True
         return execute(*given)
 
@@ -332,7 +396,4 @@ def pending_of(info: Any, key: str) -> Pending:
 
 def is_autocommit(connection: Any) -> bool:
     """Whether each statement on it is its own transaction."""
-    level = connection.get_execution_options().get("isolation_level")
-    if level is None:
-        level = getattr(connection.dialect, "_on_connect_isolation_level", None)
-    return bool(level == "AUTOCOMMIT")
+    return level_asked_for(connection) == "AUTOCOMMIT"

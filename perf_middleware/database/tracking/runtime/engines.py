@@ -37,7 +37,8 @@ class Tracked:
 class TrackedEngines:
     """The engines of one app by name; each is tracked from `watch` to `forget`.
 
-    `known_functions` and `known_triggers` are names that the app vouches for.
+    `known_functions` and `known_triggers` are names that the app vouches for; `rows` those of
+    tables whose rows are told apart.
     """
 
     def __init__(
@@ -46,11 +47,14 @@ class TrackedEngines:
         *,
         known_functions: frozenset[str] = frozenset(),
         known_triggers: frozenset[str] = frozenset(),
+        rows: frozenset[str] = frozenset(),
     ) -> None:
         self.tracking = tracking
+        self._rows = rows
         self._known_functions = known_functions
         self._known_triggers = known_triggers
         self._engines: dict[str, Tracked] = {}
+        self._copies: dict[str, Engine] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
         self._reading: set[asyncio.Task[None]] = set()
@@ -92,19 +96,25 @@ class TrackedEngines:
         sync_engine: Any = getattr(engine, "sync_engine", engine)
         if is_copy:
             self.tracking.watch_copy(sync_engine)
+            self._copies[name] = sync_engine
             return
         from perf_middleware.database.tables.drivers.compiled import StatementTables
 
         tables = StatementTables(
-            sync_engine.dialect, relations=None, known_functions=self._known_functions
+            sync_engine.dialect,
+            relations=None,
+            known_functions=self._known_functions,
+            rows=self._rows,
         )
-        self.tracking.watch(sync_engine, tables)
-        self._engines[name] = Tracked(engine, tables)
+        self._engines[name] = Tracked(engine, self.tracking.watch(sync_engine, tables))
         if reads_soon:
             self.read_soon()
 
     def forget(self, name: str) -> None:
         """An engine is closed; a name that is not tracked is none to forget."""
+        copy = self._copies.pop(name, None)
+        if copy is not None:
+            self.tracking.forget_copy(copy)
         tracked = self._engines.pop(name, None)
         if tracked is not None:
             self.tracking.forget(tracked.tables)
@@ -118,10 +128,18 @@ class TrackedEngines:
             raise ValueError(f"no engine named {name!r} is tracked")
         for known, tracked in list(self._engines.items()):
             if name is None or name == known:
-                tracked.tables.learn(await self._relations_of(tracked.engine))
+                tables = tracked.tables
+                read_at = tables.forgotten
+                tables.learn(await self._relations_of(tracked.engine), read_at=read_at)
+
+    def read_soon(self) -> None:
+        """Read what is not known in the background; from any thread."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._soon, loop)
 
     async def read_unknown(self) -> None:
-        """Read those that are not known; what does not answer stays unknown, and is told once."""
+        """Read those that are not known; what does not answer stays unknown, and is told."""
         async with self._turn:
             for name, tracked in list(self._engines.items()):
                 if tracked.tables.knows_relations or not self.tracking.is_active:
@@ -133,6 +151,22 @@ class TrackedEngines:
                         "what the database %s does beyond its statements could not be read, so "
                         "every write means all tables: %s", name, error,
                     )  # fmt: skip
+
+    async def end(self) -> None:
+        """Nothing is read in the background any more: no connection is lent when engines close.
+
+        What was read is forgotten: migrations come between an app's end and its next start.
+        """
+        for tracked in self._engines.values():
+            tracked.tables.forget_relations()
+        loop, self._loop = self._loop, None
+        if loop is None:
+            return  # nobody has bound it, or on trio
+        reading = list(self._reading) if loop is asyncio.get_running_loop() else []
+        for task in reading:
+            task.cancel()
+        if reading:
+            await asyncio.wait(reading)
 
     def status(self) -> dict[str, Any]:
         """Of each engine whether its relations are known; JSON-able."""
@@ -151,6 +185,7 @@ class TrackedEngines:
                 connection,
                 known_functions=self._known_functions,
                 known_triggers=self._known_triggers,
+                with_keys=bool(self._rows),
             )
 
         if hasattr(engine, "sync_engine"):
@@ -166,23 +201,9 @@ class TrackedEngines:
 
     def _schema_changed(self, tables: StatementTables) -> None:
         """In any thread, with the connection still lent."""
-        del tables
+        # Once more: what was read while it was not committed yet lacks it.
+        tables.forget_relations()
         self.read_soon()
-
-    def read_soon(self) -> None:
-        """Read what is not known in the background; from any thread."""
-        loop = self._loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._soon, loop)
-
-    async def end(self) -> None:
-        """Nothing is read in the background any more: no connection is lent when engines close."""
-        loop, self._loop = self._loop, None
-        reading = list(self._reading) if loop is asyncio.get_running_loop() else []
-        for task in reading:
-            task.cancel()
-        if reading:
-            await asyncio.wait(reading)
 
     def _soon(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not loop:

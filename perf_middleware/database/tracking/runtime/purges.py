@@ -1,7 +1,9 @@
 """What follows a commit: its tags are purged everywhere before the commit returns to its caller.
 
-    COMMIT done -> tags -> purgers, one after the other -> all have heard -> its caller goes on
-                    ^ commits that come meanwhile gather, and are one purge together
+    announced -> COMMIT -> tags -> purgers, one after the other -> all have heard -> its caller
+                           ^ commits that come meanwhile gather, and are one purge   goes on
+
+What is announced is purged by others where this process cannot, because it is killed for one.
 
 Where the commit is decides how it waits: on an async engine as SQLAlchemy itself does, in a thread
 for the event loop, for some seconds at most.  On the event loop's own thread a sync engine cannot
@@ -23,10 +25,11 @@ from perf_middleware.database.tables.touched import write_tags
 from perf_middleware.families import NO_LABELS, Family, Value, counter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Collection, Iterable
     from typing import TypeAlias
 
     from perf_middleware.database.tables.touched import Tables
+    from perf_middleware.fleet.announcing import Announced
 
     Tags: TypeAlias = frozenset[str]
     Purge: TypeAlias = Callable[[Tags], Awaitable[object]]
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perf_middleware.database")
 
 THREAD_WAITS_S: Final = 5.0  # a loop that answers later is blocked, perhaps by this very thread
+SETTLE_S: Final = 30.0  # purgers have time limits themselves, below that in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class Batch:
     """The tags of commits that are purged together."""
 
     tags: set[str] = field(default_factory=set)
+    announced: list[Announced] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
 
 
@@ -65,11 +70,15 @@ class CommitPurges:
         *,
         is_in_a_request: Callable[[], bool] = lambda: False,
         thread_waits_s: float = THREAD_WAITS_S,
+        settle_s: float = SETTLE_S,
     ) -> None:
         self._is_in_a_request = is_in_a_request
         self._thread_waits_s = thread_waits_s
+        self._settle_s = settle_s
         self._purgers: list[Purger] = []
         self._afterwards: list[Callable[[], Awaitable[object]]] = []
+        self.lift: Callable[[Collection[Announced]], Awaitable[object]] | None = None
+        """Takes back what was announced of commits, once it is purged."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
         self._gathering: Batch | None = None
@@ -114,9 +123,20 @@ class CommitPurges:
             self._turn, self._gathering = asyncio.Lock(), None
             self._running, self._unawaited = set(), set()
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """What is purged belongs to this one, where it runs."""
+        loop = self._loop
+        return None if loop is None or loop.is_closed() or not loop.is_running() else loop
+
+    @property
+    def are_any(self) -> bool:
+        """Whether there is anything to purge."""
+        return bool(self._purgers)
+
     # --- where a commit was -----------------------------------------------------------------------
 
-    def __call__(self, written: Tables) -> None:
+    def __call__(self, written: Tables, announced: Announced | None = None) -> None:
         """Purge what depends on `written`, and wait for it as far as this place allows."""
         from sqlalchemy.util.concurrency import await_only, in_greenlet
 
@@ -124,30 +144,39 @@ class CommitPurges:
             return
         tags = write_tags(written)
         if in_greenlet():
-            await_only(self.purged(tags))
+            await_only(self.purged(tags, announced))
             return
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            self._from_a_thread(tags)
+            self._from_a_thread(tags, announced)
         else:
             self._on_the_loop(tags)
 
-    async def purged(self, tags: Iterable[str]) -> None:
+    async def purged(self, tags: Iterable[str], announced: Announced | None = None) -> None:
         """Return when `tags` are purged; cancelled, it goes on without its caller."""
-        loop = self._loop
-        if loop is None or loop.is_closed():
-            self.bind()
-        elif loop is not asyncio.get_running_loop():
-            future = asyncio.run_coroutine_threadsafe(self.purged(frozenset(tags)), loop)
-            await asyncio.shield(asyncio.wrap_future(future))
-            return
-        await asyncio.shield(self._begun(tags))
+        await self._there(lambda: asyncio.shield(self._begun(tags, announced)))
+
+    async def purge_for_others(self, tags: Iterable[str]) -> None:
+        """Purge what a writer of another process has announced and not done; nobody is waited for.
+
+        Raises what a purger raises.
+        """
+        await self._there(lambda: self._purged_for_others(frozenset(tags)))
 
     async def settle(self) -> None:
-        """Wait for what could not be waited for where it was committed."""
-        while self._unawaited:
-            await asyncio.wait(list(self._unawaited))
+        """Wait for what could not be waited for where it was committed: what was before this, and
+        for so long at most; what takes longer goes on, and is told.
+        """
+        unawaited = list(self._unawaited)
+        if not unawaited:
+            return
+        _, pending = await asyncio.wait(unawaited, timeout=self._settle_s)
+        if pending:
+            self._tell_unawaited(
+                "settle", f"a response has waited {self._settle_s:g} s for the purge of what its "
+                "request has changed, and goes on: other processes hear of it later",
+            )  # fmt: skip
 
     @property
     def is_settled(self) -> bool:
@@ -156,12 +185,30 @@ class CommitPurges:
 
     # --- within -----------------------------------------------------------------------------------
 
-    def _from_a_thread(self, tags: Tags) -> None:
-        loop = self._loop
-        if loop is None or loop.is_closed() or not loop.is_running():
+    async def _there(self, do: Callable[[], Awaitable[None]]) -> None:
+        async def done() -> None:
+            await do()
+
+        loop = self.loop
+        if loop is None:  # none, or one that stands still and would never answer
+            self.bind()
+        elif loop is not asyncio.get_running_loop():
+            future = asyncio.run_coroutine_threadsafe(done(), loop)
+            await asyncio.shield(asyncio.wrap_future(future))
+            return
+        await do()
+
+    async def _purged_for_others(self, tags: Tags) -> None:
+        async with self._turn:
+            for purger in self._purgers:
+                await purger.purge(tags)
+
+    def _from_a_thread(self, tags: Tags, announced: Announced | None = None) -> None:
+        loop = self.loop
+        if loop is None:
             self._without_a_loop(tags)
             return
-        future = asyncio.run_coroutine_threadsafe(self.purged(tags), loop)
+        future = asyncio.run_coroutine_threadsafe(self.purged(tags, announced), loop)
         try:
             future.result(self._thread_waits_s)
         except concurrent.futures.TimeoutError:
@@ -203,7 +250,7 @@ class CommitPurges:
                 except Exception as error:  # noqa: BLE001 - the commit stands, whatever fails
                     self._failed(error)
 
-    def _begun(self, tags: Iterable[str]) -> asyncio.Task[None]:
+    def _begun(self, tags: Iterable[str], announced: Announced | None = None) -> asyncio.Task[None]:
         batch = self._gathering
         if batch is None:
             batch = self._gathering = Batch()
@@ -211,6 +258,8 @@ class CommitPurges:
             self._running.add(batch.task)
             batch.task.add_done_callback(self._running.discard)
         batch.tags.update(tags)
+        if announced is not None:
+            batch.announced.append(announced)
         assert batch.task is not None  # noqa: S101 - made with it
         return batch.task
 
@@ -221,8 +270,10 @@ class CommitPurges:
             tags = frozenset(batch.tags)
             for purger in self._purgers:
                 await self._tried(purger.purge(tags))
-        for wait in self._afterwards:  # the next round need not wait for this
-            await self._tried(wait())
+        waits = [wait() for wait in self._afterwards]  # the next round need not wait for this
+        if batch.announced and self.lift is not None:
+            waits.append(self.lift(batch.announced))
+        await asyncio.gather(*map(self._tried, waits))
 
     async def _tried(self, work: Awaitable[object]) -> None:
         try:

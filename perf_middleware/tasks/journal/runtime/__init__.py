@@ -15,9 +15,9 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from perf_middleware.task_errors import JournalUnavailableError
 from perf_middleware.tasks.journal.arguments import check_fit, packed
 from perf_middleware.tasks.journal.entries import STATES, Entry, JournalLimits
-from perf_middleware.tasks.journal.errors import JournalUnavailableError
 from perf_middleware.tasks.journal.figures import JournalCounts, families
 from perf_middleware.tasks.journal.runtime.feeder import Feeder
 from perf_middleware.tasks.journal.runtime.writer import Writer

@@ -15,15 +15,15 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.errors import (
+from perf_middleware.errors import PerfMiddlewareError
+from perf_middleware.task_errors import (
     JobCancelledError,
-    PerfMiddlewareError,
     QueueClosedError,
     QueueFullError,
+    TaskArgumentsError,
 )
 from perf_middleware.tasks.journal.arguments import check_fit, unpacked
 from perf_middleware.tasks.journal.entries import Entry, end_of, is_poison, is_suspect
-from perf_middleware.tasks.journal.errors import TaskArgumentsError
 from perf_middleware.tasks.queue.runtime.job import MADE_BY
 
 if TYPE_CHECKING:

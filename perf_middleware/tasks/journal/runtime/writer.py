@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.errors import PerfMiddlewareError
-from perf_middleware.tasks.journal.errors import JournalUnavailableError
+from perf_middleware.task_errors import JournalUnavailableError
 
 if TYPE_CHECKING:
     import asyncio

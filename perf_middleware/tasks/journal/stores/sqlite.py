@@ -18,6 +18,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from perf_middleware.task_errors import JournalFullError, JournalUnavailableError
 from perf_middleware.tasks.journal.entries import (
     ACCEPTED,
     DEAD,
@@ -31,7 +32,6 @@ from perf_middleware.tasks.journal.entries import (
     may_claim,
     starts_when_handed_back,
 )
-from perf_middleware.tasks.journal.errors import JournalFullError, JournalUnavailableError
 from perf_middleware.tasks.journal.stores import owners
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import traceback
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.errors import QueueClosedError, QueueFullError
+from perf_middleware.task_errors import QueueClosedError, QueueFullError
 from perf_middleware.tasks.queue.figures import QueueCounts
 from perf_middleware.tasks.queue.runtime.backlog import Backlog
 from perf_middleware.tasks.queue.runtime.job import MADE_BY, Job

@@ -6,7 +6,7 @@ import asyncio
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from perf_middleware.errors import JobCancelledError, JobUnfinishedError
+from perf_middleware.task_errors import JobCancelledError, JobUnfinishedError
 from perf_middleware.tasks.queue.order import PRIORITIES
 from perf_middleware.tasks.queue.states import CANCELLED, FAILED, FINISHED, HANDED_BACK, QUEUED
 

@@ -18,7 +18,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from perf_middleware.errors import TaskTimeoutError
+from perf_middleware.task_errors import TaskTimeoutError
 from perf_middleware.tasks.queue.order import RANKS, paused_from
 from perf_middleware.tasks.queue.outcomes import outcome
 from perf_middleware.tasks.queue.runtime.driving import Rest, begin

@@ -1,0 +1,1 @@
+"""Warming: what will be asked for is asked of the app ahead of its clients."""

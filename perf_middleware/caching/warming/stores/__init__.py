@@ -1,0 +1,1 @@
+"""What the processes of a service, or its runs one after another, tell each other of warming."""

@@ -118,10 +118,14 @@ if TYPE_CHECKING:
     from perf_middleware.task_errors import (
         JobCancelledError,
         JobUnfinishedError,
+        JournalFullError,
+        JournalUnavailableError,
         QueueClosedError,
         QueueFullError,
+        TaskArgumentsError,
         TaskTimeoutError,
     )
+    from perf_middleware.tasks.background.responses import BackgroundTasks, background_tasks
     from perf_middleware.tasks.batching import (
         BatchCancelledError,
         BatchLineFullError,
@@ -147,6 +151,7 @@ if TYPE_CHECKING:
     from perf_middleware.tasks.queue.options import QueueLimits
     from perf_middleware.tasks.queue.runtime import TaskQueue
     from perf_middleware.tasks.queue.runtime.job import Job
+    from perf_middleware.tasks.runtime import Tasks
     from perf_middleware.tasks.settings import TaskSettings
     from perf_middleware.tasks.watched import Watched
 
@@ -155,6 +160,7 @@ __all__ = [
     "AsyncLazyValue",
     "AsyncObjectPool",
     "Background",
+    "BackgroundTasks",
     "BackpressureMiddleware",
     "BackpressureSettings",
     "BatchCancelledError",
@@ -188,6 +194,8 @@ __all__ = [
     "Job",
     "JobCancelledError",
     "JobUnfinishedError",
+    "JournalFullError",
+    "JournalUnavailableError",
     "LRUCache",
     "LazyValue",
     "LeakSettings",
@@ -249,9 +257,11 @@ __all__ = [
     "StoreRefusedError",
     "StoreUnavailableError",
     "StreamingJSONResponse",
+    "TaskArgumentsError",
     "TaskQueue",
     "TaskSettings",
     "TaskTimeoutError",
+    "Tasks",
     "ThreadSettings",
     "TraceReport",
     "TracingBusyError",
@@ -271,6 +281,7 @@ __all__ = [
     "WorkersTimeoutError",
     "__version__",
     "allow_repeats",
+    "background_tasks",
     "batch_scope",
     "batched",
     "body_limit",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from perf_middleware.resource import Resource, Resources
     from perf_middleware.settings import Settings
     from perf_middleware.stack import LayerInfo
-    from perf_middleware.tasks.queue.runtime import TaskQueue
+    from perf_middleware.tasks.runtime import Tasks
     from perf_middleware.tasks.watched import Watched
 
 STATEMENTS_SHOWN = 5
@@ -53,7 +53,7 @@ class Perf:
         limits: Limits,
         memory: Memory,
         database: Database,
-        tasks: TaskQueue,
+        tasks: Tasks,
         watched: Watched,
         events: Events,
         resources: Resources,

@@ -566,6 +566,9 @@ ERRORS = [
     task_errors.JobUnfinishedError("send", "4bf92f", "running"),
     task_errors.JobCancelledError("send", "4bf92f", "handed_back"),
     task_errors.TaskTimeoutError("send", 1.5),
+    task_errors.TaskArgumentsError("send", "argument 1 (tuple) would not come back"),
+    task_errors.JournalFullError(3, 400),
+    task_errors.JournalUnavailableError("disk full", None),
 ]
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from pathlib import Path  # noqa: TC003 - pydantic reads the annotations
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
 from perf_middleware.section import Section
+from perf_middleware.tasks.journal.entries import JournalLimits
 from perf_middleware.tasks.queue.options import DELAY_S_MAX, QueueLimits
-from perf_middleware.tasks.queue.runtime import TaskQueue
+from perf_middleware.tasks.runtime import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextvars import ContextVar
 
 DEFAULTS = QueueLimits()
+JOURNAL = JournalLimits()
 
 
 class TaskSettings(Section):
@@ -90,6 +94,35 @@ class TaskSettings(Section):
         "seconds; then the rest is cancelled or handed back.",
     )  # fmt: skip
 
+    background_priority: Literal["critical", "high", "normal", "low"] = Field(
+        default="normal",
+        description="The class of background tasks that are no decorated tasks.",
+    )
+    journal_path: Path | None = Field(
+        default=None,
+        description="The SQLite file that keeps durable tasks until they have run, on a disk of "
+        "this host; null: there are none.",
+    )
+    journal_sync: Literal["full", "normal"] = Field(
+        default="full",
+        description="What a durable task survives once it is accepted: full also a power cut, "
+        "normal the end of the process.",
+    )
+    journal_entries_max: int = Field(
+        default=JOURNAL.entries_max, ge=1, le=100_000_000,
+        description="Durable tasks in the file, of all processes that share it, dead letters too; "
+        "then JournalFullError.",
+    )  # fmt: skip
+    journal_bytes_max: int = Field(
+        default=JOURNAL.bytes_max, ge=1_000,
+        description="About how many bytes they may take in it.",
+    )  # fmt: skip
+    journal_starts_max: int = Field(
+        default=JOURNAL.starts_max, ge=1, le=1_000,
+        description="How often a durable task is begun whose process ends meanwhile, before it is "
+        "a dead letter.",
+    )  # fmt: skip
+
     @model_validator(mode="after")
     def _waits_are_in_order(self) -> TaskSettings:
         if self.retry_first_s > self.retry_most_s:
@@ -102,10 +135,23 @@ class TaskSettings(Section):
         level: Callable[[], int] | None = None,
         left_out: Sequence[tuple[ContextVar[Any], object]] = (),
         trace_id: Callable[[], str | None] | None = None,
-    ) -> TaskQueue:
+    ) -> Tasks:
         """The queue; what it is given besides its bounds is as TaskQueue says."""
-        limits = QueueLimits(**self.model_dump(exclude={"enabled"}))
-        queue = TaskQueue(limits, level=level, left_out=left_out, trace_id=trace_id)
+        of_queue = {field.name for field in fields(QueueLimits)}
+        queue = Tasks(
+            QueueLimits(**self.model_dump(include=of_queue)),
+            background_priority=self.background_priority,
+            journal_path=self.journal_path if self.enabled else None,
+            journal_limits=JournalLimits(
+                entries_max=self.journal_entries_max,
+                bytes_max=self.journal_bytes_max,
+                starts_max=self.journal_starts_max,
+            ),
+            journal_is_synced=self.journal_sync == "full",
+            level=level,
+            left_out=left_out,
+            trace_id=trace_id,
+        )
         if not self.enabled:
             queue.switch_off()
         return queue

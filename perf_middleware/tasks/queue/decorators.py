@@ -15,7 +15,7 @@ import time
 from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial, update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
 from perf_middleware.tasks.queue.options import (
     AS_SET,
@@ -63,6 +63,10 @@ class Task(Generic[P, C, R]):
 
     def __repr__(self) -> str:
         return f"<task {self.plan.name}>"
+
+    def around(self, call: Callable[..., Any]) -> Self:
+        """The same task, whose jobs run `call`: async where its own function is."""
+        return type(self)(call, replace(self.plan, call=call), self._engine)
 
     @property
     def name(self) -> str:

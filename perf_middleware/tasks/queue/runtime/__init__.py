@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 TASKS_TOLD: Final = 20
+NAMED_MAX: Final = 10_000  # tasks of an app; those beyond that (made per request) have no name
 
 
 class Decorator(Protocol):
@@ -83,6 +84,7 @@ class TaskQueue:
             limits or QueueLimits(), level=level, left_out=left_out, trace_id=trace_id, clock=clock,
             draw=draw,
         )  # fmt: skip
+        self._named: dict[str, Task[..., Any, Any]] = {}
 
     @property
     def limits(self) -> QueueLimits:
@@ -126,11 +128,11 @@ class TaskQueue:
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any, Any]:
             kind = AsyncTask if is_async(function) else Task
-            return kind(
-                function,
-                self._plan(function, name, priority, retries, timeout_s, retry_on),
-                self._engine,
-            )
+            plan = self._plan(function, name, priority, retries, timeout_s, retry_on)
+            task: Task[..., Any, Any] = kind(function, plan, self._engine)
+            if len(self._named) < NAMED_MAX or plan.name in self._named:
+                self._named[plan.name] = task
+            return task
 
         return decorate if call is None else decorate(call)
 
@@ -177,6 +179,10 @@ class TaskQueue:
             timeout_us=microseconds("timeout_s", timeout_s),
             retry_on=retry_on if isinstance(retry_on, tuple) else (retry_on,),
         )
+
+    def named(self, name: str) -> Task[..., Any, Any] | None:
+        """The task that was decorated last under `name`."""
+        return self._named.get(name)
 
     # --- looking ----------------------------------------------------------------------------------
 

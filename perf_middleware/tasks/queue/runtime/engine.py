@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from perf_middleware.task_errors import QueueClosedError, QueueFullError
 from perf_middleware.tasks.queue.figures import QueueCounts
 from perf_middleware.tasks.queue.runtime.backlog import Backlog
-from perf_middleware.tasks.queue.runtime.job import Job
+from perf_middleware.tasks.queue.runtime.job import MADE_BY, Job
 from perf_middleware.tasks.queue.runtime.table import JobTable, drawn_ids
 from perf_middleware.tasks.queue.runtime.threads import Threads
 from perf_middleware.tasks.queue.runtime.workers import Crew
@@ -244,10 +244,10 @@ class Engine:
         self._finish(job, HANDED_BACK, None, job.error, us)
 
     def _trace_of(self, job: Job[Any]) -> str:
-        if self._trace_id is None:
-            return ""
-        trace_id = job.context.run(self._trace_id)
-        return f", trace {trace_id}" if trace_id else ""
+        made_by = job.context.get(MADE_BY)
+        told = f" of {made_by}" if made_by else ""
+        trace_id = job.context.run(self._trace_id) if self._trace_id is not None else None
+        return f"{told}, trace {trace_id}" if trace_id else told
 
     # --- the life of the queue ------------------------------------------------------------------
 

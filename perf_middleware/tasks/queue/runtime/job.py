@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextvars import Context
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from perf_middleware.task_errors import JobCancelledError, JobUnfinishedError
@@ -11,6 +11,8 @@ from perf_middleware.tasks.queue.order import PRIORITIES
 from perf_middleware.tasks.queue.states import CANCELLED, FAILED, FINISHED, HANDED_BACK, QUEUED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from perf_middleware.tasks.queue.options import Plan
     from perf_middleware.tasks.queue.runtime.workers import Worker
     from perf_middleware.tasks.queue.states import Status
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 US_PER_S: Final = 1_000_000
 NO_CONTEXT: Final = Context()
+MADE_BY: ContextVar[str | None] = ContextVar("perf_middleware.made_by", default=None)
+"""The request that a job was made by, as the log names it: its method and route."""
 
 
 class Owner(Protocol):
@@ -31,13 +35,14 @@ class Job(Generic[R]):
 
     `id` is text that nobody can guess; `status` one of queued, scheduled, running, succeeded,
     failed, cancelled, handed_back; `attempts` how often it was begun; `error` what the last attempt
-    raised.  Used on the queue's event loop only.
+    raised; `is_unwanted` whether `cancel()` was asked for.  Used on the queue's event loop only.
     """
 
     __slots__ = (
-        "__weakref__", "_owner", "_value", "_waiters", "args", "attempts", "context", "due_us",
-        "enqueued_us", "error", "finished_us", "id", "is_threaded", "kept_bytes", "kwargs", "plan",
-        "rank", "retries", "started_us", "status", "ticket", "timeout_us", "unique_key", "worker",
+        "__weakref__", "_owner", "_told", "_value", "_waiters", "args", "attempts", "context",
+        "due_us", "enqueued_us", "error", "finished_us", "id", "is_threaded", "is_unwanted",
+        "kept_bytes", "kwargs", "plan", "rank", "retries", "started_us", "status", "ticket",
+        "timeout_us", "unique_key", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +63,8 @@ class Job(Generic[R]):
         self._owner = owner
         self._value: Any = None
         self._waiters: list[asyncio.Future[None]] | None = None
+        self._told: list[Callable[[Job[Any]], None]] | None = None
+        self.is_unwanted = False
         self.id = job_id
         self.plan = plan
         self.args = args
@@ -139,7 +146,20 @@ class Job(Generic[R]):
         What waits is cancelled at once, what runs gets CancelledError at its next `await`, and may
         end well for all that.  A function in a thread goes on there; its job is cancelled.
         """
-        return self._owner.cancel(self)
+        was_unwanted, self.is_unwanted = self.is_unwanted, True
+        if self._owner.cancel(self):
+            return True
+        self.is_unwanted = was_unwanted
+        return False
+
+    def when_finished(self, tell: Callable[[Job[Any]], None]) -> None:
+        """Call `tell` with this job as it finishes, or at once where it has; it must not raise."""
+        if self.status in FINISHED:
+            tell(self)
+        elif self._told is None:
+            self._told = [tell]
+        else:
+            self._told.append(tell)
 
     def describe(self) -> dict[str, Any]:
         """What an operator reads of it, JSON-able: without its arguments and its value."""
@@ -176,6 +196,11 @@ class Job(Generic[R]):
                 loop = waiter.get_loop()
                 if not loop.is_closed():  # it may be that of a thread: one may wait from anywhere
                     loop.call_soon_threadsafe(_set, waiter)
+        told = self._told
+        if told is not None:
+            self._told = None
+            for tell in told:
+                tell(self)
 
 
 def _set(waiter: asyncio.Future[None]) -> None:

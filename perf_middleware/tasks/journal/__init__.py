@@ -1,0 +1,1 @@
+"""The journal: calls that were accepted for good, kept in a file until they have run."""

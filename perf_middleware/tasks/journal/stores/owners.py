@@ -1,0 +1,153 @@
+"""Who owns entries, and whether they live: each owner keeps a lock on a file of its own.
+
+    tasks.db   tasks.db-owner-9f86d081884c7d65   tasks.db-owner-1b4f0e9851971998
+
+The kernel lets go of an flock however the process ends, and keeps it however long the process is
+paused: no pid that was given again passes for its owner, no lease runs out, and containers that
+share the file's folder see each other.
+
+Calls are short and may raise OSError.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import weakref
+from typing import TYPE_CHECKING, Final
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MARK: Final = "-owner-"
+TOKEN_BYTES: Final = 8
+TRIES_MAX: Final = 10
+
+
+class Owner:
+    """One owner: `token` is what its entries name it by, from `take` until `release`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+        self.token = ""
+
+    def take(self) -> str:
+        """A token that nobody else has, locked.  Raises OSError."""
+        if fcntl is None:
+            raise OSError("durable tasks need flock, which this system does not have")
+        for _ in range(TRIES_MAX):
+            token = secrets.token_hex(TOKEN_BYTES)
+            file = _file_of(self._path, token)
+            fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_ours = _is_same(fd, file)
+            except BlockingIOError:
+                is_ours = False
+            except BaseException:
+                os.close(fd)
+                raise
+            if is_ours:
+                self._fd, self.token = fd, token
+                _forget_in_forks(self)
+                return token
+            os.close(fd)  # whoever sweeps was faster: between the opening and the lock
+        raise OSError(f"no owner's file beside {self._path} could be locked")
+
+    def release(self) -> None:
+        """Whoever asks hears that this owner is gone."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            _file_of(self._path, self.token).unlink(missing_ok=True)
+            os.close(fd)
+
+    def forget(self) -> None:
+        """In a child that was forked: it must not keep its parent's lock when that has died."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+
+class Lock:
+    """A lock of a file that stays where it is: whoever has it, has it alone."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._fd: int | None = None
+
+    def take(self) -> bool:
+        """Whether it is ours now.  Raises OSError."""
+        fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if fcntl is not None:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+        return True
+
+    def release(self) -> None:
+        """Somebody else may have it."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+
+def lives(path: Path, token: str) -> bool:
+    """Whether the owner with this token does; the file of one that does not is removed."""
+    file = _file_of(path, token)
+    try:
+        fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.unlink(missing_ok=True)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def sweep(path: Path) -> None:
+    """Remove the files of owners that are gone."""
+    prefix = path.name + MARK
+    for file in path.parent.glob(f"{_escaped(prefix)}*"):
+        lives(path, file.name.removeprefix(prefix))
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{char}]" if char in "*?[" else char for char in name)
+
+
+def _file_of(path: Path, token: str) -> Path:
+    return path.with_name(f"{path.name}{MARK}{token}")
+
+
+def _is_same(fd: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), file.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _forget_in_forks(owner: Owner) -> None:
+    known = weakref.ref(owner)
+
+    def in_child() -> None:
+        owner = known()
+        if owner is not None:
+            owner.forget()
+
+    os.register_at_fork(after_in_child=in_child)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.task_errors import QueueClosedError, QueueFullError
 from perf_middleware.tasks.queue.figures import QueueCounts
 from perf_middleware.tasks.queue.runtime.backlog import Backlog
+from perf_middleware.tasks.queue.runtime.faults import clear_frames, told
 from perf_middleware.tasks.queue.runtime.job import Job
 from perf_middleware.tasks.queue.runtime.table import JobTable, drawn_ids
 from perf_middleware.tasks.queue.runtime.threads import Threads
@@ -42,7 +42,6 @@ logger = logging.getLogger("perf_middleware.tasks")
 
 US_PER_S: Final = 1_000_000
 GRACE_S: Final = 1.0  # what is cancelled at the end of the drain may clean up so long
-CAUSES_MAX: Final = 20
 
 
 class Engine:
@@ -154,6 +153,8 @@ class Engine:
                     plan, args, kwargs, rank, retries, timeout_us, delay_us, unique_key
                 )
                 if job is not None:
+                    if is_first:
+                        self.backlog.let_in()
                     return job
             if until_s is None:
                 until_s = asyncio.get_running_loop().time() + wait_s
@@ -200,6 +201,8 @@ class Engine:
             return
         if verdict == "cancelled":
             counts.cancelled += 1
+            if error is not None:
+                clear_frames(error)
             self._finish(job, CANCELLED, None, error, us)
             return
         if error is None:
@@ -214,18 +217,18 @@ class Engine:
             job.plan.name, job.id, self._trace_of(job), job.attempts, job.retries + 1,
             exc_info=error,
         )  # fmt: skip
-        _clear_frames(error)
+        clear_frames(error)
         self._finish(job, FAILED, None, error, us)
 
     def _try_again(self, job: Job[Any], error: BaseException, us: int) -> None:
         job.plan.counts.retried += 1
         due_us = us + self._backoff.delay_us(job.attempts, self._draw())
         logger.info(
-            "task %s (job %s%s) is tried again in %.3g s, after attempt %d of %d: %s: %s",
+            "task %s (job %s%s) is tried again in %.3g s, after attempt %d of %d: %s",
             job.plan.name, job.id, self._trace_of(job), (due_us - us) / US_PER_S, job.attempts,
-            job.retries + 1, type(error).__name__, error,
+            job.retries + 1, told(error),
         )  # fmt: skip
-        _clear_frames(error)
+        clear_frames(error)
         job.error = error
         if self._is_draining and due_us >= self._drain_until_us:
             self._hand_back(job, us)
@@ -246,7 +249,8 @@ class Engine:
     def _trace_of(self, job: Job[Any]) -> str:
         if self._trace_id is None:
             return ""
-        trace_id = job.context.run(self._trace_id)
+        # A copy: a function that took too long goes on in its thread, and in its context.
+        trace_id = job.context.copy().run(self._trace_id)
         return f", trace {trace_id}" if trace_id else ""
 
     # --- the life of the queue ------------------------------------------------------------------
@@ -320,6 +324,7 @@ class Engine:
                 self._give_up(crew)
             if threads is not None:
                 threads.close()
+            self.order.forget_threads()
             self._crew = self._threads = self._loop = None
             self.state = "closed"
 
@@ -362,13 +367,3 @@ class Engine:
             "handed back",
             (self.clock() - began_us) / US_PER_S, succeeded, failed, cancelled, handed_back,
         )  # fmt: skip
-
-
-def _clear_frames(error: BaseException) -> None:
-    """Its locals would live as long as the job is kept: the log has what there was to see."""
-    cause: BaseException | None = error
-    for _ in range(CAUSES_MAX):
-        if cause is None:
-            return
-        traceback.clear_frames(cause.__traceback__)
-        cause = cause.__cause__ or cause.__context__

@@ -39,7 +39,7 @@ class Room:
             async with asyncio.timeout_at(until_s):
                 await waiter
         except TimeoutError:
-            return False
+            return waiter.done() and not waiter.cancelled()  # its turn came in the same moment
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
                 self.let_in()  # it was its turn: now it is the next one's

@@ -243,3 +243,44 @@ def test_a_queue_that_opens_again_has_the_threads_that_were_at_work_as_it_closed
         asyncio.run(run_another())
     finally:
         is_over.set()
+
+
+@in_virtual_time
+async def test_a_handler_of_the_log_that_fails_keeps_no_job_from_its_end():
+    class Broken(logging.Handler):
+        def emit(self, record):
+            raise RuntimeError(record.levelname)
+
+    logger, broken = logging.getLogger("perf_middleware.tasks"), Broken()
+    logger.addHandler(broken)
+    try:
+        async with queue_of() as queue:
+
+            async def fail():
+                raise ValueError
+
+            job = await queue.submit(fail)
+            assert (await job.wait(timeout_s=60)).status == "failed"
+    finally:
+        logger.removeHandler(broken)
+
+
+def test_those_who_wait_for_room_leave_in_any_order_and_keep_their_turns():
+    async def main():
+        room, came = Room(100), []
+
+        async def wait(number):
+            if await room.wait(asyncio.get_running_loop().time() + 10, is_first=number == 3):
+                came.append(number)
+
+        waiting = [asyncio.create_task(wait(number)) for number in range(6)]
+        await asyncio.sleep(1)
+        for number in (5, 1):
+            waiting[number].cancel()
+        await asyncio.sleep(1)
+        assert len(room) == 4
+        room.let_all_in()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert came == [3, 0, 2, 4]
+
+    run(main)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
@@ -212,7 +213,8 @@ class Engine:
             self._try_again(job, error, us)
             return
         counts.dead += 1
-        logger.error(
+        _log(
+            logging.ERROR,
             "task %s (job %s%s) failed, attempt %d of %d",
             job.plan.name, job.id, self._trace_of(job), job.attempts, job.retries + 1,
             exc_info=error,
@@ -223,7 +225,8 @@ class Engine:
     def _try_again(self, job: Job[Any], error: BaseException, us: int) -> None:
         job.plan.counts.retried += 1
         due_us = us + self._backoff.delay_us(job.attempts, self._draw())
-        logger.info(
+        _log(
+            logging.INFO,
             "task %s (job %s%s) is tried again in %.3g s, after attempt %d of %d: %s",
             job.plan.name, job.id, self._trace_of(job), (due_us - us) / US_PER_S, job.attempts,
             job.retries + 1, told(error),
@@ -367,3 +370,9 @@ class Engine:
             "handed back",
             (self.clock() - began_us) / US_PER_S, succeeded, failed, cancelled, handed_back,
         )  # fmt: skip
+
+
+def _log(level: int, text: str, *args: object, exc_info: BaseException | None = None) -> None:
+    """Tell it, where that goes: an app's handler that fails must not keep a job from its end."""
+    with suppress(Exception):
+        logger.log(level, text, *args, exc_info=exc_info, stacklevel=2)

@@ -46,7 +46,7 @@ class Task(Generic[P, C, R]):
     """
 
     def __init__(self, call: Callable[P, C], plan: Plan, engine: Engine) -> None:
-        update_wrapper(self, call)
+        update_wrapper(self, call, updated=())  # an object's attributes would hide our own
         self._call = call
         self._engine = engine
         self.plan = plan

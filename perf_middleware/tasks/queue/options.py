@@ -52,6 +52,12 @@ class QueueLimits:
     drain_s: float = 5.0
 
     def __post_init__(self) -> None:
+        seconds = (
+            self.full_wait_s, self.drain_s, self.paused_every_s, self.retry_first_s,
+            self.retry_most_s, self.finished_age_s, self.timeout_s or 0.0,
+        )  # fmt: skip
+        if not all(map(isfinite, seconds)):
+            raise ValueError(f"every wait and age is finite: {self}")
         whole = (self.workers, self.threads_max, self.backlog_max, self.backlog_bytes_max)
         if min(*whole, self.fair_every) < 1 or min(self.finished_max, self.dead_max) < 0:
             raise ValueError(f"workers, threads, backlog and fair_every are 1 or more: {self}")

@@ -132,6 +132,10 @@ class Order(Generic[W]):
         """A thread is free again."""
         self.threads -= 1
 
+    def forget_threads(self) -> None:
+        """Nobody will tell of those that are at work still."""
+        self.threads = 0
+
     def has_paused(self, paused: int) -> bool:
         """Whether a job waits in a class that pauses."""
         return any(self.waiting[paused:])

@@ -18,11 +18,15 @@ CONTAINERS: Final = (list, tuple, set, frozenset)
 
 
 def approximate_bytes(value: object) -> int:
-    """About how many bytes `value` takes."""
+    """About how many bytes `value` takes; 0 for one that cannot be asked."""
     try:
-        size = value.__sizeof__()
-    except TypeError:  # a class: shared anyway
+        return _bytes_of(value)
+    except Exception:  # noqa: BLE001 - a class; or what the app's own type says of itself fails
         return 0
+
+
+def _bytes_of(value: object) -> int:
+    size = value.__sizeof__()
     if isinstance(value, CONTAINERS):
         size += _of_some(value, len(value))
     elif isinstance(value, dict):
@@ -50,6 +54,6 @@ def _of_some(items: Iterable[object], count: int) -> int:
     for item in islice(items, looked_at):
         try:
             total += item.__sizeof__()
-        except TypeError:
+        except Exception:  # noqa: BLE001, S112 - as above
             continue
     return total * count // looked_at

@@ -85,6 +85,7 @@ class TaskQueue:
             draw=draw,
         )  # fmt: skip
         self._named: dict[str, Task[..., Any, Any]] = {}
+        self._replayed: set[str] = set()
 
     @property
     def limits(self) -> QueueLimits:
@@ -205,17 +206,21 @@ class TaskQueue:
     async def replay(self, job_id: str) -> Job[Any]:
         """A new job for the call of a dead letter, or of a job that was handed back.
 
-        The old one is forgotten.  Raises KeyError where there is none with this id, QueueFullError
-        and QueueClosedError as `enqueue` does; then it stays.
+        The old one is forgotten.  Raises KeyError where there is none with this id, or it is being
+        replayed, QueueFullError and QueueClosedError as `enqueue` does; then it stays.
         """
         old = self.get(job_id)
-        if old is None or old.status not in {FAILED, HANDED_BACK}:
+        if old is None or old.status not in {FAILED, HANDED_BACK} or job_id in self._replayed:
             raise KeyError(job_id)
-        job = await self._engine.accept_in_time(
-            old.plan, old.args, old.kwargs, old.rank, old.retries, old.timeout_us, 0,
-            old.unique_key, None,
-        )  # fmt: skip
-        self._engine.table.take_again(job_id)
+        self._replayed.add(job_id)  # while this one waits for room nobody else replays it
+        try:
+            job = await self._engine.accept_in_time(
+                old.plan, old.args, old.kwargs, old.rank, old.retries, old.timeout_us, 0,
+                old.unique_key, None,
+            )  # fmt: skip
+            self._engine.table.take_again(job_id)
+        finally:
+            self._replayed.discard(job_id)
         return job
 
     def status(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from perf_middleware.tasks.queue.due import Due
 from perf_middleware.tasks.queue.order import Order
 from perf_middleware.tasks.queue.runtime.room import Room
+from perf_middleware.tasks.queue.sizes import JOB_BYTES
 from perf_middleware.tasks.queue.states import QUEUED, SCHEDULED
 
 if TYPE_CHECKING:
@@ -85,6 +86,11 @@ class Backlog:
         """`job` has left: there is room for another."""
         self.bytes -= job.kept_bytes
         if self.room:
+            self.room.let_in()
+
+    def let_in(self) -> None:
+        """Who was let in has joined another job, or left room: it is the next one's turn."""
+        if self.room and self.has_room(JOB_BYTES):
             self.room.let_in()
 
     def take_later(self, than_us: int) -> list[Job[Any]]:

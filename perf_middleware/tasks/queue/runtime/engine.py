@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
+from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.task_errors import QueueClosedError, QueueFullError
 from perf_middleware.tasks.queue.figures import QueueCounts
 from perf_middleware.tasks.queue.runtime.backlog import Backlog
+from perf_middleware.tasks.queue.runtime.faults import clear_frames, told
 from perf_middleware.tasks.queue.runtime.job import MADE_BY, Job
 from perf_middleware.tasks.queue.runtime.table import JobTable, drawn_ids
 from perf_middleware.tasks.queue.runtime.threads import Threads
@@ -42,7 +43,6 @@ logger = logging.getLogger("perf_middleware.tasks")
 
 US_PER_S: Final = 1_000_000
 GRACE_S: Final = 1.0  # what is cancelled at the end of the drain may clean up so long
-CAUSES_MAX: Final = 20
 
 
 class Engine:
@@ -154,6 +154,8 @@ class Engine:
                     plan, args, kwargs, rank, retries, timeout_us, delay_us, unique_key
                 )
                 if job is not None:
+                    if is_first:
+                        self.backlog.let_in()
                     return job
             if until_s is None:
                 until_s = asyncio.get_running_loop().time() + wait_s
@@ -200,6 +202,8 @@ class Engine:
             return
         if verdict == "cancelled":
             counts.cancelled += 1
+            if error is not None:
+                clear_frames(error)
             self._finish(job, CANCELLED, None, error, us)
             return
         if error is None:
@@ -209,23 +213,25 @@ class Engine:
             self._try_again(job, error, us)
             return
         counts.dead += 1
-        logger.error(
+        _log(
+            logging.ERROR,
             "task %s (job %s%s) failed, attempt %d of %d",
             job.plan.name, job.id, self._trace_of(job), job.attempts, job.retries + 1,
             exc_info=error,
         )  # fmt: skip
-        _clear_frames(error)
+        clear_frames(error)
         self._finish(job, FAILED, None, error, us)
 
     def _try_again(self, job: Job[Any], error: BaseException, us: int) -> None:
         job.plan.counts.retried += 1
         due_us = us + self._backoff.delay_us(job.attempts, self._draw())
-        logger.info(
-            "task %s (job %s%s) is tried again in %.3g s, after attempt %d of %d: %s: %s",
+        _log(
+            logging.INFO,
+            "task %s (job %s%s) is tried again in %.3g s, after attempt %d of %d: %s",
             job.plan.name, job.id, self._trace_of(job), (due_us - us) / US_PER_S, job.attempts,
-            job.retries + 1, type(error).__name__, error,
+            job.retries + 1, told(error),
         )  # fmt: skip
-        _clear_frames(error)
+        clear_frames(error)
         job.error = error
         if self._is_draining and due_us >= self._drain_until_us:
             self._hand_back(job, us)
@@ -245,9 +251,12 @@ class Engine:
 
     def _trace_of(self, job: Job[Any]) -> str:
         made_by = job.context.get(MADE_BY)
-        told = f" of {made_by}" if made_by else ""
-        trace_id = job.context.run(self._trace_id) if self._trace_id is not None else None
-        return f"{told}, trace {trace_id}" if trace_id else told
+        made = f" of {made_by}" if made_by else ""
+        if self._trace_id is None:
+            return made
+        # A copy: a function that took too long goes on in its thread, and in its context.
+        trace_id = job.context.copy().run(self._trace_id)
+        return f"{made}, trace {trace_id}" if trace_id else made
 
     # --- the life of the queue ------------------------------------------------------------------
 
@@ -320,6 +329,7 @@ class Engine:
                 self._give_up(crew)
             if threads is not None:
                 threads.close()
+            self.order.forget_threads()
             self._crew = self._threads = self._loop = None
             self.state = "closed"
 
@@ -364,11 +374,7 @@ class Engine:
         )  # fmt: skip
 
 
-def _clear_frames(error: BaseException) -> None:
-    """Its locals would live as long as the job is kept: the log has what there was to see."""
-    cause: BaseException | None = error
-    for _ in range(CAUSES_MAX):
-        if cause is None:
-            return
-        traceback.clear_frames(cause.__traceback__)
-        cause = cause.__cause__ or cause.__context__
+def _log(level: int, text: str, *args: object, exc_info: BaseException | None = None) -> None:
+    """Tell it, where that goes: an app's handler that fails must not keep a job from its end."""
+    with suppress(Exception):
+        logger.log(level, text, *args, exc_info=exc_info, stacklevel=2)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from perf_middleware.task_errors import JobCancelledError, JobUnfinishedError
 from perf_middleware.tasks.queue.order import PRIORITIES
+from perf_middleware.tasks.queue.runtime.faults import told
 from perf_middleware.tasks.queue.states import CANCELLED, FAILED, FINISHED, HANDED_BACK, QUEUED
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ class Job(Generic[R]):
         if waiters is None:
             waiters = self._waiters = []
         waiters.append(waiter)
+        if self.status in FINISHED:  # meanwhile: one may wait on the loop of another thread
+            return self
         try:
             async with asyncio.timeout(timeout_s):
                 await waiter
@@ -175,7 +178,7 @@ class Job(Generic[R]):
             "attempts": self.attempts,
             "retries": self.retries,
             "unique_key": self.unique_key,
-            "error": None if self.error is None else f"{type(self.error).__name__}: {self.error}",
+            "error": None if self.error is None else told(self.error),
             **{
                 name: None if end is None or start is None else (end - start) / US_PER_S
                 for name, (end, start) in seconds.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from typing import Final
 
 US_PER_S: Final = 1_000_000
@@ -13,7 +13,8 @@ class Room:
     """Callers that wait; as many as are let in try again, the others go on waiting."""
 
     def __init__(self, waiting_max: int) -> None:
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        # Thousands may leave at once, in any order: each in O(1).
+        self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
         self._waiting_max = waiting_max
 
     def __len__(self) -> int:
@@ -31,28 +32,27 @@ class Room:
         `is_first`: it was let in before, and somebody else was quicker.
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[waiter] = None
         if is_first:
-            self._waiting.appendleft(waiter)
-        else:
-            self._waiting.append(waiter)
+            self._waiting.move_to_end(waiter, last=False)
         try:
             async with asyncio.timeout_at(until_s):
                 await waiter
         except TimeoutError:
-            return False
+            return waiter.done() and not waiter.cancelled()  # its turn came in the same moment
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
                 self.let_in()  # it was its turn: now it is the next one's
             raise
         finally:
             if not waiter.done() or waiter.cancelled():
-                self._leave(waiter)
+                self._waiting.pop(waiter, None)
         return True
 
     def let_in(self) -> None:
         """There is room for one more."""
         while self._waiting:
-            waiter = self._waiting.popleft()
+            waiter, _ = self._waiting.popitem(last=False)
             if not waiter.done():
                 waiter.set_result(None)
                 return
@@ -61,9 +61,3 @@ class Room:
         """Whoever waits tries again: to hear that the queue is closed."""
         for _ in range(len(self._waiting)):
             self.let_in()
-
-    def _leave(self, waiter: asyncio.Future[None]) -> None:
-        try:
-            self._waiting.remove(waiter)
-        except ValueError:
-            return

@@ -242,7 +242,9 @@ class Crew:
                     value = await Rest(coroutine, context, waited)
         except BaseException as exc:  # noqa: BLE001 - judged below; nothing is swallowed
             error = exc
-        if error is None and not worker.asked:
+        task = worker.task
+        # A job that cancels its own task and returns must not cancel the next job of this worker.
+        if error is None and not worker.asked and (task is None or not task.cancelling()):
             worker.job = job.worker = None
             worker.deadline_us = 0
             ended_us = self._clock()
@@ -308,7 +310,8 @@ class Crew:
         value: Any,
         error: BaseException | None,
     ) -> None:
-        self._order.thread_ended()
+        if not self.is_closed:
+            self._order.thread_ended()
         if not ended.done():
             ended.set_result((value, error))
         else:

@@ -1,0 +1,286 @@
+"""Jobs that do what jobs should not: the queue, its workers and everybody else go on."""
+
+import asyncio
+import gc
+import logging
+import threading
+import time
+import weakref
+
+import pytest
+
+from perf_middleware import QueueFullError, QueueLimits, TaskQueue, TaskTimeoutError
+from perf_middleware.tasks.queue.runtime.room import Room
+from perf_middleware.tasks.queue.sizes import approximate_bytes
+from tests.tasks.test_queue import in_virtual_time, queue_of
+from tests.tasks.virtual_time import run
+
+PATIENCE_S = 120
+
+
+class UnprintableError(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+class Unsized:
+    @property
+    def nbytes(self):
+        return float("nan")  # as an array of a shape that is not known yet
+
+
+@in_virtual_time
+async def test_an_error_that_cannot_be_printed_is_tried_again_and_told_by_its_kind(caplog):
+    caplog.set_level(logging.INFO, "perf_middleware.tasks")
+    async with queue_of() as queue:
+
+        async def fail():
+            raise UnprintableError
+
+        job = await queue.submit(fail, retries=1)
+        await job.wait(timeout_s=60)
+        assert (job.status, job.attempts) == ("failed", 2)
+        assert job.describe()["error"] == "UnprintableError"
+
+
+@in_virtual_time
+async def test_a_job_whose_value_has_no_size_is_kept_and_its_worker_goes_on():
+    async with queue_of(workers=1) as queue:
+
+        async def value(given):
+            return given
+
+        task = queue.task(value)
+        first = await task.enqueue(Unsized())
+        second = await task.enqueue([Unsized()])
+        await first.wait(timeout_s=60)
+        await second.wait(timeout_s=60)
+        assert queue.status()["finished"] == 2
+    assert approximate_bytes(Unsized()) == 0
+
+
+@in_virtual_time
+async def test_a_job_that_cancels_its_own_task_and_returns_does_not_cancel_the_next():
+    async with queue_of(workers=1) as queue:
+
+        async def cancel_myself():
+            asyncio.current_task().cancel()
+
+        async def wait():
+            await asyncio.sleep(1)
+
+        jobs = [await queue.submit(cancel_myself), await queue.submit(wait)]
+        assert [(await job.wait(timeout_s=60)).status for job in jobs] == ["succeeded"] * 2
+
+
+@in_virtual_time
+async def test_a_failed_job_does_not_end_those_that_its_error_came_through():
+    async with queue_of() as queue:
+
+        async def report(error):
+            raise RuntimeError("reporting failed") from error
+
+        async def endpoint():
+            try:
+                int("the endpoint's own")
+            except ValueError as error:
+                job = await queue.task(report).enqueue(error)
+                await job.wait(timeout_s=60)
+                await asyncio.sleep(1)
+                return job.status
+
+        assert await asyncio.create_task(endpoint()) == "failed"
+
+
+@in_virtual_time
+async def test_a_cancelled_job_lets_go_of_its_locals():
+    class Large:
+        pass
+
+    async with queue_of() as queue:
+        alive = []
+
+        async def hold():
+            large = Large()
+            alive.append(weakref.ref(large))
+            await asyncio.sleep(1000)
+
+        job = await queue.submit(hold)
+        await asyncio.sleep(1)
+        assert job.cancel()
+        assert (await job.wait(timeout_s=60)).status == "cancelled"
+        gc.collect()
+        assert [large() for large in alive] == [None]
+
+
+@in_virtual_time
+async def test_who_joins_a_job_after_waiting_for_room_leaves_it_to_the_next():
+    async with queue_of(workers=1, backlog_max=1, full_wait_s=10) as queue:
+        is_over = asyncio.Event()
+
+        async def hold():
+            await asyncio.sleep(100)
+
+        await queue.submit(is_over.wait)
+        await asyncio.sleep(1)
+        await queue.submit(is_over.wait)
+        keyed = queue.task(hold).options(unique_key="one")
+        calls = [keyed.enqueue(), keyed.enqueue(), queue.task(hold).enqueue()]
+        callers = [asyncio.create_task(call) for call in calls]
+        await asyncio.sleep(1)
+        is_over.set()
+        first, joined, third = await asyncio.gather(*callers)
+        assert joined is first
+        assert third.status == "queued"
+        with pytest.raises(QueueFullError):
+            await queue.task(hold).options(wait_s=0).enqueue()
+        third.cancel()
+        first.cancel()
+
+
+def test_whose_turn_comes_as_its_time_is_over_gets_it():
+    async def main():
+        room, loop = Room(10), asyncio.get_running_loop()
+        until_s = loop.time() + 5
+        turns = []
+
+        async def wait():
+            turns.append(await room.wait(until_s, is_first=False))
+
+        waiting = asyncio.create_task(wait())
+        await asyncio.sleep(1)
+        timer = loop.call_at(until_s - 1e-10, room.let_in)  # in the same pass as the timeout
+        await waiting
+        timer.cancel()
+        assert turns == [True]
+
+    run(main)
+
+
+@in_virtual_time
+async def test_a_dead_letter_is_replayed_once_by_two_who_wait_for_room():
+    async with queue_of(workers=1, backlog_max=1, full_wait_s=10) as queue:
+
+        async def fail():
+            raise ValueError
+
+        dead = await queue.submit(fail)
+        await dead.wait(timeout_s=60)
+        is_over = asyncio.Event()
+        await queue.submit(is_over.wait)
+        await asyncio.sleep(1)
+        await queue.submit(is_over.wait)
+        replays = [asyncio.create_task(queue.replay(dead.id)) for _ in range(2)]
+        await asyncio.sleep(1)
+        is_over.set()
+        results = await asyncio.gather(*replays, return_exceptions=True)
+        assert [isinstance(result, KeyError) for result in results] == [False, True]
+        await results[0].wait(timeout_s=60)
+        assert len(queue.dead_letters()) == 1
+
+
+@in_virtual_time
+async def test_what_an_object_holds_does_not_hide_the_options_of_its_task():
+    class Call:
+        def __init__(self):
+            self.options = {"any": "thing"}
+
+        async def __call__(self):
+            return 7
+
+    async with queue_of() as queue:
+        job = await queue.submit(Call())
+        assert (await job.wait(timeout_s=60)).result() == 7
+
+
+@pytest.mark.parametrize("field", ["drain_s", "finished_age_s", "full_wait_s", "retry_most_s"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_wait_that_is_no_number_of_seconds_is_refused_at_once(field, value):
+    with pytest.raises(ValueError, match="finite"):
+        QueueLimits(**{field: value})
+
+
+def test_a_function_in_a_thread_that_takes_too_long_fails_its_job_where_traces_are_told(caplog):
+    is_over = threading.Event()
+
+    async def main():
+        async with TaskQueue(trace_id=lambda: "abc") as queue:
+            job = await queue.submit(is_over.wait, timeout_s=0.01)
+            await job.wait(timeout_s=PATIENCE_S)
+            is_over.set()
+            with pytest.raises(TaskTimeoutError):
+                job.result()
+
+    try:
+        asyncio.run(main())
+    finally:
+        is_over.set()
+    assert "trace abc" in caplog.text
+
+
+def test_a_queue_that_opens_again_has_the_threads_that_were_at_work_as_it_closed():
+    is_over, has_begun = threading.Event(), threading.Event()
+    queue = TaskQueue(QueueLimits(threads_max=1, drain_s=0))
+
+    def hold():
+        has_begun.set()
+        is_over.wait(PATIENCE_S)
+
+    async def leave_one():
+        async with queue:
+            await queue.submit(hold)
+            deadline_s = time.monotonic() + PATIENCE_S
+            while not has_begun.is_set() and time.monotonic() < deadline_s:
+                await asyncio.sleep(0.001)
+
+    async def run_another():
+        async with queue:
+            job = await queue.submit(lambda: 5)
+            assert (await job.wait(timeout_s=PATIENCE_S / 4)).result() == 5
+
+    try:
+        asyncio.run(leave_one())
+        asyncio.run(run_another())
+    finally:
+        is_over.set()
+
+
+@in_virtual_time
+async def test_a_handler_of_the_log_that_fails_keeps_no_job_from_its_end():
+    class Broken(logging.Handler):
+        def emit(self, record):
+            raise RuntimeError(record.levelname)
+
+    logger, broken = logging.getLogger("perf_middleware.tasks"), Broken()
+    logger.addHandler(broken)
+    try:
+        async with queue_of() as queue:
+
+            async def fail():
+                raise ValueError
+
+            job = await queue.submit(fail)
+            assert (await job.wait(timeout_s=60)).status == "failed"
+    finally:
+        logger.removeHandler(broken)
+
+
+def test_those_who_wait_for_room_leave_in_any_order_and_keep_their_turns():
+    async def main():
+        room, came = Room(100), []
+
+        async def wait(number):
+            if await room.wait(asyncio.get_running_loop().time() + 10, is_first=number == 3):
+                came.append(number)
+
+        waiting = [asyncio.create_task(wait(number)) for number in range(6)]
+        await asyncio.sleep(1)
+        for number in (5, 1):
+            waiting[number].cancel()
+        await asyncio.sleep(1)
+        assert len(room) == 4
+        room.let_all_in()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert came == [3, 0, 2, 4]
+
+    run(main)

@@ -284,3 +284,62 @@ def test_those_who_wait_for_room_leave_in_any_order_and_keep_their_turns():
         assert came == [3, 0, 2, 4]
 
     run(main)
+
+
+@in_virtual_time
+async def test_a_place_in_a_full_queue_goes_to_who_waited_for_it_and_not_to_who_comes_by():
+    async with queue_of(workers=1, backlog_max=1, full_wait_s=60) as queue:
+
+        async def nap():
+            await asyncio.sleep(0.01)
+
+        task, got = queue.task(nap), []
+
+        async def wait(number):
+            await task.enqueue()
+            got.append(number)
+
+        waiters = [asyncio.create_task(wait(number)) for number in range(20)]
+        await asyncio.sleep(0)
+        came_by = 0
+        while len(got) < 20:
+            try:
+                await task.options(wait_s=0).enqueue()
+            except QueueFullError:
+                pass
+            else:
+                came_by += len(got) < 20
+            await asyncio.sleep(0.001)
+        await asyncio.gather(*waiters)
+        assert got == sorted(got)
+        assert came_by == 0
+
+
+@in_virtual_time
+async def test_who_waited_on_a_loop_that_is_over_takes_nobodys_turn():
+    room, other = Room(10), asyncio.new_event_loop()
+    gone, let_in = other.create_future(), other.create_future()
+    room._waiting[gone] = room._waiting[let_in] = None
+    room._waiting.move_to_end(let_in, last=False)
+    room.let_in()
+    assert len(room) == 2
+    room.forget_others(asyncio.get_running_loop())
+    assert not room
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"priority": ["high"]}, {"priority": 3}, {"retries": 1.5}, {"retries": "3"},
+        {"delay_s": "5"}, {"unique_key": 7}, {"at": 1.5}, {"wait_s": "1"}, {"timeout_s": "1"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_option_of_a_wrong_type_is_told_as_one_of_a_wrong_value(given):
+    async def nothing():
+        return None
+
+    [name] = given
+    with pytest.raises(ValueError, match=name):
+        TaskQueue().task(nothing).options(**given)

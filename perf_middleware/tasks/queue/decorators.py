@@ -79,13 +79,14 @@ class Task(Generic[P, C, R]):
         Raises QueueFullError where there is no room in time, QueueClosedError where the queue takes
         no jobs.
         """
-        plan = self.plan
-        job = self._engine.accept(
-            plan, args, kwargs, plan.rank, plan.retries, plan.timeout_us, 0, None
-        )
-        if job is not None:
-            return job
-        return await self._engine.accept_in_time(
+        plan, engine = self.plan, self._engine
+        if not engine.backlog.room:
+            job = engine.accept(
+                plan, args, kwargs, plan.rank, plan.retries, plan.timeout_us, 0, None
+            )
+            if job is not None:
+                return job
+        return await engine.accept_in_time(
             plan, args, kwargs, plan.rank, plan.retries, plan.timeout_us, 0, None, None
         )
 
@@ -174,7 +175,7 @@ class Prepared(Generic[P, R]):
 
 def seconds_until(at: datetime) -> float:
     """From now to `at`, 0 where it is over.  Raises ValueError for one without a time zone."""
-    if at.tzinfo is None:
+    if getattr(at, "tzinfo", None) is None:
         raise ValueError("at needs a time zone: datetime.now(UTC) + timedelta(hours=1), say")
     return max(0.0, at.timestamp() - time.time())
 

@@ -91,33 +91,37 @@ class Plan:
     retry_on: tuple[type[Exception], ...] = (Exception,)
 
 
-def rank_of(priority: str) -> int:
+def rank_of(priority: object) -> int:
     """The rank of a class, 0 for the most urgent.  Raises ValueError for a name that is none."""
-    rank = RANK_OF.get(priority)
+    rank = RANK_OF.get(priority) if isinstance(priority, str) else None
     if rank is None:
         raise ValueError(f"priority is one of {', '.join(PRIORITIES)}, not {priority!r}")
     return rank
 
 
-def checked_retries(retries: int) -> int:
+def checked_retries(retries: object) -> int:
     """`retries`, from 0 to RETRIES_MAX.  Raises ValueError."""
-    if not 0 <= retries <= RETRIES_MAX:
-        raise ValueError(f"retries is from 0 to {RETRIES_MAX}, not {retries}")
+    if not isinstance(retries, int) or not 0 <= retries <= RETRIES_MAX:
+        raise ValueError(f"retries is from 0 to {RETRIES_MAX}, not {retries!r}")
     return retries
 
 
-def microseconds(name: str, seconds: float | None, *, least_us: int = 1) -> int | None:
+def microseconds(name: str, seconds: object, *, least_us: int = 1) -> int | None:
     """`seconds` as whole microseconds, None as None.  Raises ValueError where that is no wait."""
     if seconds is None:
         return None
+    if not isinstance(seconds, int | float):
+        raise ValueError(f"{name} is a number of seconds, not {seconds!r}")  # noqa: TRY004
     if not isfinite(seconds) or seconds > DELAY_S_MAX or seconds * US_PER_S < least_us - 0.5:
         allowed = "from 0" if least_us == 0 else "above 0"
         raise ValueError(f"{name} is {allowed} to {DELAY_S_MAX:g} seconds, not {seconds!r}")
     return max(least_us, round(seconds * US_PER_S))
 
 
-def checked_key(unique_key: str | None) -> str | None:
+def checked_key(unique_key: object) -> str | None:
     """`unique_key`, where it is text of a bearable length.  Raises ValueError."""
-    if unique_key is not None and not 0 < len(unique_key) <= KEY_CHARS_MAX:
-        raise ValueError(f"unique_key is 1 to {KEY_CHARS_MAX} characters long")
+    if unique_key is None:
+        return None
+    if not isinstance(unique_key, str) or not 0 < len(unique_key) <= KEY_CHARS_MAX:
+        raise ValueError(f"unique_key is 1 to {KEY_CHARS_MAX} characters of text")
     return unique_key

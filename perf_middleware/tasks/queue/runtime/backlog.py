@@ -111,6 +111,7 @@ class Backlog:
         """From now on jobs come due, and `wake()` is told of each that may begin."""
         self._loop = loop
         self._wake = wake
+        self.room.forget_others(loop)
         self._set_timer(self._clock())
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import Context, ContextVar
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from perf_middleware.task_errors import JobCancelledError, JobUnfinishedError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 US_PER_S: Final = 1_000_000
 NO_CONTEXT: Final = Context()
+_BEGINNING: Final = Lock()
 MADE_BY: ContextVar[str | None] = ContextVar("perf_middleware.made_by", default=None)
 """The request that a job was made by, as the log names it: its method and route."""
 
@@ -36,7 +38,8 @@ class Job(Generic[R]):
 
     `id` is text that nobody can guess; `status` one of queued, scheduled, running, succeeded,
     failed, cancelled, handed_back; `attempts` how often it was begun; `error` what the last attempt
-    raised; `is_unwanted` whether `cancel()` was asked for.  Used on the queue's event loop only.
+    raised; `is_unwanted` whether `cancel()` was asked for.  Used on the queue's event loop; `wait`
+    on any.
     """
 
     __slots__ = (
@@ -115,7 +118,10 @@ class Job(Generic[R]):
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiters = self._waiters
         if waiters is None:
-            waiters = self._waiters = []
+            with _BEGINNING:  # several threads may be the first
+                waiters = self._waiters
+                if waiters is None:
+                    waiters = self._waiters = []
         waiters.append(waiter)
         if self.status in FINISHED:  # meanwhile: one may wait on the loop of another thread
             return self

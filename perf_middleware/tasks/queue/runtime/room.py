@@ -15,10 +15,12 @@ class Room:
     def __init__(self, waiting_max: int) -> None:
         # Thousands may leave at once, in any order: each in O(1).
         self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        self._let_in: set[asyncio.Future[None]] = set()
         self._waiting_max = waiting_max
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        """Who waits, or was let in and has not gone on yet: others come after them."""
+        return len(self._waiting) + len(self._let_in)
 
     @property
     def is_full(self) -> bool:
@@ -45,6 +47,7 @@ class Room:
                 self.let_in()  # it was its turn: now it is the next one's
             raise
         finally:
+            self._let_in.discard(waiter)
             if not waiter.done() or waiter.cancelled():
                 self._waiting.pop(waiter, None)
         return True
@@ -55,7 +58,14 @@ class Room:
             waiter, _ = self._waiting.popitem(last=False)
             if not waiter.done():
                 waiter.set_result(None)
+                self._let_in.add(waiter)
                 return
+
+    def forget_others(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The queue opens on `loop`: who waited on another one, which is over, does so no more."""
+        for waiter in [waiter for waiter in self._waiting if waiter.get_loop() is not loop]:
+            del self._waiting[waiter]
+        self._let_in = {waiter for waiter in self._let_in if waiter.get_loop() is loop}
 
     def let_all_in(self) -> None:
         """Whoever waits tries again: to hear that the queue is closed."""

@@ -288,7 +288,7 @@ def test_those_who_wait_for_room_leave_in_any_order_and_keep_their_turns():
 
 @in_virtual_time
 async def test_a_place_in_a_full_queue_goes_to_who_waited_for_it_and_not_to_who_comes_by():
-    async with queue_of(workers=1, backlog_max=1, full_wait_s=60) as queue:
+    async with queue_of(workers=1, backlog_max=1, full_wait_s=5) as queue:
 
         async def nap():
             await asyncio.sleep(0.01)
@@ -302,7 +302,7 @@ async def test_a_place_in_a_full_queue_goes_to_who_waited_for_it_and_not_to_who_
         waiters = [asyncio.create_task(wait(number)) for number in range(20)]
         await asyncio.sleep(0)
         came_by = 0
-        while len(got) < 20:
+        while not all(waiter.done() for waiter in waiters):
             for _ in range(8):  # in the moments between a place that is free and its being taken
                 try:
                     await task.options(wait_s=0).enqueue()

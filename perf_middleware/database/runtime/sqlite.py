@@ -3,14 +3,30 @@
 aiosqlite opens a file in a thread.  Who is cancelled meanwhile never gets the connection, and
 nobody closes it; and a thread whose file could not be opened ends a moment later, when its loop may
 be gone (aiosqlite's issue 259).  So opening goes on to its end, and what nobody wants is closed.
+
+SQLite closes a connection when the last of its statements is gone, and until then keeps its
+transaction and its locks (sqlite3_close_v2).  Who was cancelled amid a statement leaves one behind,
+in a traceback, until garbage is collected.  So what is open is rolled back before it is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from typing import Any, Final
 
 THREAD_ENDS_S: Final = 0.2  # it has one step left to do
+
+
+class RolledBackConnection(sqlite3.Connection):
+    """One that holds no lock once it is closed, whoever still has a cursor of it."""
+
+    def close(self) -> None:
+        """Roll back what is open, and close."""
+        with contextlib.suppress(sqlite3.Error):  # it is closed already, or its file is broken
+            self.rollback()
+        super().close()
 
 
 class SqliteOpening:
@@ -23,6 +39,7 @@ class SqliteOpening:
         """An aiosqlite connection that is open."""
         import aiosqlite
 
+        named.setdefault("factory", RolledBackConnection)
         connection: Any = aiosqlite.connect(*given, **named)
         thread = getattr(connection, "_thread", connection)  # before 0.22 it was one itself
         thread.daemon = True  # as SQLAlchemy has it: no process waits for it at its end

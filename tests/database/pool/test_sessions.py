@@ -259,6 +259,27 @@ def test_a_session_is_a_dependency_of_fastapi(opened, url, scope):
     assert "session" not in str(app.openapi())
 
 
+def test_a_connection_that_is_given_up_keeps_no_lock_whoever_has_a_cursor_of_it(opened, run, url):
+    """Fixed bug: a traceback had one until garbage was collected, and all who wrote waited."""
+
+    async def main():
+        async with opened(url, sqlite_busy_s=0.1) as database:
+            await make_table(database)
+            async with database.engine().connect() as connection:
+                raw = (await connection.get_raw_connection()).dbapi_connection
+                driver = raw.driver_connection
+                cursor = await driver.execute("select 1 union all select 2")
+                await cursor.fetchone()
+                await driver.execute("insert into items values (1)")
+                await connection.invalidate()
+            async with database.session() as session:
+                await insert(session, 2)
+            assert await numbers(database) == [2]
+            assert cursor is not None
+
+    run(main())
+
+
 @pytest.mark.parametrize("way", ["task", "scope"])
 def test_ten_thousand_cancellations_leave_a_full_pool(opened, run, url, way, caplog):
     """Half of them by asyncio, once each; half by anyio, whose every await is cancelled again.

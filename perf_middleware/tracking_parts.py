@@ -63,6 +63,7 @@ class TrackingParts:
         """Offer the figures, and begin with the app."""
         metrics.add_collector("tracking", self._families, reset=self._reset_counts)
         resources.when_started(self._started)
+        resources.when_stopping(self.engines.rest)
 
     def follow(
         self, cache: ResponseCache, fleet: Fleet | None, *, has_siblings: Callable[[], bool]

@@ -159,6 +159,10 @@ class TrackedEngines:
         """
         for tracked in self._engines.values():
             tracked.tables.forget_relations()
+        await self.rest()
+
+    async def rest(self) -> None:
+        """As `end`, with what was read still known: the app is about to close its own engines."""
         loop, self._loop = self._loop, None
         if loop is None:
             return  # nobody has bound it, or on trio

@@ -9,9 +9,9 @@ VENV   ?= .venv
 PORT   ?= 8000
 PIP    = $(VENV)/bin/python -m pip --disable-pip-version-check -q
 PYTEST = $(VENV)/bin/python -m pytest
-# By whole files: their servers are started once.  One more than two cores, since many files wait.
+# By whole files: their servers are started once.  Twice as many as two cores, since many wait.
 # In the order of tests/conftest.py, which spreads those that wait for a minute.
-PARALLEL ?= -n 3 --dist loadscope --no-loadscope-reorder
+PARALLEL ?= -n 4 --dist loadscope --no-loadscope-reorder
 
 # What is compiled is kept, whatever the environment says: each server that a test starts reads it.
 export PYTHONDONTWRITEBYTECODE =

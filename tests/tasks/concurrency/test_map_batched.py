@@ -217,3 +217,28 @@ def test_whatever_fails_and_however_long_each_takes_every_item_has_its_own(
         assert running == []
 
     run_on("asyncio", main)
+
+
+@on_each_loop
+async def test_what_a_source_awaits_to_clean_up_is_done():
+    """A cursor that is closed over the network, for instance."""
+    closed = []
+
+    async def source(error=None):
+        try:
+            for number in range(100):
+                yield number
+        finally:
+            await anyio.sleep(0.001)
+            closed.append(error)
+            if error is not None:
+                raise error
+
+    async with map_batched(times_ten, source(), size=1, limit=2) as results:
+        assert await anext(results) == 0
+    assert closed == [None]
+    with pytest.raises(ValueError, match="the line broke"):
+        async with map_batched(
+            times_ten, source(ValueError("the line broke")), size=1, limit=2
+        ) as results:
+            assert await anext(results) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 import anyio
@@ -45,19 +46,18 @@ async def gather_limited(
     try:
         await gathering.run()
     finally:
-        if left is not asked:  # else it makes them one by one, and has made no more
+        if isinstance(asked, Collection):  # else it makes them one by one, perhaps without an end
             for one in left:
                 _close(one)
-    results = gathering.results
-    if return_failures:
+    results, error = gathering.results, gathering.first_error
+    if return_failures or error is None:
         return results
-    error = gathering.first_error
-    if error is not None:
-        try:
-            raise error
-        finally:
-            del error, gathering, results  # no cycle of the error, its traceback and this frame
-    return results
+    try:
+        raise error
+    finally:
+        results.clear()
+        gathering.first_error = None
+        del error, gathering  # no cycle of the error, its traceback and these frames
 
 
 class _Gathering:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import AsyncIterable, Collection
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 import anyio
@@ -41,6 +41,8 @@ async def gather_limited(
     """
     if limit < 1:
         raise ValueError("limit must be at least 1")
+    if isinstance(asked, AsyncIterable):
+        raise TypeError("gather_limited keeps all results: for an async iterable use map_batched")
     left = iter(asked)
     gathering = _Gathering(left, limit=limit, cancel_rest=cancel_rest and not return_failures)
     try:

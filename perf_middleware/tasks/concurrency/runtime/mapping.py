@@ -161,7 +161,13 @@ class MapBatched(Generic[I, R]):
     async def _run(self, portion: _Portion, items: list[I], first_index: int) -> None:
         count = len(items)
         try:
-            results = await self._function(items)
+            asked = self._function(items)
+            if not inspect.isawaitable(asked):
+                raise TypeError(  # noqa: TRY301 - a value, as what it raises
+                    f"map_batched takes an async function of a list, and it gave {asked!r:.100}: "
+                    "for sync code, let an async function call it by to_thread"
+                )
+            results = await asked
             portion.results = placed(results, count=count, first_index=first_index)
         except Exception as error:  # noqa: BLE001 - a value
             portion.results = all_failed(error, count=count, first_index=first_index)

@@ -7,7 +7,6 @@ pool of concurrent.futures would break all of them, and could stop none.
 
 from __future__ import annotations
 
-import math
 import multiprocessing  # noqa: F401 - names the main module as a worker does: __mp_main__
 import os
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -24,7 +23,7 @@ from perf_middleware.tasks.concurrency.errors import (
     WorkersTimeoutError,
 )
 from perf_middleware.tasks.concurrency.runtime.places import Places
-from perf_middleware.tasks.concurrency.runtime.starting import ready_processes
+from perf_middleware.tasks.concurrency.runtime.starting import UNLIMITED, ready_processes
 from perf_middleware.tasks.drivers.worker_process import call_apart
 
 if TYPE_CHECKING:
@@ -79,10 +78,8 @@ class WorkerProcesses:
             ):
                 await ready.take()
                 has_begun = True
-                # A limiter of its own without a limit: what counts are the places.
-                limiter = anyio.CapacityLimiter(math.inf)
                 result: T = await anyio.to_process.run_sync(
-                    call_apart, function, *args, cancellable=True, limiter=limiter
+                    call_apart, function, *args, cancellable=True, limiter=UNLIMITED
                 )
                 is_alive = True
                 return result

@@ -3,17 +3,19 @@
 anyio starts a process within the call that needs it, and forgets it where that call is cancelled
 before the process has reported: each client who goes early would leave an interpreter behind.  So a
 task of the loop starts it here.  Whoever goes meanwhile leaves a process for the next; there are
-never more starts than there were callers at once, who hold a place each.
+never more starts than there were callers at once, who hold a place each.  (One that dies while it
+is idle is replaced by anyio, in the old way.)
 """
 
 from __future__ import annotations
 
-import math
 from collections import deque
+from contextlib import nullcontext
 from contextvars import Context
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import anyio.lowlevel
 import anyio.to_process
 from anyio.lowlevel import RunVar
 
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
 
 IDLE_S_MAX: Final = anyio.to_process.WORKER_MAX_IDLE_TIME - 10
 """anyio ends the ones that are idle for longer, and lets nobody see which are left."""
+
+
+UNLIMITED: Final[Any] = nullcontext()
+"""In the place of anyio's limiter: what counts are the places, and it never waits.  So nobody is
+cancelled after `take` and before anyio has a process in its hands, which it then kills."""
 
 
 class _Wanted:
@@ -52,6 +59,7 @@ class ReadyProcesses:
 
     async def take(self) -> None:
         """Wait until a process is ready, and have it.  Raises BrokenWorkerProcess."""
+        await anyio.lowlevel.checkpoint_if_cancelled()  # anyio's call would go before it has one
         now = anyio.current_time()
         while self._idle_since and now - self._idle_since[0] > IDLE_S_MAX:
             self._idle_since.popleft()
@@ -85,7 +93,7 @@ class ReadyProcesses:
     async def _start(self, start: object) -> None:
         error: Exception | None = None
         try:
-            await anyio.to_process.run_sync(begin, limiter=anyio.CapacityLimiter(math.inf))
+            await anyio.to_process.run_sync(begin, limiter=UNLIMITED)
         except Exception as failure:  # noqa: BLE001 - who waits gets it
             error = failure
         finally:

@@ -50,7 +50,7 @@ class Remembered:
         if not keys:
             self._tables.clear()
             self._size = 0
-        for _, table in self._tables.values():
+        for _, table in list(self._tables.values()):  # a thread of the request may ask meanwhile
             for key in keys:
                 if table.pop(key, None) is not None:
                     self._size -= 1

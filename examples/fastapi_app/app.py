@@ -44,7 +44,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The shop; without `settings` they come from `PERFORMANCE_*` and the defaults."""
     app = FastAPI(title="Shop", lifespan=lifespan)
     settings, app.state.temporary_file = with_database(settings or Settings())
-    install(app, settings)
+    perf = install(app, settings)
+    perf.watched.add(trouble.OrderUnits.of)
 
     app.get("/", include_in_schema=False)(home)
     for part in (catalogue, orders, account, reports, live, trouble):

@@ -11,12 +11,15 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
 from perf_middleware import Settings, cache_response, install
+from perf_middleware.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from starlette.requests import Request
     from starlette.websockets import WebSocket
+
+    from perf_middleware.metrics.custom.instruments import Counter
 
 NOTES_MAX = 1_000
 NOTE_BYTES_MAX = 10_000
@@ -55,7 +58,13 @@ async def add_note(request: Request[State]) -> Response:
     notes.append(text)
     await request.app.state.perf.cache.purge(tags="notes")
     location = request.url_for("read_note", number=len(notes)).path
-    return Response(status_code=201, headers={"Location": location})
+    tasks = BackgroundTasks(request=request)  # behind the answer, in the app's task queue
+    tasks.add_task(count_words, request.app.state.words, text)
+    return Response(status_code=201, headers={"Location": location}, background=tasks)
+
+
+async def count_words(words: Counter, text: str) -> None:
+    words.inc(len(text.split()))
 
 
 async def echo(websocket: WebSocket[State]) -> None:
@@ -76,7 +85,8 @@ def create_app(settings: Settings | None = None) -> Starlette:
         ],
         lifespan=lifespan,
     )
-    install(app, settings or Settings())
+    perf = install(app, settings or Settings())
+    app.state.words = perf.metrics.counter("notes_words", "Words of all notes that were added.")
     return app
 
 

@@ -15,3 +15,7 @@ class Failed:
 
     error: BaseException
     index: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.error, BaseException):  # nobody could raise it later
+            raise TypeError(f"Failed takes an exception, not {self.error!r:.100}")

@@ -68,7 +68,7 @@ class Tasks(TaskQueue):
     @overload
     async def background(  # type: ignore[overload-overlap]  # durable= is never the function's own
         self,
-        request: HTTPConnection | None,
+        request: HTTPConnection[Any] | None,
         call: Callable[..., Any],
         /,
         *args: Any,
@@ -78,7 +78,7 @@ class Tasks(TaskQueue):
     @overload
     async def background(
         self,
-        request: HTTPConnection | None,
+        request: HTTPConnection[Any] | None,
         call: Callable[P, Awaitable[R] | R],
         /,
         *args: P.args,
@@ -86,7 +86,7 @@ class Tasks(TaskQueue):
     ) -> Job[R]: ...
     async def background(  # type: ignore[misc]  # the same
         self,
-        request: HTTPConnection | None,
+        request: HTTPConnection[Any] | None,
         call: Callable[..., Any],
         /,
         *args: Any,
@@ -106,7 +106,7 @@ class Tasks(TaskQueue):
 
     async def enqueue_background(
         self,
-        request: HTTPConnection | None,
+        request: HTTPConnection[Any] | None,
         call: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
@@ -126,7 +126,7 @@ class Tasks(TaskQueue):
 
     async def accept_durable(
         self,
-        request: HTTPConnection | None,
+        request: HTTPConnection[Any] | None,
         task: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
@@ -141,7 +141,7 @@ class Tasks(TaskQueue):
         counts.durable += 1
         return number
 
-    def note_in_place(self, request: HTTPConnection | None) -> None:
+    def note_in_place(self, request: HTTPConnection[Any] | None) -> None:
         """The queue took none, and the call is made with the response instead."""
         self._origins.counts.of(self._origins.name_of(request)).in_place += 1
 

@@ -77,3 +77,11 @@ def test_the_list_is_kept_until_a_note_is_added(notepad):
     assert kept.json() == asked.json()
     notepad.post("/notes", content="the second")
     assert notepad.get("/notes").json() == [*asked.json(), "the second"]
+
+
+def test_words_are_counted_behind_the_answer(notepad):
+    before = value_of(notepad, "notes_words_total")
+    notepad.post("/notes", content="three more words")
+    eventually(
+        lambda: value_of(notepad, "notes_words_total") == before + 3, what="the words are counted"
+    )

@@ -59,6 +59,25 @@ def test_the_lazy_page_is_told_once_with_its_line_and_its_twin_not_at_all(shop, 
     assert "/trouble/n-plus-one" in seen.text
 
 
+def test_what_each_order_asks_for_alone_is_one_statement(shop):
+    fixed = shop.get("/trouble/n-plus-one/fixed?orders=10")
+    figure = {"batch": "order_units"}
+    calls = value_of(shop, "perf_batching_calls_total", **figure)
+    keys = value_of(shop, "perf_batching_keys_total", **figure)
+    batched = shop.get("/trouble/n-plus-one/batched?orders=10")
+    assert batched.json() == fixed.json()
+    assert '"2 statements"' in batched.headers["server-timing"]
+    assert value_of(shop, "perf_batching_calls_total", **figure) == calls + 1
+    assert value_of(shop, "perf_batching_keys_total", **figure) == keys + 10
+
+
+def test_an_order_is_confirmed_by_the_task_queue(shop):
+    figure = {"request": "POST /orders"}
+    accepted = value_of(shop, "perf_background_accepted_total", **figure)
+    wait_until(shop, place_order(shop, (1912, 1))["id"], "confirmed")
+    assert value_of(shop, "perf_background_accepted_total", **figure) == accepted + 1
+
+
 def test_streams_of_stock_hold_no_connection(shop, shop_server):
     path = "/live/stock/1912?limit=2"
     before = stock_of(shop, 1912)

@@ -4,7 +4,7 @@ from datetime import datetime
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, BackgroundTasks, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from pydantic import AliasPath, BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,6 +13,7 @@ from sqlalchemy.orm import joinedload, selectinload
 from examples.fastapi_app import ordering
 from examples.fastapi_app.database import Run
 from examples.fastapi_app.dependencies import (
+    BackgroundDep,
     CacheDep,
     FeedDep,
     FiguresDep,
@@ -114,9 +115,11 @@ async def place_order(
     cache: CacheDep,
     request: Request,
     response: Response,
-    background: BackgroundTasks,
+    background: BackgroundDep,
 ) -> OrderOut:
     """Place an order; it is confirmed in the background, after the answer.
+
+    The confirmation runs in the app's task queue: whoever closes the shop waits for it.
 
     Of two orders for one product the second waits, or is told that the first was there: `run`
     does its whole transaction again then, a few times.

@@ -6,12 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import selectinload
 
-from examples.fastapi_app.dependencies import SessionDep
+from examples.fastapi_app.database import Sessions
+from examples.fastapi_app.dependencies import SessionDep, SessionsDep
 from examples.fastapi_app.tables import Order, OrderLine
-from perf_middleware import rate_limit, timeout
+from perf_middleware import batched, rate_limit, timeout
 
 router = APIRouter(prefix="/trouble", tags=["trouble"])
 
@@ -36,6 +37,25 @@ class Chatty(BaseModel):
 class Units(BaseModel):
     orders: int
     units: int
+
+
+class OrderUnits:
+    """How many pieces an order has."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    @batched(wait_s=0, default=0, name="order_units")
+    async def of(self, order_ids: list[int]) -> dict[int, int]:
+        """Written for all orders that are asked for in one moment, asked for one."""
+        query = (
+            select(OrderLine.order_id, func.sum(OrderLine.quantity))
+            .where(OrderLine.order_id.in_(order_ids))
+            .group_by(OrderLine.order_id)
+        )
+        async with self._sessions() as session:
+            rows = await session.execute(query)
+        return dict(rows.tuples().all())
 
 
 class DeliberateError(Exception):
@@ -124,3 +144,16 @@ async def load_all_at_once(
     return Units(
         orders=len(newest), units=sum(line.quantity for order in newest for line in order.lines)
     )
+
+
+@router.get("/n-plus-one/batched")
+async def load_each_in_one_call(
+    session: SessionDep,
+    sessions: SessionsDep,
+    orders: Annotated[int, Query(ge=1, le=200)] = 25,
+) -> Units:
+    """The same where each part asks for its own, as resolvers do: `@batched` makes one call."""
+    newest = await session.scalars(select(Order.id).order_by(Order.id.desc()).limit(orders))
+    units_of = OrderUnits(sessions).of
+    units = await asyncio.gather(*[units_of(order_id) for order_id in newest])
+    return Units(orders=len(units), units=sum(units))

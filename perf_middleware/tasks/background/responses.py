@@ -43,7 +43,7 @@ class BackgroundTasks(BackgroundTask):
         self,
         tasks: Sequence[BackgroundTask] | None = None,
         *,
-        request: HTTPConnection | None = None,
+        request: HTTPConnection[Any] | None = None,
     ) -> None:
         self.tasks = list(tasks or ())
         self._request = request
@@ -98,7 +98,7 @@ async def background_tasks(
     return tasks
 
 
-def _tasks_of(request: HTTPConnection | None) -> Tasks | None:
+def _tasks_of(request: HTTPConnection[Any] | None) -> Tasks | None:
     """`perf.tasks` of the app that serves `request`."""
     if request is None:
         return None

@@ -25,7 +25,7 @@ class Origins:
         self._templates = RouteTemplates()
         self.counts = BackgroundCounts()
 
-    def name_of(self, request: HTTPConnection | None) -> str:
+    def name_of(self, request: HTTPConnection[Any] | None) -> str:
         """`POST /orders/{id}`, of a websocket its route; empty without a request."""
         if request is None:
             return ""
@@ -37,7 +37,7 @@ class Origins:
         return f"{method} {route}" if method else route
 
     @contextmanager
-    def making(self, request: HTTPConnection | None) -> Iterator[RouteCounts]:
+    def making(self, request: HTTPConnection[Any] | None) -> Iterator[RouteCounts]:
         """What is enqueued within is told to be of `request`."""
         made_by = self.name_of(request)
         token = MADE_BY.set(made_by or None)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.tasks.batching.errors import BatchResultError, MissingResultError
+from perf_middleware.tasks.batching.errors import (
+    BatchCancelledError,
+    BatchResultError,
+    MissingResultError,
+)
 from perf_middleware.tasks.batching.options import MISSING
 from perf_middleware.tasks.failures import Failed
 
@@ -16,12 +20,13 @@ if TYPE_CHECKING:
 def by_key(keys: Sequence[Hashable], results: Any, *, name: str, default: Any) -> list[Any]:
     """For each key its value, or Failed: in the order of `keys`.
 
-    A mapping is read by key, a list or tuple by position.  An Exception among the values fails its
-    key, as Failed does.  Raises BatchResultError for anything else, or a list of another length.
+    A mapping is read by key, a list or tuple by position.  An exception among the values fails its
+    key, as Failed does; a cancellation there is of something that the call has asked, so it is told
+    as BatchCancelledError.  Raises BatchResultError for anything else, or a list of another length.
     """
     if isinstance(results, Mapping):
         return [
-            _value(results[key])
+            _value(results[key], name)
             if key in results
             else Failed(MissingResultError(name, repr(key)))
             if default is MISSING
@@ -32,17 +37,26 @@ def by_key(keys: Sequence[Hashable], results: Any, *, name: str, default: Any) -
         raise BatchResultError(
             name, f"it gave {_kind(results)}, not a list in the order of the keys, or a dict"
         )
-    if len(results) != len(keys):
+    values = [_value(value, name) for value in results]
+    if len(values) != len(keys):
         raise BatchResultError(
             name,
-            f"it gave a list of {len(results)} for {len(keys)} keys: one for each key in their "
+            f"it gave a list of {len(values)} for {len(keys)} keys: one for each key in their "
             "order, or a dict where some may be missing",
         )
-    return [_value(value) for value in results]
+    return values
 
 
-def _value(value: Any) -> Any:
-    return Failed(value) if isinstance(value, Exception) else value
+def _value(value: Any, name: str) -> Any:
+    if not isinstance(value, BaseException | Failed):
+        return value
+    error = value.error if isinstance(value, Failed) else value
+    if isinstance(error, Exception):
+        return Failed(error)
+    # Raised as it is, it would cancel those who asked, whom nobody has cancelled.
+    cancelled = BatchCancelledError(name)
+    cancelled.__cause__ = error
+    return Failed(cancelled)
 
 
 def _kind(results: Any) -> str:

@@ -23,9 +23,10 @@ from perf_middleware.tasks.failures import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+    from contextvars import Context
 
     from perf_middleware.clock import Clock
-    from perf_middleware.tasks.batching.runtime.scopes import BatchScope
+    from perf_middleware.tasks.batching.runtime.scopes import BatchScope, Remembered
     from perf_middleware.tasks.drivers.loops import Waiter
 
 K = TypeVar("K", bound="Hashable")
@@ -107,7 +108,10 @@ class Batched(Generic[K, V]):
         except BaseException:
             here.leave(entry, waiter)
             raise
-        return cast("V", entry.result())
+        try:
+            return cast("V", entry.result())
+        finally:
+            del entry  # no cycle of an error, its traceback and this frame
 
     @overload
     async def many(self, keys: Iterable[K]) -> list[V]: ...
@@ -133,16 +137,22 @@ class Batched(Generic[K, V]):
                 asked.append(
                     self._ask(key, here) if scope is None else self._ask_in(scope, key, here)
                 )
-            for _, waiter in asked:
-                if waiter is not None:
-                    await waiter
+            for waiting in [waiter for _, waiter in asked if waiter is not None]:
+                await waiting
         except BaseException:
             for entry, waiter in asked:
                 if waiter is not None:
                     here.leave(entry, waiter)
             raise
         if not return_failures:
-            return [entry.result() for entry, _ in asked]
+            values: list[V] = []
+            try:
+                asked.reverse()
+                while asked:
+                    values.append(asked.pop()[0].result())
+                return values
+            finally:
+                asked.clear()  # no cycle of an error, its traceback and this frame
         return [
             Failed(entry.outcome.error, index)
             if isinstance(entry.outcome, Failed)
@@ -155,50 +165,52 @@ class Batched(Generic[K, V]):
 
         Nothing happens outside of a request, or without `cache="request"`.
         """
-        table = self._table()
-        if table is not None and (key in table or len(table) < self._core.options.remembered_max):
-            table[key] = Entry(key, None, value)
+        remembered = self._remembered()
+        if remembered is not None:
+            group, context = self._core.group_of()
+            remembered.forget(key)
+            remembered.keep(key, Entry(key, None, value), group=group, context=context)
 
     def clear(self, *keys: K) -> None:
         """Have this request ask anew for `keys`; for everything where none is named."""
-        table = self._table()
-        if table is None:
-            return
-        if not keys:
-            table.clear()
-        for key in keys:
-            table.pop(key, None)
+        remembered = self._remembered()
+        if remembered is not None:
+            remembered.forget(*keys)
 
     def reading(self) -> BatchReading:
         """Its figures; of a method those of all objects together."""
         return self._core.reading()
 
-    def _table(self) -> dict[Hashable, Entry] | None:
-        if not self._core.options.is_remembered:
+    def _remembered(self) -> Remembered | None:
+        options = self._core.options
+        if not options.is_remembered:
             return None
         scope = current_scope()
-        return None if scope is None else scope.table(self._core, self._owner)
+        return None if scope is None else scope.of(self._core, self._owner, options.remembered_max)
 
-    def _ask(self, key: K, here: LoopBatches) -> tuple[Entry, Waiter]:
-        group, context = self._core.group_of()
+    def _ask(
+        self, key: K, here: LoopBatches, shared: tuple[Any, Context] | None = None
+    ) -> tuple[Entry, Waiter]:
+        group, context = shared or self._core.group_of()
         return here.ask(key, call=self._call, group=(id(self._owner), group), context=context)
 
     def _ask_in(self, scope: BatchScope, key: K, here: LoopBatches) -> tuple[Entry, Waiter | None]:
         """By what the request has asked before; no waiter where the answer is there."""
-        table = scope.table(self._core, self._owner)
-        entry = table.get(key)
+        core = self._core
+        remembered = scope.of(core, self._owner, core.options.remembered_max)
+        group, context = shared = core.group_of()
+        entry = remembered.get(key, group)
         if entry is not None:
             if entry.outcome is not PENDING and entry.outcome.__class__ is not Failed:
-                self._core.counts.remembered += 1
+                core.counts.remembered += 1
                 return entry, None
             joined = here.join(entry)
             if joined is not None:
-                self._core.counts.remembered += 1
+                core.counts.remembered += 1
                 return entry, joined
-        entry, waiter = self._ask(key, here)
+        entry, waiter = self._ask(key, here, shared)
         # A failure is not remembered: who asks again may have more luck.
-        if key in table or len(table) < self._core.options.remembered_max:
-            table[key] = entry
+        remembered.keep(key, entry, group=group, context=context)
         return entry, waiter
 
 
@@ -225,8 +237,9 @@ class BatchedMethod(Generic[Owner, K, V]):
 
     def __call__(self, *_: Any) -> Any:
         raise TypeError(
-            f"{self._core.options.name} is a method: call it on an object; for a class method, "
-            "@batched stands above @classmethod"
+            f"{self._core.options.name} has two arguments, so it is a method: call it on an object "
+            "(for a class method, @batched stands above @classmethod); a plain function takes the "
+            "list of keys alone"
         )
 
 
@@ -293,7 +306,8 @@ def batched(
 
     def make(target: Any) -> Any:
         inner = getattr(target, "__func__", target)  # of a classmethod or staticmethod
-        called = name or f"{inner.__module__}.{inner.__qualname__}"
+        named = getattr(inner, "__qualname__", None)
+        called = name or (f"{inner.__module__}.{named}" if named else f"{inner!r:.100}")
         takes = _keys_and_owner(inner, called)
         options = BatchOptions(
             name=called, size_max=size_max, wait_s=wait_s, timeout_s=timeout_s,

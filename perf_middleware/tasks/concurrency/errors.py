@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from perf_middleware.errors import PerfMiddlewareError, RequestRejectedError
+
+DIED: Final = "the process died before it had answered"
+NOT_STARTED: Final = "no process could be started; the error before this one says why"
 
 
 class WorkersBusyError(RequestRejectedError):
@@ -43,12 +48,13 @@ class WorkerDiedError(PerfMiddlewareError):
     """The worker process that ran a call has died under it: killed, out of memory, a crash.
 
     Raised to the one who called.  Whether the call was done is not known; it is not run again.  The
-    next call has a new process.
+    next call has a new process.  `problem` says where none could be started at all.
     """
 
-    def __init__(self, workers: str) -> None:
-        super().__init__(workers)
+    def __init__(self, workers: str, problem: str = DIED) -> None:
+        super().__init__(workers, problem)
         self.workers = workers
+        self.problem = problem
 
     def __str__(self) -> str:
-        return f"{self.workers}: the process died before it had answered"
+        return f"{self.workers}: {self.problem}"

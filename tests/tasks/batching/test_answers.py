@@ -1,13 +1,24 @@
 """What a bulk call has given, key by key."""
 
+import asyncio
+
 import pytest
 
 from perf_middleware.tasks.batching.answers import by_key
-from perf_middleware.tasks.batching.errors import BatchResultError, MissingResultError
+from perf_middleware.tasks.batching.errors import (
+    BatchCancelledError,
+    BatchResultError,
+    MissingResultError,
+)
 from perf_middleware.tasks.batching.options import MISSING
 from perf_middleware.tasks.failures import Failed
 
 BROKEN = ValueError("broken")
+
+
+class OneLess(list):
+    def __iter__(self):
+        return iter(self[:-1])
 
 
 def read(results, keys=("a", "b"), default=MISSING):
@@ -49,8 +60,27 @@ def test_what_a_dict_does_not_have_is_the_default_where_one_is_given():
         pytest.param("ab", "it gave a str", id="a text, though it has a length"),
         pytest.param({1, 2}, "it gave a set", id="what has no order"),
         pytest.param(iter([1, 2]), "it gave a list_iterator", id="what can be read once"),
+        pytest.param(
+            OneLess([1, 2]), "a list of 1 for 2 keys", id="a list that tells a wrong length"
+        ),
     ],
 )
 def test_what_cannot_be_told_apart_is_refused(results, told):
     with pytest.raises(BatchResultError, match=told):
         read(results)
+
+
+def test_a_cancellation_among_the_values_cancels_nobody_who_asked():
+    lost = asyncio.CancelledError()
+    for results in ([lost, 2], {"a": Failed(lost), "b": 2}):
+        one, two = read(results)
+        assert isinstance(one.error, BatchCancelledError)
+        assert one.error.__cause__ is lost
+        assert two == 2
+
+
+@pytest.mark.parametrize("wrong", ["not found", None, KeyError])
+def test_a_failure_needs_an_error_that_can_be_raised(wrong):
+    """One without was noticed when it was too late: those who asked waited for ever."""
+    with pytest.raises(TypeError, match="Failed takes an exception, not"):
+        Failed(wrong)

@@ -1,6 +1,7 @@
 """Single look-ups of the same moment are one call: on asyncio, uvloop and trio."""
 
 import asyncio
+import functools
 import gc
 import pickle
 import weakref
@@ -10,7 +11,7 @@ from contextvars import ContextVar
 import anyio
 import pytest
 
-from perf_middleware.tasks.batching import Failed, batched
+from perf_middleware.tasks.batching import Failed, batch_scope, batched
 from perf_middleware.tasks.batching.errors import (
     BatchCancelledError,
     BatchLineFullError,
@@ -18,6 +19,7 @@ from perf_middleware.tasks.batching.errors import (
     BatchTimeoutError,
     MissingResultError,
 )
+from perf_middleware.tasks.batching.runtime.batches import GONE_MAX
 from tests.tasks.any_loop import at_once, on_each_loop, until
 
 
@@ -559,3 +561,95 @@ def test_a_function_keeps_its_name_and_words():
 def test_errors_survive_pickling(error):
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), vars(again)) == (str(error), vars(error))
+
+
+@on_each_loop
+async def test_an_error_that_was_handled_leaves_no_garbage():
+    class OurError(Exception):
+        pass
+
+    def each_fails(keys):
+        return [OurError() for _ in keys]
+
+    def all_fail(keys):
+        raise OurError
+
+    async def seen(call, *args):
+        try:
+            await call(*args)
+        except OurError as error:
+            return weakref.ref(error)
+
+    gc.collect()
+    gc.disable()
+    try:
+        for answer in (each_fails, all_fail):
+            load = Bulk(answer).open()
+            for call, args in ((load, (1,)), (load.many, ([1, 2],))):
+                error = await seen(call, *args)
+                await anyio.sleep(0.01)  # the call's own task has ended
+                assert error() is None
+    finally:
+        gc.enable()
+
+
+@on_each_loop
+async def test_an_error_shows_nobody_what_another_one_was_handling():
+    def all_fail(keys):
+        raise ValueError("shared")
+
+    load = Bulk(all_fail).open(context="empty")
+    shown = []
+
+    async def one(secret):
+        try:
+            if secret:
+                {}[secret]
+            await load(1)
+        except KeyError:
+            with suppress(ValueError):
+                await load(1)
+        except ValueError as error:
+            shown.append(error.__context__)
+
+    await at_once(one, "a password", "")
+    assert shown == [None]
+
+
+@on_each_loop
+async def test_who_comes_and_goes_leaves_nothing_while_a_call_runs():
+    bulk = Bulk()
+    bulk.gate = anyio.Event()
+    load = bulk.open(timeout_s=None, cache="request")
+    with batch_scope():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(load, 1)
+            await until(lambda: bulk.calls == [[1]])
+            here = load._core.loops.here()
+            (batch,) = here._running
+            for _ in range(10 * GONE_MAX):
+                with anyio.CancelScope() as goes:
+                    goes.cancel()
+                    await load(1)
+            assert len(batch.entries[1].waiters) <= GONE_MAX + 3
+            bulk.gate.set()
+    assert load.reading().waiting == 0
+
+
+def test_a_plain_function_of_two_arguments_is_told_that_it_is_taken_for_a_method():
+    @batched
+    async def load(session, keys):
+        return keys
+
+    with pytest.raises(TypeError, match="a plain function takes the list of keys alone"):
+        load(1)
+
+
+@on_each_loop
+async def test_a_function_with_an_argument_bound_needs_no_name():
+    async def rows(table, keys):
+        return [f"{table} {key}" for key in keys]
+
+    load = batched(wait_s=0)(functools.partial(rows, "users"))
+    assert await load(1) == "users 1"
+    assert "partial" in load.reading().name

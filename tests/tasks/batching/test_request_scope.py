@@ -1,5 +1,7 @@
 """Within one request a key is asked once; outside of one, each time."""
 
+from contextvars import ContextVar
+
 import anyio
 from fastapi import BackgroundTasks, FastAPI
 from starlette.testclient import TestClient
@@ -208,3 +210,43 @@ async def test_requests_that_share_calls_share_no_memory():
 
     assert await at_once(request, 1, 2) == [[10, 1], [10, 2]]
     assert calls == [[1]]
+
+
+@on_each_loop
+async def test_what_was_read_as_one_user_is_not_given_to_another_in_the_same_request():
+    user = ContextVar("user", default="nobody")
+    options = {"context": user}, {"context": "same"}, {"context": "empty"}
+    told = []
+    for each in options:
+
+        @batched(wait_s=0, cache="request", **each)
+        async def load(keys):
+            return [f"{user.get()}: {key}" for key in keys]
+
+        with batch_scope():
+            for name in ("a", "b", "a"):
+                user.set(name)
+                told.append(await load(1))
+            load.prime(1, "written")  # as a
+            told.append(await load(1))
+            user.set("b")
+            told.append(await load(1))
+        told.append(load.reading().counts.calls)
+    assert told[:6] == ["a: 1", "b: 1", "a: 1", "written", "b: 1", 3]  # b's was forgotten
+    assert told[6:12] == told[:6]
+    assert told[12:] == ["nobody: 1"] * 3 + ["written", "written", 1]
+
+
+@on_each_loop
+async def test_all_users_of_a_request_are_within_one_bound():
+    user = ContextVar("user")
+    load, calls = remembering(remembered_max=2, context=user)
+    with batch_scope():
+        for name in ("a", "b", "c", "a", "b", "c"):
+            user.set(name)
+            await load(1)
+        assert len(calls) == 4  # c's is asked each time
+        load.clear(1)
+        await load(1)
+        await load(1)
+        assert len(calls) == 5

@@ -1,6 +1,8 @@
 """Many at once, and no more than the limit; the first error ends the rest."""
 
 import asyncio
+import gc
+import weakref
 from contextvars import ContextVar
 
 import anyio
@@ -182,3 +184,42 @@ async def test_what_gives_no_awaitable_is_refused():
             await gather_limited([wrong], limit=1)
     with pytest.raises(ValueError, match="limit"):
         await gather_limited([], limit=0)
+
+
+@on_each_loop
+async def test_what_never_ends_is_not_gone_through_when_one_has_failed():
+    async def fails():
+        raise ValueError("the first")
+
+    class Endless:
+        read = 0
+
+        def __iter__(self):
+            while True:
+                Endless.read += 1
+                assert Endless.read < 100
+                yield fails
+
+    with pytest.raises(ValueError, match="the first"):
+        await gather_limited(Endless(), limit=2)
+
+
+@on_each_loop
+async def test_an_error_that_was_handled_leaves_no_garbage():
+    class OurError(Exception):
+        pass
+
+    async def fails():
+        raise OurError
+
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            await gather_limited([fails(), fails()], limit=2)
+        except OurError as error:
+            seen = weakref.ref(error)
+        await anyio.lowlevel.checkpoint()
+        assert seen() is None
+    finally:
+        gc.enable()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf_middleware.tasks.concurrency import Failed, map_batched
+from perf_middleware.tasks.concurrency import Failed, gather_limited, map_batched
 from perf_middleware.tasks.concurrency.portions import placed
 from tests.tasks.any_loop import on_each_loop, run_on, until
 
@@ -217,3 +217,36 @@ def test_whatever_fails_and_however_long_each_takes_every_item_has_its_own(
         assert running == []
 
     run_on("asyncio", main)
+
+
+@on_each_loop
+async def test_what_a_source_awaits_to_clean_up_is_done():
+    """A cursor that is closed over the network, for instance."""
+    closed = []
+
+    async def source(error=None):
+        try:
+            for number in range(100):
+                yield number
+        finally:
+            await anyio.sleep(0.001)
+            closed.append(error)
+            if error is not None:
+                raise error
+
+    async with map_batched(times_ten, source(), size=1, limit=2) as results:
+        assert await anext(results) == 0
+    assert closed == [None]
+    with pytest.raises(ValueError, match="the line broke"):
+        async with map_batched(
+            times_ten, source(ValueError("the line broke")), size=1, limit=2
+        ) as results:
+            assert await anext(results) == 0
+
+
+@on_each_loop
+async def test_a_sync_function_is_told_what_to_do():
+    (failed,) = await map_batched(lambda items: items, [1], size=1, limit=1)
+    assert "async function of a list" in str(failed.error)
+    with pytest.raises(TypeError, match="use map_batched"):
+        await gather_limited(numbers(1), limit=1)

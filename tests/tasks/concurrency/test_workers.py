@@ -3,10 +3,13 @@
 import asyncio
 import os
 import pickle
+import signal
+import subprocess
 import sys
 import threading
 import time
 from contextvars import ContextVar
+from pathlib import Path
 
 import anyio
 import pytest
@@ -24,9 +27,11 @@ from perf_middleware.tasks.concurrency.errors import (
     WorkersBusyError,
     WorkersTimeoutError,
 )
+from perf_middleware.tasks.concurrency.runtime import processes as processes_module
 from perf_middleware.tasks.concurrency.runtime.places import Places
 from perf_middleware.tasks.concurrency.runtime.processes import default_processes
 from perf_middleware.tasks.concurrency.runtime.threads import _Call, default_threads
+from perf_middleware.tasks.drivers.worker_process import begin
 from tests.tasks.any_loop import at_once, on_each_loop, until
 
 WAITS_S_MAX = 120
@@ -279,3 +284,112 @@ def test_a_timeout_or_a_cancellation_ends_the_process(quick_start):
         assert processes.reading().counts.timeouts == 1
 
     asyncio.run(main())
+
+
+class TwoPartsError(Exception):
+    """As many are: it cannot be made again of its `args`."""
+
+    def __init__(self, code, text):
+        super().__init__(f"{code} {text}")
+
+
+def prints_everywhere():
+    os.write(2, b"x" * 70_000)  # four of them were more than the pipe and its reader hold
+    subprocess.run(["/bin/echo", "not for the app"], check=True)
+    return subprocess.run(["/bin/cat"], check=True, capture_output=True).stdout
+
+
+def fails_in_two_parts():
+    raise TwoPartsError(7, "seven")
+
+
+def has_begun(path):
+    Path(path).touch()
+    while Path(path).exists():
+        time.sleep(0.001)
+    return "done"
+
+
+def test_what_a_call_prints_reads_and_raises_stays_apart_from_the_talk(quick_start, tmp_path):
+    async def main():
+        processes = WorkerProcesses(limit=1, name="sums")
+        pid = await processes.run(os.getpid)
+        for _ in range(4):
+            assert await processes.run(prints_everywhere) == b""
+        with pytest.raises(ValueError, match="invalid literal") as caught:
+            await processes.run(int, "x")
+        assert "In the worker process:" in caught.value.__notes__[0]
+        with pytest.raises(RuntimeError, match="TwoPartsError: 7 seven") as caught:
+            await processes.run(fails_in_two_parts)
+        assert "in fails_in_two_parts" in caught.value.__notes__[0]
+
+        # Ctrl-C in a terminal goes to all processes: idle ones, and one at work.
+        os.kill(pid, signal.SIGINT)
+        busy = tmp_path / "busy"
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(processes.run, has_begun, str(busy))
+            await until(busy.exists)
+            os.kill(pid, signal.SIGINT)
+            busy.unlink()
+        assert await processes.run(os.getpid) == pid
+
+        with pytest.raises(WorkerDiedError):  # and not the end of the app
+            await processes.run(sys.exit, 3)
+        assert await processes.run(sum, [1, 2]) == 3
+
+    asyncio.run(main())
+
+
+@on_each_loop
+async def test_who_goes_while_a_process_starts_leaves_it_to_the_next():
+    """anyio forgets a process whose starter is cancelled; its interpreter stayed for ever."""
+    gate = anyio.Event()
+    starts, cancelled = [], []
+
+    async def run_sync(function, *args, **_):
+        await anyio.lowlevel.checkpoint_if_cancelled()  # as anyio's own
+        if function is not begin:
+            await anyio.sleep(0.01)
+            return function(*args)
+        starts.append(1)
+        try:
+            await gate.wait()
+        except BaseException:
+            cancelled.append(1)
+            raise
+
+    with pytest.MonkeyPatch.context() as instead:
+        instead.setattr(anyio.to_process, "run_sync", run_sync)
+        instead.setattr(processes_module, "call_apart", lambda function, *args: function(*args))
+        processes = WorkerProcesses(limit=2)
+
+        async def goes_early(_):
+            with anyio.move_on_after(0.001):
+                await processes.run(sum, [1])
+
+        for _ in range(5):
+            await at_once(goes_early, 1, 2, 3)
+        assert (len(starts), cancelled) == (2, [])
+        gate.set()
+        assert await at_once(lambda one: processes.run(sum, [one]), 1, 2, 3) == [1, 2, 3]
+        with anyio.CancelScope() as goes:  # who has gone before takes none
+            goes.cancel()
+            await processes.run(sum, [1])
+        assert await at_once(lambda one: processes.run(sum, [one]), 4, 5) == [4, 5]
+        assert len(starts) == 2
+
+
+def test_a_process_that_cannot_start_is_told_as_that(quick_start, monkeypatch):
+    async def cannot(*_, **__):
+        raise anyio.BrokenWorkerProcess("the main module raises")
+
+    async def main():
+        with monkeypatch.context() as broken:
+            broken.setattr(anyio.to_process, "run_sync", cannot)
+            with pytest.raises(WorkerDiedError, match="no process could be started") as caught:
+                await to_process(sum, [1])
+        assert str(caught.value.__cause__) == "the main module raises"
+        assert await to_process(sum, [1]) == 1
+        assert default_processes().reading().in_progress == 0
+
+    on_trio(main)

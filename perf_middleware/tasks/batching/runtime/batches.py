@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 PENDING: Final = object()
 
+GONE_MAX: Final = 16
+"""Askers who have gone are forgotten from here on, where they are more than those who wait."""
+
 OPEN: Final = 0
 LINED: Final = 1
 RUNNING: Final = 2
@@ -43,7 +46,7 @@ OVER: Final = 3
 class Entry:
     """One key of one batch, and who waits for it."""
 
-    __slots__ = ("_traceback", "batch", "key", "live", "outcome", "waiters")
+    __slots__ = ("_context", "_traceback", "batch", "key", "live", "outcome", "waiters")
 
     def __init__(self, key: Hashable, batch: Batch | None, outcome: Any = PENDING) -> None:
         self.key = key
@@ -52,6 +55,7 @@ class Entry:
         self.waiters: list[Waiter] = []
         self.live = 0
         self._traceback: TracebackType | None = None
+        self._context: BaseException | None = None
 
     def settle(self, outcome: Any) -> None:
         """Tell it to all who wait, in the order in which they asked."""
@@ -59,6 +63,7 @@ class Entry:
         self.batch = None
         if outcome.__class__ is Failed:
             self._traceback = outcome.error.__traceback__
+            self._context = outcome.error.__context__
         waiters, self.waiters = self.waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -70,7 +75,9 @@ class Entry:
         if outcome.__class__ is not Failed:
             return outcome
         try:
-            # As a future does it: many raise the same error, and none adds to another's traceback.
+            # Many raise the same error: none adds to another's traceback, nor shows in its own log
+            # what another one was handling when it asked.
+            outcome.error.__context__ = self._context
             raise outcome.error.with_traceback(self._traceback)
         finally:
             del outcome, self  # no cycle of the error, its traceback and this frame
@@ -174,6 +181,8 @@ class LoopBatches:
         waiter.cancel()
         if entry.live == 0 and batch.stage != RUNNING:
             del batch.entries[entry.key]
+        elif len(entry.waiters) > GONE_MAX + 2 * entry.live:
+            entry.waiters = [each for each in entry.waiters if not each.done()]
         if batch.waiting == 0:
             self._give_up(batch)
 

@@ -8,8 +8,52 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
+    from contextvars import Context
 
     from perf_middleware.tasks.batching.runtime.batches import Entry
+
+
+class Remembered:
+    """What one request has asked of one batched function, of one object for a method.
+
+    By who shares a call, too: what was read as one user is not given to another one, although
+    both may be in one request.
+    """
+
+    __slots__ = ("_max", "_size", "_tables", "owner")
+
+    def __init__(self, owner: Any, remembered_max: int) -> None:
+        self.owner = owner  # held: its id must not become another one's meanwhile
+        self._max = remembered_max
+        self._size = 0
+        # Each context is held with its table: a group may be of ids of what is in it.
+        self._tables: dict[Any, tuple[Context, dict[Hashable, Entry]]] = {}
+
+    def get(self, key: Hashable, group: Any) -> Entry | None:
+        """What was asked for `key` by those who share calls."""
+        found = self._tables.get(group)
+        return None if found is None else found[1].get(key)
+
+    def keep(self, key: Hashable, entry: Entry, *, group: Any, context: Context) -> None:
+        """Remember it, in the place of what was there; nothing where there is no room."""
+        found = self._tables.get(group)
+        if found is None or key not in found[1]:
+            if self._size >= self._max:
+                return
+            self._size += 1
+        if found is None:
+            found = self._tables[group] = (context, {})
+        found[1][key] = entry
+
+    def forget(self, *keys: Hashable) -> None:
+        """Whoever asked for them; everything where none is named."""
+        if not keys:
+            self._tables.clear()
+            self._size = 0
+        for _, table in list(self._tables.values()):  # a thread of the request may ask meanwhile
+            for key in keys:
+                if table.pop(key, None) is not None:
+                    self._size -= 1
 
 
 class BatchScope:
@@ -18,17 +62,16 @@ class BatchScope:
     __slots__ = ("_tables", "is_over")
 
     def __init__(self) -> None:
-        # Each owner is held with its table: its id must not become another one's meanwhile.
-        self._tables: dict[tuple[object, int], tuple[object, dict[Hashable, Entry]]] = {}
+        self._tables: dict[tuple[object, int], Remembered] = {}
         self.is_over = False
 
-    def table(self, core: object, owner: Any) -> dict[Hashable, Entry]:
+    def of(self, core: object, owner: Any, remembered_max: int) -> Remembered:
         """What was asked of one batched function, of one object for a method."""
         named = (core, id(owner))
         found = self._tables.get(named)
         if found is None:
-            found = self._tables[named] = (owner, {})
-        return found[1]
+            found = self._tables[named] = Remembered(owner, remembered_max)
+        return found
 
     def end(self) -> None:
         """Forget it all; tasks that outlive the request ask anew each time."""

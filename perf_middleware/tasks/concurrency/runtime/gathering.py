@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import AsyncIterable, Collection
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 import anyio
@@ -40,24 +41,25 @@ async def gather_limited(
     """
     if limit < 1:
         raise ValueError("limit must be at least 1")
+    if isinstance(asked, AsyncIterable):
+        raise TypeError("gather_limited keeps all results: for an async iterable use map_batched")
     left = iter(asked)
     gathering = _Gathering(left, limit=limit, cancel_rest=cancel_rest and not return_failures)
     try:
         await gathering.run()
     finally:
-        if left is not asked:  # else it makes them one by one, and has made no more
+        if isinstance(asked, Collection):  # else it makes them one by one, perhaps without an end
             for one in left:
                 _close(one)
-    results = gathering.results
-    if return_failures:
+    results, error = gathering.results, gathering.first_error
+    if return_failures or error is None:
         return results
-    error = gathering.first_error
-    if error is not None:
-        try:
-            raise error
-        finally:
-            del error, gathering, results  # no cycle of the error, its traceback and this frame
-    return results
+    try:
+        raise error
+    finally:
+        results.clear()
+        gathering.first_error = None
+        del error, gathering  # no cycle of the error, its traceback and these frames
 
 
 class _Gathering:

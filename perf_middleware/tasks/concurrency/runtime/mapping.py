@@ -60,10 +60,12 @@ class MapBatched(Generic[I, R]):
         self._items = items
         self._size = size
         self._places = anyio.Semaphore(limit)
+        self._reading = anyio.CancelScope()
         self._portions: deque[_Portion] = deque()
         self._news = anyio.Event()
         self._has_read_all = False
         self._broken: Exception | None = None
+        self._unclosed: Exception | None = None
         self._ready: Iterator[Any] = iter(())
         self._holds_place = False
         self._stack: AsyncExitStack | None = None
@@ -74,17 +76,21 @@ class MapBatched(Generic[I, R]):
             raise RuntimeError("map_batched goes over its items once: call it again")
         self._is_used = True
         self._stack = AsyncExitStack()
+        reader = await self._stack.enter_async_context(anyio.create_task_group())
         self._tasks = await self._stack.enter_async_context(anyio.create_task_group())
-        self._tasks.start_soon(self._read)
+        reader.start_soon(self._read)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Cancel what is in progress and wait for its end."""
         stack, self._stack = self._stack, None
         assert stack is not None  # noqa: S101 - entered
+        self._reading.cancel()
         self._tasks.cancel_scope.cancel()
         # Not told of an error of the block: that would come out of it in a group.
         await stack.__aexit__(None, None, None)
+        if self._unclosed is not None:
+            raise self._unclosed
 
     def __await__(self) -> Generator[Any, Any, list[R | Failed]]:
         return self._all().__await__()
@@ -124,22 +130,27 @@ class MapBatched(Generic[I, R]):
         index = 0
         source = _portions_of(self._items, self._size)
         try:
-            while True:
-                await self._places.acquire()
-                items = await anext(source, None)
-                if items is None:
-                    break
-                portion = _Portion()
-                self._portions.append(portion)
-                self._tasks.start_soon(self._run, portion, items, index)
-                index += len(items)
-                self._tell()
+            with self._reading:
+                while True:
+                    await self._places.acquire()
+                    items = await anext(source, None)
+                    if items is None:
+                        break
+                    portion = _Portion()
+                    self._portions.append(portion)
+                    self._tasks.start_soon(self._run, portion, items, index)
+                    index += len(items)
+                    self._tell()
         except Exception as error:  # noqa: BLE001 - raised to who iterates
             self._broken = error
         finally:
-            await source.aclose()
-            if inspect.isasyncgen(self._items):
-                await self._items.aclose()  # read to its end, or by nobody any more
+            # Out of `_reading`: what the generator awaits to clean up is not cancelled with it.
+            try:
+                await source.aclose()
+                if inspect.isasyncgen(self._items):
+                    await self._items.aclose()  # read to its end, or by nobody any more
+            except Exception as error:  # noqa: BLE001 - raised to who leaves
+                self._unclosed = error
         self._has_read_all = True
         self._tell()
 
@@ -150,7 +161,13 @@ class MapBatched(Generic[I, R]):
     async def _run(self, portion: _Portion, items: list[I], first_index: int) -> None:
         count = len(items)
         try:
-            results = await self._function(items)
+            asked = self._function(items)
+            if not inspect.isawaitable(asked):
+                raise TypeError(  # noqa: TRY301 - a value, as what it raises
+                    f"map_batched takes an async function of a list, and it gave {asked!r:.100}: "
+                    "for sync code, let an async function call it by to_thread"
+                )
+            results = await asked
             portion.results = placed(results, count=count, first_index=first_index)
         except Exception as error:  # noqa: BLE001 - a value
             portion.results = all_failed(error, count=count, first_index=first_index)

@@ -7,7 +7,7 @@ pool of concurrent.futures would break all of them, and could stop none.
 
 from __future__ import annotations
 
-import math
+import multiprocessing  # noqa: F401 - names the main module as a worker does: __mp_main__
 import os
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -16,8 +16,15 @@ import anyio.to_process
 from anyio.lowlevel import RunVar
 
 from perf_middleware.clock import monotonic_us
-from perf_middleware.tasks.concurrency.errors import WorkerDiedError, WorkersTimeoutError
+from perf_middleware.tasks.concurrency.errors import (
+    DIED,
+    NOT_STARTED,
+    WorkerDiedError,
+    WorkersTimeoutError,
+)
 from perf_middleware.tasks.concurrency.runtime.places import Places
+from perf_middleware.tasks.concurrency.runtime.starting import UNLIMITED, ready_processes
+from perf_middleware.tasks.drivers.worker_process import call_apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,23 +68,31 @@ class WorkerProcesses:
         places, counts = self._places, self._places.counts
         holder = object()
         here = await places.take(holder, wait_s)
+        ready = ready_processes()
+        has_begun = is_alive = False
         began_us = self._clock()
         try:
             with (
                 anyio.CancelScope(shield=not kill_on_cancel),
                 anyio.move_on_after(timeout_s),
             ):
-                # A limiter of its own without a limit: what counts are the places.
-                return await anyio.to_process.run_sync(
-                    function, *args, cancellable=True, limiter=anyio.CapacityLimiter(math.inf)
+                await ready.take()
+                has_begun = True
+                result: T = await anyio.to_process.run_sync(
+                    call_apart, function, *args, cancellable=True, limiter=UNLIMITED
                 )
+                is_alive = True
+                return result
         except anyio.BrokenWorkerProcess as error:
             counts.died += 1
-            raise WorkerDiedError(places.name) from error
+            raise WorkerDiedError(places.name, DIED if has_begun else NOT_STARTED) from error
         except Exception:
+            is_alive = has_begun
             counts.failed += 1
             raise
         finally:
+            if is_alive:  # anyio kills it at a timeout or a cancellation
+                ready.give_back()
             counts.run_us += self._clock() - began_us
             here.limiter.release_on_behalf_of(holder)
         counts.timeouts += 1

@@ -5,10 +5,10 @@ import pytest
 from perf_middleware import Settings, SettingsError
 from perf_middleware.caching.warming.decorators import Warmer
 from perf_middleware.caching.warming.plan import (
+    Agenda,
     Ask,
     Base,
     ask_of,
-    in_order,
     spread_s,
     variants_of,
 )
@@ -60,10 +60,30 @@ def test_each_combination_of_values_is_a_variant_and_an_empty_one_is_left_out():
     assert variants_of({}) == ((),)
 
 
-def test_each_is_asked_once_the_first_source_first_and_what_is_too_much_is_counted():
+def taken(agenda):
+    return list(iter(agenda.take, None))
+
+
+def test_each_is_asked_once_and_the_last_when_there_is_nothing_else():
     one, two, three = (ask_of(f"/{number}", base=SHOP) for number in range(3))
-    assert in_order([one, two], [two, three, one], asks_max=9) == ([one, two, three], 0)
-    assert in_order([one, two], [three], asks_max=2) == ([one, two], 1)
+    agenda = Agenda(9)
+    agenda.add([three], last=True)
+    agenda.add([one, two, one])
+    assert (len(agenda), agenda.take()) == (3, one)
+    agenda.add([two, three, one])
+    assert taken(agenda) == [two, three]
+    agenda.add([one, two, three])
+    assert agenda.take() is None
+
+
+def test_no_more_are_asked_for_than_allowed():
+    asks = [ask_of(f"/{number}", base=SHOP) for number in range(4)]
+    agenda = Agenda(2)
+    agenda.add(asks[:1], last=True)
+    assert not agenda.is_full
+    agenda.add(asks[1:])
+    assert agenda.is_full
+    assert (len(agenda), taken(agenda)) == (4, asks[1:3])
 
 
 def test_runs_are_spread_by_a_tenth():

@@ -50,6 +50,20 @@ def test_a_request_of_warming_names_no_client_and_begins_at_the_full_path():
     assert (b"accept-language", b"de") in scope["headers"]
 
 
+@pytest.mark.parametrize(
+    ("url", "server", "path"),
+    [
+        ("http://[::1]:8080/a", ("::1", 8080), "/a"),
+        ("http://[::1]/a", ("::1", 80), "/a"),
+        ("https://a.example:444/%C3%A4", ("a.example", 444), "/ä"),
+        ("https://a.example/%FF", ("a.example", 443), "/\ufffd"),
+    ],
+)
+def test_the_app_sees_it_as_servers_show_it(url, server, path):
+    scope = ask_of(url, base=None).scope()
+    assert (scope["server"], scope["path"]) == (server, path)
+
+
 def test_each_combination_of_values_is_a_variant_and_an_empty_one_is_left_out():
     assert variants_of({"Accept-Encoding": ["gzip", ""], "accept-language": ["de", "en"]}) == (
         ((b"accept-encoding", b"gzip"), (b"accept-language", b"de")),

@@ -436,7 +436,8 @@ def test_of_all_processes_that_find_it_due_one_renews_it(redis_server):
     run(scenario)
 
 
-def test_a_client_of_another_process_waits_for_what_is_being_warmed(redis_server):
+def test_a_client_of_another_process_waits_for_what_is_being_warmed(redis_server, monkeypatch):
+    monkeypatch.setattr("perf_middleware.caching.stores.shared.LEASE_MS", 100_000)  # any pause
     redis = {"url": redis_server.url, "timeout_s": 10.0, "connect_timeout_s": 10.0}
     redis["namespace"] = "awaited"
 

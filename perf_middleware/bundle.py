@@ -230,7 +230,7 @@ class Bundle:
             cache = self.cache
             rank = CACHE if settings.cache.position == "inner" else FRONT_CACHE
             layers.append(Layer(rank, lambda app: CacheLayer(app, cache)))
-        return layers
+        return self.warming.past(layers)
 
     def _decoding_requests(self, app: ASGIApp) -> ASGIApp:
         compression = self.settings.compression

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from perf_middleware.caching.warming.asked import WARMING
 from perf_middleware.caching.warming.runtime import Warming
 from perf_middleware.errors import SettingsError
 from perf_middleware.limits.overload.level import BUSY
-from perf_middleware.stack import METRICS, OPERATORS, RATE_LIMIT, REQUEST_LIMITS, composed
+from perf_middleware.stack import (
+    METRICS,
+    OPERATORS,
+    RATE_LIMIT,
+    REQUEST_LIMITS,
+    USER_RATE_LIMIT,
+    composed,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from perf_middleware.asgi import ASGIApp
+    from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
     from perf_middleware.caching.runtime import ResponseCache
-    from perf_middleware.caching.warming.runtime import Hottest, Turn
+    from perf_middleware.caching.warming.runtime.ports import Hottest, Renewals, Turn
     from perf_middleware.fleet.runtime import Fleet
     from perf_middleware.metrics.runtime import Metrics
     from perf_middleware.perf import Perf
@@ -67,6 +77,7 @@ class WarmingParts:
             remember=section.remember,
             hottest=_hottest(settings, sharing) if caches else None,
             turn=_turn(sharing),
+            renewals=_renewals(sharing, section.request_s) if section.refresh_hottest else None,
             is_busy=lambda: protection.limits.overload.level >= BUSY,
         )
         cache.warmer.warming = self.warming
@@ -81,6 +92,21 @@ class WarmingParts:
             return
         self._perf = perf
         self.warming.app = composed([each for each in layers if each.rank not in OF_CLIENTS], app)
+
+    def past(self, layers: Sequence[Layer]) -> list[Layer]:
+        """The same layers; what warming asks passes by those for clients that stand inside."""
+        if self.warming is None:
+            return list(layers)
+        warming = self.warming
+
+        def build(layer: Layer, app: ASGIApp) -> ASGIApp:
+            built = layer.build(app)
+            return _PastWarming(built, app) if warming.has_work else built
+
+        return [
+            replace(layer, build=partial(build, layer)) if layer.rank is USER_RATE_LIMIT else layer
+            for layer in layers
+        ]
 
     def _join(self) -> None:
         """Offer the figures, and begin with the app; raises RuntimeError once it runs."""
@@ -100,6 +126,17 @@ class WarmingParts:
         await self.warming.begin({**state, "perf": self._perf})
 
 
+class _PastWarming:
+    """A layer that only clients meet; `past` is what stands behind it."""
+
+    def __init__(self, app: ASGIApp, past: ASGIApp) -> None:
+        self.app = app
+        self._past = past
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
+        return (self._past if WARMING in scope else self.app)(scope, receive, send)
+
+
 def _turn(fleet: Fleet | None) -> Turn | None:
     """One process warms what all share; what each has for itself each warms itself."""
     if fleet is None:
@@ -108,6 +145,14 @@ def _turn(fleet: Fleet | None) -> Turn | None:
     from perf_middleware.caching.warming.stores.redis import SharedTurn
 
     return SharedTurn(fleet)
+
+
+def _renewals(fleet: Fleet | None, request_s: float) -> Renewals | None:
+    if fleet is None:
+        return None
+    from perf_middleware.caching.warming.stores.redis import SharedRenewals
+
+    return SharedRenewals(fleet, request_s=request_s)
 
 
 def _hottest(settings: Settings, fleet: Fleet | None) -> Hottest | None:

@@ -57,7 +57,7 @@ async def miss(
             if flight is not None:
                 break
             if until_s is None:
-                wait_s = _worth_waiting_s(cache, request, stored)
+                wait_s = worth_waiting_s(cache, request, stored)
                 if not wait_s:
                     break
                 until_s = anyio.current_time() + wait_s
@@ -140,10 +140,10 @@ def _worth_sharing_s(
         return 0.0  # the app is to be asked each time
     if stored is None and hash(request.primary) in cache.unstorable:
         return 0.0
-    return _worth_waiting_s(cache, request, stored)
+    return worth_waiting_s(cache, request, stored)
 
 
-def _worth_waiting_s(
+def worth_waiting_s(
     cache: ResponseCache, request: CacheRequest, stored: StoredResponse | None
 ) -> float:
     """How long another's answer is worth waiting for: 0 where none of its route is stored."""

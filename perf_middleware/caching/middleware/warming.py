@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from perf_middleware.caching.judgement import credentials_reason
 from perf_middleware.caching.middleware.answers import answer
 from perf_middleware.caching.middleware.forwarding import Forwarding
+from perf_middleware.caching.middleware.missing import worth_waiting_s
 from perf_middleware.caching.middleware.revalidation import refresh
 from perf_middleware.caching.runtime.explain import selected
 from perf_middleware.caching.runtime.request import CacheRequest, personal
@@ -19,6 +20,7 @@ from perf_middleware.caching.warming.asked import SPARED
 if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp
     from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.runtime.flights import Flight
     from perf_middleware.caching.stored import StoredResponse
     from perf_middleware.caching.warming.asked import Asked
 
@@ -39,25 +41,30 @@ async def warm(app: ASGIApp, cache: ResponseCache, request: CacheRequest, asked:
         )
         return await forwarding.run(app)
     asked.primary = request.primary
-    began_us = cache.clock()
-    stored = selected(cache, request.primary, request.lines)
-    if stored is None and cache.shared is not None:
-        stored = await cache.shared.look_up(request, None, wait_s=0.0)
-    if stored is not None and not stored.is_safe_for(request.credentials):
-        stored = None
+    began_us, purges_seen = cache.clock(), cache.purges.newest
+    stored = _of_anybody(selected(cache, request.primary, request.lines), request)
     if stored is None:
-        returned = await _miss(app, cache, request)
-        if returned is None:
-            asked.outcome = "fresh"  # a client asks the app for it just now
-            return await _answer(request, cache, None)
-        _tell(cache, request, asked, began_us)
-        return None
+        flight = None
+        if cache.options.collapse:
+            flight = cache.flights.lead(request.key, request.scope)
+            if flight is None:
+                asked.outcome = "fresh"  # a client asks the app for it just now
+                return await _answer(request, cache, None)
+        stored = _of_anybody(await _shared(cache, request, flight), request)
+        if stored is None:
+            # Who misses the same meanwhile, in whichever process, waits for this.
+            forwarding = Forwarding(cache, request, "uri-miss", flight=flight, counted_as=None)
+            await forwarding.run(app)
+            _tell(cache, request, asked, began_us, purges_seen)
+            return None
+        if flight is not None:
+            cache.flights.land(flight, "stored")
     if _is_fresh(cache, stored, asked.margin_us):
         asked.outcome = "fresh"
         return await _answer(request, cache, stored)
     request.key = stored.key
     await refresh(cache, app, request, stored)
-    _tell(cache, request, asked, began_us, before=stored)
+    _tell(cache, request, asked, began_us, purges_seen, before=stored)
     await _answer(request, cache, selected(cache, request.primary, request.lines))
     return None
 
@@ -82,16 +89,25 @@ def _is_fresh(cache: ResponseCache, stored: StoredResponse, margin_us: int) -> b
     return cache.clock() + margin_us < stored.fresh_until_us
 
 
-async def _miss(app: ASGIApp, cache: ResponseCache, request: CacheRequest) -> Forwarding | None:
-    """Ask the app; who misses the same meanwhile waits for this.  None where one asks already."""
-    flight = None
-    if cache.options.collapse:
-        flight = cache.flights.lead(request.key, request.scope)
-        if flight is None:
-            return None
-    forwarding = Forwarding(cache, request, "uri-miss", flight=flight, counted_as=None)
-    await forwarding.run(app)
-    return forwarding
+def _of_anybody(stored: StoredResponse | None, request: CacheRequest) -> StoredResponse | None:
+    return stored if stored is not None and stored.is_safe_for(request.credentials) else None
+
+
+async def _shared(
+    cache: ResponseCache, request: CacheRequest, flight: Flight | None
+) -> StoredResponse | None:
+    """What all processes share, waited for where another one asks its app for it; else `flight` has
+    the lease: no other process asks meanwhile.
+    """
+    if cache.shared is None:
+        return None
+    wait_s = 0.0 if flight is None else worth_waiting_s(cache, request, None)
+    try:
+        return await cache.shared.look_up(request, flight, wait_s=wait_s)
+    except BaseException:
+        if flight is not None:
+            cache.flights.land(flight, "gone")
+        raise
 
 
 def _tell(
@@ -99,6 +115,7 @@ def _tell(
     request: CacheRequest,
     asked: Asked,
     began_us: int,
+    purges_seen: int,
     *,
     before: StoredResponse | None = None,
 ) -> None:
@@ -113,6 +130,9 @@ def _tell(
         asked.outcome = "fresh"  # another process has renewed it
     else:
         asked.why = cache.unstorable.get(hash(request.primary), "")
+        if not asked.why and cache.purges.newest != purges_seen:
+            asked.was_overtaken = True
+            asked.why = "something was purged meanwhile"
 
 
 async def _answer(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+import anyio.to_thread
 
+if TYPE_CHECKING:
     from perf_middleware.caching.warming.figures import Run
     from perf_middleware.caching.warming.runtime import Warming
 
@@ -27,7 +30,8 @@ class Warmer:
         """Call `function` in each run: what it returns or yields are URLs to ask for.
 
         An async generator function, or a function that returns URLs or an awaitable of them; None
-        where it has warmed values itself.  Raises TypeError for what cannot be called.
+        where it has warmed values itself.  A plain `def` is called in a thread.  Raises TypeError
+        for what cannot be called.
         """
         if not callable(function):
             raise TypeError(f"a warmer is a function, not {function!r}")
@@ -47,12 +51,32 @@ class Warmer:
         return await self.warming.run()
 
 
-async def urls_of(function: Callable[[], Any]) -> AsyncIterator[str]:
-    """The URLs that a decorated function names, in whichever way; raises what it raises."""
-    given = function()
+async def urls_of(
+    function: Callable[[], Any], *, urls_max: int, threads: anyio.CapacityLimiter
+) -> AsyncGenerator[str, None]:
+    """The URLs that a decorated function names, in whichever way; raises what it raises.
+
+    A plain `def` is called in a thread, as Starlette does it: it may wait for a database.  Of what
+    it yields `urls_max` are taken, and one that never returns is left behind where the caller is
+    cancelled.
+    """
+
+    def call() -> Any:
+        given = function()
+        is_endless = isinstance(given, Iterator)  # perhaps
+        return list(islice(given, urls_max)) if is_endless else given
+
+    if _is_async(function):
+        given = function()
+    else:
+        given = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=threads)
     if inspect.isawaitable(given):
         given = await given
-    if hasattr(given, "__aiter__"):
+    if isinstance(given, AsyncGenerator):
+        async with aclosing(given):
+            async for url in given:
+                yield url
+    elif hasattr(given, "__aiter__"):
         async for url in given:
             yield url
     elif isinstance(given, str):
@@ -60,3 +84,12 @@ async def urls_of(function: Callable[[], Any]) -> AsyncIterator[str]:
     elif given is not None:
         for url in given:
             yield url
+
+
+def _is_async(function: Any) -> bool:
+    while isinstance(function, partial):
+        function = function.func
+    return any(
+        inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each)
+        for each in (function, getattr(type(function), "__call__", None))  # noqa: B004
+    )

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Outcome: TypeAlias = Literal["warmed", "fresh", "unstored", "failed"]
 OUTCOMES: Final[tuple[Outcome, ...]] = ("warmed", "fresh", "unstored", "failed")
+PROBLEMS_TOLD_MAX: Final = 5
+PROBLEM_CHARACTERS_MAX: Final = 500
 Cause: TypeAlias = Literal["start", "interval", "purge", "request", "turn"]
 
 
@@ -35,6 +37,10 @@ class Run:
 
     def count(self, outcome: Outcome) -> None:
         setattr(self, outcome, getattr(self, outcome) + 1)
+
+    def tell(self, problem: str) -> None:
+        if len(self.problems) < PROBLEMS_TOLD_MAX:
+            self.problems.append(problem[:PROBLEM_CHARACTERS_MAX])
 
     def picture(self) -> dict[str, Any]:
         return {

@@ -1,8 +1,8 @@
 """What to ask, and in which order: values in, a list out.
 
     your URLs ---- x variants --.
-    your functions' URLs --------+-- each once, at most `asks_max` --> asked in this order
-    the last run's hottest -----'
+    your functions' URLs --------+-- each once, at most `asks_max` --> asked as they come
+    the last run's hottest ------'   (these when there is nothing else to ask)
 
 An Ask is one GET as a client would send it: what is warmed answers those who send the same Host,
 and the same values of the fields that the answer varies by.
@@ -10,6 +10,7 @@ and the same values of the fields that the answer varies by.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -52,9 +53,9 @@ class Ask:
 
     def scope(self) -> dict[str, Any]:
         """Its ASGI scope; no client's address, for there is none to be trusted."""
-        path = unquote_to_bytes(self.path).decode(*TEXT)
-        host, _, port = self.host.decode(*TEXT).partition(":")
-        default = 443 if self.scheme == "https" else 80
+        # As servers do it: what is no UTF-8 is replaced.
+        path = unquote_to_bytes(self.path).decode("utf-8", "replace")
+        host, port = _host_and_port(self.host.decode(*TEXT))
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -73,7 +74,7 @@ class Ask:
                 *self.fields,
             ],
             "client": None,
-            "server": (host, int(port) if port.isdigit() else default),
+            "server": (host, port or (443 if self.scheme == "https" else 80)),
             "extensions": {},
         }
 
@@ -93,6 +94,14 @@ class Base:
         if host is None or query:
             raise ValueError(f"{url!r} must be scheme and host, as https://shop.example")
         return cls(scheme, host, path.decode(*TEXT).rstrip("/"))
+
+
+def _host_and_port(host: str) -> tuple[str, int]:
+    """`shop.example:8080` and `[::1]:8080` in two; port 0 where there is none."""
+    name, colon, port = host.rpartition(":")
+    if not colon or host.endswith("]"):
+        name, port = host, ""
+    return name.strip("[]"), int(port) if port.isdigit() else 0
 
 
 def ask_of(url: str, fields: Fields = (), *, base: Base | None) -> Ask:
@@ -138,11 +147,43 @@ def variants_of(vary: Mapping[str, Sequence[str]]) -> tuple[Fields, ...]:
     return combined
 
 
-def in_order(*sources: Iterable[Ask], asks_max: int) -> tuple[list[Ask], int]:
-    """What to ask, each once, the first source first; and how many there were no room for."""
-    asks = dict.fromkeys(ask for source in sources for ask in source)
-    listed = list(asks)
-    return listed[:asks_max], max(0, len(listed) - asks_max)
+class Agenda:
+    """What one run has to ask, each once: what was added as `last` when there is nothing else.
+
+    At most `asks_max` are handed out.
+    """
+
+    def __init__(self, asks_max: int) -> None:
+        self._asks_max = asks_max
+        self._known: set[Ask] = set()
+        self._first: deque[Ask] = deque()
+        self._last: deque[Ask] = deque()
+        self._taken = 0
+
+    def __len__(self) -> int:
+        """How many there were."""
+        return len(self._known)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what is added now is never handed out."""
+        return self._taken + len(self._first) >= self._asks_max
+
+    def add(self, asks: Iterable[Ask], *, last: bool = False) -> None:
+        for ask in asks:
+            if ask not in self._known:
+                self._known.add(ask)
+                (self._last if last else self._first).append(ask)
+
+    def take(self) -> Ask | None:
+        """The next one; None where there is none, for now or for ever."""
+        if self._taken >= self._asks_max:
+            return None
+        for pending in (self._first, self._last):
+            if pending:
+                self._taken += 1
+                return pending.popleft()
+        return None
 
 
 def spread_s(interval_s: float, draw: float) -> float:

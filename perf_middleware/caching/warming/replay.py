@@ -1,13 +1,15 @@
 """From a stored response back to the request that asks for it, and that request as text.
 
-Only what anybody may ask for: what was made for one client, by a function of the app's, or behind a
-middleware that rewrote the path, is not asked for again.
+Only what anybody may ask for: what was made for one client, by a function of the app's, behind a
+middleware that rewrote the path, or for a URL that is a secret, is not asked for again, nor kept.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote_to_bytes
 
 from perf_middleware.caching.fields import CREDENTIALS
 from perf_middleware.caching.selection import ABSENT
@@ -23,6 +25,15 @@ if TYPE_CHECKING:
 
 ASK_BYTES_MAX: Final = 4_096  # path, query and fields: clients choose them
 NOBODYS: Final = CREDENTIALS | OWN
+_WORDS: Final = re.compile(rb"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+SECRETS: Final = frozenset(
+    {
+        b"accesskey", b"accesstoken", b"apikey", b"auth", b"authorization", b"credential",
+        b"credentials", b"jwt", b"otp", b"passwd", b"password", b"pwd", b"secret", b"session",
+        b"sessionid", b"sid", b"sig", b"signature", b"ticket", b"token",
+    }
+)  # fmt: skip
+"""Words in the name of a query's parameter: who has the URL is let in by it."""
 
 
 def replay_of(
@@ -49,10 +60,25 @@ def replay_of(
     fields = _fields_of(stored)
     if fields is None or any(name in credentials for name, _ in fields):
         return None
+    if query and has_secret(query):
+        return None
     scheme, _, host = origin.partition(b"://")
     root = next((root for root in roots if path == root or path.startswith(root + b"/")), b"")
     ask = Ask(scheme.decode("latin-1"), host, path, query, fields, root.decode("latin-1"))
     return ask if _is_sendable(ask) else None
+
+
+def has_secret(query: bytes) -> bool:
+    """Whether a parameter is named as those that let somebody in: `?access_token=…`."""
+    for parameter in query.split(b"&"):
+        name = unquote_to_bytes(parameter.partition(b"=")[0])
+        words = _WORDS.findall(name)
+        joined = b"".join(words[-2:]).lower()
+        if name.lower() == b"key" or joined in SECRETS:
+            return True
+        if any(word.lower() in SECRETS for word in words):
+            return True
+    return False
 
 
 def _fields_of(stored: StoredResponse) -> Fields | None:

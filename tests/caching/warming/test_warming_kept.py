@@ -58,6 +58,26 @@ def test_what_is_not_asked_for_any_more_is_forgotten(tmp_path):
     run(scenario)
 
 
+def test_a_quiet_time_makes_nothing_forgotten_and_what_says_who_asks_is_not_asked(tmp_path):
+    warming = ONE_BY_ONE | {"remember": 3, "remember_dir": str(tmp_path)}
+
+    async def scenario():
+        first = Shop(warming=warming)
+        async with first.perf.running():
+            await visit(first, lang=3, b=2)
+        before = (tmp_path / "app.warming").read_bytes()
+        for _ in range(3):  # an app that is started again and again, and asked for nothing
+            async with Shop(warming=warming).perf.running():
+                pass
+        assert (tmp_path / "app.warming").read_bytes() == before
+        # By now that field is a credential.
+        later = Shop(warming=warming, cache={"credentials": ["accept-language"]})
+        async with later.perf.running():
+            assert paths(later) == ["/b"]
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"\xff\xfe", b"1\t[]\nx\ty\n", b"nan\t" + b"[" * 9_999, b"5"]
 )

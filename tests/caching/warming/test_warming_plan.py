@@ -5,10 +5,10 @@ import pytest
 from perf_middleware import Settings, SettingsError
 from perf_middleware.caching.warming.decorators import Warmer
 from perf_middleware.caching.warming.plan import (
+    Agenda,
     Ask,
     Base,
     ask_of,
-    in_order,
     spread_s,
     variants_of,
 )
@@ -50,6 +50,20 @@ def test_a_request_of_warming_names_no_client_and_begins_at_the_full_path():
     assert (b"accept-language", b"de") in scope["headers"]
 
 
+@pytest.mark.parametrize(
+    ("url", "server", "path"),
+    [
+        ("http://[::1]:8080/a", ("::1", 8080), "/a"),
+        ("http://[::1]/a", ("::1", 80), "/a"),
+        ("https://a.example:444/%C3%A4", ("a.example", 444), "/ä"),
+        ("https://a.example/%FF", ("a.example", 443), "/\ufffd"),
+    ],
+)
+def test_the_app_sees_it_as_servers_show_it(url, server, path):
+    scope = ask_of(url, base=None).scope()
+    assert (scope["server"], scope["path"]) == (server, path)
+
+
 def test_each_combination_of_values_is_a_variant_and_an_empty_one_is_left_out():
     assert variants_of({"Accept-Encoding": ["gzip", ""], "accept-language": ["de", "en"]}) == (
         ((b"accept-encoding", b"gzip"), (b"accept-language", b"de")),
@@ -60,10 +74,30 @@ def test_each_combination_of_values_is_a_variant_and_an_empty_one_is_left_out():
     assert variants_of({}) == ((),)
 
 
-def test_each_is_asked_once_the_first_source_first_and_what_is_too_much_is_counted():
+def taken(agenda):
+    return list(iter(agenda.take, None))
+
+
+def test_each_is_asked_once_and_the_last_when_there_is_nothing_else():
     one, two, three = (ask_of(f"/{number}", base=SHOP) for number in range(3))
-    assert in_order([one, two], [two, three, one], asks_max=9) == ([one, two, three], 0)
-    assert in_order([one, two], [three], asks_max=2) == ([one, two], 1)
+    agenda = Agenda(9)
+    agenda.add([three], last=True)
+    agenda.add([one, two, one])
+    assert (len(agenda), agenda.take()) == (3, one)
+    agenda.add([two, three, one])
+    assert taken(agenda) == [two, three]
+    agenda.add([one, two, three])
+    assert agenda.take() is None
+
+
+def test_no_more_are_asked_for_than_allowed():
+    asks = [ask_of(f"/{number}", base=SHOP) for number in range(4)]
+    agenda = Agenda(2)
+    agenda.add(asks[:1], last=True)
+    assert not agenda.is_full
+    agenda.add(asks[1:])
+    assert agenda.is_full
+    assert (len(agenda), taken(agenda)) == (4, asks[1:3])
 
 
 def test_runs_are_spread_by_a_tenth():

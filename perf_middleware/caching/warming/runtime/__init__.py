@@ -11,27 +11,30 @@ from __future__ import annotations
 
 import logging
 import random
+from contextlib import contextmanager
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import anyio.lowlevel
 
-from perf_middleware.caching.warming.decorators import urls_of
 from perf_middleware.caching.warming.figures import Run, WarmingFigures
-from perf_middleware.caching.warming.plan import Ask, ask_of, in_order, spread_s
+from perf_middleware.caching.warming.plan import spread_s
 from perf_middleware.caching.warming.runtime.asking import ask_app
 from perf_middleware.caching.warming.runtime.hot import Hot
+from perf_middleware.caching.warming.runtime.purged import Purged
+from perf_middleware.caching.warming.runtime.rounds import Round
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from perf_middleware.asgi import ASGIApp
     from perf_middleware.caching.runtime import ResponseCache
-    from perf_middleware.caching.stored import StoredResponse
     from perf_middleware.caching.warming.asked import Asked
     from perf_middleware.caching.warming.figures import Cause
-    from perf_middleware.caching.warming.plan import Base, Fields
+    from perf_middleware.caching.warming.plan import Ask, Base, Fields
+    from perf_middleware.caching.warming.runtime.ports import Hottest, Renewals, Turn
     from perf_middleware.resource import Background
 
 logger = logging.getLogger("perf_middleware.caching")
@@ -39,30 +42,10 @@ logger = logging.getLogger("perf_middleware.caching")
 TURN_EVERY_S: Final = 5.0  # a third of what it is taken for
 SAVE_S: Final = 60.0
 PAUSE_S: Final = 0.25  # between looks at whether clients still keep the app busy
-PROBLEMS_TOLD_MAX: Final = 5
+STOP_S: Final = 1.0  # what is under way is cancelled; a thread of the app's cannot be
 LOOK_S: Final = 10.0  # from look to look at who is hot
 LOOK_SHARE: Final = 0.002  # of the time at most: 50,000 responses take 0.15 s to look at
 NO_FIELDS: Final[tuple[Fields, ...]] = ((),)
-
-
-class Turn(Protocol):
-    """Which of the processes that share a cache is the one that warms it."""
-
-    async def take(self) -> bool:
-        """Whether it is this one, for a while; asked again in time it stays so."""
-
-    async def give_back(self) -> None:
-        """Let another process have it."""
-
-
-class Hottest(Protocol):
-    """What was asked for most, from one run of the app to the next; fails open."""
-
-    async def load(self) -> list[Ask]:
-        """The hottest first."""
-
-    async def save(self, asks: Sequence[tuple[Ask, float]], *, forget: bool) -> None:
-        """Add these scores to those that are there; `forget`: to the half of them."""
 
 
 class Warming:
@@ -94,6 +77,7 @@ class Warming:
         remember: int = 0,
         hottest: Hottest | None = None,
         turn: Turn | None = None,
+        renewals: Renewals | None = None,
         is_busy: Callable[[], bool] = lambda: False,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -107,7 +91,6 @@ class Warming:
         self._run_s = run_s
         self._request_s = request_s
         self._interval_s = interval_s
-        self._after_purge_s = after_purge_s
         self._concurrency = concurrency
         self._asks_max = asks_max
         self.is_busy = is_busy
@@ -117,14 +100,16 @@ class Warming:
         self._remember = remember
         self._hottest = hottest
         self._turn = turn
+        self._renewals = renewals
         self._is_mine = True
         self._state: Mapping[str, Any] = {}
-        self._warmed: dict[bytes, set[Ask]] = {}  # by primary key: what to ask for after a purge
-        self._purged: dict[Ask, None] = {}
+        self._purged: Purged | None = None
+        if after_purge_s is not None:
+            self._purged = Purged(keys_max=asks_max, quiet_s=after_purge_s)
         self._background: Background | None = None
         self._closing = False
-        if after_purge_s is not None:
-            cache.on("invalidate", self._note_purge)
+        self._scopes: set[anyio.CancelScope] = set()  # of what is under way
+        self._hears_purges = False
 
     @property
     def has_work(self) -> bool:
@@ -141,8 +126,9 @@ class Warming:
         self._background = background
         self._closing = False
         self._one_run = anyio.Lock()
-        self._purge_heard = anyio.Event()
         self._turn_came = anyio.Event()
+        self._nothing_under_way = anyio.Event()
+        self._threads: dict[Callable[[], Any], anyio.CapacityLimiter] = {}
 
     async def begin(self, state: Mapping[str, Any]) -> None:
         """The app has started: begin, and wait for the first run, at most `wait_s`."""
@@ -158,8 +144,12 @@ class Warming:
             background.start("warming in turn", partial(self._hold_turn, self._turn))
         first_run = anyio.Event()
         background.start("warming", partial(self._keep_warm, first_run))
-        if self._after_purge_s is not None:
-            background.start("warming after purges", self._follow_purges)
+        if self._purged is not None:
+            self._purged.begin()
+            if not self._hears_purges:
+                self._hears_purges = True
+                self.cache.on("invalidate", self._purged.note_purge)
+            background.start("warming after purges", partial(self._follow, self._purged))
         if self._wait_s and self._is_mine:
             with anyio.move_on_after(self._wait_s) as waiting:
                 await first_run.wait()
@@ -168,8 +158,16 @@ class Warming:
                             self._wait_s)  # fmt: skip
 
     async def stop(self) -> None:
-        """The server stops, the app is still whole: from here on nothing is asked of it."""
+        """The server stops, the app is still whole: what is asked of it ends, and nothing more is.
+
+        Its own end, which comes next, finds no request of warming's in the middle of its work.
+        """
         self._closing = True
+        for scope in self._scopes:
+            scope.cancel()
+        if self._scopes:
+            with anyio.move_on_after(STOP_S):
+                await self._nothing_under_way.wait()
 
     async def close(self) -> None:
         """Keep what was asked for most; what still runs is cancelled after every resource."""
@@ -177,6 +175,8 @@ class Warming:
         if self._background is None:
             return
         self._background = None
+        if self._purged is not None:
+            self._purged.end()
         if self._hottest is not None:
             await self.hot.look()
             await self._save(self._hottest)
@@ -191,7 +191,7 @@ class Warming:
         while not self._closing:
             try:
                 if self._is_mine:
-                    await self._run(cause, self._everything)
+                    await self._run_all(cause)
             finally:
                 first_run.set()
             if self._interval_s is None and self._turn is None:
@@ -204,9 +204,17 @@ class Warming:
                 cause = "interval"
             self._turn_came = anyio.Event()
 
-    async def _hold_turn(self, turn: Turn) -> None:
+    async def _follow(self, purged: Purged) -> None:
         while not self._closing:
+            asks = await purged.gathered()
+            if self._is_mine:
+                await self._run("purge", asks)
+
+    async def _hold_turn(self, turn: Turn) -> None:
+        while True:
             await anyio.sleep(TURN_EVERY_S)
+            if self._closing:
+                return  # it may have been given back
             if await self._take_turn(turn):
                 self._turn_came.set()
 
@@ -216,29 +224,9 @@ class Warming:
         return self._is_mine and not was_mine
 
     async def _save(self, hottest: Hottest) -> None:
-        await hottest.save(self.hot.asks()[: self._remember], forget=self._is_mine)
-
-    # --- after purges ---------------------------------------------------------------------------
-
-    def _note_purge(self, stored: StoredResponse) -> None:
-        """A hook of every purge: a look-up for each response that it takes."""
-        asks = self._warmed.get(stored.primary)
-        if asks and self._background is not None:
-            self._purged |= dict.fromkeys(asks)
-            self._purge_heard.set()
-
-    async def _follow_purges(self) -> None:
-        assert self._after_purge_s is not None  # noqa: S101 - else this is not begun
-        while not self._closing:
-            await self._purge_heard.wait()
-            seen = -1
-            while seen != len(self._purged):  # one purge is often the first of several
-                seen = len(self._purged)
-                await anyio.sleep(self._after_purge_s)
-            purged, self._purged = self._purged, {}
-            self._purge_heard = anyio.Event()
-            if self._is_mine:
-                await self._run("purge", partial(_these, purged))
+        asks = self.hot.asks()[: self._remember]
+        if asks:  # a quiet night, or a start that fails again and again, makes nothing forgotten
+            await hottest.save(asks, forget=self._is_mine)
 
     # --- before their end -----------------------------------------------------------------------
 
@@ -263,15 +251,21 @@ class Warming:
             return 0
         pending = self.hot.due(self._refresh_hottest)[::-1]
         before = self.figures.refreshed
-        async with anyio.create_task_group() as tasks:
-            for _ in range(min(self._concurrency, len(pending))):
-                tasks.start_soon(self._refresh_on, pending)
+        with self._under_way(inf):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(min(self._concurrency, len(pending))):
+                    tasks.start_soon(self._refresh_on, pending)
         return self.figures.refreshed - before
 
     async def _refresh_on(self, pending: list[tuple[bytes, Ask]]) -> None:
-        while pending and not self.is_busy():
+        while pending and not self.is_busy() and not self._closing:
             key, ask = pending.pop()
+            if self._renewals is not None and not await self._renewals.take(key):
+                continue  # another process asks the app for it just now
+            await anyio.lowlevel.checkpoint()  # an app that waits for nothing gives nobody a turn
             asked = await self.ask(ask, margin_us=self.hot.margin_us(key))
+            if self._renewals is not None:
+                await self._renewals.give_back(key)
             if asked.outcome == "warmed":
                 self.figures.refreshed += 1
             elif asked.outcome != "fresh":
@@ -286,38 +280,62 @@ class Warming:
         """
         if self._background is None or self._closing:
             raise RuntimeError("warming asks the app, which has not started or has stopped")
-        return await self._run("request", self._everything)
+        return await self._run_all("request")
+
+    async def _run_all(self, cause: Cause) -> Run:
+        functions = [
+            (each, self._threads.setdefault(each, anyio.CapacityLimiter(1)))
+            for each in self.cache.warmer.functions
+        ]
+        hottest = self._recalled if self._hottest is not None and cause != "interval" else None
+        return await self._run(cause, self._asks, functions, hottest)
 
     async def _run(
-        self, cause: Cause, gather: Callable[[Run], Awaitable[Iterable[Iterable[Ask]]]]
+        self,
+        cause: Cause,
+        asks: Iterable[Ask],
+        functions: Sequence[tuple[Callable[[], Any], anyio.CapacityLimiter]] = (),
+        hottest: Callable[[], Awaitable[Iterable[Ask]]] | None = None,
     ) -> Run:
         """One run at a time; it takes `run_s` at most, and raises nothing of the app's."""
         async with self._one_run:
             run = Run(cause)
             began_us = self.cache.clock()
-            pending: list[Ask] = []
-            with anyio.move_on_after(self._run_s):
-                asks, over = in_order(*await gather(run), asks_max=self._asks_max)
-                run.planned += len(asks) + over
-                run.left = over
-                pending = asks[::-1]
-                async with anyio.create_task_group() as tasks:
-                    for _ in range(min(self._concurrency, len(pending))):
-                        tasks.start_soon(self._ask_on, pending, run)
+            at_work = Round(
+                run,
+                ask=partial(self._ask_in, run),
+                stand_aside=self._stand_aside,
+                # By another's turn it is warmed there: two would ask for the same.
+                goes_on=lambda: not self._closing and (self._is_mine or cause == "request"),
+                base=self._base,
+                variants=self._variants,
+                asks_max=self._asks_max,
+            )
+            with self._under_way(self._run_s):
+                if not self._closing:
+                    await at_work.ask_for(asks, functions, hottest, concurrency=self._concurrency)
+            run.planned = at_work.planned
+            self.figures.outcomes["failed"] += at_work.failures
             run.left = run.planned - run.warmed - run.fresh - run.unstored - run.failed
-            run.left = max(run.left, 0)
             run.seconds = (self.cache.clock() - began_us) / 1e6
             run.ended_unix_s = self.cache.wall_s()
             self._note(run)
             return run
 
-    async def _ask_on(self, pending: list[Ask], run: Run) -> None:
-        while pending and not self._closing:
-            await self._stand_aside()
-            if pending:
-                ask = pending.pop()
-                asked = await self.ask(ask)
-                self._count(run, ask, asked)
+    @contextmanager
+    def _under_way(self, seconds: float) -> Iterator[None]:
+        """For so long at most, and no longer than until the server stops."""
+        with anyio.move_on_after(seconds) as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+                if self._closing and not self._scopes:
+                    self._nothing_under_way.set()
+
+    async def _ask_in(self, run: Run, ask: Ask) -> None:
+        self._count(run, ask, await self.ask(ask))
 
     async def ask(self, ask: Ask, *, margin_us: int = 0) -> Asked:
         """One request; what is fresh for longer than `margin_us` stays as it is."""
@@ -339,11 +357,13 @@ class Warming:
     def _count(self, run: Run, ask: Ask, asked: Asked) -> None:
         assert asked.outcome is not None  # noqa: S101 - as above
         run.count(asked.outcome)
-        if asked.outcome in {"warmed", "fresh"} and asked.primary:
-            if len(self._warmed) < self._asks_max or asked.primary in self._warmed:
-                self._warmed.setdefault(asked.primary, set()).add(ask)
-        elif len(run.problems) < PROBLEMS_TOLD_MAX:
-            run.problems.append(f"{ask.url}: {asked.outcome}, {asked.why}")
+        if asked.outcome not in {"warmed", "fresh"}:
+            run.tell(f"{ask.url}: {asked.outcome}, {asked.why}")
+        if self._purged is not None:
+            if asked.was_overtaken:
+                self._purged.note_overtaken(ask)
+            elif asked.outcome in {"warmed", "fresh"} and asked.primary:
+                self._purged.note_warmed(asked.primary, ask)
 
     def _note(self, run: Run) -> None:
         figures = self.figures
@@ -359,31 +379,12 @@ class Warming:
             run.seconds, "".join(f"; {problem}" for problem in run.problems),
         )  # fmt: skip
 
-    # --- what to ask ----------------------------------------------------------------------------
-
-    async def _everything(self, run: Run) -> list[Iterable[Ask]]:
-        sources: list[Iterable[Ask]] = [self._asks, await self._of_functions(run)]
-        if self._hottest is not None and run.cause != "interval":
-            sources.append(await self._hottest.load())
-        return sources
-
-    async def _of_functions(self, run: Run) -> list[Ask]:
-        """What the app's functions name; one that fails is told, the others count."""
-        asks: list[Ask] = []
-        for function in tuple(self.cache.warmer.functions):
-            try:
-                async for url in urls_of(function):
-                    asks += [ask_of(url, fields, base=self._base) for fields in self._variants]
-                    if len(asks) > self._asks_max:
-                        break
-            except Exception as error:  # noqa: BLE001 - the app's own function
-                run.planned += 1
-                run.count("failed")
-                self.figures.outcomes["failed"] += 1
-                name = getattr(function, "__qualname__", repr(function))
-                run.problems.append(f"{name}: {type(error).__name__}: {error}"[:300])
-        return asks
-
-
-async def _these(asks: Iterable[Ask], _run: Run) -> list[Iterable[Ask]]:
-    return [asks]
+    async def _recalled(self) -> list[Ask]:
+        """The last run's hottest, without what says by now who asks."""
+        assert self._hottest is not None  # noqa: S101 - asked for only then
+        credentials = self.cache.options.credentials
+        return [
+            ask
+            for ask in await self._hottest.load()
+            if not any(name in credentials for name, _ in ask.fields)
+        ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from contextvars import ContextVar
+from math import inf
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -17,18 +20,38 @@ if TYPE_CHECKING:
     from perf_middleware.caching.warming.plan import Ask
 
 FAILED_FROM = 500
+_ASKING: Final[ContextVar[Asked | None]] = ContextVar("perf_middleware.warming", default=None)
+
+
+def is_for_warming() -> bool:
+    """Whether this is done for a request of warming's that is under way."""
+    asked = _ASKING.get()
+    return asked is not None and not asked.is_over
+
+
+def is_being_cancelled() -> bool:
+    """Whether this task is: an app may let the CancelledError of something else escape."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return True  # trio has its own, which comes from nowhere else
+    return task is None or task.cancelling() > 0
 
 
 class _Unread(Silence):
-    """Nobody listens, but the status is seen."""
+    """Nobody listens, but the status is seen, and the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: anyio.CancelScope) -> None:
         super().__init__()
         self.status = 0
+        self._deadline = deadline
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+        elif message["type"] == "http.response.body" and not message.get("more_body"):
+            # What the app does behind its answer is cut off no more than with a client.
+            self._deadline.deadline = inf
 
 
 async def ask_app(
@@ -39,13 +62,22 @@ async def ask_app(
     Raises nothing of the app's: a failure is an outcome.  `state` is that of the lifespan.
     """
     asked = Asked(margin_us)
-    unread = _Unread()
     scope = ask.scope() | {"state": dict(state), WARMING: asked}
-    with anyio.move_on_after(timeout_s) as deadline:
-        try:
-            await app(scope, unread.receive, unread.send)
-        except Exception as error:  # noqa: BLE001 - whatever an app raises: this was no client's
-            asked.outcome, asked.why = "failed", f"{type(error).__name__}: {error}"[:200]
+    mark = _ASKING.set(asked)
+    try:
+        with anyio.move_on_after(timeout_s) as deadline:
+            unread = _Unread(deadline)
+            try:
+                await app(scope, unread.receive, unread.send)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an app raises: this was no client's
+                asked.outcome, asked.why = "failed", f"{type(error).__name__}: {error}"[:200]
+            except anyio.get_cancelled_exc_class():
+                if is_being_cancelled():
+                    raise
+                asked.outcome, asked.why = "failed", "what it waited for was cancelled"
+    finally:
+        _ASKING.reset(mark)
+        asked.is_over = True  # a task that the app has begun meanwhile may go on for ever
     if deadline.cancelled_caught:
         asked.outcome, asked.why = "failed", f"no answer within {timeout_s:g} s"
     elif unread.status >= FAILED_FROM and asked.outcome != "failed":

@@ -2,13 +2,14 @@
 
 One line for each request: its score, a tab, the request.  Written anew and renamed into place, so
 that nobody reads half of it.  Where several workers write at the same moment one of them may be
-lost, until it writes again.
+lost, until it writes again.  A disk that hangs holds up neither a run nor the end.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -34,16 +35,17 @@ class FileHottest:
         self._path = directory / f"{service}.warming"
         self._asks_max = asks_max
         self._told = False
+        self._writing = threading.Lock()
 
     async def load(self) -> list[Ask]:
         """The hottest first; none where there is no such file, or nothing in it makes sense."""
-        scores = await anyio.to_thread.run_sync(self._read)
+        scores = await anyio.to_thread.run_sync(self._read, abandon_on_cancel=True)
         return [ask for ask, _ in _best(scores, self._asks_max)]
 
     async def save(self, asks: Sequence[tuple[Ask, float]], *, forget: bool = True) -> None:
         """Write these beside what is there; a disk that takes nothing is told once."""
         try:
-            await anyio.to_thread.run_sync(self._write, list(asks), forget)
+            await anyio.to_thread.run_sync(self._write, list(asks), forget, abandon_on_cancel=True)
         except OSError as error:
             if not self._told:
                 self._told = True
@@ -61,6 +63,10 @@ class FileHottest:
         return scores
 
     def _write(self, asks: list[tuple[Ask, float]], forget: bool) -> None:
+        with self._writing:  # the last time may be while the one before it still waits for the disk
+            self._write_locked(asks, forget)
+
+    def _write_locked(self, asks: list[tuple[Ask, float]], forget: bool) -> None:
         share = REMEMBERED if forget else 1.0
         scores = {ask: score * share for ask, score in self._read().items()}
         for ask, score in asks:

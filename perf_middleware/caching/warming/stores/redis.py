@@ -1,7 +1,8 @@
 """Warming in Redis: whose turn it is, and what was asked for most, of all processes.
 
-{app:warming}turn   the token of the process that warms; runs out soon after it has died
-{app:warming}hot    sorted set of requests by score
+{app:warming}turn      the token of the process that warms; runs out soon after it has died
+{app:warming}renew:…   of the process that renews this response just now
+{app:warming}hot       sorted set of requests by score
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.caching.warming.replay import as_text, of_text
 from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
@@ -53,6 +55,35 @@ class SharedTurn:
         """Let another process have it at once."""
         with suppress(StoreUnavailableError, StoreRefusedError):  # it runs out by itself
             await self._fleet.link.run(_TURN, (self._key,), (self._token, 0))
+
+
+class SharedRenewals:
+    """The right to renew one stored response, of all processes that find it due."""
+
+    def __init__(self, fleet: Fleet, *, request_s: float) -> None:
+        self._fleet = fleet
+        self._ms = round(request_s * 1_000)
+        self._token = os.urandom(8).hex()
+
+    async def take(self, key: bytes) -> bool:
+        """Whether it is this process's, until `give_back` or the time of a request is over.
+
+        True too where Redis does not answer.
+        """
+        try:
+            answer = await self._run(key, self._ms)
+        except (StoreUnavailableError, StoreRefusedError):
+            return True
+        return bool(answer)
+
+    async def give_back(self, key: bytes) -> None:
+        with suppress(StoreUnavailableError, StoreRefusedError):  # it runs out by itself
+            await self._run(key, 0)
+
+    async def _run(self, key: bytes, ms: int) -> Any:
+        digest = blake2b(key, digest_size=16).hexdigest().encode()
+        place = b"{%s:warming}renew:%s" % (self._fleet.namespace.encode(), digest)
+        return await self._fleet.link.run(_TURN, (place,), (self._token, ms))
 
 
 class SharedHottest:

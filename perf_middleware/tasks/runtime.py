@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from perf_middleware.task_errors import JournalUnavailableError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from perf_middleware.tasks.journal.entries import JournalLimits
     from perf_middleware.tasks.queue.options import QueueLimits
     from perf_middleware.tasks.queue.runtime.job import Job
+
+logger = logging.getLogger("perf_middleware.tasks")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,12 +52,18 @@ class Tasks(TaskQueue):
         super().__init__(limits, **options)
         self._background_priority = background_priority
         self._origins = Origins()
+        self._is_told_new = False
         self._journal: Journal | None = None
         if journal_path is not None:
             self._journal = Journal(
                 journal_path, self, journal_limits, is_synced=journal_is_synced,
                 look_every_s=journal_look_every_s,
             )  # fmt: skip
+
+    def when_journal_changes(self, tell: Callable[[bool, str], None]) -> None:
+        """Call `tell(is_up, why)` as durable tasks are accepted no more, and again."""
+        if self._journal is not None:
+            self._journal.on_change = tell
 
     @property
     def journal(self) -> Journal:
@@ -112,6 +121,12 @@ class Tasks(TaskQueue):
         kwargs: Mapping[str, Any],
     ) -> Job[Any]:
         """As `background`, with the arguments apart."""
+        if request is not None and self.is_new and not self._is_told_new:
+            self._is_told_new = True
+            logger.warning(
+                "a request is served and the task queue is not open: its jobs wait for ever where "
+                "the server runs no lifespan"
+            )
         task: Task[..., Any, Any]
         if isinstance(call, Task):
             task = call
@@ -121,6 +136,9 @@ class Tasks(TaskQueue):
             task = Task(call, plan, self._engine)
         with self._origins.making(request) as counts:
             job = await task.enqueue(*args, **kwargs)
+        # `sys.exit()` in a command that is called behind an answer must not end the server, which
+        # it does not do where Starlette calls it.
+        job.is_isolated = True
         self._origins.follow(counts, job)
         return job
 
@@ -140,6 +158,11 @@ class Tasks(TaskQueue):
         counts.accepted += 1
         counts.durable += 1
         return number
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it has never been opened: what it accepts waits until it is."""
+        return self._engine.state == "new"
 
     def note_in_place(self, request: HTTPConnection | None) -> None:
         """The queue took none, and the call is made with the response instead."""

@@ -29,8 +29,13 @@ class JournalCounts:
     dead: int = 0
 
 
-def families(counts: JournalCounts) -> Iterable[Family]:
+def families(counts: JournalCounts, *, is_up: bool) -> Iterable[Family]:
     """The families for a scrape."""
+    yield gauge(
+        "perf_journal_up",
+        "1 while durable tasks are accepted, 0 while the journal is not open or not to be written.",
+        [Value(NO_LABELS, int(is_up))],
+    )
     for name, told, value in (
         ("accepted", "Durable tasks that were accepted.", counts.accepted),
         ("removed", "Accepted tasks that have run, or that the app has cancelled.", counts.removed),

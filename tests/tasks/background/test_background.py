@@ -182,7 +182,8 @@ def test_at_the_stop_what_was_left_behind_is_waited_for():
 def test_where_the_queue_takes_no_more_they_run_with_their_response(caplog):
     async def main():
         ran = []
-        tasks = Tasks(QueueLimits(backlog_max=1, full_wait_s=0))
+        tasks = Tasks(QueueLimits(workers=1, backlog_max=1, full_wait_s=0))
+        goes_on = asyncio.Event()
         request = StarletteRequest(http_scope("/") | {"state": {"perf": Holder(tasks)}})
 
         async def fail():
@@ -192,10 +193,13 @@ def test_where_the_queue_takes_no_more_they_run_with_their_response(caplog):
         for call in (ran.append, ran.append):
             ours.add_task(call, len(ours.tasks))
         ours.add_task(fail)
-        await ours()  # the queue is not open yet: the first waits in it, and has filled it
-        assert ran == [1]
-        assert tasks.status()["background"]["GET unmatched"]["in_place"] == 2
         async with tasks:
+            await tasks.submit(goes_on.wait)
+            await until(lambda: not sum(tasks.status()["backlog"].values()))
+            await ours()  # the only worker is taken: the first waits, and has filled the queue
+            assert ran == [1]
+            assert tasks.status()["background"]["GET unmatched"]["in_place"] == 2
+            goes_on.set()
             await until(lambda: ran == [1, 0])
 
     asyncio.run(main())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from perf_middleware.task_errors import JournalUnavailableError
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from perf_middleware.tasks.journal.entries import JournalLimits
     from perf_middleware.tasks.queue.options import QueueLimits
     from perf_middleware.tasks.queue.runtime.job import Job
-
-logger = logging.getLogger("perf_middleware.tasks")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,7 +49,6 @@ class Tasks(TaskQueue):
         super().__init__(limits, **options)
         self._background_priority = background_priority
         self._origins = Origins()
-        self._is_told_new = False
         self._journal: Journal | None = None
         if journal_path is not None:
             self._journal = Journal(
@@ -121,12 +117,6 @@ class Tasks(TaskQueue):
         kwargs: Mapping[str, Any],
     ) -> Job[Any]:
         """As `background`, with the arguments apart."""
-        if request is not None and self.is_new and not self._is_told_new:
-            self._is_told_new = True
-            logger.warning(
-                "a request is served and the task queue is not open: its jobs wait for ever where "
-                "the server runs no lifespan"
-            )
         task: Task[..., Any, Any]
         if isinstance(call, Task):
             task = call

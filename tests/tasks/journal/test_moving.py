@@ -2,7 +2,9 @@
 
 import logging
 import shutil
-from contextlib import closing
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,8 @@ from perf_middleware.tasks.journal.entries import JournalLimits
 from perf_middleware.tasks.journal.stores import owners
 from perf_middleware.tasks.journal.stores.sqlite import SqliteJournal
 from tests.tasks.journal.test_store import accept, done
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -145,14 +149,25 @@ def test_an_owner_whose_file_was_deleted_takes_it_again(store_of, folder):
     assert len(done(other, lambda file: file.claim(10))) == 1
 
 
-def test_what_a_deleted_file_has_left_beside_it_is_not_read_into_a_new_one(store_of, folder):
-    with closing(store_of()) as store:
-        accept(store, "old")
-        for end in ("-wal", "-shm"):
-            shutil.copy(folder / f"tasks.db{end}", folder / f"kept{end}")
-    (folder / "tasks.db").unlink()
-    for end in ("-wal", "-shm"):
-        (folder / f"kept{end}").rename(folder / f"tasks.db{end}")
+STARTS = """
+import sys; from pathlib import Path
+from perf_middleware.tasks.journal.entries import JournalLimits
+from perf_middleware.tasks.journal.stores.sqlite import SqliteJournal
+store = SqliteJournal(Path(sys.argv[1]), JournalLimits())
+store.run([lambda file: file.accept("new", b"[[],{}]", "")], is_synced=True)
+print(store._file.execute("PRAGMA quick_check").fetchall())
+"""
+
+
+def test_a_start_reads_nothing_of_what_a_deleted_file_has_left_beside_it(store_of, folder):
     store = store_of()
-    accept(store, "new")
-    assert list(tasks_in(store).values()) == ["new"]
+    for number in range(50):
+        accept(store, f"old {number}")
+    (folder / "tasks.db").unlink()
+    started = subprocess.run(
+        [sys.executable, "-c", STARTS, folder / "tasks.db"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (started.returncode, started.stdout) == (0, "[('ok',)]\n"), started.stderr
+    accept(store, "more")
+    assert len(tasks_in(store)) == 52

@@ -168,6 +168,7 @@ class Journal:
             "accepted": counts.accepted,
             "removed": counts.removed,
             "taken_over": counts.taken_over,
+            "unregistered": {} if self._feeder is None else dict(self._feeder.unregistered),
         }
 
     def families(self) -> Iterable[Family]:
@@ -188,6 +189,7 @@ class Journal:
         if feeder is not None:
             counts.removed, counts.buried = feeder.removed, feeder.buried
             counts.taken_over = feeder.taken_over
+            counts.unregistered = sum(feeder.unregistered.values())
         if writer is not None:
             counts.batches, counts.failures = writer.batches, writer.failures
         return counts

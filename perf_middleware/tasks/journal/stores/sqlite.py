@@ -212,7 +212,7 @@ class SqliteJournal:
     def claim(self, limit: int, tasks: Sequence[str] | None = None) -> list[Entry]:
         """Entries without a living owner, the oldest first: this process's from now on.
 
-        With `tasks` those of these alone.
+        With `tasks` those of these alone, and what nobody can ever register.
         """
         claimed: list[Entry] = []
         names = None if tasks is None else json.dumps(list(tasks))
@@ -220,8 +220,9 @@ class SqliteJournal:
             if len(claimed) < limit:
                 claimed += self._entries(
                     "UPDATE entries SET owner = ?, state = ? WHERE number IN (SELECT number FROM "  # noqa: S608
-                    "entries WHERE owner = ? AND state != ? AND (? IS NULL OR task IN (SELECT "
-                    f"value FROM json_each(?))) ORDER BY number LIMIT ?) RETURNING {COLUMNS}",
+                    "entries WHERE owner = ? AND state != ? AND (? IS NULL OR typeof(task) != "
+                    "'text' OR task IN (SELECT value FROM json_each(?))) ORDER BY number LIMIT ?) "
+                    f"RETURNING {COLUMNS}",
                     (self.owner, ACCEPTED, owner, DEAD, names, names, limit - len(claimed)),
                 )
         return sorted(claimed, key=lambda entry: entry.number)
@@ -231,8 +232,8 @@ class SqliteJournal:
         counts: dict[str, int] = {}
         for owner in self._without_life():
             for task, count in self._execute(
-                "SELECT CAST(task AS TEXT), count(*) FROM entries WHERE owner = ? AND state != ? "
-                "AND task NOT IN (SELECT value FROM json_each(?)) GROUP BY 1 LIMIT ?",
+                "SELECT task, count(*) FROM entries WHERE owner = ? AND state != ? AND "
+                "task NOT IN (SELECT value FROM json_each(?)) GROUP BY 1 LIMIT ?",
                 (owner, DEAD, json.dumps(list(tasks)), UNCLAIMED_MAX),
             ):
                 counts[task] = counts.get(task, 0) + count

@@ -54,6 +54,10 @@ def rename(folder):
     (folder / "tasks.db").rename(folder / "yesterday.db")
 
 
+def empty(folder):
+    (folder / "tasks.db").write_bytes(b"")
+
+
 def replace_by_a_copy(folder):
     shutil.copy(folder / "tasks.db", folder / "copy")
     (folder / "copy").replace(folder / "tasks.db")
@@ -74,6 +78,7 @@ def tasks_in(store):
         pytest.param(remove("-wal"), id="its write-ahead log"),
         pytest.param(remove("-shm"), id="its index"),
         pytest.param(remove_all, id="all, the owners' too"),
+        pytest.param(empty, id="emptied"),
         pytest.param(rename, id="moved"),
         pytest.param(replace_by_a_copy, id="replaced by a copy"),
     ],

@@ -158,3 +158,26 @@ def test_a_journal_that_is_away_is_told_where_operators_look(tmp_path):
             await until(lambda: told() == ("open", "", 1))
 
     asyncio.run(main())
+
+
+FULL = """CREATE TEMP TRIGGER is_full BEFORE INSERT ON main.entries
+    BEGIN SELECT RAISE(ABORT, 'disk is full'); END"""
+
+
+def test_a_file_that_can_only_be_read_is_not_told_to_be_well_again(tmp_path, caplog):
+    async def main():
+        async with tasks_at(tmp_path / "tasks.db") as tasks:
+            note = noting(tasks, [])
+            await tasks.journal._ask(lambda store: store._execute(FULL))
+            with pytest.raises(JournalUnavailableError, match="full"):
+                await tasks.background(None, note, 1, durable=True)
+            before = tasks.journal._counted().batches
+            await until(lambda: tasks.journal._counted().batches > before + 6)  # looks, and claims
+            assert "full" in tasks.status()["journal"]["state"]
+            await tasks.journal._ask(lambda store: store._execute("DROP TRIGGER is_full"))
+            await until(lambda: tasks.status()["journal"]["state"] == "open")
+            assert await entries_of(tasks) == (0, 0)
+
+    asyncio.run(main())
+    told = [each.getMessage() for each in caplog.records if "are not accepted" in each.getMessage()]
+    assert len(told) == 1

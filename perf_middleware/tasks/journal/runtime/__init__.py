@@ -251,7 +251,10 @@ class Journal:
         if self._writer is None:
             return
         try:
-            picture = await self._writer.ask(lambda store: store.picture())
+            # Where the disk is full one can still read: that is no sign that it is over.
+            picture = await self._writer.ask(
+                (lambda store: store.tried()) if self._trouble else (lambda store: store.picture())
+            )
         except JournalUnavailableError as exc:
             self._note(exc.reason)
             return

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 from perf_middleware.tasks.journal.entries import ACCEPTED, DEAD, NOBODY, starts_when_handed_back
 
 if TYPE_CHECKING:
+    import os
     import sqlite3
     from collections.abc import Sequence
     from pathlib import Path
 
-ENDS: Final = ("", "-wal", "-shm")
+ENDS: Final = ("-wal", "-shm")
 # Other processes may accept into the new file before the rest of the old one comes: its numbers
 # are left to it.
 NUMBERS_APART: Final = 1 << 20
@@ -36,9 +37,12 @@ class Whereabouts:
         }
 
     def lost(self) -> Path | None:
-        """The first file that is no longer where it was, or is another."""
+        """The first file that is no longer where it was, is another, or was emptied."""
         for part, known in self._known.items():
-            if _identity(part) != known:
+            told = _told(part)
+            if told is None or (told.st_dev, told.st_ino) != known:
+                return part
+            if part is self._path and not told.st_size:
                 return part
         return None
 
@@ -57,8 +61,8 @@ class Whereabouts:
 
 
 def parts_of(path: Path) -> list[Path]:
-    """The files that are one database in WAL mode."""
-    return [path.with_name(path.name + end) for end in ENDS]
+    """The files that are one database in WAL mode, `path` itself first."""
+    return [path, *(path.with_name(path.name + end) for end in ENDS)]
 
 
 def remove_orphans(path: Path) -> None:
@@ -141,8 +145,12 @@ def _add(new: sqlite3.Connection, row: dict[str, Any]) -> None:
 
 
 def _identity(part: Path) -> tuple[int, int] | None:
+    told = _told(part)
+    return None if told is None else (told.st_dev, told.st_ino)
+
+
+def _told(part: Path) -> os.stat_result | None:
     try:
-        told = part.stat()
+        return part.stat()
     except OSError:
         return None
-    return told.st_dev, told.st_ino

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Final
 
 from perf_middleware.tasks.journal.entries import ENTRY_BYTES
@@ -30,3 +31,17 @@ COLUMNS: Final = (
     "CAST(state AS INTEGER) AS state, CAST(starts AS INTEGER) AS starts, "
     "CAST(accepted_us AS INTEGER) AS accepted_us, CAST(reason AS TEXT) AS reason"
 )
+# Whatever an entry touches; a number that none ever has.
+TRIAL: Final = "INSERT INTO entries VALUES (-1, '', zeroblob(4096), '', '', 2, 0, 0, '')"
+BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+def readable(text: bytes) -> str:
+    """Text, also where somebody has written what is none."""
+    return text.decode(errors="replace")
+
+
+def is_broken(exc: sqlite3.Error) -> bool:
+    """Whether the file is no whole database."""
+    code = getattr(exc, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in BROKEN  # the low byte of an extended code

@@ -31,9 +31,9 @@ from perf_middleware.tasks.journal.entries import (
     may_claim,
     starts_when_handed_back,
 )
-from perf_middleware.tasks.journal.stores import owners
+from perf_middleware.tasks.journal.stores import owners, schema
 from perf_middleware.tasks.journal.stores.moving import Whereabouts, carry_over, remove_orphans
-from perf_middleware.tasks.journal.stores.schema import APPLICATION_ID, COLUMNS, SCHEMA, VERSION
+from perf_middleware.tasks.journal.stores.schema import COLUMNS, is_broken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,7 +47,6 @@ US_PER_S: Final = 1_000_000
 BUSY_S: Final = 5.0
 UNCLAIMED_MAX: Final = 100  # names of tasks that are not registered here
 WAL_BYTES_MAX: Final = 4 << 20  # what is kept of it after it was larger
-BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 Step: TypeAlias = "Callable[[SqliteJournal], Any]"
 
@@ -124,7 +123,7 @@ class SqliteJournal:
                     file.execute("ROLLBACK")
             if not isinstance(exc, sqlite3.Error):
                 raise
-            if _is_broken(exc):  # looked at, and set aside, by the next call
+            if is_broken(exc):  # looked at, and set aside, by the next call
                 # Should it be whole after all: what runs here is nobody else's.
                 self.close(keep_owner=True)
             raise JournalUnavailableError(f"{self._path}: {exc}") from exc
@@ -152,7 +151,7 @@ class SqliteJournal:
                 file.execute("PRAGMA synchronous = FULL")
             told = str(carry_over(old, file, [self.owner, NOBODY, *self._gone_in(old)]))
         except sqlite3.Error as exc:
-            if not _is_broken(exc):
+            if not is_broken(exc):
                 file.close()
                 raise
             told = f"none, what is open is broken ({exc})"
@@ -304,6 +303,12 @@ class SqliteJournal:
         ).fetchone()
         return entries, kept_bytes, dead
 
+    def tried(self) -> tuple[int, int, int]:
+        """As `picture`, where an entry can be written: one is, and removed."""
+        for step in (schema.TRIAL, "DELETE FROM entries WHERE number < 0"):
+            self._execute(step)
+        return self.picture()
+
     # --- the file -------------------------------------------------------------------------------
 
     def _execute(self, sql: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
@@ -325,7 +330,7 @@ class SqliteJournal:
             try:
                 file = self._opened()
             except sqlite3.DatabaseError as exc:
-                if not _is_broken(exc):
+                if not is_broken(exc):
                     raise
                 self._set_aside(exc)
                 file = self._opened()
@@ -345,7 +350,7 @@ class SqliteJournal:
             file.close()
             raise
         self._syncs = False
-        file.text_factory = _readable
+        file.text_factory = schema.readable
         return file
 
     def _check(self, file: sqlite3.Connection) -> None:
@@ -358,14 +363,16 @@ class SqliteJournal:
             if mode != "wal":
                 raise OSError(f"its file system allows no write-ahead log (journal_mode {mode})")
             file.execute("BEGIN IMMEDIATE")
-            for statement in SCHEMA:
+            for statement in schema.SCHEMA:
                 file.execute(statement)
             file.execute("COMMIT")
             return
-        if application != APPLICATION_ID:
+        if application != schema.APPLICATION_ID:
             raise OSError("it is another database, no journal of tasks")
-        if version != VERSION:
-            raise OSError(f"its schema is version {version}, and this program knows {VERSION}")
+        if version != schema.VERSION:
+            raise OSError(
+                f"its schema is version {version}, and this program knows {schema.VERSION}"
+            )
         (told,) = file.execute("PRAGMA quick_check(1)").fetchone()
         if told != "ok":
             broken = sqlite3.DatabaseError(told)
@@ -388,12 +395,3 @@ class SqliteJournal:
 
 _KEPT: Final[list[owners.Owner]] = []
 """Owners that live until the process ends: what they have begun may go on, whatever was closed."""
-
-
-def _readable(text: bytes) -> str:
-    return text.decode(errors="replace")
-
-
-def _is_broken(exc: sqlite3.Error) -> bool:
-    code = getattr(exc, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in BROKEN  # the low byte of an extended code

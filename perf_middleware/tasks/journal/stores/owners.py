@@ -42,6 +42,8 @@ class Owner:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd: int | None = None
+        self._file = path
+        self._known: os.stat_result
         self.token = ""
 
     def take(self) -> str:
@@ -54,7 +56,13 @@ class Owner:
         Raises OSError.
         """
         fd = self._fd
-        if fd is not None and not _is_same(fd, _file_of(self._path, self.token)):
+        if fd is None:
+            return
+        try:  # for each transaction: as little as tells it
+            is_there = os.path.samestat(self._file.stat(), self._known)
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
             self._lock(self.token)
             os.close(fd)
 
@@ -77,6 +85,7 @@ class Owner:
                 if known is None:
                     _forget_in_forks(self)
                 self._fd, self.token = fd, token
+                self._file, self._known = file, os.fstat(fd)
                 return token
             os.close(fd)  # whoever sweeps was faster: between the opening and the lock
         raise OSError(f"no owner's file beside {self._path} could be locked")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perf_middleware.tasks.background.parameter import RequestTasks
     from perf_middleware.tasks.background.responses import BackgroundTasks, background_tasks
+    from perf_middleware.tasks.background.routes import RequestTasks
     from perf_middleware.tasks.runtime import Tasks
 
 __all__ = ["BackgroundTasks", "RequestTasks", "Tasks", "background_tasks"]
 
 _HOME_OF = {
     "BackgroundTasks": "perf_middleware.tasks.background.responses",
-    "RequestTasks": "perf_middleware.tasks.background.parameter",
+    "RequestTasks": "perf_middleware.tasks.background.routes",
     "Tasks": "perf_middleware.tasks.runtime",
     "background_tasks": "perf_middleware.tasks.background.responses",
 }

@@ -362,3 +362,14 @@ def test_what_cannot_be_enqueued_at_all_stops_no_other(caplog):
 
     asyncio.run(main())
     assert "steps is a generator function" in caplog.text
+
+
+def test_a_method_that_a_client_has_made_up_makes_no_label_of_its_own():
+    async def main():
+        async with Tasks() as tasks:
+            for method in ("GET", "FOO", "BAR"):
+                request = StarletteRequest(http_scope("/") | {"method": method})
+                await tasks.background(request, bool)
+            assert list(tasks.status()["background"]) == ["GET unmatched", "other unmatched"]
+
+    asyncio.run(main())

@@ -62,6 +62,11 @@ class Tasks(TaskQueue):
             self._journal.on_change = tell
 
     @property
+    def is_new(self) -> bool:
+        """Whether it has never been opened: what it accepts waits until it is."""
+        return self._engine.state == "new"
+
+    @property
     def journal(self) -> Journal:
         """Of the durable tasks.  Raises JournalUnavailableError where there is none."""
         if self._journal is None:
@@ -148,11 +153,6 @@ class Tasks(TaskQueue):
         counts.accepted += 1
         counts.durable += 1
         return number
-
-    @property
-    def is_new(self) -> bool:
-        """Whether it has never been opened: what it accepts waits until it is."""
-        return self._engine.state == "new"
 
     def note_in_place(self, request: HTTPConnection | None) -> None:
         """The queue took none, and the call is made with the response instead."""

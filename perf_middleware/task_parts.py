@@ -55,6 +55,9 @@ class TaskParts:
         metrics.add_collector("tasks", tasks.families, reset=tasks.reset_counts)
         resources.add(tasks)
         resources.when_stopping(tasks.drain)
+        tasks.when_journal_changes(
+            lambda is_up, why: resources.note(tasks, "open" if is_up else "degraded", why)
+        )
 
 
 def _level_of(protection: Protection) -> Callable[[], int]:

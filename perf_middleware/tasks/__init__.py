@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perf_middleware.tasks.background.responses import BackgroundTasks, background_tasks
+    from perf_middleware.tasks.background.routes import RequestTasks
     from perf_middleware.tasks.runtime import Tasks
 
-__all__ = ["BackgroundTasks", "Tasks", "background_tasks"]
+__all__ = ["BackgroundTasks", "RequestTasks", "Tasks", "background_tasks"]
 
 _HOME_OF = {
     "BackgroundTasks": "perf_middleware.tasks.background.responses",
+    "RequestTasks": "perf_middleware.tasks.background.routes",
     "Tasks": "perf_middleware.tasks.runtime",
     "background_tasks": "perf_middleware.tasks.background.responses",
 }

@@ -56,6 +56,16 @@ class Tasks(TaskQueue):
                 look_every_s=journal_look_every_s,
             )  # fmt: skip
 
+    def when_journal_changes(self, tell: Callable[[bool, str], None]) -> None:
+        """Call `tell(is_up, why)` as durable tasks are accepted no more, and again."""
+        if self._journal is not None:
+            self._journal.on_change = tell
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it has never been opened: what it accepts waits until it is."""
+        return self._engine.state == "new"
+
     @property
     def journal(self) -> Journal:
         """Of the durable tasks.  Raises JournalUnavailableError where there is none."""
@@ -121,6 +131,9 @@ class Tasks(TaskQueue):
             task = Task(call, plan, self._engine)
         with self._origins.making(request) as counts:
             job = await task.enqueue(*args, **kwargs)
+        # `sys.exit()` in a command that is called behind an answer must not end the server, which
+        # it does not do where Starlette calls it.
+        job.is_isolated = True
         self._origins.follow(counts, job)
         return job
 

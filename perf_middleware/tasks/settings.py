@@ -122,6 +122,11 @@ class TaskSettings(Section):
         description="How often a durable task is begun whose process ends meanwhile, before it is "
         "a dead letter.",
     )  # fmt: skip
+    journal_unregistered_s: float = Field(
+        default=JOURNAL.unregistered_s, ge=0, le=DELAY_S_MAX,
+        description="How long durable tasks whose function is not registered here are left to "
+        "another process that knows it, before they are dead letters, seconds.",
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _waits_are_in_order(self) -> TaskSettings:
@@ -146,6 +151,7 @@ class TaskSettings(Section):
                 entries_max=self.journal_entries_max,
                 bytes_max=self.journal_bytes_max,
                 starts_max=self.journal_starts_max,
+                unregistered_s=self.journal_unregistered_s,
             ),
             journal_is_synced=self.journal_sync == "full",
             level=level,

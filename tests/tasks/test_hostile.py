@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 import weakref
+from functools import partial
 
 import pytest
 
@@ -345,3 +346,50 @@ def test_an_option_of_a_wrong_type_is_told_as_one_of_a_wrong_value(given):
     [name] = given
     with pytest.raises(ValueError, match=name):
         TaskQueue().task(nothing).options(**given)
+
+
+@pytest.mark.parametrize("first", ["timeout", "cancel"])
+@in_virtual_time
+async def test_a_job_that_swallows_its_first_cancellation_is_cancelled_by_the_next(first):
+    begun, swallowed = asyncio.Event(), asyncio.Event()
+
+    async with TaskQueue(QueueLimits(workers=1)) as queue:
+
+        @queue.task(timeout_s=0.001 if first == "timeout" else None)
+        async def stubborn():
+            begun.set()
+            try:
+                await asyncio.sleep(3_600)
+            except asyncio.CancelledError:
+                swallowed.set()
+            await asyncio.sleep(3_600)
+
+        job = await stubborn.enqueue()
+        if first == "cancel":
+            await begun.wait()
+            assert job.cancel()
+        await swallowed.wait()
+        assert job.cancel()
+        await job.wait(PATIENCE_S)
+        assert (job.status, job.is_unwanted) == ("cancelled", True)
+        (worker,) = queue._engine._crew.workers
+
+        async def runs():
+            await asyncio.sleep(0)
+            return "as before"
+
+        after = await (await queue.submit(runs)).wait(PATIENCE_S)
+        assert after.result() == "as before"
+        assert queue._engine._crew.workers == {worker}  # it has outlived both
+
+
+def test_a_generator_function_is_refused_where_it_would_do_nothing():
+    def steps():
+        yield
+
+    async def async_steps():
+        yield
+
+    for call in (steps, async_steps, partial(steps)):
+        with pytest.raises(TypeError, match="steps is a generator function"):
+            TaskQueue().task(call)

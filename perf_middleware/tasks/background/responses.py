@@ -1,7 +1,7 @@
 """`BackgroundTasks`, in place of Starlette's and FastAPI's: run by the queue, after the response.
 
     response = JSONResponse(..., background=tasks)          tasks = BackgroundTasks(request=request)
-    tasks: Annotated[BackgroundTasks, Depends(background_tasks)]                  in FastAPI
+    tasks: RequestTasks        (Annotated[BackgroundTasks, Depends(background_tasks)])       FastAPI
 
 FastAPI makes a `BackgroundTasks` of its own wherever a parameter has that type or one below it.  So
 this one is not below it: left without `Depends` it stops the app's start, and is never another one.
@@ -36,7 +36,8 @@ class BackgroundTasks(BackgroundTask):
 
     With `request` of an app with the bundle they are enqueued in `perf.tasks`: the response's own
     task is over, whatever they take, and the app's stop waits for them.  Where the queue takes no
-    more, and without `request`, they run one after the other, as Starlette's do.
+    more, without `request`, and where the server runs no lifespan (the queue is not open), they run
+    one after the other, as Starlette's do.
     """
 
     def __init__(
@@ -71,11 +72,14 @@ class BackgroundTasks(BackgroundTask):
             is_plain = type(task) is BackgroundTask
             call = task.func if is_plain else task
             args, kwargs = (task.args, task.kwargs) if is_plain else ((), {})
-            if queue is not None:
+            if queue is not None and not queue.is_new:  # else the server runs no lifespan
                 try:
                     await queue.enqueue_background(self._request, call, args, kwargs)
                 except (QueueFullError, QueueClosedError):
                     queue.note_in_place(self._request)
+                except Exception as exc:  # noqa: BLE001 - the others are called all the same
+                    queue.note_in_place(self._request)
+                    logger.warning("background task %s runs in place: %s", name_of(call), exc)
                 else:
                     continue
             try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from perf_middleware.endpoint_marks import METHODS
+from perf_middleware.families import OTHER
 from perf_middleware.route_templates import RouteTemplates
 from perf_middleware.tasks.background.figures import BackgroundCounts
 from perf_middleware.tasks.queue.runtime.job import MADE_BY
@@ -34,6 +36,8 @@ class Origins:
         base = scope.get("app_root_path", scope.get("root_path")) or ""
         route = self._templates.template_of(scope, base)
         method = scope.get("method")
+        if method and method not in METHODS:  # a client may send any word
+            method = OTHER
         return f"{method} {route}" if method else route
 
     @contextmanager

@@ -48,15 +48,22 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalLimits:
-    """The bounds of one journal, over all processes that share its file."""
+    """The bounds of one journal, over all processes that share its file.
+
+    `unregistered_s`: how long entries of a task that is not registered here are left to processes
+    that know it, before they are dead letters.
+    """
 
     entries_max: int = 100_000
     bytes_max: int = 64 << 20
     starts_max: int = 3
+    unregistered_s: float = 600.0
 
     def __post_init__(self) -> None:
         if min(self.entries_max, self.bytes_max, self.starts_max) < 1:
             raise ValueError(f"the bounds of a journal are 1 or more: {self}")
+        if self.unregistered_s < 0:
+            raise ValueError(f"unregistered_s is 0 or more: {self}")
 
 
 def entry_bytes(task: str, arguments: bytes) -> int:

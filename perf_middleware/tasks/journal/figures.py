@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class JournalCounts:
-    """Plain counters of one process; the last three tell the file, as it was seen last."""
+    """Plain counters of one process; the last four tell the file, as it was seen last."""
 
     accepted: int = 0
     refused_full: int = 0
@@ -27,10 +27,17 @@ class JournalCounts:
     entries: int = 0
     kept_bytes: int = 0
     dead: int = 0
+    unregistered: int = 0
 
 
-def families(counts: JournalCounts) -> Iterable[Family]:
+def families(counts: JournalCounts, *, is_up: bool) -> Iterable[Family]:
     """The families for a scrape."""
+    yield gauge(
+        "perf_journal_up",
+        "1 while durable tasks are accepted, 0 while the journal is not open or not to be written.",
+        [Value(NO_LABELS, int(is_up))],
+        across="min",
+    )
     for name, told, value in (
         ("accepted", "Durable tasks that were accepted.", counts.accepted),
         ("removed", "Accepted tasks that have run, or that the app has cancelled.", counts.removed),
@@ -53,11 +60,14 @@ def families(counts: JournalCounts) -> Iterable[Family]:
     for name, told, value in (
         ("entries", "Entries in the file, of all processes, dead letters too.", counts.entries),
         ("dead_letters", "Dead letters in the file.", counts.dead),
+        ("unregistered", "Accepted tasks without a process that knows them.", counts.unregistered),
     ):
-        yield gauge(f"perf_journal_{name}", told, [Value(NO_LABELS, value)])
+        # Each process tells the same of one file.
+        yield gauge(f"perf_journal_{name}", told, [Value(NO_LABELS, value)], across="max")
     yield gauge(
         "perf_journal_bytes",
         "About how many bytes the entries take.",
         [Value(NO_LABELS, counts.kept_bytes)],
         unit="bytes",
+        across="max",
     )

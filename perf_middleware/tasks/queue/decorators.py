@@ -189,6 +189,13 @@ def is_async(call: Callable[..., Any]) -> bool:
     )
 
 
+def yields(call: Callable[..., Any]) -> bool:
+    """Whether `call` gives a generator, which does nothing until somebody iterates over it."""
+    while isinstance(call, partial):
+        call = call.func
+    return inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call)
+
+
 def name_of(call: Callable[..., Any]) -> str:
     """`package.module.function`, or what is nearest to it."""
     while isinstance(call, partial):

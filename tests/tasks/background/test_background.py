@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from typing import Annotated
 
 import httpx2 as httpx
@@ -17,7 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
 from perf_middleware import QueueLimits, Settings, install
-from perf_middleware.tasks import BackgroundTasks, Tasks, background_tasks
+from perf_middleware.tasks import BackgroundTasks, RequestTasks, Tasks, background_tasks
 from tests.tasks.waiting import until
 
 QUIET = {"dashboard": {"enabled": False}}
@@ -182,7 +183,8 @@ def test_at_the_stop_what_was_left_behind_is_waited_for():
 def test_where_the_queue_takes_no_more_they_run_with_their_response(caplog):
     async def main():
         ran = []
-        tasks = Tasks(QueueLimits(backlog_max=1, full_wait_s=0))
+        tasks = Tasks(QueueLimits(workers=1, backlog_max=1, full_wait_s=0))
+        goes_on = asyncio.Event()
         request = StarletteRequest(http_scope("/") | {"state": {"perf": Holder(tasks)}})
 
         async def fail():
@@ -192,10 +194,13 @@ def test_where_the_queue_takes_no_more_they_run_with_their_response(caplog):
         for call in (ran.append, ran.append):
             ours.add_task(call, len(ours.tasks))
         ours.add_task(fail)
-        await ours()  # the queue is not open yet: the first waits in it, and has filled it
-        assert ran == [1]
-        assert tasks.status()["background"]["GET unmatched"]["in_place"] == 2
         async with tasks:
+            await tasks.submit(goes_on.wait)
+            await until(lambda: not sum(tasks.status()["backlog"].values()))
+            await ours()  # the only worker is taken: the first waits, and has filled the queue
+            assert ran == [1]
+            assert tasks.status()["background"]["GET unmatched"]["in_place"] == 2
+            goes_on.set()
             await until(lambda: ran == [1, 0])
 
     asyncio.run(main())
@@ -290,5 +295,81 @@ def test_counts_are_set_back_with_all_others():
             assert tasks.status()["background"]["none"]["accepted"] == 1
             tasks.reset_counts()
             assert tasks.status()["background"]["none"]["accepted"] == 0
+
+    asyncio.run(main())
+
+
+def test_fastapi_takes_a_plain_parameter_of_request_tasks():
+    app, ran = FastAPI(), []
+    install(app, Settings(**QUIET))
+
+    @app.get("/")
+    async def plain(tasks: RequestTasks):
+        tasks.add_task(ran.append, type(tasks))
+
+    with TestClient(app) as client:
+        assert client.get("/").status_code == 200
+    assert ran == [BackgroundTasks]
+    assert "parameters" not in app.openapi()["paths"]["/"]["get"]
+
+
+def test_without_a_lifespan_they_run_with_their_response():
+    app, ran = FastAPI(), []
+    install(app, Settings(**QUIET))
+
+    @app.get("/")
+    async def leave(tasks: InBackground):
+        tasks.add_task(ran.append, "added")
+
+    TestClient(app).get("/")  # as a server does that runs no lifespan
+    assert ran == ["added"]
+
+
+def test_what_would_end_the_process_ends_its_own_task(caplog, tmp_path):
+    async def main():
+        async with Tasks(journal_path=tmp_path / "tasks.db") as tasks:
+
+            async def leave():
+                sys.exit(0)
+
+            jobs = [await tasks.background(None, call) for call in (leave, sys.exit)]
+            await tasks.background(None, tasks.task(name="leave")(leave), durable=True)
+            for job in jobs:
+                await job.wait()
+                assert (job.status, type(job.error)) == ("failed", SystemExit)
+            while not (letters := await tasks.journal.dead_letters()):
+                await asyncio.sleep(0)
+            assert letters[0]["reason"] == "SystemExit: 0"
+
+    asyncio.run(main())
+    assert len(errors_in(caplog)) == 3
+
+
+def test_what_cannot_be_enqueued_at_all_stops_no_other(caplog):
+    async def main():
+        ran = []
+
+        def steps():
+            yield
+
+        async with Tasks() as tasks:
+            request = StarletteRequest(http_scope("/") | {"state": {"perf": Holder(tasks)}})
+            ours = BackgroundTasks(request=request)
+            ours.add_task(steps)
+            ours.add_task(ran.append, 1)
+            await ours()
+            await until(lambda: ran == [1])
+
+    asyncio.run(main())
+    assert "steps is a generator function" in caplog.text
+
+
+def test_a_method_that_a_client_has_made_up_makes_no_label_of_its_own():
+    async def main():
+        async with Tasks() as tasks:
+            for method in ("GET", "FOO", "BAR"):
+                request = StarletteRequest(http_scope("/") | {"method": method})
+                await tasks.background(request, bool)
+            assert list(tasks.status()["background"]) == ["GET unmatched", "other unmatched"]
 
     asyncio.run(main())

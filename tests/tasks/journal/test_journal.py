@@ -29,7 +29,9 @@ def tasks_of(tmp_path):
         return Tasks(
             QueueLimits(workers=workers, drain_s=drain_s, retry_first_s=0.001, retry_most_s=0.001),
             journal_path=tmp_path / "tasks.db",
-            journal_limits=JournalLimits(entries_max=entries_max, starts_max=starts_max),
+            journal_limits=JournalLimits(
+                entries_max=entries_max, starts_max=starts_max, unregistered_s=0
+            ),
             journal_look_every_s=look_every_s,
         )
 

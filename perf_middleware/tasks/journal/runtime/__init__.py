@@ -24,7 +24,7 @@ from perf_middleware.tasks.journal.runtime.writer import Writer
 from perf_middleware.tasks.journal.stores.sqlite import SqliteJournal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from inspect import Signature
     from pathlib import Path
 
@@ -63,6 +63,7 @@ class Journal:
         self._signatures: dict[str, tuple[Task[..., Any, Any], Signature]] = {}
         self._counts = JournalCounts()
         self._trouble = ""
+        self.on_change: Callable[[bool, str], None] = _nobody
 
     async def accept(
         self,
@@ -130,7 +131,8 @@ class Journal:
             {
                 "number": entry.number, "task": entry.task, "reason": entry.reason,
                 "made_by": entry.made_by, "starts": entry.starts, "state": STATES[entry.state],
-                "arguments": entry.arguments.decode(), "accepted_s": entry.accepted_us / US_PER_S,
+                "arguments": entry.arguments.decode(errors="replace"),
+                "accepted_s": entry.accepted_us / US_PER_S,
             }
             for entry in found
         ]  # fmt: skip
@@ -166,11 +168,12 @@ class Journal:
             "accepted": counts.accepted,
             "removed": counts.removed,
             "taken_over": counts.taken_over,
+            "unregistered": {} if self._feeder is None else dict(self._feeder.unregistered),
         }
 
     def families(self) -> Iterable[Family]:
         """The families for a scrape."""
-        return families(self._counted())
+        return families(self._counted(), is_up=self._writer is not None and not self._trouble)
 
     def reset_counts(self) -> None:
         """Every count back to zero; what the file has is no count."""
@@ -186,6 +189,7 @@ class Journal:
         if feeder is not None:
             counts.removed, counts.buried = feeder.removed, feeder.buried
             counts.taken_over = feeder.taken_over
+            counts.unregistered = sum(feeder.unregistered.values())
         if writer is not None:
             counts.batches, counts.failures = writer.batches, writer.failures
         return counts
@@ -238,6 +242,7 @@ class Journal:
         self._feeder = None
 
     async def _look_on(self) -> None:
+        self._tell()  # once more: what is not open yet has no state of its own that could change
         while True:
             await asyncio.sleep(self._look_every_s)
             await self._look()
@@ -246,7 +251,10 @@ class Journal:
         if self._writer is None:
             return
         try:
-            picture = await self._writer.ask(lambda store: store.picture())
+            # Where the disk is full one can still read: that is no sign that it is over.
+            picture = await self._writer.ask(
+                (lambda store: store.tried()) if self._trouble else (lambda store: store.picture())
+            )
         except JournalUnavailableError as exc:
             self._note(exc.reason)
             return
@@ -261,4 +269,14 @@ class Journal:
                 logger.error("durable tasks are not accepted: %s", trouble)
             else:
                 logger.info("durable tasks are accepted again")
+            self._trouble = trouble
+            self._tell()
         self._trouble = trouble
+
+    def _tell(self) -> None:
+        why = f"durable tasks are not accepted: {self._trouble}" if self._trouble else ""
+        self.on_change(not self._trouble, why)
+
+
+def _nobody(_is_up: bool, _why: str) -> None:
+    """Nobody has asked to hear of it."""

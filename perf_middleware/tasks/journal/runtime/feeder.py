@@ -84,6 +84,8 @@ class Feeder:
         self._is_stopped = False
         self._wakes = asyncio.Event()
         self._look_s = 0.0
+        self._unregistered_since: dict[str, float] = {}
+        self.unregistered: dict[str, int] = {}
         self.goes_on_in_thread: list[int] = []
         self.reset_counts()
 
@@ -115,26 +117,34 @@ class Feeder:
 
     async def run(self) -> None:
         """Feed until stopped."""
-        loop = asyncio.get_running_loop()
         while not self._is_stopped:
-            self._wakes.clear()
-            if loop.time() >= self._look_s and self._loaded() < LOADED_MAX:
-                self._look_s = loop.time() + self._look_every_s
-                await self._claim()
-            if self._has_more and not self._ready and self._loaded() < LOADED_MAX:
-                await self._load()
-            entry = self._next()
-            if entry is not None:
-                try:
-                    await self._submit(entry)
-                except Exception as exc:
-                    # Whatever is wrong with one, the others run.
-                    logger.exception("the accepted task %s could not be begun", entry.task)
-                    self._bury(entry, f"{type(exc).__name__}: {exc}", is_told=True)
-                continue
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, self._look_s - loop.time()) or RETRY_S):
-                    await self._wakes.wait()
+            try:
+                await self._feed()
+            except Exception:
+                # Else what is accepted from now on would run at the next start only.
+                logger.exception("feeding durable tasks failed; it is tried again")
+                await asyncio.sleep(RETRY_S)
+
+    async def _feed(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._wakes.clear()
+        if loop.time() >= self._look_s and self._loaded() < LOADED_MAX:
+            self._look_s = loop.time() + self._look_every_s
+            await self._claim()
+        if self._has_more and not self._ready and self._loaded() < LOADED_MAX:
+            await self._load()
+        entry = self._next()
+        if entry is not None:
+            try:
+                await self._submit(entry)
+            except Exception as exc:
+                # Whatever is wrong with one, the others run.
+                logger.exception("the accepted task %s could not be begun", entry.task)
+                self._bury(entry, f"{type(exc).__name__}: {exc}", is_told=True)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._look_s - loop.time()) or RETRY_S):
+                await self._wakes.wait()
 
     def _loaded(self) -> int:
         return len(self._ready) + len(self._suspects) + len(self._held)
@@ -150,15 +160,37 @@ class Feeder:
         return None
 
     async def _claim(self) -> None:
-        limit = LOADED_MAX - self._loaded()
+        limit, wanted = LOADED_MAX - self._loaded(), self._wanted()
         try:
-            claimed: list[Entry] = await self._writer.ask(lambda store: store.claim(limit))
+            claimed, others = await self._writer.ask(
+                lambda store: (store.claim(limit, wanted), store.unclaimed(wanted))
+            )
         except PerfMiddlewareError:
             return  # told by the journal, which asks again
+        self._note_unregistered(others)
         self.taken_over += len(claimed)
         if claimed:
             logger.info("%d accepted tasks that had nobody any more are run here", len(claimed))
         self._take(claimed)
+
+    def _wanted(self) -> list[str]:
+        """Whose entries are to be claimed: what is registered here, and what nobody came for."""
+        before_s = asyncio.get_running_loop().time() - self._limits.unregistered_s
+        nobodys = [task for task, s in self._unregistered_since.items() if s <= before_s]
+        return [*self._queue.names(), *nobodys]
+
+    def _note_unregistered(self, others: dict[str, int]) -> None:
+        """Another service may share the file, or another version of this one, and know them."""
+        since, now_s = self._unregistered_since, asyncio.get_running_loop().time()
+        self.unregistered = others
+        for task, count in others.items():
+            if task not in since:
+                logger.warning(
+                    "%d accepted tasks are of %s, which is not registered here: they are left to a "
+                    "process that knows it, and dead letters in %g s",
+                    count, task, self._limits.unregistered_s,
+                )  # fmt: skip
+        self._unregistered_since = {task: since.get(task, now_s) for task in others}
 
     async def _load(self) -> None:
         after, limit = self._last_loaded, LOADED_MAX - self._loaded()
@@ -209,6 +241,7 @@ class Feeder:
                 self._is_stopped = True  # it stays in the file, for the next start
                 return
             break
+        job.is_isolated = True
         job.when_finished(partial(self._finished, held))
 
     def _marking(self, held: Held, task: Task[..., Any, Any]) -> Callable[..., Any]:

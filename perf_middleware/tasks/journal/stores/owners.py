@@ -12,8 +12,11 @@ Calls are short and may raise OSError.
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import time
 import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 try:
@@ -22,11 +25,15 @@ except ImportError:  # pragma: no cover - Windows
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 MARK: Final = "-owner-"
 TOKEN_BYTES: Final = 8
+TOKEN: Final = re.compile(f"[0-9a-f]{{{2 * TOKEN_BYTES}}}")
 TRIES_MAX: Final = 10
+SETUP_S: Final = 10.0  # how long another process may look through the file as it opens it
+SETUP_LOOK_S: Final = 0.02
 
 
 class Owner:
@@ -35,14 +42,35 @@ class Owner:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd: int | None = None
+        self._file = path
+        self._known: os.stat_result
         self.token = ""
 
     def take(self) -> str:
         """A token that nobody else has, locked.  Raises OSError."""
+        return self._lock(None)
+
+    def renew(self) -> None:
+        """Its file anew, where somebody has deleted it: a living owner would pass for a dead one.
+
+        Raises OSError.
+        """
+        fd = self._fd
+        if fd is None:
+            return
+        try:  # for each transaction: as little as tells it
+            is_there = os.path.samestat(self._file.stat(), self._known)
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            self._lock(self.token)
+            os.close(fd)
+
+    def _lock(self, known: str | None) -> str:
         if fcntl is None:
             raise OSError("durable tasks need flock, which this system does not have")
         for _ in range(TRIES_MAX):
-            token = secrets.token_hex(TOKEN_BYTES)
+            token = known or secrets.token_hex(TOKEN_BYTES)
             file = _file_of(self._path, token)
             fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -54,8 +82,10 @@ class Owner:
                 os.close(fd)
                 raise
             if is_ours:
+                if known is None:
+                    _forget_in_forks(self)
                 self._fd, self.token = fd, token
-                _forget_in_forks(self)
+                self._file, self._known = file, os.fstat(fd)
                 return token
             os.close(fd)  # whoever sweeps was faster: between the opening and the lock
         raise OSError(f"no owner's file beside {self._path} could be locked")
@@ -103,13 +133,35 @@ class Lock:
             os.close(fd)
 
 
+@contextmanager
+def setup_lock(path: Path) -> Iterator[None]:
+    """One process at a time looks whether the file is whole.  Raises OSError."""
+    lock = Lock(path.with_name(f"{path.name}-setup"))
+    until_s = time.monotonic() + SETUP_S
+    while not lock.take():
+        if time.monotonic() > until_s:
+            raise OSError(f"another process has been opening it for {SETUP_S:g} s")
+        time.sleep(SETUP_LOOK_S)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def lives(path: Path, token: str) -> bool:
-    """Whether the owner with this token does; the file of one that does not is removed."""
+    """Whether the owner with this token does; the file of one that does not is removed.
+
+    One that cannot be asked (too many open files, say) may live.
+    """
+    if not _is_token(token):
+        return False  # nobody has ever had it
     file = _file_of(path, token)
     try:
         fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    except OSError:
+        return True
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.unlink(missing_ok=True)
@@ -120,11 +172,21 @@ def lives(path: Path, token: str) -> bool:
     return False
 
 
+def has_been_killed(path: Path, token: str) -> bool:
+    """Whether the owner with this token has left its file, unlocked: nobody else has deleted it."""
+    return _is_token(token) and _file_of(path, token).exists() and not lives(path, token)
+
+
 def sweep(path: Path) -> None:
     """Remove the files of owners that are gone."""
     prefix = path.name + MARK
     for file in path.parent.glob(f"{_escaped(prefix)}*"):
         lives(path, file.name.removeprefix(prefix))
+
+
+def _is_token(token: object) -> bool:
+    """Whether it can be one: a file that others write to may say anything."""
+    return isinstance(token, str) and TOKEN.fullmatch(token) is not None
 
 
 def _escaped(name: str) -> str:

@@ -15,14 +15,13 @@ import json
 import logging
 import sqlite3
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from perf_middleware.task_errors import JournalFullError, JournalUnavailableError
 from perf_middleware.tasks.journal.entries import (
     ACCEPTED,
     DEAD,
-    ENTRY_BYTES,
     NOBODY,
     REASON_CHARS_MAX,
     RUNNING,
@@ -32,10 +31,12 @@ from perf_middleware.tasks.journal.entries import (
     may_claim,
     starts_when_handed_back,
 )
-from perf_middleware.tasks.journal.stores import owners
+from perf_middleware.tasks.journal.stores import owners, schema
+from perf_middleware.tasks.journal.stores.moving import Whereabouts, carry_over, remove_orphans
+from perf_middleware.tasks.journal.stores.schema import COLUMNS, is_broken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from perf_middleware.tasks.journal.entries import JournalLimits
@@ -43,28 +44,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perf_middleware.tasks")
 
 US_PER_S: Final = 1_000_000
-APPLICATION_ID: Final = 0x706D6A31  # "pmj1": which database this is
-VERSION: Final = 1  # of the schema
 BUSY_S: Final = 5.0
-SETUP_S: Final = 10.0  # how long another process may look through the file as it opens it
-SETUP_LOOK_S: Final = 0.02
+UNCLAIMED_MAX: Final = 100  # names of tasks that are not registered here
 WAL_BYTES_MAX: Final = 4 << 20  # what is kept of it after it was larger
-SCHEMA: Final = (
-    """CREATE TABLE entries (
-        number INTEGER PRIMARY KEY AUTOINCREMENT, task TEXT NOT NULL, arguments BLOB NOT NULL,
-        made_by TEXT NOT NULL, owner TEXT NOT NULL, state INTEGER NOT NULL,
-        starts INTEGER NOT NULL, accepted_us INTEGER NOT NULL, reason TEXT NOT NULL)""",
-    "CREATE INDEX by_owner ON entries (owner, state)",
-    "CREATE TABLE room (entries INTEGER NOT NULL, bytes INTEGER NOT NULL)",
-    "INSERT INTO room VALUES (0, 0)",
-    f"""CREATE TRIGGER taken AFTER INSERT ON entries BEGIN UPDATE room SET entries = entries + 1,
-        bytes = bytes + {ENTRY_BYTES} + length(new.task) + length(new.arguments); END""",  # noqa: S608
-    f"""CREATE TRIGGER given AFTER DELETE ON entries BEGIN UPDATE room SET entries = entries - 1,
-        bytes = bytes - {ENTRY_BYTES} - length(old.task) - length(old.arguments); END""",  # noqa: S608
-    f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {VERSION}",
-)
-BROKEN: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 Step: TypeAlias = "Callable[[SqliteJournal], Any]"
 
@@ -78,6 +60,7 @@ class SqliteJournal:
         self._is_synced = is_synced
         self._syncs = False
         self._file: sqlite3.Connection | None = None
+        self._whereabouts: Whereabouts | None = None
         self._owner = owners.Owner(path)
 
     @property
@@ -92,14 +75,7 @@ class SqliteJournal:
     def open(self) -> None:
         """Raises JournalUnavailableError.  A broken file is set aside, and a new one begun."""
         try:
-            with _setup_lock(self._path):
-                try:
-                    self._file = self._opened()
-                except sqlite3.DatabaseError as exc:
-                    if not _is_broken(exc):
-                        raise
-                    self._set_aside(exc)
-                    self._file = self._opened()
+            self._file, self._whereabouts = self._opened_whole()
             self._owner.take()
             owners.sweep(self._path)
         except (sqlite3.Error, OSError) as exc:
@@ -121,10 +97,12 @@ class SqliteJournal:
     def run(self, steps: Sequence[Step], *, is_synced: bool) -> list[Any]:
         """What each step gave, all in one transaction; JournalFullError stands for its own step.
 
-        Raises JournalUnavailableError: then nothing of it is kept.
+        Raises JournalUnavailableError, or what a step raised: then nothing of it is kept.
         """
         if self._file is None:
             self.open()
+        else:
+            self._look_where_it_is()
         file = self._file
         assert file is not None  # noqa: S101 - open() raises where there is none
         given: list[Any] = []
@@ -139,15 +117,57 @@ class SqliteJournal:
                 except JournalFullError as exc:
                     given.append(exc)
             file.execute("COMMIT")
-        except sqlite3.Error as exc:
+        except BaseException as exc:
             with suppress(sqlite3.Error):
                 if file.in_transaction:
                     file.execute("ROLLBACK")
-            if _is_broken(exc):  # looked at, and set aside, by the next call
+            if not isinstance(exc, sqlite3.Error):
+                raise
+            if is_broken(exc):  # looked at, and set aside, by the next call
                 # Should it be whole after all: what runs here is nobody else's.
                 self.close(keep_owner=True)
             raise JournalUnavailableError(f"{self._path}: {exc}") from exc
         return given
+
+    def _look_where_it_is(self) -> None:
+        """Go on in a new file where somebody took this one away.  Raises JournalUnavailableError:
+        then it stays open, with all that it has, and the next call looks again.
+        """
+        try:
+            self._owner.renew()
+            if self._whereabouts is not None and (lost := self._whereabouts.lost()) is not None:
+                self._move(lost, self._whereabouts)
+        except (sqlite3.Error, OSError) as exc:
+            raise JournalUnavailableError(f"{self._path}: {exc}") from exc
+
+    def _move(self, lost: Path, whereabouts: Whereabouts) -> None:
+        old = self._file
+        assert old is not None  # noqa: S101 - what is open is looked at
+        with suppress(sqlite3.Error):  # should the file be kept under another name: all is in it
+            old.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        file, whereabouts = self._opened_whole(whereabouts)
+        try:
+            if self._is_synced:
+                file.execute("PRAGMA synchronous = FULL")
+            told = str(carry_over(old, file, [self.owner, NOBODY, *self._gone_in(old)]))
+        except sqlite3.Error as exc:
+            if not is_broken(exc):
+                file.close()
+                raise
+            told = f"none, what is open is broken ({exc})"
+        with suppress(sqlite3.Error):
+            old.close()
+        self._file, self._whereabouts, self._syncs = file, whereabouts, self._is_synced
+        logger.error(
+            "%s was deleted, moved or replaced while the journal of tasks was open; another file "
+            "is used from now on; carried over to it: %s of the accepted tasks and dead letters",
+            lost, told,
+        )  # fmt: skip
+
+    def _gone_in(self, file: sqlite3.Connection) -> list[str]:
+        """The owners of entries there that have certainly ended."""
+        found = file.execute("SELECT DISTINCT owner FROM entries").fetchall()
+        return [owner for (owner,) in found if owners.has_been_killed(self._path, owner)]
 
     # --- steps ----------------------------------------------------------------------------------
 
@@ -188,26 +208,51 @@ class SqliteJournal:
             (DEAD, NOBODY, reason[:REASON_CHARS_MAX], entry.number, entry.owner),
         )
 
-    def claim(self, limit: int) -> list[Entry]:
-        """Entries without a living owner, the oldest first: this process's from now on."""
+    def claim(self, limit: int, tasks: Sequence[str] | None = None) -> list[Entry]:
+        """Entries without a living owner, the oldest first: this process's from now on.
+
+        With `tasks` those of these alone, and what nobody can ever register.
+        """
+        claimed: list[Entry] = []
+        names = None if tasks is None else json.dumps(list(tasks))
+        for owner in self._without_life():
+            if len(claimed) < limit:
+                claimed += self._entries(
+                    "UPDATE entries SET owner = ?, state = ? WHERE number IN (SELECT number FROM "  # noqa: S608
+                    "entries WHERE owner = ? AND state != ? AND (? IS NULL OR typeof(task) != "
+                    "'text' OR task IN (SELECT value FROM json_each(?))) ORDER BY number LIMIT ?) "
+                    f"RETURNING {COLUMNS}",
+                    (self.owner, ACCEPTED, owner, DEAD, names, names, limit - len(claimed)),
+                )
+        return sorted(claimed, key=lambda entry: entry.number)
+
+    def unclaimed(self, tasks: Sequence[str]) -> dict[str, int]:
+        """How many entries without a living owner are of other tasks, by their names."""
+        counts: dict[str, int] = {}
+        for owner in self._without_life():
+            for task, count in self._execute(
+                "SELECT task, count(*) FROM entries WHERE owner = ? AND state != ? AND "
+                "task NOT IN (SELECT value FROM json_each(?)) GROUP BY 1 LIMIT ?",
+                (owner, DEAD, json.dumps(list(tasks)), UNCLAIMED_MAX),
+            ):
+                counts[task] = counts.get(task, 0) + count
+        return counts
+
+    def _without_life(self) -> list[str]:
         rows = self._execute(
             "SELECT DISTINCT owner FROM entries WHERE state != ? AND owner != ?", (DEAD, self.owner)
         ).fetchall()
-        claimed: list[Entry] = []
-        for (owner,) in rows:
-            lives = owner != NOBODY and owners.lives(self._path, owner)
-            if len(claimed) < limit and may_claim(ACCEPTED, owner, owner_lives=lives):
-                claimed += self._entries(
-                    "UPDATE entries SET owner = ?, state = ? WHERE number IN (SELECT number FROM "
-                    "entries WHERE owner = ? AND state != ? ORDER BY number LIMIT ?) RETURNING *",
-                    (self.owner, ACCEPTED, owner, DEAD, limit - len(claimed)),
-                )
-        return sorted(claimed, key=lambda entry: entry.number)
+        path = self._path
+        return [
+            owner
+            for (owner,) in rows
+            if may_claim(ACCEPTED, owner, owner_lives=owners.lives(path, owner))
+        ]
 
     def own_after(self, number: int, limit: int) -> list[Entry]:
         """Entries of this process that it has not begun, after this one, the oldest first."""
         return self._entries(
-            "SELECT * FROM entries WHERE owner = ? AND state = ? AND number > ? "
+            f"SELECT {COLUMNS} FROM entries WHERE owner = ? AND state = ? AND number > ? "  # noqa: S608
             "ORDER BY number LIMIT ?",
             (self.owner, ACCEPTED, number, limit),
         )
@@ -218,7 +263,8 @@ class SqliteJournal:
         `but` are numbers of those that go on in threads.
         """
         return self._execute(
-            "UPDATE entries SET owner = ?, starts = starts_when_handed_back(state, starts), "
+            "UPDATE entries SET owner = ?, starts = starts_when_handed_back(state, "
+            "CAST(starts AS INTEGER)), "
             "state = ? WHERE owner = ? AND state != ? AND number NOT IN "
             "(SELECT value FROM json_each(?))",
             (NOBODY, ACCEPTED, self.owner, DEAD, json.dumps(list(but))),
@@ -227,7 +273,8 @@ class SqliteJournal:
     def dead_letters(self, limit: int) -> list[Entry]:
         """Those that will not run by themselves, the oldest first."""
         return self._entries(
-            "SELECT * FROM entries WHERE state = ? ORDER BY number LIMIT ?", (DEAD, limit)
+            f"SELECT {COLUMNS} FROM entries WHERE state = ? ORDER BY number LIMIT ?",  # noqa: S608
+            (DEAD, limit),
         )
 
     def revive(self, number: int) -> bool:
@@ -256,6 +303,12 @@ class SqliteJournal:
         ).fetchone()
         return entries, kept_bytes, dead
 
+    def tried(self) -> tuple[int, int, int]:
+        """As `picture`, where an entry can be written: one is, and removed."""
+        for step in (schema.TRIAL, "DELETE FROM entries WHERE number < 0"):
+            self._execute(step)
+        return self.picture()
+
     # --- the file -------------------------------------------------------------------------------
 
     def _execute(self, sql: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
@@ -266,6 +319,22 @@ class SqliteJournal:
         found = self._execute(sql, values)
         names = [name for name, *_ in found.description]
         return [Entry(**dict(zip(names, row, strict=True))) for row in found.fetchall()]
+
+    def _opened_whole(
+        self, lost: Whereabouts | None = None
+    ) -> tuple[sqlite3.Connection, Whereabouts]:
+        with owners.setup_lock(self._path):
+            if lost is not None:
+                lost.put_away(self._aside("left"))
+            remove_orphans(self._path)
+            try:
+                file = self._opened()
+            except sqlite3.DatabaseError as exc:
+                if not is_broken(exc):
+                    raise
+                self._set_aside(exc)
+                file = self._opened()
+            return file, Whereabouts(self._path)
 
     def _opened(self) -> sqlite3.Connection:
         # Used by one thread, and closed by another where that is asked for last.
@@ -281,6 +350,7 @@ class SqliteJournal:
             file.close()
             raise
         self._syncs = False
+        file.text_factory = schema.readable
         return file
 
     def _check(self, file: sqlite3.Connection) -> None:
@@ -293,27 +363,29 @@ class SqliteJournal:
             if mode != "wal":
                 raise OSError(f"its file system allows no write-ahead log (journal_mode {mode})")
             file.execute("BEGIN IMMEDIATE")
-            for statement in SCHEMA:
+            for statement in schema.SCHEMA:
                 file.execute(statement)
             file.execute("COMMIT")
             return
-        if application != APPLICATION_ID:
+        if application != schema.APPLICATION_ID:
             raise OSError("it is another database, no journal of tasks")
-        if version != VERSION:
-            raise OSError(f"its schema is version {version}, and this program knows {VERSION}")
+        if version != schema.VERSION:
+            raise OSError(
+                f"its schema is version {version}, and this program knows {schema.VERSION}"
+            )
         (told,) = file.execute("PRAGMA quick_check(1)").fetchone()
         if told != "ok":
             broken = sqlite3.DatabaseError(told)
             broken.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise broken
 
+    def _aside(self, why: str) -> Path:
+        return self._path.with_name(f"{self._path.name}.{why}-{time.time_ns() // US_PER_S}")
+
     def _set_aside(self, why: Exception) -> None:
         """Raises OSError."""
-        aside = self._path.with_name(f"{self._path.name}.broken-{time.time_ns() // US_PER_S}")
-        for end in ("", "-wal", "-shm"):
-            part = self._path.with_name(self._path.name + end)
-            if part.exists():
-                part.rename(aside.with_name(aside.name + end))
+        aside = self._aside("broken")
+        Whereabouts(self._path).put_away(aside)
         logger.error(
             "the journal of tasks %s is broken (%s): it was set aside as %s, with the tasks that "
             "had not run, and a new one was begun",
@@ -323,23 +395,3 @@ class SqliteJournal:
 
 _KEPT: Final[list[owners.Owner]] = []
 """Owners that live until the process ends: what they have begun may go on, whatever was closed."""
-
-
-@contextmanager
-def _setup_lock(path: Path) -> Iterator[None]:
-    """One process at a time looks whether the file is whole.  Raises OSError."""
-    lock = owners.Lock(path.with_name(f"{path.name}-setup"))
-    until_s = time.monotonic() + SETUP_S
-    while not lock.take():
-        if time.monotonic() > until_s:
-            raise OSError(f"another process has been opening it for {SETUP_S:g} s")
-        time.sleep(SETUP_LOOK_S)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _is_broken(exc: sqlite3.Error) -> bool:
-    code = getattr(exc, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in BROKEN  # the low byte of an extended code

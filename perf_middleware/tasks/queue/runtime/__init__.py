@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, Self, TypeVar, overload
 
 from perf_middleware.clock import monotonic_us
-from perf_middleware.tasks.queue.decorators import AsyncTask, Task, is_async, name_of
+from perf_middleware.tasks.queue.decorators import AsyncTask, Task, is_async, name_of, yields
 from perf_middleware.tasks.queue.figures import families
 from perf_middleware.tasks.queue.options import (
     AS_SET,
@@ -167,6 +167,10 @@ class TaskQueue:
         timeout_s: float | AsSet | None,
         retry_on: type[Exception] | tuple[type[Exception], ...],
     ) -> Plan:
+        if yields(call):
+            raise TypeError(
+                f"{name_of(call)} is a generator function: called as a task it would do nothing"
+            )
         name = (name or name_of(call))[:NAME_CHARS_MAX]
         if isinstance(timeout_s, AsSet):
             timeout_s = self._engine.limits.timeout_s
@@ -184,6 +188,10 @@ class TaskQueue:
     def named(self, name: str) -> Task[..., Any, Any] | None:
         """The task that was decorated last under `name`."""
         return self._named.get(name)
+
+    def names(self) -> list[str]:
+        """Of the tasks that `named` finds."""
+        return list(self._named)
 
     # --- looking ----------------------------------------------------------------------------------
 

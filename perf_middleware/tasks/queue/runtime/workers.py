@@ -58,19 +58,21 @@ class Settling(Protocol):
 class Worker:
     """One worker, and the attempt that it makes: until when, and whether it was asked to stop."""
 
-    __slots__ = ("asked", "deadline_us", "has_begun", "job", "task")
+    __slots__ = ("asked", "cancelled", "deadline_us", "has_begun", "job", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
         self.job: Job[Any] | None = None
         self.deadline_us = 0
         self.asked: Asked = ""
+        self.cancelled = 0  # how often the queue has cancelled the task for this attempt
         self.has_begun = False
 
     def stop(self, asked: Asked) -> None:
-        """Cancel the attempt, once."""
-        if self.job is not None and not self.asked and self.task is not None:
+        """Cancel the attempt; once more where it has swallowed that, as asyncio's tasks do."""
+        if self.job is not None and self.task is not None:
             self.asked = asked
+            self.cancelled += 1
             self.task.cancel()
 
 
@@ -257,10 +259,11 @@ class Crew:
     async def _ended_otherwise(
         self, worker: Worker, job: Job[Any], value: object, error: BaseException | None
     ) -> None:
-        asked, task = worker.asked, worker.task
+        asked, task, cancelled = worker.asked, worker.task, worker.cancelled
         is_cancellation = isinstance(error, asyncio.CancelledError | GeneratorExit)
         worker.job = job.worker = None
         worker.asked = ""
+        worker.cancelled = 0
         worker.deadline_us = 0
         if asked == "timeout" and is_cancellation and job.timeout_us is not None:
             timeout = TaskTimeoutError(job.plan.name, job.timeout_us / US_PER_S)
@@ -276,12 +279,14 @@ class Crew:
         if asked and job.is_threaded:
             self._settling.note_abandoned()
         self._settling.settle(job, verdict, value, error, ended_us)
-        if isinstance(error, GeneratorExit | SystemExit | KeyboardInterrupt):
+        if isinstance(error, GeneratorExit | KeyboardInterrupt) or (
+            isinstance(error, SystemExit) and not job.is_isolated
+        ):
             raise error
         if task is None:
             return
         if asked:
-            await _forget_cancellation(task)
+            await _forget_cancellation(task, cancelled)
         if task.cancelling():
             raise asyncio.CancelledError
 
@@ -355,9 +360,6 @@ class Crew:
             tasks.append(worker.task)
             if worker.job is None:
                 worker.task.cancel()
-            elif worker.asked:
-                worker.asked = "drain"
-                worker.task.cancel()
             else:
                 worker.stop("drain")
         return tasks
@@ -377,8 +379,8 @@ def _drop(value: object) -> None:
         value.close()
 
 
-async def _forget_cancellation(task: asyncio.Task[None]) -> None:
-    """The queue's own cancellation of an attempt is over with it.
+async def _forget_cancellation(task: asyncio.Task[None], times: int) -> None:
+    """The queue's own cancellations of an attempt are over with it.
 
     Where the attempt ended without an `await` after it, it would come out of the worker's next one;
     `uncancel` alone forgets it from Python 3.13 on.
@@ -388,4 +390,5 @@ async def _forget_cancellation(task: asyncio.Task[None]) -> None:
     except asyncio.CancelledError:
         pass
     finally:
-        task.uncancel()
+        for _ in range(times):
+            task.uncancel()

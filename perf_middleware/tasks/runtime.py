@@ -131,9 +131,6 @@ class Tasks(TaskQueue):
             task = Task(call, plan, self._engine)
         with self._origins.making(request) as counts:
             job = await task.enqueue(*args, **kwargs)
-        # `sys.exit()` in a command that is called behind an answer must not end the server, which
-        # it does not do where Starlette calls it.
-        job.is_isolated = True
         self._origins.follow(counts, job)
         return job
 

@@ -241,7 +241,6 @@ class Feeder:
                 self._is_stopped = True  # it stays in the file, for the next start
                 return
             break
-        job.is_isolated = True
         job.when_finished(partial(self._finished, held))
 
     def _marking(self, held: Held, task: Task[..., Any, Any]) -> Callable[..., Any]:

@@ -44,7 +44,7 @@ class Job(Generic[R]):
 
     __slots__ = (
         "__weakref__", "_owner", "_told", "_value", "_waiters", "args", "attempts", "context",
-        "due_us", "enqueued_us", "error", "finished_us", "id", "is_isolated", "is_threaded",
+        "due_us", "enqueued_us", "error", "finished_us", "id", "is_threaded",
         "is_unwanted", "kept_bytes", "kwargs", "plan", "rank", "retries", "started_us", "status",
         "ticket", "timeout_us", "unique_key", "worker",
     )  # fmt: skip
@@ -69,7 +69,6 @@ class Job(Generic[R]):
         self._waiters: list[asyncio.Future[None]] | None = None
         self._told: list[Callable[[Job[Any]], None]] | None = None
         self.is_unwanted = False
-        self.is_isolated = False  # also SystemExit is its own failure, and ends no process
         self.id = job_id
         self.plan = plan
         self.args = args

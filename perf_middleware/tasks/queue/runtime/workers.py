@@ -141,7 +141,7 @@ class Crew:
         if not worker.has_begun:
             self._woken -= 1
         if not task.cancelled():
-            task.exception()  # SystemExit and the like: they went up through the loop already
+            task.exception()  # KeyboardInterrupt and the like: they went up through the loop
         if self._order.count and not self.is_closed and not self._loop.is_closed():
             # Not at once: where the whole loop ends, its tasks are cancelled, and new ones are not.
             self._look_later(LOOK_AGAIN_S)
@@ -279,9 +279,8 @@ class Crew:
         if asked and job.is_threaded:
             self._settling.note_abandoned()
         self._settling.settle(job, verdict, value, error, ended_us)
-        if isinstance(error, GeneratorExit | KeyboardInterrupt) or (
-            isinstance(error, SystemExit) and not job.is_isolated
-        ):
+        # Not SystemExit: a command-line function that a job calls must not end the server.
+        if isinstance(error, GeneratorExit | KeyboardInterrupt):
             raise error
         if task is None:
             return

@@ -140,7 +140,9 @@ def test_functions_that_never_end_are_listened_to_for_as_long_as_there_is_room()
 
 
 @pytest.mark.parametrize(
-    "error", [SystemExit(3), anyio.get_cancelled_exc_class, RuntimeError()], ids=repr
+    "error",
+    [SystemExit(3), anyio.get_cancelled_exc_class, RuntimeError()],
+    ids=["an exit", "a cancellation", "an error"],
 )
 def test_no_run_and_no_start_ends_with_what_a_function_raises(error):
     shop = shop_of(urls=["/a"])
@@ -161,7 +163,9 @@ def test_no_run_and_no_start_ends_with_what_a_function_raises(error):
 # --- the app itself -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), anyio.get_cancelled_exc_class], ids=repr)
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), anyio.get_cancelled_exc_class], ids=["an exit", "a cancellation"]
+)
 def test_what_an_endpoint_raises_is_a_failure_of_its_request_alone(error):
     async def app(scope, receive, send):
         raise error() if callable(error) else error

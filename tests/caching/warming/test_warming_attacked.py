@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 
@@ -14,7 +15,7 @@ from starlette.routing import Route
 
 from perf_middleware import Settings, cache_response, install
 from perf_middleware.caching.warming.asked import WARMING
-from perf_middleware.caching.warming.plan import ask_of
+from perf_middleware.caching.warming.plan import VARIANTS_MAX, ask_of
 from perf_middleware.caching.warming.runtime.asking import ask_app
 from perf_middleware.caching.warming.runtime.purged import OVERTAKEN_MAX, Purged
 from tests.caching.stage import Clock
@@ -63,6 +64,24 @@ def test_a_function_that_hangs_holds_up_nothing_else_and_is_told():
             last = shop.figures["last_run"]
             assert (last["planned"], last["warmed"], last["failed"]) == (4, 3, 1)
             assert "first: was not over when the run was" in last["problems"][0]
+
+    run(scenario)
+
+
+def test_what_is_called_needs_no_hash():
+    @dataclass
+    class Pages:
+        count: int
+
+        def __call__(self):
+            return [f"/{number}" for number in range(self.count)]
+
+    shop = shop_of()
+    shop.cache.warmer(Pages(2))
+
+    async def scenario():
+        async with shop.perf.running():
+            assert paths(shop) == ["/0", "/1"]
 
     run(scenario)
 
@@ -340,6 +359,22 @@ def test_the_newest_that_was_warmed_is_what_is_followed():
         for number in range(3):
             purged.note_purge(type("Stored", (), {"primary": b"%d" % number}))
         assert await purged.gathered() == [asks[0], asks[2]]
+
+    run(scenario)
+
+
+def test_what_purges_may_take_is_bounded_whatever_a_function_names():
+    async def scenario():
+        purged = Purged(keys_max=2, quiet_s=0)
+        purged.begin()
+        asks = [ask_of(f"http://a/?now={number}", base=None) for number in range(VARIANTS_MAX + 3)]
+        for ask in asks:  # all of one key: its rule leaves the parameter out
+            purged.note_warmed(b"a", ask)
+            purged.note_overtaken(ask)
+        assert (await purged.gathered())[-1] == asks[-1]
+        assert len(purged._overtaken) == 2
+        purged.note_purge(type("Stored", (), {"primary": b"a"}))
+        assert await purged.gathered() == asks[-VARIANTS_MAX:]
 
     run(scenario)
 

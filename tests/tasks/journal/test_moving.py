@@ -103,21 +103,12 @@ def test_what_was_accepted_is_carried_over_by_each_process(store_of, folder, cap
     for entry, store in ((mine, first), (theirs, second)):  # as if nothing had happened
         assert owners.lives(folder / "tasks.db", entry.owner)
         done(store, lambda store, entry=entry: store.remove(entry))
-    assert set(tasks_in(store_of_the_next_start(folder)).values()) == {
-        "dead",
-        "left",
-        "late",
-        "own",
-    }
+    third.close()
+    third.open()  # as at the next start
+    assert set(tasks_in(third).values()) == {"dead", "left", "late", "own"}
     told = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
     assert len(told) == 2
     assert "was deleted, moved or replaced while the journal of tasks was open" in told[0]
-
-
-def store_of_the_next_start(folder):
-    store = SqliteJournal(folder / "tasks.db", JournalLimits())
-    store.open()
-    return store
 
 
 def test_numbers_that_another_file_has_are_not_mixed_up(store_of, folder):

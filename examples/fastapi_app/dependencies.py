@@ -15,7 +15,6 @@ from examples.fastapi_app.feed import OrderFeed
 from examples.fastapi_app.figures import Figures
 from perf_middleware import ResponseCache
 from perf_middleware.database.queries.runtime import QueryCache
-from perf_middleware.tasks import BackgroundTasks, background_tasks
 
 
 class ShopState(TypedDict):
@@ -67,7 +66,6 @@ async def _session(sessions: SessionsDep) -> AsyncIterator[AsyncSession]:
 SessionDep = Annotated[AsyncSession, Depends(_session, scope="function")]
 # Open until the last byte, as FastAPI's dependencies are by default: for what is streamed.
 StreamSessionDep = Annotated[AsyncSession, Depends(_session)]
-BackgroundDep = Annotated[BackgroundTasks, Depends(background_tasks)]
 RunDep = Annotated[Run, Depends(_run)]
 QueriesDep = Annotated[QueryCache, Depends(_queries)]
 FeedDep = Annotated[OrderFeed, Depends(_feed)]

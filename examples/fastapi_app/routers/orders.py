@@ -13,7 +13,6 @@ from sqlalchemy.orm import joinedload, selectinload
 from examples.fastapi_app import ordering
 from examples.fastapi_app.database import Run
 from examples.fastapi_app.dependencies import (
-    BackgroundDep,
     CacheDep,
     FeedDep,
     FiguresDep,
@@ -24,6 +23,7 @@ from examples.fastapi_app.feed import OrderFeed
 from examples.fastapi_app.routers.account import account_tag
 from examples.fastapi_app.routers.products import ID_MAX
 from examples.fastapi_app.tables import Category, Order, OrderStatus, Product
+from perf_middleware.tasks import RequestTasks
 
 router = APIRouter(prefix="/orders", tags=["orders"])
 
@@ -115,7 +115,7 @@ async def place_order(
     cache: CacheDep,
     request: Request,
     response: Response,
-    background: BackgroundDep,
+    background: RequestTasks,
 ) -> OrderOut:
     """Place an order; it is confirmed in the background, after the answer.
 

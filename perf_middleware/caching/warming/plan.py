@@ -160,8 +160,9 @@ class Agenda:
         self._last: deque[Ask] = deque()
         self._taken = 0
 
-    def __len__(self) -> int:
-        """How many there were."""
+    @property
+    def planned(self) -> int:
+        """How many were added, handed out or not."""
         return len(self._known)
 
     @property
@@ -170,6 +171,7 @@ class Agenda:
         return self._taken + len(self._first) >= self._asks_max
 
     def add(self, asks: Iterable[Ask], *, last: bool = False) -> None:
+        """Put those that are not known yet behind the others."""
         for ask in asks:
             if ask not in self._known:
                 self._known.add(ask)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ASK_BYTES_MAX: Final = 4_096  # path, query and fields: clients choose them
 NOBODYS: Final = CREDENTIALS | OWN
+# Those of access_token, accessToken and X-Amz-Signature: access, token, X, Amz, Signature.
 _WORDS: Final = re.compile(rb"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 SECRETS: Final = frozenset(
     {

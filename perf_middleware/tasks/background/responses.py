@@ -84,7 +84,7 @@ class BackgroundTasks(BackgroundTask):
                     continue
             try:
                 await task()
-            except Exception:
+            except (Exception, SystemExit):  # a command-line function must not end the server
                 made_by = Origins().name_of(self._request)
                 logger.exception(
                     "background task %s%s failed",

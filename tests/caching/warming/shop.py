@@ -6,6 +6,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from perf_middleware import Settings, cache_response, install
+from tests.caching.stage import Clock
 from tests.driving import DEADLINE_S, ask, http_scope
 
 HOST = ("host", "shop.example")
@@ -67,6 +68,14 @@ class Shop:
 
     async def get(self, path, *headers):
         return await ask(self.app, http_scope(path, headers=[HOST, *headers]))
+
+
+def shop_of(**warming):
+    return Shop(clock=Clock(), warming=warming)
+
+
+def paths(shop):
+    return sorted(path for path, _ in shop.calls)
 
 
 def run(scenario):

@@ -83,7 +83,7 @@ def test_each_is_asked_once_and_the_last_when_there_is_nothing_else():
     agenda = Agenda(9)
     agenda.add([three], last=True)
     agenda.add([one, two, one])
-    assert (len(agenda), agenda.take()) == (3, one)
+    assert (agenda.planned, agenda.take()) == (3, one)
     agenda.add([two, three, one])
     assert taken(agenda) == [two, three]
     agenda.add([one, two, three])
@@ -97,7 +97,7 @@ def test_no_more_are_asked_for_than_allowed():
     assert not agenda.is_full
     agenda.add(asks[1:])
     assert agenda.is_full
-    assert (len(agenda), taken(agenda)) == (4, asks[1:3])
+    assert (agenda.planned, taken(agenda)) == (4, asks[1:3])
 
 
 def test_runs_are_spread_by_a_tenth():

@@ -188,7 +188,8 @@ def test_no_more_are_asked_at_once_than_allowed():
     run(scenario)
 
 
-def test_warming_stands_aside_while_clients_keep_the_app_busy():
+def test_warming_stands_aside_while_clients_keep_the_app_busy(monkeypatch):
+    monkeypatch.setattr("perf_middleware.caching.warming.runtime.PAUSE_S", 0.01)
     shop = Shop(clock=Clock(), warming={"urls": ["/a"], "wait_s": 0})
     busy = True
     shop.cache.warmer.warming.is_busy = lambda: busy
@@ -223,6 +224,9 @@ def test_what_a_purge_has_taken_of_the_warmed_is_asked_for_again():
 
 def test_it_runs_again_from_time_to_time():
     shop = Shop(clock=Clock(), warming={"urls": ["/a"], "interval_s": 1})
+    warming = shop.cache.warmer.warming
+    assert warming._interval_s == 1  # as set; nothing is told by waiting for so long
+    warming._interval_s = 0.01
 
     async def scenario():
         async with shop.perf.running():
@@ -232,14 +236,15 @@ def test_it_runs_again_from_time_to_time():
     run(scenario)
 
 
-def test_an_answer_to_nobody_takes_nothing_from_what_is_stored():
+@pytest.mark.parametrize("status", [401, 303])  # a refusal, and a way to the login
+def test_an_answer_to_nobody_takes_nothing_from_what_is_stored(status):
     """An endpoint that asks for a login refuses warming: what its clients have shared stays."""
     shop = Shop(clock=Clock(), warming={"urls": ["/a"], "wait_s": 0})
 
     async def scenario():
         async with shop.perf.running():
             await until(lambda: shop.figures["runs"] == 1)
-            shop.status = 401
+            shop.status = status
             shop.clock.pass_s(59)
             asked = await shop.cache.warmer.warming.ask(
                 ask_of(BASE["base_url"] + "/a", base=None), margin_us=5_000_000

@@ -345,6 +345,19 @@ def test_what_would_end_the_process_ends_its_own_task(caplog, tmp_path):
     assert len(errors_in(caplog)) == 3
 
 
+def test_what_would_end_the_process_ends_its_own_task_also_where_it_runs_in_place(caplog):
+    async def leave():
+        sys.exit(0)
+
+    ran = []
+    tasks = BackgroundTasks()  # of no request, so of no queue
+    for call in (leave, sys.exit, lambda: ran.append(1)):
+        tasks.add_task(call)
+    asyncio.run(tasks())
+    assert ran == [1]
+    assert len(errors_in(caplog)) == 2
+
+
 def test_what_cannot_be_enqueued_at_all_stops_no_other(caplog):
     async def main():
         ran = []

@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
 from perf_middleware.tasks.batching import BatchScopeMiddleware, batch_scope, batched
+from perf_middleware.tasks.batching.runtime.scopes import current_scope
 from tests.tasks.any_loop import at_once, on_each_loop, until
 
 
@@ -235,6 +236,19 @@ async def test_what_was_read_as_one_user_is_not_given_to_another_in_the_same_req
     assert told[:6] == ["a: 1", "b: 1", "a: 1", "written", "b: 1", 3]  # b's was forgotten
     assert told[6:12] == told[:6]
     assert told[12:] == ["nobody: 1"] * 3 + ["written", "written", 1]
+
+
+@on_each_loop
+async def test_tasks_that_prime_with_contextvars_of_their_own_leave_nothing_of_each():
+    span = ContextVar("span")
+    load, _ = remembering(context=span)
+    with batch_scope():
+        for number in range(9):
+            span.set(number)
+            load.prime(1, "written")
+        assert await load(1) == "written"
+        (remembered,) = current_scope()._tables.values()
+        assert len(remembered._tables) == 1
 
 
 @on_each_loop

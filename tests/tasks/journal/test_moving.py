@@ -5,12 +5,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from sqlite3 import OperationalError
 
 import pytest
 
 from perf_middleware import JournalUnavailableError
 from perf_middleware.tasks.journal.entries import JournalLimits
-from perf_middleware.tasks.journal.stores import owners
+from perf_middleware.tasks.journal.stores import owners, sqlite
 from perf_middleware.tasks.journal.stores.sqlite import SqliteJournal
 from tests.tasks.journal.test_store import accept, done
 
@@ -102,21 +103,12 @@ def test_what_was_accepted_is_carried_over_by_each_process(store_of, folder, cap
     for entry, store in ((mine, first), (theirs, second)):  # as if nothing had happened
         assert owners.lives(folder / "tasks.db", entry.owner)
         done(store, lambda store, entry=entry: store.remove(entry))
-    assert set(tasks_in(store_of_the_next_start(folder)).values()) == {
-        "dead",
-        "left",
-        "late",
-        "own",
-    }
+    third.close()
+    third.open()  # as at the next start
+    assert set(tasks_in(third).values()) == {"dead", "left", "late", "own"}
     told = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
     assert len(told) == 2
     assert "was deleted, moved or replaced while the journal of tasks was open" in told[0]
-
-
-def store_of_the_next_start(folder):
-    store = SqliteJournal(folder / "tasks.db", JournalLimits())
-    store.open()
-    return store
 
 
 def test_numbers_that_another_file_has_are_not_mixed_up(store_of, folder):
@@ -141,6 +133,28 @@ def test_where_no_file_can_be_made_it_is_told_and_nothing_is_lost(store_of, fold
     folder.mkdir()
     accept(store, "again")
     assert sorted(tasks_in(store).values()) == ["again", "mine"]
+
+
+def test_what_a_killed_process_has_left_is_carried_over_though_the_first_try_fails(
+    store_of, folder, monkeypatch
+):
+    store, killed = store_of(), store_of()
+    accept(store, "mine")
+    accept(killed, "left")
+    killed._owner.forget()  # its lock is gone as at a kill, its file is there
+    rename(folder)
+    with monkeypatch.context() as once:
+        once.setattr(sqlite, "carry_over", disk_is_full)
+        with pytest.raises(JournalUnavailableError, match="full"):
+            accept(store, "refused")
+    accept(store, "again")
+    assert sorted(tasks_in(store).values()) == ["again", "left", "mine"]
+    claimed = done(store, lambda file: file.claim(10))
+    assert [each.task for each in claimed] == ["left"]
+
+
+def disk_is_full(*_):
+    raise OperationalError("database or disk is full")
 
 
 def test_an_owner_whose_file_was_deleted_takes_it_again(store_of, folder):

@@ -96,6 +96,53 @@ def test_tasks_of_another_service_are_left_to_it(tmp_path, caplog):
     )
 
 
+def test_tasks_that_nobody_knows_wait_once_however_many_they_are(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(feeder, "LOADED_MAX", 1)
+
+    async def main():
+        path = tmp_path / "tasks.db"
+        async with tasks_at(path, drain_s=0) as theirs:
+            other = theirs.task(name="other")(asyncio.sleep)
+            for _ in range(3):
+                await theirs.background(None, other, 3_600, durable=True)
+        async with tasks_at(path, unregistered_s=0) as ours:
+
+            async def all_are_dead():
+                return await entries_of(ours) == (3, 3)
+
+            await until(all_are_dead)
+
+    asyncio.run(main())
+    told = [each for each in caplog.records if "is not registered here" in each.getMessage()]
+    assert len(told) == 1  # each time it was told they would have waited anew
+
+
+class Unfit:
+    def options(self, **_):
+        return self
+
+    async def enqueue(self, *_):
+        raise AssertionError("a defect")
+
+
+def test_an_entry_that_cannot_be_enqueued_keeps_no_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(feeder, "LOADED_MAX", 1)
+
+    async def main():
+        ran = []
+        async with tasks_at(tmp_path / "tasks.db") as tasks:
+            note = noting(tasks, ran)
+
+            with monkeypatch.context() as broken:
+                broken.setattr(type(note), "around", lambda *_: Unfit())
+                await tasks.background(None, note, 1, durable=True)
+                await until(tasks.journal.dead_letters)
+            await tasks.background(None, note, 2, durable=True)
+            await until(lambda: ran == [2])
+
+    asyncio.run(main())
+
+
 def test_a_failure_of_our_own_does_not_end_the_feeding(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(feeder, "RETRY_S", 0.01)
 

@@ -128,7 +128,7 @@ class Warming:
         self._one_run = anyio.Lock()
         self._turn_came = anyio.Event()
         self._nothing_under_way = anyio.Event()
-        self._threads: dict[Callable[[], Any], anyio.CapacityLimiter] = {}
+        self._threads: dict[int, anyio.CapacityLimiter] = {}  # by id: not all that is called hashes
 
     async def begin(self, state: Mapping[str, Any]) -> None:
         """The app has started: begin, and wait for the first run, at most `wait_s`."""
@@ -284,7 +284,7 @@ class Warming:
 
     async def _run_all(self, cause: Cause) -> Run:
         functions = [
-            (each, self._threads.setdefault(each, anyio.CapacityLimiter(1)))
+            (each, self._threads.setdefault(id(each), anyio.CapacityLimiter(1)))
             for each in self.cache.warmer.functions
         ]
         hottest = self._recalled if self._hottest is not None and cause != "interval" else None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
+from perf_middleware.caching.warming.plan import VARIANTS_MAX
 from perf_middleware.caching.warming.runtime.asking import is_for_warming
 
 if TYPE_CHECKING:
@@ -14,16 +15,19 @@ if TYPE_CHECKING:
     from perf_middleware.caching.stored import StoredResponse
     from perf_middleware.caching.warming.plan import Ask
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 OVERTAKEN_MAX: Final = 3  # times in a row: an endpoint may purge itself whenever it is asked
 
 
 class Purged:
-    """Remembers what was warmed under `keys_max` keys, the newest."""
+    """Remembers what was warmed under `keys_max` keys, in VARIANTS_MAX ways each: the newest."""
 
     def __init__(self, *, keys_max: int, quiet_s: float) -> None:
         self._keys_max = keys_max
         self._quiet_s = quiet_s
-        self._warmed: dict[bytes, set[Ask]] = {}  # by primary key
+        self._warmed: dict[bytes, dict[Ask, None]] = {}  # by primary key
         self._overtaken: dict[Ask, int] = {}
         self._purged: dict[Ask, None] = {}
         self._heard: anyio.Event | None = None
@@ -38,16 +42,16 @@ class Purged:
 
     def note_warmed(self, primary: bytes, ask: Ask) -> None:
         self._overtaken.pop(ask, None)
-        # Behind the others: where there is no room the oldest goes.
-        self._warmed[primary] = self._warmed.pop(primary, set()) | {ask}
-        if len(self._warmed) > self._keys_max:
-            del self._warmed[next(iter(self._warmed))]
+        # Parameters that the key leaves out make as many of one key as a function can think of.
+        asks = self._warmed.pop(primary, {})
+        _add_newest(asks, ask, None, count_max=VARIANTS_MAX)
+        _add_newest(self._warmed, primary, asks, count_max=self._keys_max)
 
     def note_overtaken(self, ask: Ask) -> None:
         """A purge came before its answer, which was not stored for that."""
         tries = self._overtaken.pop(ask, 0)
         if tries < OVERTAKEN_MAX:
-            self._overtaken[ask] = tries + 1
+            _add_newest(self._overtaken, ask, tries + 1, count_max=self._keys_max)
             self._ask_soon([ask])
 
     def note_purge(self, stored: StoredResponse) -> None:
@@ -75,3 +79,11 @@ class Purged:
         taken, self._purged = list(self._purged), {}
         self._heard = anyio.Event()
         return taken
+
+
+def _add_newest(known: dict[K, V], key: K, value: V, *, count_max: int) -> None:
+    """Behind the others; where there is no room the oldest goes."""
+    known.pop(key, None)
+    known[key] = value
+    if len(known) > count_max:
+        del known[next(iter(known))]

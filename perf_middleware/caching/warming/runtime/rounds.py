@@ -58,7 +58,8 @@ class Round:
 
     @property
     def planned(self) -> int:
-        return len(self._agenda) + self.failures
+        """How many there were to ask for, what cannot be asked for too."""
+        return self._agenda.planned + self.failures
 
     async def ask_for(
         self,

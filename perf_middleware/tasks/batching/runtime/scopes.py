@@ -46,14 +46,16 @@ class Remembered:
         found[1][key] = entry
 
     def forget(self, *keys: Hashable) -> None:
-        """Whoever asked for them; everything where none is named."""
+        """Have these asked for anew, whoever shares a call; everything where none is named."""
         if not keys:
             self._tables.clear()
             self._size = 0
-        for _, table in list(self._tables.values()):  # a thread of the request may ask meanwhile
+        for group, (_, table) in list(self._tables.items()):  # a thread may ask meanwhile
             for key in keys:
                 if table.pop(key, None) is not None:
                     self._size -= 1
+            if not table:  # a task that has its own contextvars, and has primed, leaves none behind
+                self._tables.pop(group, None)
 
 
 class BatchScope:

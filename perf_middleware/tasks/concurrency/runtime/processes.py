@@ -7,7 +7,7 @@ pool of concurrent.futures would break all of them, and could stop none.
 
 from __future__ import annotations
 
-import multiprocessing  # noqa: F401 - names the main module as a worker does: __mp_main__
+import multiprocessing  # noqa: F401 - makes `__mp_main__`, as workers name the main module
 import os
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 

@@ -253,7 +253,7 @@ class Journal:
         try:
             # Where the disk is full one can still read: that is no sign that it is over.
             picture = await self._writer.ask(
-                (lambda store: store.tried()) if self._trouble else (lambda store: store.picture())
+                SqliteJournal.tried if self._trouble else SqliteJournal.picture
             )
         except JournalUnavailableError as exc:
             self._note(exc.reason)
@@ -264,14 +264,14 @@ class Journal:
 
     def _note(self, trouble: str) -> None:
         """Say it once for each change."""
-        if bool(trouble) != bool(self._trouble):
-            if trouble:
-                logger.error("durable tasks are not accepted: %s", trouble)
-            else:
-                logger.info("durable tasks are accepted again")
-            self._trouble = trouble
-            self._tell()
-        self._trouble = trouble
+        before, self._trouble = self._trouble, trouble
+        if bool(trouble) == bool(before):
+            return
+        if trouble:
+            logger.error("durable tasks are not accepted: %s", trouble)
+        else:
+            logger.info("durable tasks are accepted again")
+        self._tell()
 
     def _tell(self) -> None:
         why = f"durable tasks are not accepted: {self._trouble}" if self._trouble else ""

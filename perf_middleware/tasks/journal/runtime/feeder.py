@@ -160,10 +160,11 @@ class Feeder:
         return None
 
     async def _claim(self) -> None:
-        limit, wanted = LOADED_MAX - self._loaded(), self._wanted()
+        limit, known = LOADED_MAX - self._loaded(), self._queue.names()
+        wanted = [*known, *self._nobodys()]
         try:
             claimed, others = await self._writer.ask(
-                lambda store: (store.claim(limit, wanted), store.unclaimed(wanted))
+                lambda store: (store.claim(limit, wanted), store.unclaimed(known))
             )
         except PerfMiddlewareError:
             return  # told by the journal, which asks again
@@ -173,11 +174,10 @@ class Feeder:
             logger.info("%d accepted tasks that had nobody any more are run here", len(claimed))
         self._take(claimed)
 
-    def _wanted(self) -> list[str]:
-        """Whose entries are to be claimed: what is registered here, and what nobody came for."""
+    def _nobodys(self) -> list[str]:
+        """Tasks for whose entries nobody came in time: they are claimed to be buried."""
         before_s = asyncio.get_running_loop().time() - self._limits.unregistered_s
-        nobodys = [task for task, s in self._unregistered_since.items() if s <= before_s]
-        return [*self._queue.names(), *nobodys]
+        return [task for task, s in self._unregistered_since.items() if s <= before_s]
 
     def _note_unregistered(self, others: dict[str, int]) -> None:
         """Another service may share the file, or another version of this one, and know them."""
@@ -240,6 +240,9 @@ class Feeder:
             except QueueClosedError:
                 self._is_stopped = True  # it stays in the file, for the next start
                 return
+            except BaseException:
+                self._let_go(held)
+                raise
             break
         job.when_finished(partial(self._finished, held))
 
@@ -273,9 +276,7 @@ class Feeder:
 
     def _finished(self, held: Held, job: Job[Any]) -> None:
         held.is_over = True
-        self._held.discard(held)
-        if held.is_suspect:
-            self._suspect_runs = False
+        self._let_go(held)
         self._wakes.set()
         end = end_of(job.status, is_unwanted=job.is_unwanted)
         entry = held.entry
@@ -287,6 +288,11 @@ class Feeder:
         elif job.is_threaded and held.has_begun:
             # A thread cannot be stopped: nobody else may have it while this process lives.
             self.goes_on_in_thread.append(entry.number)
+
+    def _let_go(self, held: Held) -> None:
+        self._held.discard(held)
+        if held.is_suspect:
+            self._suspect_runs = False
 
     def _bury(self, entry: Entry, reason: str, *, is_told: bool = False) -> None:
         self.buried += 1

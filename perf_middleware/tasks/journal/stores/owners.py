@@ -173,8 +173,23 @@ def lives(path: Path, token: str) -> bool:
 
 
 def has_been_killed(path: Path, token: str) -> bool:
-    """Whether the owner with this token has left its file, unlocked: nobody else has deleted it."""
-    return _is_token(token) and _file_of(path, token).exists() and not lives(path, token)
+    """Whether the owner with this token has left its file, unlocked: nobody else has deleted it.
+
+    The file stays: whoever asks may fail to carry over what it has, and has to ask again.
+    """
+    if not _is_token(token):
+        return False
+    try:
+        fd = os.open(_file_of(path, token), os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False  # one without a file, or that cannot be asked, may live
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def sweep(path: Path) -> None:

@@ -23,6 +23,11 @@ from tests.caching.warming.shop import BASE, QUIET, Shop, by_hand, run, until
 ASK = ask_of("http://shop.example/a", base=None)
 
 
+class WordlessError(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
 def shop_of(**warming):
     return Shop(clock=Clock(), warming=warming)
 
@@ -140,7 +145,7 @@ def test_functions_that_never_end_are_listened_to_for_as_long_as_there_is_room()
 
 
 @pytest.mark.parametrize(
-    "error", [SystemExit(3), anyio.get_cancelled_exc_class, RuntimeError()], ids=repr
+    "error", [SystemExit(3), anyio.get_cancelled_exc_class, RuntimeError(), WordlessError], ids=repr
 )
 def test_no_run_and_no_start_ends_with_what_a_function_raises(error):
     shop = shop_of(urls=["/a"])
@@ -161,7 +166,9 @@ def test_no_run_and_no_start_ends_with_what_a_function_raises(error):
 # --- the app itself -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), anyio.get_cancelled_exc_class], ids=repr)
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), anyio.get_cancelled_exc_class, WordlessError], ids=repr
+)
 def test_what_an_endpoint_raises_is_a_failure_of_its_request_alone(error):
     async def app(scope, receive, send):
         raise error() if callable(error) else error

@@ -78,7 +78,10 @@ class WarmingParts:
             hottest=_hottest(settings, sharing) if caches else None,
             turn=_turn(sharing),
             renewals=_renewals(sharing, section.request_s) if section.refresh_hottest else None,
-            is_busy=lambda: protection.limits.overload.level >= BUSY,
+            is_busy=lambda: (
+                protection.limits.overload.level >= BUSY
+                or protection.limits.backpressure.is_full()  # it would take a client's place
+            ),
         )
         cache.warmer.warming = self.warming
         if self.warming.has_work:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perf_middleware.asgi import app_path, find_header, send_response
 from perf_middleware.problem import NO_STORE, send_problem
@@ -77,11 +77,27 @@ def json_answer(picture: Callable[[], Awaitable[object]]) -> ASGIApp:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         import orjson
 
-        body = orjson.dumps(
-            await picture(), option=orjson.OPT_NON_STR_KEYS | orjson.OPT_INDENT_2, default=str
-        )
+        told = await picture()
+        option = orjson.OPT_NON_STR_KEYS | orjson.OPT_INDENT_2
+        try:
+            body = orjson.dumps(told, option=option, default=str)
+        except TypeError:  # an error that is told may repeat what a client sent: "\ud800"
+            body = orjson.dumps(_readable(told), option=option, default=str)
         await send_response(
             scope, send, status=200, body=body, content_type=JSON, headers=(NO_STORE,)
         )
 
     return answer
+
+
+def _readable(told: Any) -> Any:
+    """The same without lone surrogates, which no UTF-8 may hold."""
+    match told:
+        case str():
+            return told.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_readable(name): _readable(value) for name, value in told.items()}
+        case list() | tuple():
+            return [_readable(each) for each in told]
+        case _:
+            return told

@@ -104,6 +104,20 @@ def test_an_answer_is_json_that_nobody_stores(path):
     assert isinstance(answer.json(), dict)
 
 
+def test_what_no_utf8_may_hold_fails_no_picture():
+    """An error that is told may repeat what a client has sent."""
+
+    async def picture():
+        return {"problems": ["no address \ud800", 1], "\udcff": (None, {2: "fine"})}
+
+    answer = get(json_answer(picture), "/")
+    assert answer.status == 200
+    assert answer.json() == {
+        "problems": ["no address \\ud800", 1],
+        "\\udcff": [None, {"2": "fine"}],
+    }
+
+
 @pytest.mark.parametrize("path", ["/_perf/status", "/metrics"])
 def test_head_is_a_get_without_its_body(path):
     app = installed()

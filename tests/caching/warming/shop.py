@@ -26,6 +26,13 @@ QUIET = {
 }
 
 
+class WordlessError(Exception):
+    """Its text cannot be had."""
+
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
 class Shop:
     """An app on a clock of the test's; notes each call of an endpoint."""
 

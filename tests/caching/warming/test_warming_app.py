@@ -15,7 +15,7 @@ from perf_middleware import Settings, cache_response, install
 from perf_middleware.caching.warming.plan import ask_of
 from perf_middleware.caching.warming.runtime.asking import ask_app
 from tests.caching.stage import Clock
-from tests.caching.warming.shop import BASE, QUIET, Shop, run, shop_of, until
+from tests.caching.warming.shop import BASE, QUIET, Shop, WordlessError, run, shop_of, until
 
 ASK = ask_of("http://shop.example/a", base=None)
 
@@ -25,7 +25,9 @@ async def asked_of(app):
 
 
 @pytest.mark.parametrize(
-    "error", [SystemExit(3), anyio.get_cancelled_exc_class], ids=["an exit", "a cancellation"]
+    "error",
+    [SystemExit(3), anyio.get_cancelled_exc_class, WordlessError],
+    ids=["an exit", "a cancellation", "an error without words"],
 )
 def test_what_an_endpoint_raises_is_a_failure_of_its_request_alone(error):
     async def app(scope, receive, send):

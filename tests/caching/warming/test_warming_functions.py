@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import anyio
 import pytest
 
-from tests.caching.warming.shop import paths, run, shop_of, until
+from tests.caching.warming.shop import WordlessError, paths, run, shop_of, until
 
 
 def test_a_function_that_hangs_holds_up_nothing_else_and_is_told():
@@ -130,8 +130,8 @@ def test_functions_that_never_end_are_listened_to_for_as_long_as_there_is_room()
 
 @pytest.mark.parametrize(
     "error",
-    [SystemExit(3), anyio.get_cancelled_exc_class, RuntimeError()],
-    ids=["an exit", "a cancellation", "an error"],
+    [SystemExit(3), anyio.get_cancelled_exc_class, RuntimeError(), WordlessError],
+    ids=["an exit", "a cancellation", "an error", "an error without words"],
 )
 def test_no_run_and_no_start_ends_with_what_a_function_raises(error):
     shop = shop_of(urls=["/a"])

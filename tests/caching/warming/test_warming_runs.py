@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse
 
 from perf_middleware import Settings, install
 from perf_middleware.caching.warming.plan import ask_of
+from perf_middleware.limits.concurrency.criticality import CRITICAL
 from tests.caching.stage import Clock
 from tests.caching.warming.shop import BASE, Shop, by_hand, run, until
 
@@ -203,6 +204,48 @@ def test_warming_stands_aside_while_clients_keep_the_app_busy(monkeypatch):
             await until(lambda: shop.figures["warmed"] == 1)
 
     run(scenario)
+
+
+def test_warming_takes_no_permit_that_a_client_would_have_to_wait_for():
+    """It would be shed with the clients, and among them: counted with theirs, and failed."""
+    one = {"enabled": True, "adaptive": "off", "limit_first": 1, "limit_min": 1, "limit_max": 1}
+    shop = Shop(clock=Clock(), backpressure=one)
+    backpressure = shop.perf.limits.backpressure
+
+    @shop.cache.warmer
+    async def popular():
+        return ["/a"]
+
+    async def scenario():
+        async with shop.perf.running(), anyio.create_task_group() as tasks:
+            await shop.cache.purge(everything=True)
+            shop.calls.clear()
+            shop.gate = anyio.Event()
+            tasks.start_soon(shop.get, "/held")
+            await until(lambda: backpressure.in_flight == 1)
+            tasks.start_soon(shop.cache.warmer.run)
+            await until(lambda: shop.figures["paused_s"] > 0)
+            assert [path for path, _ in shop.calls] == ["/held"]
+            shop.gate.set()
+            await until(lambda: shop.figures["runs"] == 2)
+            assert shop.figures["last_run"]["warmed"] == 1
+            assert backpressure.status()["shed"] == {}
+
+    run(scenario)
+
+
+def test_warming_stands_aside_a_while_after_somebody_was_shed():
+    shop = Shop(clock=Clock(), warming={"urls": ["/a"]}, backpressure={"enabled": True})
+    backpressure, is_busy = shop.perf.limits.backpressure, shop.cache.warmer.warming.is_busy
+    backpressure.clock = clock = Clock()
+    assert not is_busy()
+    backpressure.note_shed("full", CRITICAL, clock())
+    assert is_busy()
+    clock.pass_s(1)
+    assert not is_busy()
+    backpressure.note_shed("full", CRITICAL, clock())
+    backpressure.dry_run = True  # nobody is: it would have been
+    assert not is_busy()
 
 
 def test_what_a_purge_has_taken_of_the_warmed_is_asked_for_again():

@@ -242,6 +242,26 @@ def test_a_task_that_fails_for_good_is_a_dead_letter_that_can_be_replayed(tasks_
     assert sum("task send" in record.getMessage() for record in caplog.records) == 1
 
 
+def test_an_error_without_words_is_a_dead_letter_too(tasks_of):
+    class WordlessError(Exception):
+        def __str__(self):
+            raise RuntimeError("no words")
+
+    async def main():
+        async with tasks_of() as tasks:
+
+            @tasks.task(name="send")
+            async def send():
+                raise WordlessError
+
+            await tasks.background(None, send, durable=True)
+            await until(tasks.journal.dead_letters)
+            (letter,) = await tasks.journal.dead_letters()
+            assert letter["reason"] == "WordlessError"
+
+    run(main())
+
+
 def test_what_nobody_can_run_any_more_is_kept_and_told(tasks_of, caplog):
     async def main():
         async with tasks_of(drain_s=0, workers=1) as tasks:

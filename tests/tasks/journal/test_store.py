@@ -47,6 +47,17 @@ def test_entries_are_there_after_the_file_is_opened_again(store_of):
     )  # fmt: skip
 
 
+def test_a_dead_letter_has_a_reason_that_can_be_read_whatever_an_error_said(store_of):
+    """It stayed in the file, ran again at each start, and failed what was asked for beside it."""
+    store = store_of()
+    poisoned, beside = accept(store), accept(store)
+    steps = [lambda file: file.bury(poisoned, "no \ud800"), lambda file: file.remove(beside)]
+    store.run(steps, is_synced=False)
+    (letter,) = done(store, lambda file: file.dead_letters(9))
+    assert (letter.number, letter.reason) == (poisoned.number, "no \\ud800")
+    assert done(store, lambda file: file.own_after(0, 10)) == []
+
+
 def test_only_what_is_accepted_is_synced(store_of):
     store = store_of()
 

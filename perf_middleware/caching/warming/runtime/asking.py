@@ -11,6 +11,7 @@ import anyio
 
 from perf_middleware.caching.runtime.request import Silence
 from perf_middleware.caching.warming.asked import WARMING, Asked
+from perf_middleware.error_text import told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +71,7 @@ async def ask_app(
             try:
                 await app(scope, unread.receive, unread.send)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an app raises: this was no client's
-                asked.outcome, asked.why = "failed", f"{type(error).__name__}: {error}"[:200]
+                asked.outcome, asked.why = "failed", told(error)[:200]
             except anyio.get_cancelled_exc_class():
                 if is_being_cancelled():
                     raise

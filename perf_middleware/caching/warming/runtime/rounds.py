@@ -19,6 +19,7 @@ import anyio.lowlevel
 from perf_middleware.caching.warming.decorators import urls_of
 from perf_middleware.caching.warming.plan import Agenda, ask_of
 from perf_middleware.caching.warming.runtime.asking import is_being_cancelled
+from perf_middleware.error_text import told
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -120,7 +121,7 @@ class Round:
                     if self._agenda.is_full or named > self._asks_max:
                         break
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the app's own function
-            self._failed(function, f"{type(error).__name__}: {error}")
+            self._failed(function, told(error))
         except anyio.get_cancelled_exc_class():
             if is_being_cancelled():
                 if self._goes_on():

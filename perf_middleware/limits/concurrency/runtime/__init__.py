@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perf_middleware.limits")
 
 CALM_US: Final = 5_000_000  # nobody was shed for so long: it is over
+FULL_US: Final = 1_000_000  # after one was shed: permits come free for moments between the others
 FAILURES_TOLD_EVERY: Final = 1_000
 
 
@@ -137,6 +138,15 @@ class Backpressure:
         """How long the one who waits the longest has done so, seconds; 0.0 where nobody waits."""
         oldest_us = self.gate.oldest_us()
         return 0.0 if oldest_us is None else max(self.clock() - oldest_us, 0) / 1e6
+
+    def is_full(self) -> bool:
+        """Whether one more would have to wait, or somebody was shed within FULL_US."""
+        if self.dry_run:
+            return False
+        gate = self.gate
+        if gate.is_lined or gate.in_flight >= gate.limit:
+            return True
+        return self._is_shedding and self.clock() - self._shed_us < FULL_US
 
     # --- judging --------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from perf_middleware.error_text import told
 from perf_middleware.errors import PerfMiddlewareError
 from perf_middleware.task_errors import (
     JobCancelledError,
@@ -140,7 +141,7 @@ class Feeder:
             except Exception as exc:
                 # Whatever is wrong with one, the others run.
                 logger.exception("the accepted task %s could not be begun", entry.task)
-                self._bury(entry, f"{type(exc).__name__}: {exc}", is_told=True)
+                self._bury(entry, told(exc), is_told=True)
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, self._look_s - loop.time()) or RETRY_S):
@@ -284,7 +285,8 @@ class Feeder:
             self.removed += 1
             self._write(entry, lambda store: store.remove(entry))
         elif end == "dead":
-            self._bury(entry, f"{type(job.error).__name__}: {job.error}", is_told=True)
+            assert job.error is not None  # noqa: S101 - it has failed
+            self._bury(entry, told(job.error), is_told=True)
         elif job.is_threaded and held.has_begun:
             # A thread cannot be stopped: nobody else may have it while this process lives.
             self.goes_on_in_thread.append(entry.number)

@@ -203,9 +203,11 @@ class SqliteJournal:
 
     def bury(self, entry: Entry, reason: str) -> None:
         """It is a dead letter, for this reason."""
+        # An error may repeat what a client sent: JSON can say "\ud800", which is no UTF-8.
+        readable = reason[:REASON_CHARS_MAX].encode("utf-8", "backslashreplace").decode()
         self._execute(
             "UPDATE entries SET state = ?, owner = ?, reason = ? WHERE number = ? AND owner = ?",
-            (DEAD, NOBODY, reason[:REASON_CHARS_MAX], entry.number, entry.owner),
+            (DEAD, NOBODY, readable, entry.number, entry.owner),
         )
 
     def claim(self, limit: int, tasks: Sequence[str] | None = None) -> list[Entry]:

@@ -13,10 +13,11 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
+from perf_middleware.error_text import told
 from perf_middleware.task_errors import QueueClosedError, QueueFullError
 from perf_middleware.tasks.queue.figures import QueueCounts
 from perf_middleware.tasks.queue.runtime.backlog import Backlog
-from perf_middleware.tasks.queue.runtime.faults import clear_frames, told
+from perf_middleware.tasks.queue.runtime.faults import clear_frames
 from perf_middleware.tasks.queue.runtime.job import MADE_BY, Job
 from perf_middleware.tasks.queue.runtime.table import JobTable, drawn_ids
 from perf_middleware.tasks.queue.runtime.threads import Threads

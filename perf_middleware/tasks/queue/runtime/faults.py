@@ -1,4 +1,4 @@
-"""The errors of jobs: told although they cannot be printed, kept without what they hold."""
+"""The errors of jobs, kept without what they hold."""
 
 from __future__ import annotations
 
@@ -14,14 +14,6 @@ if TYPE_CHECKING:
 CAUSES_MAX: Final = 20
 CAN_WAIT: Final = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 YIELDS: Final = opmap["YIELD_VALUE"]
-
-
-def told(error: BaseException) -> str:
-    """`error` as `Kind: text`; its kind alone where its text cannot be had."""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - its `__str__` is the app's
-        return type(error).__name__
 
 
 def clear_frames(error: BaseException) -> None:

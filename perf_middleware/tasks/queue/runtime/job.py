@@ -7,9 +7,9 @@ from contextvars import Context, ContextVar
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
+from perf_middleware.error_text import told
 from perf_middleware.task_errors import JobCancelledError, JobUnfinishedError
 from perf_middleware.tasks.queue.order import PRIORITIES
-from perf_middleware.tasks.queue.runtime.faults import told
 from perf_middleware.tasks.queue.states import CANCELLED, FAILED, FINISHED, HANDED_BACK, QUEUED
 
 if TYPE_CHECKING:

@@ -121,13 +121,14 @@ class RequestTally:
 
     def add(self, fingerprint: Fingerprint, elapsed_ns: int) -> Repeat | None:
         """Count one statement; its Repeat where the place is to be looked for: go on with `at`."""
-        repeat = self._repeats.get(fingerprint.id)
+        repeats, key = self._repeats, fingerprint.id
+        repeat = repeats.get(key)
         if repeat is None:
-            if len(self._repeats) < TALLY_MAX:
-                self._repeats[fingerprint.id] = elapsed_ns
+            if len(repeats) < TALLY_MAX:
+                repeats[key] = elapsed_ns
             return None
         if isinstance(repeat, int):
-            repeat = self._repeats[fingerprint.id] = Repeat(fingerprint, repeat)
+            repeat = repeats[key] = Repeat(fingerprint, repeat)
         repeat.count += 1
         repeat.elapsed_ns += elapsed_ns
         if repeat.is_found or repeat.looks >= LOOKS * self._repeats_min:

@@ -14,19 +14,16 @@ Source: SQLAlchemy `Pool._do_get`, `Engine.dispose`, `Engine._has_events`, pool/
 from __future__ import annotations
 
 import logging
-from asyncio import current_task
-from contextvars import ContextVar
-from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, cast
-from weakref import ref
 
 from perf_middleware.clock import monotonic_us
 from perf_middleware.database.holding.admission import Lengths, Running
 from perf_middleware.database.holding.figures import PoolCounts, PoolNow
-from perf_middleware.database.holding.loans import Line, Loan, overdue, told
+from perf_middleware.database.holding.loans import Line, overdue, told
 from perf_middleware.database.holding.runtime.around import put_around, take_off
 from perf_middleware.database.holding.runtime.idle import taker_of_idle
-from perf_middleware.database.holding.runtime.lines import AppLines, Spot
+from perf_middleware.database.holding.runtime.lending import Lending
+from perf_middleware.database.holding.runtime.lines import AppLines
 from perf_middleware.database.holding.runtime.nested import NestedLoans
 from perf_middleware.database.holding.runtime.refusals import NoConnectionError
 from perf_middleware.database.holding.runtime.waiting import Place, WaitingLine
@@ -43,12 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perf_middleware.database")
 
 US_PER_S: Final = 1_000_000
-LOANS_MAX: Final = 10_000  # that are remembered at once: a NullPool has no bound of its own
 FOREVER_US: Final = 10**15
-NO_SPOTS: Final[tuple[Spot, ...]] = ()
-NO_LINES: Final[tuple[Line, ...]] = ()
-PINGING: Final[ContextVar[bool]] = ContextVar("perf_middleware.pinging", default=False)
-"""Set while a connection is taken only to see whether the database answers: no measure of loans."""
 
 
 class PoolWatch:
@@ -76,13 +68,10 @@ class PoolWatch:
         self._refuses = refuses
         self._held_us_told = None if held_s_told is None else round(held_s_told * US_PER_S)
         self._route_of = route_of or _no_route
-        self._left_by = left_by or _no_route
         self._remaining_us = remaining_us
         self._lines = lines or AppLines()
         self._clock = clock
-        self._clock_is_given = clock is not monotonic_us
         self._engine: Engine | None = None
-        self._loans: dict[int, Loan] = {}
         self._waiters: set[object] = set()
         self._lengths = Lengths()
         self._line = WaitingLine(
@@ -94,6 +83,15 @@ class PoolWatch:
         self._failure_told = False
         self._nested = NestedLoans(name, self._lines)
         self.counts = PoolCounts(clock())
+        self._lending = Lending(
+            counts=self.counts,
+            lengths=self._lengths,
+            lines=None if self._held_us_told is None else self._lines,
+            route_of=self._route_of,
+            left_by=left_by or _no_route,
+            failed=self._note_failure,
+            clock=clock,
+        )
 
     def attach(self, engine: AsyncEngine | Engine) -> None:
         """Watch `engine` from now on; connections that are lent already are not known."""
@@ -104,6 +102,7 @@ class PoolWatch:
         given: Any = engine
         watched = cast("Engine", getattr(given, "sync_engine", given))
         self._engine = watched
+        self._lending.begin()
         event.listen(watched, "connect", self._made)
         self._stand_around(watched.pool)
 
@@ -118,7 +117,7 @@ class PoolWatch:
         pool: Any = engine.pool
         take_off(pool, self)
         take_off(getattr(pool, "_pool", None), self)
-        self._loans.clear()
+        self._lending.end()
 
     def is_of(self, engine: AsyncEngine | Engine) -> bool:
         """Whether it is this engine that is watched now, maybe with other execution options."""
@@ -135,7 +134,7 @@ class PoolWatch:
             idle=pool.checkedin() if has_queue else None,
             # SQLAlchemy counts from minus the size on, while the pool fills.
             overflow=max(0, pool.overflow()) if has_queue else None,
-            lent=len(self._loans),
+            lent=len(self._lending),
             waiting=len(self._waiters),
         )
 
@@ -144,8 +143,7 @@ class PoolWatch:
         if self._held_us_told is None:
             return
         now_us = self._clock()
-        loans = list(self._loans.values())
-        for loan in overdue(loans, now_us=now_us, held_us_told=self._held_us_told):
+        for loan in overdue(self._lending.all(), now_us=now_us, held_us_told=self._held_us_told):
             self.counts.told += 1
             loan.lines = self._lines.lines_of(loan.spots)
             logger.warning("%s", told(loan, pool=self.name, now_us=now_us))
@@ -157,7 +155,7 @@ class PoolWatch:
             return Advice(None, ("This pool has no size.",))
         counts, now_us = self.counts, self._clock()
         held = counts.held_us()
-        for loan in list(self._loans.values()):
+        for loan in self._lending.all():
             route = loan.route or "none"
             held[route] = held.get(route, 0) + now_us - max(loan.since_us, counts.since_us)
         return advise(
@@ -177,25 +175,25 @@ class PoolWatch:
 
     def answered(self, record: object) -> None:
         """The request that holds this connection begins its response: its work is done."""
-        loan = self._loans.get(id(record))
+        loan = self._lending.loan_of(record)
         if loan is not None and loan.answered_us is None:
             loan.answered_us = self._clock()
 
     def lines_of(self, record: object) -> tuple[Line, ...]:
         """The lines of the app that took this connection, innermost first."""
-        loan = self._loans.get(id(record))
+        loan = self._lending.loan_of(record)
         return () if loan is None else self._lines.lines_of(loan.spots)
 
     def reset_counts(self) -> None:
         """Every count back to zero; loans that last go on."""
         self.counts.reset(self._clock())
-        self.counts.most_lent = len(self._loans)
+        self.counts.most_lent = len(self._lending)
 
     def status(self) -> dict[str, Any]:
         """A small JSON-able picture."""
         now, now_us = self.now(), self._clock()
         advice = self.advice()
-        loans = sorted(self._loans.values(), key=lambda loan: loan.since_us)[:5]
+        loans = sorted(self._lending.all(), key=lambda loan: loan.since_us)[:5]
         return {
             "size": now.size,
             "idle": now.idle,
@@ -215,50 +213,7 @@ class PoolWatch:
             "advice": list(advice.sentences),
         }
 
-    # --- around a loan: an error of ours must never reach who takes a connection -----------------
-
-    def _lent(self, record: object) -> None:
-        loans, key = self._loans, id(record)
-        # A queue's `_do_get` may call itself, and a StaticPool lends its one connection to many.
-        if key in loans or self._engine is None or len(loans) >= LOANS_MAX:
-            return
-        # Not by its own constructor, which takes 0.5 us more: each loan comes here.
-        loan: Loan = _new(Loan)
-        loan.route = loan.left_by = loan.holder = loan.answered_us = None
-        loan.spots, loan.lines, loan.is_told = NO_SPOTS, NO_LINES, False
-        loan.is_ours = PINGING.get()
-        try:
-            if self._held_us_told is not None:
-                loan.spots = self._lines.now()
-            route = loan.route = self._route_of()
-            if route is None:
-                loan.left_by = self._left_by()
-        except Exception as error:  # noqa: BLE001 - an observer's
-            self._note_failure(error)
-        try:
-            task = current_task()
-        except RuntimeError:  # a thread without an event loop
-            task = None
-        if task is not None:
-            loan.holder = ref(task)
-        loan.since_us = self._clock() if self._clock_is_given else perf_counter_ns() // 1000
-        loans[key] = loan
-        counts = self.counts
-        counts.loans += 1
-        if len(loans) > counts.most_lent:
-            counts.most_lent = len(loans)
-
-    def _returned(self, record: Any) -> None:
-        loan = self._loans.pop(id(record), None)
-        if loan is None:
-            return
-        now_us = self._clock() if self._clock_is_given else perf_counter_ns() // 1000
-        route, held_us = loan.route, now_us - loan.since_us
-        # One that was lost, maybe before anybody had it, says nothing of how long others take.
-        if not loan.is_ours and record.dbapi_connection is not None:
-            work_us = held_us if loan.answered_us is None else loan.work_us(now_us)
-            self._lengths.note(route, work_us)
-        self.counts.note_held(route, held_us)
+    # --- around a loan ---------------------------------------------------------------------------
 
     def _made(self, _connection: object, _record: object) -> None:
         self.counts.made += 1
@@ -266,7 +221,7 @@ class PoolWatch:
     def _stand_around(self, pool: Any) -> None:
         take, give_back, make_anew = pool._do_get, pool._do_return_conn, pool.recreate  # noqa: SLF001
 
-        lent, returned = self._lent, self._returned
+        lent, returned = self._lending.lent, self._lending.returned
 
         def get() -> Any:
             record = take()
@@ -343,7 +298,7 @@ class PoolWatch:
             counts.refused["deadline" if place is not None and place.is_late else reason] += 1
             waited_s = (self._clock() - begun_us) / US_PER_S
             self._nested.tell(
-                list(self._loans.values()), route=self._route(),
+                self._lending.all(), route=self._route(),
                 connections=self._connections(), waited_s=waited_s,
             )  # fmt: skip
             if place is None:
@@ -375,13 +330,13 @@ class PoolWatch:
                 now_us - loan.since_us,
                 None if loan.is_ours else loan.work_us(now_us),
             )
-            for loan in list(self._loans.values())
+            for loan in self._lending.all()
         ]
 
     def _connections(self) -> int:
         pool: Any = None if self._engine is None else self._engine.pool
         if not hasattr(pool, "checkedin"):
-            return len(self._loans)
+            return len(self._lending)
         return int(pool.size() + max(0, pool._max_overflow))  # noqa: SLF001 - no name of its own
 
     def _route(self) -> str | None:
@@ -407,9 +362,6 @@ class PoolWatch:
             logger.warning(
                 "the watch of %s goes on without a step that failed: %r", self.name, error
             )
-
-
-_new: Final[Any] = object.__new__
 
 
 def _no_route() -> None:

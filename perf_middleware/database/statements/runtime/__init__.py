@@ -199,10 +199,10 @@ class StatementWatch:
             row = self._by_text.get(statement)
             if row is None:
                 row = self._row_of_new(statement, backslash_escapes)
-            rows = -1
             if failure is None:
                 rows = cursor.rowcount
             else:
+                rows = -1
                 row.count_failure(was_cancelled=not isinstance(failure, Exception))
             row.count(elapsed_ns, rows)
             record = self._current_request()

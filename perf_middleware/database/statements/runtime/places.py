@@ -66,8 +66,10 @@ class Places:
                 continue
             if begin.f_code is code:
                 above = begin.f_back  # mostly it is this one
-                if above is not None and self._kinds.get(above.f_code.co_filename) == OWN:
-                    return above.f_code, above.f_lasti
+                if above is not None:
+                    own = above.f_code
+                    if self._kinds.get(own.co_filename) == OWN:
+                        return own, above.f_lasti
                 spot, library = self._search(begin)
                 if library is not None:
                     return spot

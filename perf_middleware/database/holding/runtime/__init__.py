@@ -3,6 +3,7 @@
     engine.pool   _do_get, _do_return_conn, recreate   loans, and the pool that comes after this one
     engine.pool._pool   get   the queue of idle connections                 waits
 
+A connection that is idle is taken out of the queue at once, as `_do_get` would do first.
 These methods of the one pool are wrapped: as events `checkout` and `checkin` a loan would cost 2 us
 more.  Creating a connection is no wait: only the queue's `get(block=True)` is.  A pool that is
 disposed of makes its successor by `recreate`; what was lent by the old one comes back to that.

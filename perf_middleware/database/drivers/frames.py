@@ -22,31 +22,31 @@ WAYS_MAX: Final = 4  # of an app's sessions: `execute`, `scalars`, `get` and a f
 
 
 class Shortcut:
-    """Remembers a few ways; `begin` and `learn` are called by the same function."""
+    """Remembers a few ways: how deep below whoever called `learn` a frame was, and its code.
 
-    __slots__ = ("_ways",)
+    To be used by that same function, in a loop of its own, as a call costs more than the loop:
 
-    def __init__(self) -> None:
-        self._ways: tuple[tuple[int, CodeType], ...] = ()
-
-    def begin(self) -> FrameType | None:
-        """The outermost frame of the library's, where it is at the depth of an earlier time."""
-        for depth, code in self._ways:
+        for depth, code in shortcut.ways:
             try:
-                frame = sys._getframe(depth)  # noqa: SLF001 - the one way without a copy
+                frame = sys._getframe(depth)
             except ValueError:  # not so deep
                 continue
-            if frame.f_code is code:
-                return frame
-        return None
+            if frame.f_code is code:  # the outermost frame of the library's
+                ...
+    """
+
+    __slots__ = ("ways",)
+
+    def __init__(self) -> None:
+        self.ways: tuple[tuple[int, CodeType], ...] = ()
 
     def learn(self, frame: FrameType) -> None:
         """Such a frame of this time; ignored where it is of another greenlet."""
         depth = 0
-        above: FrameType | None = sys._getframe(0)  # noqa: SLF001
+        above: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the one way without a copy
         while above is not None and above is not frame:
             above = above.f_back
             depth += 1
         if above is not None:
             way = (depth, frame.f_code)
-            self._ways = (way, *(each for each in self._ways if each != way))[:WAYS_MAX]
+            self.ways = (way, *(each for each in self.ways if each != way))[:WAYS_MAX]

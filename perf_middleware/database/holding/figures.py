@@ -24,6 +24,7 @@ ROUTES_MAX: Final = 200
 NO_ROUTE: Final = "none"  # outside of any request: a task, the start
 BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BOUNDS_US: Final = tuple(round(bound * US_PER_S) for bound in BOUNDS_S)
+_FIRST_US: Final = _BOUNDS_US[0]
 REFUSALS: Final = ("deadline", "wait")
 
 
@@ -98,7 +99,8 @@ class PoolCounts:
             if len(self.held) >= ROUTES_MAX:
                 name = OTHER
             times = self.held.setdefault(name, Times())
-        times.counts[bisect_left(_BOUNDS_US, us)] += 1  # as `add`: each loan comes here
+        # As `add`, with a look for the usual: each loan comes here.
+        times.counts[bisect_left(_BOUNDS_US, us) if us > _FIRST_US else 0] += 1
         times.sum_us += us
 
     def held_us(self) -> dict[str, int]:

@@ -35,7 +35,7 @@ class Loan:
     since_us: int
     route: str | None
     lines: tuple[Line, ...] = ()
-    spots: tuple[object, ...] = ()
+    spots: Sequence[object] = ()
     is_told: bool = False
     is_ours: bool = False
     answered_us: int | None = None

@@ -21,7 +21,7 @@ from perf_middleware.database.engine_options import (
     set_config_statement,
     transaction_parameters,
 )
-from perf_middleware.database.holding.runtime import PINGING
+from perf_middleware.database.holding.runtime.lending import PINGING
 from perf_middleware.database.losses import reason_of
 from perf_middleware.database.retry.transient import chain, sqlstate_of
 from perf_middleware.database.runtime.sqlite import SqliteOpening

@@ -34,6 +34,7 @@ BUCKETS_S: Final = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 BUCKETS_NS: Final = [round(bound * NS_PER_S) for bound in BUCKETS_S]
+FIRST_NS: Final = BUCKETS_NS[0]  # most look-ups by a key are done within
 ROUTES_MAX: Final = 500
 # Not looked at for repeats: `other` is many statements, and those around units of work have no
 # better form.
@@ -74,7 +75,7 @@ class StatementRow:
 
     def count(self, elapsed_ns: int, rows: int) -> None:
         """One statement that ran; `rows` is -1 where the driver does not tell."""
-        self.buckets[bisect_left(BUCKETS_NS, elapsed_ns)] += 1
+        self.buckets[bisect_left(BUCKETS_NS, elapsed_ns) if elapsed_ns > FIRST_NS else 0] += 1
         self.sum_ns += elapsed_ns
         if elapsed_ns > self.longest_ns:
             self.longest_ns = elapsed_ns

@@ -58,6 +58,9 @@ class Repeat:
 
     __slots__ = (
         "_first_ns",
+        "_only",
+        "_only_count",
+        "_only_ns",
         "_places",
         "count",
         "elapsed_ns",
@@ -77,30 +80,39 @@ class Repeat:
         self.is_found = False
         self.load: Load | None = None  # both known from the finding on
         self.place: Place | None = None
-        self._places: dict[Hashable, list[int]] | None = None
+        self._only: Hashable | None = None  # the one place so far
+        self._only_count = 0
+        self._only_ns = 0
+        self._places: dict[Hashable, list[int]] | None = None  # from the second on: all
 
     def came_from(self, place: Hashable, elapsed_ns: int) -> int:
         """Count one more run, at `place`; how many those are now."""
         self.looks += 1
         places = self._places
         if places is None:
-            places = self._places = {}
+            if self._only is None:
+                self._only = place
+            if self._only == place:
+                self._only_count += 1
+                self._only_ns += elapsed_ns
+                # The first run was not looked at: where there is one place only, it was that one.
+                return self._only_count + 1
+            places = self._places = {self._only: [self._only_count, self._only_ns]}
         seen = places.get(place)
         if seen is None:
             seen = places[place] = [0, 0]
         seen[0] += 1
         seen[1] += elapsed_ns
-        # The first run was not looked at: where there is one place only, it was that one.
-        return seen[0] + (len(places) == 1)
+        return seen[0]
 
     def found_at(self, place: Hashable) -> None:
         """This is a finding: what is counted from now on goes to this place."""
         self.is_found = True
-        if self._places is not None:
+        if self._places is None:
+            self.count = self._only_count + 1
+            self.elapsed_ns = self._only_ns + self._first_ns
+        else:
             self.count, self.elapsed_ns = self._places[place]
-            if len(self._places) == 1:
-                self.count += 1
-                self.elapsed_ns += self._first_ns
             self._places = None
 
 
@@ -121,13 +133,14 @@ class RequestTally:
 
     def add(self, fingerprint: Fingerprint, elapsed_ns: int) -> Repeat | None:
         """Count one statement; its Repeat where the place is to be looked for: go on with `at`."""
-        repeat = self._repeats.get(fingerprint.id)
+        repeats, key = self._repeats, fingerprint.id
+        repeat = repeats.get(key)
         if repeat is None:
-            if len(self._repeats) < TALLY_MAX:
-                self._repeats[fingerprint.id] = elapsed_ns
+            if len(repeats) < TALLY_MAX:
+                repeats[key] = elapsed_ns
             return None
         if isinstance(repeat, int):
-            repeat = self._repeats[fingerprint.id] = Repeat(fingerprint, repeat)
+            repeat = repeats[key] = Repeat(fingerprint, repeat)
         repeat.count += 1
         repeat.elapsed_ns += elapsed_ns
         if repeat.is_found or repeat.looks >= LOOKS * self._repeats_min:

@@ -376,3 +376,15 @@ def test_two_watches_of_one_engine_leave_in_any_order(tmp_path):
     with engine.connect():
         assert (first.counts.loans, second.counts.loans) == (0, 1)
     engine.dispose()
+
+
+def test_two_watches_of_one_engine_both_see_an_idle_connection_taken(tmp_path):
+    engine = create_engine(f"sqlite:///{tmp_path}/own.db")
+    watches = [PoolWatch("first"), PoolWatch("second")]
+    for watch in watches:
+        watch.attach(engine)
+    for loans in (1, 2):  # the first is made, the second is idle
+        with engine.connect():
+            assert [(watch.counts.loans, watch.now().lent) for watch in watches] == [(loans, 1)] * 2
+    assert [watch.counts.waits for watch in watches] == [0, 0]
+    engine.dispose()

@@ -3,6 +3,7 @@
     engine.pool   _do_get, _do_return_conn, recreate   loans, and the pool that comes after this one
     engine.pool._pool   get   the queue of idle connections                 waits
 
+A connection that is idle is taken out of the queue at once, as `_do_get` would do first.
 These methods of the one pool are wrapped: as events `checkout` and `checkin` a loan would cost 2 us
 more.  Creating a connection is no wait: only the queue's `get(block=True)` is.  A pool that is
 disposed of makes its successor by `recreate`; what was lent by the old one comes back to that.
@@ -14,16 +15,17 @@ Source: SQLAlchemy `Pool._do_get`, `Engine.dispose`, `Engine._has_events`, pool/
 from __future__ import annotations
 
 import logging
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from perf_middleware.clock import monotonic_us
 from perf_middleware.database.holding.admission import Lengths, Running
 from perf_middleware.database.holding.figures import PoolCounts, PoolNow
-from perf_middleware.database.holding.loans import Loan, overdue, told
+from perf_middleware.database.holding.loans import Line, overdue, told
 from perf_middleware.database.holding.runtime.around import put_around, take_off
-from perf_middleware.database.holding.runtime.lines import AppLines, Spot
-from perf_middleware.database.holding.runtime.nested import NestedLoans, holder_now
+from perf_middleware.database.holding.runtime.idle import taker_of_idle
+from perf_middleware.database.holding.runtime.lending import Lending
+from perf_middleware.database.holding.runtime.lines import AppLines
+from perf_middleware.database.holding.runtime.nested import NestedLoans
 from perf_middleware.database.holding.runtime.refusals import NoConnectionError
 from perf_middleware.database.holding.runtime.waiting import Place, WaitingLine
 from perf_middleware.database.holding.sizing import Advice, PoolSeen, advise
@@ -35,16 +37,11 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from perf_middleware.clock import Clock
-    from perf_middleware.database.holding.loans import Line
 
 logger = logging.getLogger("perf_middleware.database")
 
 US_PER_S: Final = 1_000_000
-LOANS_MAX: Final = 10_000  # that are remembered at once: a NullPool has no bound of its own
 FOREVER_US: Final = 10**15
-NO_SPOTS: Final[tuple[Spot, ...]] = ()
-PINGING: Final[ContextVar[bool]] = ContextVar("perf_middleware.pinging", default=False)
-"""Set while a connection is taken only to see whether the database answers: no measure of loans."""
 
 
 class PoolWatch:
@@ -72,12 +69,10 @@ class PoolWatch:
         self._refuses = refuses
         self._held_us_told = None if held_s_told is None else round(held_s_told * US_PER_S)
         self._route_of = route_of or _no_route
-        self._left_by = left_by or _no_route
         self._remaining_us = remaining_us
         self._lines = lines or AppLines()
         self._clock = clock
         self._engine: Engine | None = None
-        self._loans: dict[int, Loan] = {}
         self._waiters: set[object] = set()
         self._lengths = Lengths()
         self._line = WaitingLine(
@@ -89,6 +84,15 @@ class PoolWatch:
         self._failure_told = False
         self._nested = NestedLoans(name, self._lines)
         self.counts = PoolCounts(clock())
+        self._lending = Lending(
+            counts=self.counts,
+            lengths=self._lengths,
+            lines=None if self._held_us_told is None else self._lines,
+            route_of=self._route_of,
+            left_by=left_by or _no_route,
+            failed=self._note_failure,
+            clock=clock,
+        )
 
     def attach(self, engine: AsyncEngine | Engine) -> None:
         """Watch `engine` from now on; connections that are lent already are not known."""
@@ -99,6 +103,7 @@ class PoolWatch:
         given: Any = engine
         watched = cast("Engine", getattr(given, "sync_engine", given))
         self._engine = watched
+        self._lending.begin()
         event.listen(watched, "connect", self._made)
         self._stand_around(watched.pool)
 
@@ -113,7 +118,7 @@ class PoolWatch:
         pool: Any = engine.pool
         take_off(pool, self)
         take_off(getattr(pool, "_pool", None), self)
-        self._loans.clear()
+        self._lending.end()
 
     def is_of(self, engine: AsyncEngine | Engine) -> bool:
         """Whether it is this engine that is watched now, maybe with other execution options."""
@@ -130,7 +135,7 @@ class PoolWatch:
             idle=pool.checkedin() if has_queue else None,
             # SQLAlchemy counts from minus the size on, while the pool fills.
             overflow=max(0, pool.overflow()) if has_queue else None,
-            lent=len(self._loans),
+            lent=len(self._lending),
             waiting=len(self._waiters),
         )
 
@@ -139,8 +144,7 @@ class PoolWatch:
         if self._held_us_told is None:
             return
         now_us = self._clock()
-        loans = list(self._loans.values())
-        for loan in overdue(loans, now_us=now_us, held_us_told=self._held_us_told):
+        for loan in overdue(self._lending.all(), now_us=now_us, held_us_told=self._held_us_told):
             self.counts.told += 1
             loan.lines = self._lines.lines_of(loan.spots)
             logger.warning("%s", told(loan, pool=self.name, now_us=now_us))
@@ -152,7 +156,7 @@ class PoolWatch:
             return Advice(None, ("This pool has no size.",))
         counts, now_us = self.counts, self._clock()
         held = counts.held_us()
-        for loan in list(self._loans.values()):
+        for loan in self._lending.all():
             route = loan.route or "none"
             held[route] = held.get(route, 0) + now_us - max(loan.since_us, counts.since_us)
         return advise(
@@ -172,25 +176,25 @@ class PoolWatch:
 
     def answered(self, record: object) -> None:
         """The request that holds this connection begins its response: its work is done."""
-        loan = self._loans.get(id(record))
+        loan = self._lending.loan_of(record)
         if loan is not None and loan.answered_us is None:
             loan.answered_us = self._clock()
 
     def lines_of(self, record: object) -> tuple[Line, ...]:
         """The lines of the app that took this connection, innermost first."""
-        loan = self._loans.get(id(record))
+        loan = self._lending.loan_of(record)
         return () if loan is None else self._lines.lines_of(loan.spots)
 
     def reset_counts(self) -> None:
         """Every count back to zero; loans that last go on."""
         self.counts.reset(self._clock())
-        self.counts.most_lent = len(self._loans)
+        self.counts.most_lent = len(self._lending)
 
     def status(self) -> dict[str, Any]:
         """A small JSON-able picture."""
         now, now_us = self.now(), self._clock()
         advice = self.advice()
-        loans = sorted(self._loans.values(), key=lambda loan: loan.since_us)[:5]
+        loans = sorted(self._lending.all(), key=lambda loan: loan.since_us)[:5]
         return {
             "size": now.size,
             "idle": now.idle,
@@ -210,39 +214,7 @@ class PoolWatch:
             "advice": list(advice.sentences),
         }
 
-    # --- around a loan: an error of ours must never reach who takes a connection -----------------
-
-    def _lent(self, record: object) -> None:
-        loans, key = self._loans, id(record)
-        # A queue's `_do_get` may call itself, and a StaticPool lends its one connection to many.
-        if self._engine is None or key in loans or len(loans) >= LOANS_MAX:
-            return
-        route, left_by, spots = None, None, NO_SPOTS
-        try:
-            if self._held_us_told is not None:
-                spots = self._lines.now()
-            route = self._route_of()
-            if route is None:
-                left_by = self._left_by()
-        except Exception as error:  # noqa: BLE001 - an observer's
-            self._note_failure(error)
-        loans[key] = Loan(
-            self._clock(), route, (), spots, False, PINGING.get(), None, left_by, holder_now()
-        )
-        counts = self.counts
-        counts.loans += 1
-        if len(loans) > counts.most_lent:
-            counts.most_lent = len(loans)
-
-    def _returned(self, record: Any) -> None:
-        loan = self._loans.pop(id(record), None)
-        if loan is None:
-            return
-        now_us = self._clock()
-        # One that was lost, maybe before anybody had it, says nothing of how long others take.
-        if not loan.is_ours and record.dbapi_connection is not None:
-            self._lengths.note(loan.route, loan.work_us(now_us))
-        self.counts.note_held(loan.route, now_us - loan.since_us)
+    # --- around a loan ---------------------------------------------------------------------------
 
     def _made(self, _connection: object, _record: object) -> None:
         self.counts.made += 1
@@ -250,7 +222,7 @@ class PoolWatch:
     def _stand_around(self, pool: Any) -> None:
         take, give_back, make_anew = pool._do_get, pool._do_return_conn, pool.recreate  # noqa: SLF001
 
-        lent, returned = self._lent, self._returned
+        lent, returned = self._lending.lent, self._lending.returned
 
         def get() -> Any:
             record = take()
@@ -267,8 +239,21 @@ class PoolWatch:
                 self._stand_around(anew)
             return anew
 
+        take_idle = taker_of_idle(pool)
+
+        def get_idle() -> Any:
+            try:
+                record = take_idle(False)  # type: ignore[misc]
+            except Empty:
+                record = take()
+            lent(record)
+            return record
+
+        from sqlalchemy.util.queue import Empty
+
+        do_get = get if take_idle is None else get_idle
         put_around(
-            pool, {"_do_get": get, "_do_return_conn": return_conn, "recreate": recreate}, self
+            pool, {"_do_get": do_get, "_do_return_conn": return_conn, "recreate": recreate}, self
         )
         self._wrap_queue(pool)
 
@@ -314,7 +299,7 @@ class PoolWatch:
             counts.refused["deadline" if place is not None and place.is_late else reason] += 1
             waited_s = (self._clock() - begun_us) / US_PER_S
             self._nested.tell(
-                list(self._loans.values()), route=self._route(),
+                self._lending.all(), route=self._route(),
                 connections=self._connections(), waited_s=waited_s,
             )  # fmt: skip
             if place is None:
@@ -346,13 +331,13 @@ class PoolWatch:
                 now_us - loan.since_us,
                 None if loan.is_ours else loan.work_us(now_us),
             )
-            for loan in list(self._loans.values())
+            for loan in self._lending.all()
         ]
 
     def _connections(self) -> int:
         pool: Any = None if self._engine is None else self._engine.pool
         if not hasattr(pool, "checkedin"):
-            return len(self._loans)
+            return len(self._lending)
         return int(pool.size() + max(0, pool._max_overflow))  # noqa: SLF001 - no name of its own
 
     def _route(self) -> str | None:

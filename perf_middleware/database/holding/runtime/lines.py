@@ -5,13 +5,16 @@
 
 A greenlet's frames end where it was begun; those of who began it hang on its parent.
 What is kept of a line is its code and the instruction in it; numbers are for those who read them.
+The search ends where a framework, a server or the event loop has called the app: above is no line
+that took the connection.
 Source: greenlet's documentation, `gr_frame` and "Greenlets and the parent".
 """
 
 from __future__ import annotations
 
-import sys
+import asyncio.events
 from itertools import islice
+from sys import _getframe  # the one way without a copy
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -30,6 +33,8 @@ Spot: TypeAlias = tuple[CodeType, int]
 FRAMES_MAX: Final = 120
 FRAMES_BETWEEN_MAX: Final = 4  # below the app's code is a server's, which is not walked to its end
 FILES_MAX: Final = 10_000  # whose code they are is remembered so long
+OWN, PASSED, CALLER = range(3)
+EVENT_LOOP: Final = asyncio.events.__file__
 
 
 class AppLines:
@@ -37,56 +42,65 @@ class AppLines:
 
     def __init__(self, roots: CodeRoots | None = None) -> None:
         self._roots = roots
-        self._is_own: dict[str, bool] = {}
+        self._kinds: dict[str, int] = {}
         self._getcurrent: Any = None
         self._shortcut = Shortcut()
 
-    def now(self) -> tuple[Spot, ...]:
+    def now(self) -> list[Spot]:
         """The innermost lines of the app, a few; none where only libraries are on the way."""
-        if self._getcurrent is None:
-            from greenlet import getcurrent  # type: ignore[import-untyped]
-
-            self._getcurrent = getcurrent
-        begin = self._shortcut.begin()
-        if begin is not None:
-            found, _ = self._search(begin.f_back)  # itself is the library's
-            if found:
-                return tuple(found)
-        found, within = self._search(sys._getframe(1))  # noqa: SLF001 - the one way without a copy
-        if found and within is not None:
+        for depth, code in self._shortcut.ways:
+            try:
+                frame = _getframe(depth)
+            except ValueError:  # not so deep
+                continue
+            if frame.f_code is code:
+                found = self._search(frame.f_back)  # itself is the library's
+                if found:
+                    return found
+                break
+        begin = _getframe(1)
+        found = self._search(begin)
+        within = self._within(begin) if found else None
+        if within is not None:
             self._shortcut.learn(within)
-        return tuple(found)
+        return found
 
-    def _search(self, begin: FrameType | None) -> tuple[list[Spot], FrameType | None]:
-        """The lines, and the outermost frame within them, of those in this greenlet."""
-        is_own = self._is_own
+    def _search(self, frame: FrameType | None) -> list[Spot]:
+        # Each step of this loop costs each loan: a frame's object, and all that is said here.
+        kinds = self._kinds
         found: list[Spot] = []
-        frame = begin
-        within: FrameType | None = None
         greenlet: Any = None
         left = FRAMES_MAX
         while left:
             if frame is None:
-                greenlet = (self._getcurrent() if greenlet is None else greenlet).parent
+                greenlet = self._greenlet() if greenlet is None else greenlet.parent
                 if greenlet is None:
                     break
                 frame = greenlet.gr_frame
                 continue
             code = frame.f_code
-            own = is_own.get(code.co_filename)
-            if own is None:
-                own = self._ask(code.co_filename)
-            if own:
+            try:
+                kind = kinds[code.co_filename]
+            except KeyError:
+                kind = self._ask(code.co_filename)
+            if kind == OWN:
                 found.append((code, frame.f_lasti))
                 if len(found) == LINES_TOLD:
                     break
                 left = FRAMES_BETWEEN_MAX
+            elif kind == CALLER and found:
+                break
             else:
                 left -= 1
-                if greenlet is None and not found:
-                    within = frame
             frame = frame.f_back
-        return found, within
+        return found
+
+    def _within(self, frame: FrameType | None) -> FrameType | None:
+        """The outermost frame within the app's own, of those in this greenlet."""
+        within = None
+        while frame is not None and self._kinds[frame.f_code.co_filename] != OWN:
+            within, frame = frame, frame.f_back
+        return within
 
     def lines_of(self, spots: Iterable[Any]) -> tuple[Line, ...]:
         """The same for people."""
@@ -95,13 +109,27 @@ class AppLines:
             for code, instruction in spots
         )
 
-    def _ask(self, file: str) -> bool:
+    def _greenlet(self) -> Any:
+        """That from which the running one was begun, None in the outermost."""
+        if self._getcurrent is None:
+            from greenlet import getcurrent  # type: ignore[import-untyped]
+
+            self._getcurrent = getcurrent
+        return self._getcurrent().parent
+
+    def _ask(self, file: str) -> int:
         if self._roots is None:
             self._roots = code_roots()
-        if len(self._is_own) >= FILES_MAX:
-            self._is_own.clear()
-        own = self._is_own[file] = self._roots.role_of(file) == "own"
-        return own
+        if len(self._kinds) >= FILES_MAX:
+            self._kinds.clear()
+        role = self._roots.role_of(file)
+        if role == "own":
+            kind = OWN
+        else:
+            calls = role in ("framework", "server") or file == EVENT_LOOP
+            kind = CALLER if calls else PASSED
+        self._kinds[file] = kind
+        return kind
 
 
 def _number_of(code: CodeType, instruction: int) -> int:

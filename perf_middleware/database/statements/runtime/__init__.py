@@ -16,7 +16,6 @@ sync endpoint: the request is found by its context variable.
 
 from __future__ import annotations
 
-import sys
 from logging import getLogger
 from threading import Lock
 from time import perf_counter_ns
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from perf_middleware.database.statements.decorators import ALLOWED
 from perf_middleware.database.statements.figures import StatementFigures
+from perf_middleware.database.statements.fingerprint import Fingerprint
 from perf_middleware.database.statements.listing import sorted_rows, table
 from perf_middleware.database.statements.n_plus_one import RequestTally
 from perf_middleware.database.statements.runtime.loads import load_of
@@ -34,7 +34,6 @@ from perf_middleware.families import NO_LABELS, Family, Value, counter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from types import FrameType
 
     from perf_middleware.database.statements.figures import StatementRow
     from perf_middleware.database.statements.listing import Order
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 
 logger = getLogger("perf_middleware.database")
 
+NONE_YET: Final = Fingerprint("", "", "")  # of a request that is looked through
 NO_REPEATS: Final[list[Repeat]] = []
 NO_PARAMS: Final = "do_execute_no_params"
 TIMED: Final = ("do_execute", "do_executemany", NO_PARAMS)
@@ -50,15 +50,20 @@ BACKSLASHES: Final = frozenset(("mysql", "mariadb"))  # dialects whose strings h
 
 
 class RequestAccount:
-    """What one request's statements have cost; made at the first of them."""
+    """What one request's statements have cost; made at the first of them.
 
-    __slots__ = ("elapsed_ns", "ended", "statements", "tally")
+    The first that may repeat is kept by itself: a tally is made where a second one comes.  `first`
+    is None where the request is not looked through.  No `__init__`: it would cost 0.4 us.
+    """
 
-    def __init__(self, tally: RequestTally | None) -> None:
-        self.statements = 0
-        self.elapsed_ns = 0
-        self.tally = tally
-        self.ended = False
+    __slots__ = ("elapsed_ns", "ended", "first", "first_ns", "statements", "tally")
+
+    statements: int
+    elapsed_ns: int
+    ended: bool
+    first: Fingerprint | None
+    first_ns: int
+    tally: RequestTally | None
 
 
 class RequestRecord(Protocol):
@@ -98,7 +103,8 @@ class StatementWatch:
         self._route_of = route_of
         # Without a threshold nothing reaches it: one comparison instead of a test for None.
         self._slow_ns = 1 << 62 if slow_s is None else round(slow_s * 1e9)
-        self._repeats_min = repeats_min
+        self._looks = repeats_min is not None
+        self._repeats_min = repeats_min or 0
         self._sample_every = sample_every
         self._seen_requests = 0
         self._allowed_repeats = allowed_repeats
@@ -193,16 +199,15 @@ class StatementWatch:
             row = self._by_text.get(statement)
             if row is None:
                 row = self._row_of_new(statement, backslash_escapes)
-            rows = -1
             if failure is None:
                 rows = cursor.rowcount
             else:
+                rows = -1
                 row.count_failure(was_cancelled=not isinstance(failure, Exception))
             row.count(elapsed_ns, rows)
             record = self._current_request()
             if elapsed_ns >= self._slow_ns:
-                frame = sys._getframe(2)  # noqa: SLF001 - the documented door for this
-                self._tell_slow(row, elapsed_ns, rows, frame, record, failure)
+                self._tell_slow(row, elapsed_ns, rows, record, failure)
             if record is None:
                 return
             account = record.statements
@@ -210,13 +215,20 @@ class StatementWatch:
                 account = self._open(record)
             account.statements += 1
             account.elapsed_ns += elapsed_ns
+            first = account.first
+            if first is None or not row.may_repeat or ALLOWED.get():
+                return
+            # Two threads of one request may lose a count here, no more.
+            if first is NONE_YET:
+                account.first, account.first_ns = row.fingerprint, elapsed_ns
+                return
             tally = account.tally
-            if tally is not None and row.may_repeat and not ALLOWED.get():
-                # Two threads of one request may lose a count here, no more.
-                repeat = tally.add(row.fingerprint, elapsed_ns)
-                if repeat is not None:
-                    frame = sys._getframe(2)  # noqa: SLF001
-                    self._look(tally, repeat, elapsed_ns, frame, context)
+            if tally is None:
+                tally = account.tally = RequestTally(self._repeats_min)
+                tally.add(first, account.first_ns)
+            repeat = tally.add(row.fingerprint, elapsed_ns)
+            if repeat is not None:
+                self._look(tally, repeat, elapsed_ns, context)
         except Exception as exc:  # noqa: BLE001 - the statement has run: who asked gets its result
             self._observer_failed(exc)
 
@@ -231,11 +243,10 @@ class StatementWatch:
         tally: RequestTally,
         repeat: Repeat,
         elapsed_ns: int,
-        frame: FrameType,
         context: Any,
     ) -> None:
         """Find where a statement comes from that has run before."""
-        spot = self._places.spot_of(frame)
+        spot = self._places.spot_now()
         if spot is None:
             return
         code, instruction = spot
@@ -246,15 +257,20 @@ class StatementWatch:
             repeat.load = load_of(context)
 
     def _open(self, record: RequestRecord) -> RequestAccount:
-        with self._lock:
-            account = record.statements
-            if account is None:  # else another thread of the same request has made it
-                tally = None
-                if self._repeats_min is not None:
-                    if self._seen_requests % self._sample_every == 0:
-                        tally = RequestTally(self._repeats_min)
-                    self._seen_requests += 1
-                account = record.statements = RequestAccount(tally)
+        account = RequestAccount()
+        account.statements = account.elapsed_ns = 0
+        account.ended = False
+        account.first = account.tally = None
+        if self._looks:
+            seen = self._seen_requests
+            self._seen_requests = seen + 1
+            if seen % self._sample_every == 0:
+                account.first = NONE_YET
+        # Threads take turns neither between a look and a step like this one.
+        earlier = record.statements
+        if earlier is not None:
+            return earlier
+        record.statements = account
         return account
 
     def _tell_slow(
@@ -262,13 +278,12 @@ class StatementWatch:
         row: StatementRow,
         elapsed_ns: int,
         rows: int,
-        frame: FrameType,
         record: RequestRecord | None,
         failure: BaseException | None,
     ) -> None:
         with self._lock:
             row.slow += 1
-        spot = self._places.spot_of(frame)
+        spot = self._places.spot_now()
         outcome = ""
         if failure is not None:
             outcome = "failed" if isinstance(failure, Exception) else "cancelled"
@@ -302,7 +317,8 @@ class StatementWatch:
         if account is None or account.ended:
             return
         account.ended = True
-        tally, account.tally = account.tally, None  # what a background task does is not told
+        tally = account.tally
+        account.first = account.tally = None  # what a background task does is not told
         try:
             repeats = tally.findings() if tally is not None and tally.has_found else NO_REPEATS
             self._figures.count_request(route, account.statements, account.elapsed_ns, len(repeats))

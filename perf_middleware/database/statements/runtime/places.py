@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from sys import _getframe  # the one way without a copy
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -56,17 +57,24 @@ class Places:
             return
         self._current_greenlet = getcurrent
 
-    def spot_of(self, frame: FrameType | None) -> Spot | None:
+    def spot_now(self) -> Spot | None:
         """The innermost own line, the innermost that is no carrier's where none is own, or None."""
-        begin = self._shortcut.begin()
-        if begin is not None:
-            above = begin.f_back  # mostly it is this one
-            if above is not None and self._kinds.get(above.f_code.co_filename) == OWN:
-                return above.f_code, above.f_lasti
-            spot, library = self._search(begin)
-            if library is not None:
-                return spot
-        spot, library = self._search(frame)
+        for depth, code in self._shortcut.ways:
+            try:
+                begin = _getframe(depth)
+            except ValueError:  # not so deep
+                continue
+            if begin.f_code is code:
+                above = begin.f_back  # mostly it is this one
+                if above is not None:
+                    own = above.f_code
+                    if self._kinds.get(own.co_filename) == OWN:
+                        return own, above.f_lasti
+                spot, library = self._search(begin)
+                if library is not None:
+                    return spot
+                break
+        spot, library = self._search(_getframe(1))
         if library is not None and spot is not None and library.f_code is not spot[0]:
             self._shortcut.learn(library)
         return spot

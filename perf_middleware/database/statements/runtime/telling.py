@@ -58,6 +58,8 @@ class Teller:
             if place is None or load is None:
                 continue
             key = (route, repeat.fingerprint.id, place.file, place.line)
+            if key in self._told:
+                continue  # mostly, and the lock would cost more than the look
             with self._lock:
                 if key in self._told or len(self._told) >= TOLD_MAX:
                     continue

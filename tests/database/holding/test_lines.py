@@ -1,0 +1,67 @@
+"""Which lines of the app a loan names, and that they are found without a walk the next time."""
+
+from collections import Counter
+
+import pytest
+
+from perf_middleware.database.holding.runtime.lines import AppLines
+
+ROLES = {"/app.py": "own", "/pool.py": "library", "/routing.py": "framework"}
+CALLING = "def run(callers, end):\n    return callers[0](callers[1:], end) if callers else end()\n"
+
+
+class Roots:
+    def role_of(self, file):
+        return ROLES.get(file, "machinery")
+
+
+class Asked(dict):
+    """Counts how often it is asked whose code a file is."""
+
+    def __init__(self):
+        self.times = Counter()
+
+    def __getitem__(self, file):
+        self.times[file] += 1
+        return super().__getitem__(file)
+
+
+def caller(file):
+    named = {}
+    exec(compile(CALLING, file, "exec"), named)
+    return named["run"]
+
+
+APP, POOL, ROUTING = (caller(file) for file in ROLES)
+
+
+def taken(lines, *callers):
+    spots = callers[0](callers[1:], lines.now)
+    return len(lines.lines_of(spots))
+
+
+@pytest.mark.parametrize(
+    ("callers", "count"),
+    [
+        pytest.param([APP, POOL], 1, id="the line that took it"),
+        pytest.param([APP, APP, POOL, POOL], 2, id="and who called it"),
+        pytest.param([APP, POOL, POOL, APP, POOL], 2, id="by a library too"),
+        pytest.param([APP, ROUTING, APP, POOL], 1, id="not what a framework was called by"),
+        pytest.param([APP] * 9 + [POOL], 3, id="a few"),
+        pytest.param([ROUTING, POOL], 0, id="none where none is the app's"),
+    ],
+)
+def test_a_loan_names_the_lines_that_led_to_it(callers, count):
+    lines = AppLines(Roots())
+    assert [taken(lines, *callers) for _ in range(3)] == [count] * 3
+
+
+def test_the_library_is_not_walked_through_again():
+    lines = AppLines(Roots())
+    asked = lines._kinds = Asked()
+    for times in (20, 0, 0):
+        asked.times.clear()
+        assert taken(lines, ROUTING, APP, *[POOL] * 20) == 1
+        assert asked.times["/pool.py"] >= times
+        if not times:
+            assert asked.times == {"/app.py": 1, "/routing.py": 1}

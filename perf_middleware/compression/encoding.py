@@ -57,6 +57,8 @@ BYTES_MAX: Final = 1_000  # of the names, and of the values
 ABSENT: Final = -1
 _NAME: Final = itemgetter(0)
 DIGITS_MAX: Final = 18
+OF_VALUE: Final = frozenset({b"content-length", b"content-type", b"cache-control"})
+"""Of these not the name alone decides."""
 _OF_OTHER_BYTES: Final = frozenset({b"content-length", b"accept-ranges", b"content-encoding"})
 
 
@@ -129,8 +131,11 @@ class Judge:
 
     def _learn(self, names: tuple[bytes, ...]) -> Head:
         head = head_of(names)
-        # As they were sent: what is in capitals, or there twice, is looked at each time.
-        is_plain = len(set(names)) == len(names) and all(name == name.lower() for name in names)
+        # As they were sent: with capitals, or a value that counts twice, it is looked at each time.
+        is_plain = all(
+            name == name.lower() and (name not in OF_VALUE or names.count(name) == 1)
+            for name in names
+        )
         if is_plain and sum(map(len, names)) <= BYTES_MAX:
             self._heads[names] = head
             self._count()

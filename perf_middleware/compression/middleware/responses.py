@@ -42,39 +42,22 @@ Places: TypeAlias = tuple[int, int, bool]
 """Of Accept-Encoding; of Sec-Fetch-Site beside a Cookie; whether there are conditions."""
 
 
-class CompressionMiddleware:
-    """Encodes answers in zstd, br or gzip, as each client accepts (RFC 9110 §12.5.3).
+class CompressionLayer:
+    """Encodes the answers of `app` as `compression` says; so install stands it in the stack.
 
-    Stands alone: `settings` are the fields of CompressionSettings for answers
-    (`minimum_bytes=1_000`, `codings=("br", "gzip")`).  `compression`, given instead of them, is one
-    that exists.
-
-    Raises SettingsError, which names each wrong argument, and TypeError for both.
+    A call makes no coroutine of its own where its client accepts no coding.
     """
 
-    def __init__(
-        self, app: ASGIApp, compression: Compression | None = None, **settings: Any
-    ) -> None:
-        if compression is None:
-            for name in OF_INSTALL & settings.keys():
-                raise SettingsError((f"CompressionMiddleware({name}=…): only install can do that",))
-            for name in sorted(OF_REQUESTS & settings.keys()):
-                raise SettingsError(
-                    (f"CompressionMiddleware({name}=…): RequestDecodingMiddleware does that",)
-                )
-            made = section_of(CompressionSettings, settings, call="CompressionMiddleware")
-            compression = made.make_compression()
-        else:
-            require_whole(compression, Compression, settings, call="CompressionMiddleware")
+    def __init__(self, app: ASGIApp, compression: Compression) -> None:
         self.app = app
         self.compression = compression
         self._known = compression.known
         self._has_rules = compression.paths.has_any
         self._places: dict[tuple[bytes, ...], Places] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+            return self.app(scope, receive, send)
         headers = scope["headers"]
         if type(headers) is not list:
             headers = scope["headers"] = list(headers)  # an iterator can be read once
@@ -98,7 +81,7 @@ class CompressionMiddleware:
         if is_conditional:
             scope, asked = self._as_the_app_knows(scope, dict(headers), codings)
         if not codings:
-            return await self.app(scope, receive, sending_plain(compression, scope, send, choice))
+            return self.app(scope, receive, sending_plain(compression, scope, send, choice))
         if compression.keeps_forms:
             scope[WANTED] = compression.judge.minimum_bytes
         answer = CodedAnswer(compression, codings, scope, send)
@@ -111,6 +94,10 @@ class CompressionMiddleware:
             was_clicked = (b"sec-fetch-user", b"?1") in headers
             if not (was_clicked or compression.encodes_cross_site):
                 answer.as_identity = "cross-site"
+        return self._encoding(scope, receive, answer)
+
+    async def _encoding(self, scope: Scope, receive: Receive, answer: CodedAnswer) -> Any:
+        """Call the app; what is left to do for its answer is done when it has returned."""
         try:
             returned = await self.app(scope, receive, answer.send)
         except Exception:
@@ -162,6 +149,37 @@ class CompressionMiddleware:
         if self.compression.follow is not None:
             self.compression.follow(scope)
         return scope, asked
+
+
+class CompressionMiddleware(CompressionLayer):
+    """Encodes answers in zstd, br or gzip, as each client accepts (RFC 9110 §12.5.3).
+
+    Stands alone: `settings` are the fields of CompressionSettings for answers
+    (`minimum_bytes=1_000`, `codings=("br", "gzip")`).  `compression`, given instead of them, is one
+    that exists.
+
+    Raises SettingsError, which names each wrong argument, and TypeError for both.
+    """
+
+    def __init__(
+        self, app: ASGIApp, compression: Compression | None = None, **settings: Any
+    ) -> None:
+        if compression is None:
+            for name in OF_INSTALL & settings.keys():
+                raise SettingsError((f"CompressionMiddleware({name}=…): only install can do that",))
+            for name in sorted(OF_REQUESTS & settings.keys()):
+                raise SettingsError(
+                    (f"CompressionMiddleware({name}=…): RequestDecodingMiddleware does that",)
+                )
+            made = section_of(CompressionSettings, settings, call="CompressionMiddleware")
+            compression = made.make_compression()
+        else:
+            require_whole(compression, Compression, settings, call="CompressionMiddleware")
+        super().__init__(app, compression)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        # A coroutine function: servers tell ASGI 3 from ASGI 2 by that.
+        return await CompressionLayer.__call__(self, scope, receive, send)
 
 
 def places_of(names: tuple[bytes, ...]) -> Places:

@@ -24,6 +24,8 @@ from perf_middleware.compression.etags import coded_etag
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from perf_middleware.asgi import Message
+
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 Verdict: TypeAlias = Literal[
     "encode", "events", "small", "type", "status", "coded", "range", "no-transform", "digest",
@@ -154,6 +156,15 @@ class Judge:
         if is_event_stream(content_type):
             return EVENTS if self._event_streams else "type"
         return ENCODE
+
+
+def readable(message: Message) -> tuple[Message, Headers]:
+    """A start message and its headers, which may be an iterator that can be read once."""
+    headers = message.get("headers", ())
+    if type(headers) is list or type(headers) is tuple:
+        return message, headers
+    headers = list(headers)
+    return {**message, "headers": headers}, headers
 
 
 def head_of(names: tuple[bytes, ...]) -> Head:

@@ -103,9 +103,10 @@ class Judge:
                     return "small"
             if type(status) is not int or status < 200 or status in NO_ANSWERS:
                 return "status"
-            said = headers[type_at][1] if type_at >= 0 else None
+            content_type = headers[type_at][1] if type_at >= 0 else None
+            said: Said = content_type
             if control_at >= 0:
-                said = said, headers[control_at][1]
+                said = content_type, headers[control_at][1]
             return verdicts.get(said) or self._considered(headers, names, head, said)
         except (AttributeError, IndexError, TypeError, ValueError):
             return "malformed"  # no pairs of bytes: the server will say so

@@ -179,7 +179,7 @@ def test_outer_layers_stand_outside_the_users_middlewares_and_inner_ones_inside(
         "Entrance",
         "MetricsMiddleware",
         "OperatorEndpoints",
-        "CompressionLayer",
+        "CompressionMiddleware",
         "ServerErrorMiddleware",
     ]
     # The memory watch steps aside while memory suffices.

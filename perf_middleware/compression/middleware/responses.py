@@ -42,22 +42,39 @@ Places: TypeAlias = tuple[int, int, bool]
 """Of Accept-Encoding; of Sec-Fetch-Site beside a Cookie; whether there are conditions."""
 
 
-class CompressionLayer:
-    """Encodes the answers of `app` as `compression` says; so install stands it in the stack.
+class CompressionMiddleware:
+    """Encodes answers in zstd, br or gzip, as each client accepts (RFC 9110 §12.5.3).
 
-    A call makes no coroutine of its own where its client accepts no coding.
+    Stands alone: `settings` are the fields of CompressionSettings for answers
+    (`minimum_bytes=1_000`, `codings=("br", "gzip")`).  `compression`, given instead of them, is one
+    that exists.
+
+    Raises SettingsError, which names each wrong argument, and TypeError for both.
     """
 
-    def __init__(self, app: ASGIApp, compression: Compression) -> None:
+    def __init__(
+        self, app: ASGIApp, compression: Compression | None = None, **settings: Any
+    ) -> None:
+        if compression is None:
+            for name in OF_INSTALL & settings.keys():
+                raise SettingsError((f"CompressionMiddleware({name}=…): only install can do that",))
+            for name in sorted(OF_REQUESTS & settings.keys()):
+                raise SettingsError(
+                    (f"CompressionMiddleware({name}=…): RequestDecodingMiddleware does that",)
+                )
+            made = section_of(CompressionSettings, settings, call="CompressionMiddleware")
+            compression = made.make_compression()
+        else:
+            require_whole(compression, Compression, settings, call="CompressionMiddleware")
         self.app = app
         self.compression = compression
         self._known = compression.known
         self._has_rules = compression.paths.has_any
         self._places: dict[tuple[bytes, ...], Places] = {}
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] != "http":
-            return self.app(scope, receive, send)
+            return await self.app(scope, receive, send)
         headers = scope["headers"]
         if type(headers) is not list:
             headers = scope["headers"] = list(headers)  # an iterator can be read once
@@ -81,7 +98,7 @@ class CompressionLayer:
         if is_conditional:
             scope, asked = self._as_the_app_knows(scope, dict(headers), codings)
         if not codings:
-            return self.app(scope, receive, sending_plain(compression, scope, send, choice))
+            return await self.app(scope, receive, sending_plain(compression, scope, send, choice))
         if compression.keeps_forms:
             scope[WANTED] = compression.judge.minimum_bytes
         answer = CodedAnswer(compression, codings, scope, send)
@@ -94,10 +111,6 @@ class CompressionLayer:
             was_clicked = (b"sec-fetch-user", b"?1") in headers
             if not (was_clicked or compression.encodes_cross_site):
                 answer.as_identity = "cross-site"
-        return self._encoding(scope, receive, answer)
-
-    async def _encoding(self, scope: Scope, receive: Receive, answer: CodedAnswer) -> Any:
-        """Call the app; what is left to do for its answer is done when it has returned."""
         try:
             returned = await self.app(scope, receive, answer.send)
         except Exception:
@@ -149,37 +162,6 @@ class CompressionLayer:
         if self.compression.follow is not None:
             self.compression.follow(scope)
         return scope, asked
-
-
-class CompressionMiddleware(CompressionLayer):
-    """Encodes answers in zstd, br or gzip, as each client accepts (RFC 9110 §12.5.3).
-
-    Stands alone: `settings` are the fields of CompressionSettings for answers
-    (`minimum_bytes=1_000`, `codings=("br", "gzip")`).  `compression`, given instead of them, is one
-    that exists.
-
-    Raises SettingsError, which names each wrong argument, and TypeError for both.
-    """
-
-    def __init__(
-        self, app: ASGIApp, compression: Compression | None = None, **settings: Any
-    ) -> None:
-        if compression is None:
-            for name in OF_INSTALL & settings.keys():
-                raise SettingsError((f"CompressionMiddleware({name}=…): only install can do that",))
-            for name in sorted(OF_REQUESTS & settings.keys()):
-                raise SettingsError(
-                    (f"CompressionMiddleware({name}=…): RequestDecodingMiddleware does that",)
-                )
-            made = section_of(CompressionSettings, settings, call="CompressionMiddleware")
-            compression = made.make_compression()
-        else:
-            require_whole(compression, Compression, settings, call="CompressionMiddleware")
-        super().__init__(app, compression)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        # A coroutine function: servers tell ASGI 3 from ASGI 2 by that.
-        return await CompressionLayer.__call__(self, scope, receive, send)
 
 
 def places_of(names: tuple[bytes, ...]) -> Places:

@@ -13,7 +13,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from perf_middleware.asgi import Message, Scope
+
+    CodedHead: TypeAlias = tuple[bytes, list[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]
 
 WANTED: Final = "perf_middleware.forms_wanted"
 """Key of a scope: from how many bytes on a body's forms are of use."""
@@ -25,6 +29,11 @@ NEW_FORMS: Final = "perf_middleware.new_forms"
 
 class Forms(Protocol):
     """The coded forms of one stored body, as long as that is stored."""
+
+    coded_head: CodedHead | None
+    """The form that was sent last, the head that was to go with it, and the head that went.  It is
+    the same again for all who come within one second: only its Age changes.
+    """
 
     @property
     def body(self) -> bytes:

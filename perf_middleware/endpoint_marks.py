@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import FunctionType
 from typing import Any, Final, TypeVar
 
 E = TypeVar("E")
@@ -28,6 +29,8 @@ def leave_mark(endpoint: E, attribute: str, value: object, *, decorator: str) ->
 
 def mark_on(endpoint: Any, method: str, attribute: str) -> Any:
     """The value of `attribute` on what answers `method`; None where there is none."""
+    if type(endpoint) is FunctionType:  # most are: it stands on themselves or nowhere
+        return getattr(endpoint, attribute, None)
     for bearer in bearers_of(endpoint, method, attribute):
         return getattr(bearer, attribute)
     return None

@@ -14,6 +14,7 @@ Source: RFC 9110 §8.4, §12.5.5 (Vary), §14.3; RFC 9530 (digests); RFC 9421 (s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -22,6 +23,8 @@ from perf_middleware.compression.etags import coded_etag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from perf_middleware.asgi import Message
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 Verdict: TypeAlias = Literal[
@@ -35,6 +38,10 @@ ENCODED: Final = (ENCODE, EVENTS)
 VARY: Final = (b"vary", b"Accept-Encoding")
 NO_ANSWERS: Final = frozenset({204, 205, 206, 304})
 """Without a body, or a part of one: 1xx and these."""
+Said: TypeAlias = bytes | tuple[bytes | None, bytes] | None
+"""A media type; with the value of Cache-Control, where there is one."""
+Head: TypeAlias = tuple[int, int, int, dict[Said, Verdict]]
+"""Where Content-Length, Content-Type and Cache-Control stand, and what is known of their values."""
 BLOCKING: Final[Mapping[bytes, Verdict]] = MappingProxyType(
     {
         b"content-encoding": "coded",
@@ -47,72 +54,102 @@ BLOCKING: Final[Mapping[bytes, Verdict]] = MappingProxyType(
         b"signature-input": "digest",
     }
 )
-HEADS_MAX: Final = 1_000  # names and media types that are remembered
-HEAD_BYTES_MAX: Final = 1_000  # of each of those
+REMEMBERED_MAX: Final = 1_000  # sequences of names, and verdicts on values beside them
+BYTES_MAX: Final = 1_000  # of the names, and of the values
+ABSENT: Final = -1
+_NAME: Final = itemgetter(0)
 DIGITS_MAX: Final = 18
+OF_VALUE: Final = frozenset({b"content-length", b"content-type", b"cache-control"})
+"""Of these not the name alone decides."""
 _OF_OTHER_BYTES: Final = frozenset({b"content-length", b"accept-ranges", b"content-encoding"})
 
 
 class Judge:
     """Says of each answer whether it is worth encoding.
 
-    An app has few kinds of heads: what names and media type say is remembered by them, so that most
-    answers cost two look-ups.
+    An app has few kinds of heads: what their names say, and the values that count beside them, is
+    remembered, so that most answers cost two look-ups.
     """
 
     def __init__(
         self, *, minimum_bytes: int, types: CompressibleTypes, event_streams: bool = True
     ) -> None:
         self.minimum_bytes = minimum_bytes
+        self._minimum_digits = len(str(minimum_bytes))
         self._includes = types.includes
         self._event_streams = event_streams
-        self._of_head: dict[tuple[tuple[bytes, ...], bytes | None], Verdict] = {}
+        self._heads: dict[tuple[bytes, ...], Head] = {}
+        self._remembered = 0  # and the verdicts in them
 
     def judge(self, status: object, headers: Headers) -> Verdict:
         """ENCODE or EVENTS, or why this answer is sent as it is.
 
         One without Content-Length counts as large enough: whoever sees its body may know better.
+        So does one with zeros in front.
         """
         try:
-            fields = dict(headers)
-            length = fields.get(b"content-length")
+            names = tuple(map(_NAME, headers))
+            head = self._heads.get(names)
+            if head is None:
+                head = self._learn(names)
+            length_at, type_at, control_at, verdicts = head
             # The most frequent reason, read first: what is behind it costs more.
-            if length is not None:
+            if length_at >= 0:
+                length = headers[length_at][1]
                 if not length.isdigit() or len(length) > DIGITS_MAX:
                     return "malformed"
-                if int(length) < self.minimum_bytes:
+                # Reading a number costs more than seeing that it is a long one.
+                if len(length) <= self._minimum_digits and int(length) < self.minimum_bytes:
                     return "small"
             if type(status) is not int or status < 200 or status in NO_ANSWERS:
                 return "status"
-            if len(fields) == len(headers):
-                known = self._of_head.get((tuple(fields), fields.get(b"content-type")))
-                if known is not None:
-                    return known
-            return self._considered(headers)
-        except (AttributeError, TypeError, ValueError):
+            content_type = headers[type_at][1] if type_at >= 0 else None
+            said: Said = content_type
+            if control_at >= 0:
+                said = content_type, headers[control_at][1]
+            return verdicts.get(said) or self._considered(headers, names, head, said)
+        except (AttributeError, IndexError, TypeError, ValueError):
             return "malformed"  # no pairs of bytes: the server will say so
 
-    def _considered(self, headers: Headers) -> Verdict:
+    def _considered(
+        self, headers: Headers, names: tuple[bytes, ...], head: Head, said: Said
+    ) -> Verdict:
         fields = _joined(headers)
         length = fields.get(b"content-length")
         if length is not None and int(length) < self.minimum_bytes:
             return "small"  # under a name in capitals
         content_type = fields.get(b"content-type")
+        control = fields.get(b"cache-control", b"")
         verdict = self._of_type(content_type)
         if verdict != "type":
             blocking = [name for name in fields if name in BLOCKING]
             if blocking:
                 verdict = BLOCKING[blocking[0]]
-            elif b"no-transform" in _names(fields.get(b"cache-control", b"")):
-                return "no-transform"
-        names = tuple(name for name, _ in headers)
-        is_short = sum(map(len, names)) + len(content_type or b"") <= HEAD_BYTES_MAX
-        # As they were sent: what is in capitals, or there twice, is looked at each time.
-        if is_short and b"cache-control" not in fields and names == tuple(fields):
-            if len(self._of_head) >= HEADS_MAX:
-                self._of_head.clear()
-            self._of_head[names, content_type] = verdict
+            elif b"no-transform" in _names(control):
+                verdict = "no-transform"
+        if head is self._heads.get(names) and len(content_type or b"") + len(control) <= BYTES_MAX:
+            head[-1][said] = verdict
+            self._count()
         return verdict
+
+    def _learn(self, names: tuple[bytes, ...]) -> Head:
+        head = head_of(names)
+        # As they were sent: with capitals, or a value that counts twice, it is looked at each time.
+        is_plain = all(
+            name == name.lower() and (name not in OF_VALUE or names.count(name) == 1)
+            for name in names
+        )
+        if is_plain and sum(map(len, names)) <= BYTES_MAX:
+            self._heads[names] = head
+            self._count()
+        return head
+
+    def _count(self) -> None:
+        """One more is remembered; where they are too many now, all are forgotten."""
+        self._remembered += 1
+        if self._remembered >= REMEMBERED_MAX:
+            self._heads.clear()
+            self._remembered = 0
 
     def _of_type(self, content_type: bytes | None) -> Verdict:
         if content_type is None or not self._includes(content_type):
@@ -120,6 +157,24 @@ class Judge:
         if is_event_stream(content_type):
             return EVENTS if self._event_streams else "type"
         return ENCODE
+
+
+def readable(message: Message) -> tuple[Message, Headers]:
+    """A start message and its headers, which may be an iterator that can be read once."""
+    headers = message.get("headers", ())
+    if type(headers) is list or type(headers) is tuple:
+        return message, headers
+    headers = list(headers)
+    return {**message, "headers": headers}, headers
+
+
+def head_of(names: tuple[bytes, ...]) -> Head:
+    """Of a head with these names nothing is known as yet but their places."""
+
+    def place_of(name: bytes) -> int:
+        return names.index(name) if name in names else ABSENT
+
+    return place_of(b"content-length"), place_of(b"content-type"), place_of(b"cache-control"), {}
 
 
 def coded(

@@ -191,8 +191,11 @@ class Compression:
         if self.router_scope is not None:
             scope = self.router_scope(scope)
         endpoint = scope.get("endpoint")
-        chosen = None if endpoint is None else choice_of(endpoint, scope["method"])
-        return chosen or scope.get(CHOSEN) or NO_CHOICE
+        if endpoint is not None:
+            chosen = choice_of(endpoint, scope["method"])
+            if chosen is not None:
+                return chosen
+        return scope.get(CHOSEN) or NO_CHOICE
 
     def step(self) -> int:
         """How far CPU pressure has lowered it: NORMAL, LOWER_LEVEL or IDENTITY."""

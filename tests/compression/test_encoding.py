@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perf_middleware.compression.content_types import CompressibleTypes
-from perf_middleware.compression.encoding import HEADS_MAX, Judge, coded, varied
+from perf_middleware.compression.encoding import REMEMBERED_MAX, Judge, coded, varied
 from perf_middleware.compression.etags import suffix_of
 
 JSON = (b"content-type", b"application/json")
@@ -86,13 +86,21 @@ def test_event_streams_can_be_left_out():
 
 def test_what_is_remembered_of_heads_is_bounded():
     judging = judge()
-    for number in range(HEADS_MAX + 10):
+    for number in range(REMEMBERED_MAX + 10):
         judging.judge(200, [(b"content-type", b"text/x%d" % number)])
         judging.judge(200, [JSON, (b"x-%d" % number, b"1")])
+        judging.judge(200, [JSON, (b"cache-control", b"max-age=%d" % number)])
     judging.judge(200, [(b"content-type", b"text/" + b"x" * 5_000)])
+    judging.judge(200, [JSON, (b"cache-control", b"x" * 5_000)])
     judging.judge(200, [JSON, (b"x" * 5_000, b"1")])
-    assert 0 < len(judging._of_head) <= HEADS_MAX
-    assert all(len(b"".join(names)) + len(kind) < 1_100 for names, kind in judging._of_head)
+    values = [
+        said if isinstance(said, bytes) else b"".join(said)
+        for *_, verdicts in judging._heads.values()
+        for said in verdicts
+    ]
+    assert 0 < len(values) + len(judging._heads) <= REMEMBERED_MAX
+    assert all(len(b"".join(names)) < 1_100 for names in judging._heads)
+    assert all(len(said) < 1_100 for said in values)
 
 
 @given(

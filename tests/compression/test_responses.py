@@ -754,6 +754,8 @@ def test_it_can_be_kept_from_adapting():
 
 
 class KeptForms:
+    coded_head = None
+
     def __init__(self, body, **forms):
         self.body = body
         self.forms = forms
@@ -797,6 +799,32 @@ def test_a_form_that_was_made_is_remembered():
     answer = ask(with_forms(forms, key=NEW_FORMS), "br")
     assert NEW_FORMS not in answer.messages[1]
     assert forms.forms == {"br": answer.body}
+
+
+def test_the_head_of_a_kept_form_is_that_of_this_answer():
+    forms = KeptForms(BODY, gzip=b"kept")
+    told = {"age": b"1", "etag": b'"1"'}
+
+    async def app(scope, receive, send):
+        fields = [(name.encode(), value) for name, value in told.items()]
+        await send(start(JSON, *fields))
+        await send({**end(BODY), FORMS: forms})
+
+    app = packed(app)
+
+    def fields(**changed):
+        told.update(changed)
+        answer = ask(app, "gzip")
+        headers = answer.messages[0]["headers"]
+        found = dict(headers)
+        headers.clear()  # as a layer outside may
+        return found[b"age"], found[b"etag"], found[b"content-length"]
+
+    assert fields() == fields() == (b"1", b'W/"1~pm-gzip"', b"4")
+    assert fields(age=b"2") == (b"2", b'W/"1~pm-gzip"', b"4")
+    assert fields(etag=b'"2"') == (b"2", b'W/"2~pm-gzip"', b"4")
+    forms.forms["gzip"] = b"longer"
+    assert fields() == (b"2", b'W/"2~pm-gzip"', b"6")
 
 
 def test_a_body_that_was_put_in_on_the_way_has_no_forms():

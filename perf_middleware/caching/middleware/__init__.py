@@ -16,7 +16,7 @@ from perf_middleware.caching.judgement import credentials_reason
 from perf_middleware.caching.middleware.answers import forms_for, send_whole, tell_choice
 from perf_middleware.caching.middleware.missing import miss
 from perf_middleware.caching.middleware.outcomes import bypass, hit, only_if_cached, select
-from perf_middleware.caching.middleware.passing import pass_on
+from perf_middleware.caching.middleware.passing import Passing
 from perf_middleware.caching.middleware.revalidation import refresh
 from perf_middleware.caching.middleware.warming import warm
 from perf_middleware.caching.reuse import Reuse, decide_reuse, may_refresh
@@ -107,10 +107,8 @@ class CacheLayer:
             and not self._by_rfc
             and not cache.store.is_varied(scope.get("raw_path"))
         ):
-            return pass_on(
-                self.app, cache, scope, receive, send,
-                host=host, key=None, special=special, rule=rule,
-            )  # fmt: skip
+            passing = Passing(cache, scope, receive, send, host, None, special, rule)
+            return passing.run(self.app)
         key = primary_key(scope, host)
         stored = self._get(key)
         is_plain = special is None and not ("session" in scope or "user" in scope)
@@ -146,7 +144,7 @@ class CacheLayer:
                 is_unstorable = hash(key) in cache.unstorable
                 if rule is None and method == "GET" and (cache.shared is None or is_unstorable):
                     if is_unstorable or not cache.options.collapse:
-                        return pass_on(self.app, cache, scope, receive, send, host=host, key=key)
+                        return Passing(cache, scope, receive, send, host, key).run(self.app)
                     if key not in cache.flights.open:
                         return self._leading(scope, receive, send, host=host, key=key)
                 request = CacheRequest(
@@ -180,9 +178,8 @@ class CacheLayer:
         cache = self.cache
         flight = cache.flights.lead(key, scope)
         if flight is not None:
-            return await pass_on(
-                self.app, cache, scope, receive, send, host=host, key=key, flight=flight
-            )
+            passing = Passing(cache, scope, receive, send, host, key, flight=flight)
+            return await passing.run(self.app)
         request = CacheRequest(
             scope, receive, send,
             host=host, primary=key, rule=None, ignored_cookies=self._ignored_cookies,

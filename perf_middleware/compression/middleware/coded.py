@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from perf_middleware.coded_forms import FORMS, NEW_FORMS, forms_of
-from perf_middleware.compression.encoding import ENCODED, EVENTS, coded, varied
+from perf_middleware.compression.encoding import ENCODE, ENCODED, EVENTS, coded, readable, varied
 from perf_middleware.compression.etags import etag_not_modified
 from perf_middleware.compression.length_hiding import HidingEncoder
 from perf_middleware.compression.pressure import IDENTITY
@@ -104,7 +104,10 @@ class CodedAnswer:
         if type(status) is int and status < 200:
             return self._send(message)  # interim: the answer follows it
         compression = self._compression
-        verdict = compression.judge.judge(status, headers)
+        forms: Forms | None = self._scope.get(FORMS)
+        known = None if forms is None else forms.coded_head
+        is_known = known is not None and known[1] == headers and status == 200
+        verdict = ENCODE if is_known else compression.judge.judge(status, headers)
         if verdict not in ENCODED:
             if status == 304 and self.asked:
                 message = {**message, "headers": self._not_modified(headers)}
@@ -184,9 +187,11 @@ class CodedAnswer:
             suffix=coding.suffix if self._scope["method"] in ("GET", "HEAD") else b"",
             body_bytes=body_bytes,
         )
-        await self._send({**start, "headers": headers})
-        if message is not None:
-            await self._send(message)
+        start = {**start, "headers": headers}
+        if message is None:
+            await self._send(start)
+        else:
+            await self._both(start, message)
 
     # --- a whole body ---------------------------------------------------------------------------
 
@@ -251,10 +256,25 @@ class CodedAnswer:
             return self._release(message, "no-form", vary=True)
         message = {**message}
         message.pop(FORMS, None)
-        coding, message["body"] = ready
+        coding, form = ready
+        message["body"] = form
         coding.counts.stored += 1
-        self._codings = (coding,)
-        return self._send_coded_head(len(message["body"]), message)
+        if self._scope["method"] != "GET":  # it was another one where the answer was looked up
+            self._codings = (coding,)
+            return self._send_coded_head(len(form), message)
+        plain, known = self._start["headers"], forms.coded_head
+        if known is None or known[0] is not form or known[1] != plain:
+            headers = coded(
+                plain, coding.content_encoding, suffix=coding.suffix, body_bytes=len(form)
+            )
+            known = forms.coded_head = (form, [*plain], headers)
+        self.stage = PASSING
+        # A new list each time: a layer outside may edit it in place.
+        return self._both({**self._start, "headers": known[2].copy()}, message)
+
+    async def _both(self, start: Message, message: Message) -> None:
+        await self._send(start)
+        await self._send(message)
 
     async def _encoded(self, coding: Coding, body: bytes, forms: Forms | None) -> bytes | None:
         """The body in this coding; None where that is not shorter, or the codec failed."""
@@ -365,15 +385,6 @@ class CodedAnswer:
         if self.encoder is not None:
             self.encoder = None
             self._compression.figures.streams -= 1
-
-
-def readable(message: Message) -> tuple[Message, Headers]:
-    """A start message and its headers, which may be an iterator that can be read once."""
-    headers = message.get("headers", ())
-    if type(headers) is list or type(headers) is tuple:
-        return message, headers
-    headers = list(headers)
-    return {**message, "headers": headers}, headers
 
 
 async def _nothing() -> None:

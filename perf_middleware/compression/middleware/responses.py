@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from perf_middleware.asgi import app_path
 from perf_middleware.coded_forms import WANTED
-from perf_middleware.compression.encoding import ENCODED, varied
+from perf_middleware.compression.encoding import ENCODED, readable, varied
 from perf_middleware.compression.etags import without_coding
-from perf_middleware.compression.middleware.coded import HOLDING, CodedAnswer, readable
+from perf_middleware.compression.middleware.coded import HOLDING, CodedAnswer
 from perf_middleware.compression.negotiation import field_value
 from perf_middleware.compression.runtime import Compression
 from perf_middleware.compression.settings import CompressionSettings

@@ -85,6 +85,28 @@ class Callers:
             caller = self.caller_of(scope)
         return caller.key
 
+    def keys_after(self, prefix: bytes) -> Callable[[Mapping[str, Any]], bytes]:
+        """`client_of` with `prefix` before it.
+
+        Of a peer that is no proxy it is made once: bytes that stay know their hash, too.
+        """
+        known: dict[str, bytes] = {}
+
+        def key_of(scope: Mapping[str, Any]) -> bytes:
+            client = scope.get("client")
+            key = known.get(client[0]) if client else None
+            if key is not None:
+                return key
+            caller = self.caller_of(scope)
+            key = prefix + caller.key
+            if client and self._peers.get(client[0]) is caller:
+                if len(known) >= REMEMBERED_MAX:
+                    known.clear()
+                known[client[0]] = key
+            return key
+
+        return key_of
+
     def trusts(self, scope: Mapping[str, Any]) -> bool:
         """Whether the caller is in a trusted network."""
         return self.caller_of(scope).is_trusted

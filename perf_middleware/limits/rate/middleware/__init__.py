@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from perf_middleware.errors import SettingsError
+from perf_middleware.limits.rate.gcra import Left
 from perf_middleware.limits.rate.middleware.answers import refuse, telling
 from perf_middleware.limits.rate.middleware.sockets import Conversation, refuse_handshake
 from perf_middleware.limits.rate.plans import EVERY, INNER, OUTER
@@ -71,10 +72,9 @@ class RateLimitLayer:
             if single is None:
                 return self._judged(batch, scope, receive, send)
             try:
-                key = single.key_of(scope)
-                left = (
-                    None if key is None else self._memory.take_one(key, single.quota, single.cost)
-                )
+                key_of = single.key_of
+                key = key_of(scope)
+                left = None if key is None else self._memory.draw(key, single.quota, single.cost)
             except Exception as error:  # noqa: BLE001 - fail open: no request for our mistake
                 rate.note_failure("the rate limit", error)
                 return self.app(scope, receive, send)
@@ -83,7 +83,7 @@ class RateLimitLayer:
                 return self.app(scope, receive, send)
             if left[1]:
                 single.counts.refused += 1
-                return refuse(rate, self._place, batch, (single,), (left,), scope, send)
+                return refuse(rate, self._place, batch, (single,), (Left(*left),), scope, send)
             single.counts.admitted += 1
             if rate.tells:
                 send = telling(rate, self._place, batch.lines, (left,), send)

@@ -11,7 +11,7 @@ The app runs in the server's own task.  Whoever need not wait costs two looks at
 
 from __future__ import annotations
 
-from asyncio import get_running_loop
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.asgi import app_path, find_header
@@ -71,13 +71,9 @@ class BackpressureMiddleware:
         if (app_path(scope) if scope.get("root_path") else scope["path"]) in self._exempt:
             return await self.app(scope, receive, send)
         backpressure = self.backpressure
-        try:
-            loop = get_running_loop()
-        except RuntimeError:
-            loop = None  # trio
-        gate = backpressure.gate
-        if gate.loop is not loop:
-            gate = backpressure.gate_on(loop)
+        gate, thread, is_running = backpressure.here
+        if thread != get_ident() or not is_running():
+            gate = backpressure.gate_here()
         now_us = self._clock()
         criticality, partition = CRITICAL, None
         hearing: Hearing | None = None
@@ -210,7 +206,8 @@ class Admitted:
                         self.release()
             elif kind in FILES:
                 self.release()
-        return self._send(message)
+        send = self._send
+        return send(message)
 
     def release(self) -> None:
         """Give the permit back; once."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.asgi import app_path, find_header
+from perf_middleware.asgi import Around, app_path, find_header
 from perf_middleware.limits.concurrency.criticality import CRITICAL, SHEDDABLE_PLUS
 from perf_middleware.limits.concurrency.line import GRANTED, LEFT, SHED, WAITING, Ticket
 from perf_middleware.limits.concurrency.runtime import Backpressure
@@ -38,7 +38,7 @@ DENIAL: Final = "websocket.http.response"
 FILES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
-class BackpressureMiddleware:
+class BackpressureMiddleware(Around):
     """Lets at most `limit` requests in; others wait for a moment, or get 503 with Retry-After.
 
     Stands alone: `settings` are the fields of BackpressureSettings (`limit_max=50`).
@@ -67,14 +67,15 @@ class BackpressureMiddleware:
         if scope["type"] != "http":
             if scope["type"] == "websocket" and self.backpressure.websockets_max is not None:
                 return await self._websocket(scope, receive, send)
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
         if (app_path(scope) if scope.get("root_path") else scope["path"]) in self._exempt:
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
         backpressure = self.backpressure
         gate, thread, is_running = backpressure.here
         if thread != get_ident() or not is_running():
             gate = backpressure.gate_here()
-        now_us = self._clock()
+        clock = self._clock
+        now_us = clock()
         criticality, partition = CRITICAL, None
         hearing: Hearing | None = None
         is_refused = False
@@ -104,8 +105,9 @@ class BackpressureMiddleware:
             partition = ticket.partition
         self._admitted[criticality] += 1
         admitted = Admitted(gate, send, now_us, partition)
+        below = self.below
         try:
-            return await self.app(scope, receive, admitted.send)
+            return await below(scope, receive, admitted.send)
         finally:
             if admitted.holds:
                 admitted.release()
@@ -170,7 +172,7 @@ class BackpressureMiddleware:
                 return None
         backpressure.websockets += 1
         try:
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
         finally:
             backpressure.websockets -= 1
 
@@ -196,7 +198,8 @@ class Admitted:
             kind = message["type"]
             if kind == "http.response.body":
                 if "more_body" not in message or not message["more_body"]:
-                    self.release()
+                    self.holds = False  # `release`, without a call more
+                    self._gate.release(self._partition)
             elif kind == "http.response.start":
                 if self._granted_us >= 0:
                     self._gate.note_head(self._granted_us, message.get("status"))

@@ -34,6 +34,7 @@ from benchmarks.runner import (
     write_json,
 )
 from perf_middleware import Settings, install
+from perf_middleware.limits.rate.plans import OUTER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,6 +50,8 @@ PEER_SHARE_TARGET: Final = 0.5
 PATH: Final = "/large/{item}"
 PLENTY: Final = "1000000/minute"  # nobody is refused
 TELLING: Final = (b"ratelimit", b"ratelimit-policy", b"cache-status")
+LASTING: Final = "1000000/day"  # with so much drawn that no bucket is full again meanwhile
+MANY: Final = 10_000
 KEYS: Final = (10, 1_000, 100_000)
 ROUTES: Final = (5, 50, 500)
 FLAT_TARGET: Final = 1.2  # the dearest of one row of sizes beside the cheapest
@@ -171,17 +174,28 @@ def cases() -> list[Case]:
 
 
 def _keys(number: int) -> list[Case]:
-    """The rate limit by itself, asked by so many clients in turn; and what they cost without it."""
+    """Everything, asked by so many clients in turn, each of which has a bucket already."""
     template = scopes(PATH, HEADERS)()
-    clients = cycle([(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 50_000) for n in range(number)])
+    peers = [(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 50_000) for n in range(number)]
+    clients = cycle(peers)
 
     def scope() -> Scope:
         return {**template, "headers": [*HEADERS], "state": {}, "client": next(clients)}
 
+    def limited() -> ASGIApp:
+        app = bare_app()
+        limits = {**LIMITED, "quotas": [LASTING]}
+        rate = install(app, Settings(**{**ALL_ON, "ratelimit": limits})).limits.rate
+        quota = rate.default.requests[OUTER].single  # type: ignore[union-attr]
+        for peer in peers:
+            key = quota.key_of({**template, "client": peer})  # type: ignore[union-attr]
+            rate.memory.take_one(key, quota.quota, MANY)  # type: ignore[arg-type, union-attr]
+        return app
+
     expected = Answer(status=200, body=LARGE_BYTES)
     built: dict[str, Callable[[], ASGIApp]] = {
         f"{number:,} clients": bare_app,
-        f"{number:,} clients, limited": lambda: installed({**_OFF, "ratelimit": LIMITED}),
+        f"{number:,} clients, everything": limited,
     }
     return [Case(name=n, build=b, scope=scope, expected=expected) for n, b in built.items()]
 
@@ -217,22 +231,21 @@ def run(plan: Plan) -> Report:
 
 
 def growth(plan: Plan) -> list[Report]:
-    """One report for each size; what is added there is that of its last row."""
-    reports = []
-    for made in [*(_keys(number) for number in KEYS), *(_routes(number) for number in ROUTES)]:
-        bare, ours = made
-        reports.append(measure(ours.name, made, plan, baseline=bare.name))
-    return reports
+    """One report of clients and one of routes; each size stands beside the bare app's."""
+    keys = [case for number in KEYS for case in _keys(number)]
+    routes = [case for number in ROUTES for case in _routes(number)]
+    return [
+        measure("more and more clients", keys, plan, baseline=keys[0].name),
+        measure("more and more routes", routes, plan, baseline=routes[0].name),
+    ]
 
 
-def flatness(reports: list[Report]) -> str:
-    """How much more the dearest size of each row costs than the cheapest."""
-    lines = []
-    for rows in (reports[: len(KEYS)], reports[len(KEYS) :]):
-        added = [report.costs[-1].added_us.median for report in rows]
-        told = ", ".join(f"{r.title}: {us:.2f} us" for r, us in zip(rows, added, strict=True))
-        lines.append(f"{told}; x {max(added) / min(added):.2f} (target {FLAT_TARGET})")
-    return "\n".join(lines)
+def flatness(report: Report) -> str:
+    """How much more is added at the dearest size than at the cheapest."""
+    pairs = zip(report.costs[::2], report.costs[1::2], strict=True)
+    added = {ours.name: ours.added_us.median - bare.added_us.median for bare, ours in pairs}
+    told = ", ".join(f"{name}: {us:.2f} us" for name, us in added.items())
+    return f"{told}; x {max(added.values()) / min(added.values()):.2f} (target {FLAT_TARGET})"
 
 
 def targets(report: Report) -> str:
@@ -253,7 +266,8 @@ def main() -> None:
     plan = replace(plan_of(options), turns=True)
     if options.growth:
         reports = growth(plan)
-        print("\n\n".join([*map(table, reports), flatness(reports)]))
+        for report in reports:
+            print(f"{table(report)}\n\n{flatness(report)}\n")
         write_json(options.json, reports)
         return
     report = run(plan)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Any, Final
 
+from perf_middleware.field_names import NAME
 from perf_middleware.limits.forwarding import hops
 from perf_middleware.limits.networks import ADDRESS_CHARS_MAX, address_of, is_in, is_ipv4
 
@@ -156,14 +157,14 @@ class Callers:
 
     def _note_undeclared(self, peer: Address | str, scope: Mapping[str, Any]) -> None:
         tell = self.on_undeclared
-        lines = [(name, value) for name, value in scope["headers"] if name in FIELDS]
-        if tell is None or not lines:
+        if tell is None or FIELDS.isdisjoint(map(NAME, scope["headers"])):
             return
         # A client may send the field, too; one with a private address seldom does.
         address = address_of(peer) if isinstance(peer, str) else peer
         if address is None or not address.is_private:
             return
-        plain = b",".join([value for name, value in lines if name == b"x-forwarded-for"])
+        lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        plain = b",".join(lines)
         if address in hops("x-forwarded-for", plain):
             # The server has read the field and put the client in the peer's place: no proxy is
             # undeclared, and to declare this client would let him name anybody.

@@ -104,7 +104,10 @@ class BackpressureMiddleware(Around):
                 gate.begun(now_us)
             partition = ticket.partition
         self._admitted[criticality] += 1
-        admitted = Admitted(gate, send, now_us, partition)
+        admitted = Admitted()  # filled in here: an `__init__` is a call more
+        admitted.gate, admitted.passed_on = gate, send
+        admitted.granted_us, admitted.partition = now_us, partition
+        admitted.holds = True
         below = self.below
         try:
             return await below(scope, receive, admitted.send)
@@ -180,14 +183,13 @@ class BackpressureMiddleware(Around):
 class Admitted:
     """One request that holds a permit, until its last message or its end."""
 
-    __slots__ = ("_gate", "_granted_us", "_partition", "_send", "holds")
+    __slots__ = ("gate", "granted_us", "holds", "partition", "passed_on")
 
-    def __init__(self, gate: Gate, send: Send, granted_us: int, partition: str | None) -> None:
-        self._gate = gate
-        self._send = send
-        self._granted_us = granted_us
-        self._partition = partition
-        self.holds = True
+    gate: Gate
+    passed_on: Send
+    granted_us: int
+    partition: str | None
+    holds: bool
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message on; the work is done before it is: a client that reads slowly is none.
@@ -199,23 +201,23 @@ class Admitted:
             if kind == "http.response.body":
                 if "more_body" not in message or not message["more_body"]:
                     self.holds = False  # `release`, without a call more
-                    self._gate.release(self._partition)
+                    self.gate.release(self.partition)
             elif kind == "http.response.start":
-                if self._granted_us >= 0:
-                    self._gate.note_head(self._granted_us, message.get("status"))
-                    self._granted_us = -1  # a second head is no sample
+                if self.granted_us >= 0:
+                    self.gate.note_head(self.granted_us, message.get("status"))
+                    self.granted_us = -1  # a second head is no sample
                     if _is_event_stream(message.get("headers")):
-                        self._gate.figures.event_streams += 1
+                        self.gate.figures.event_streams += 1
                         self.release()
             elif kind in FILES:
                 self.release()
-        send = self._send
+        send = self.passed_on
         return send(message)
 
     def release(self) -> None:
         """Give the permit back; once."""
         self.holds = False
-        self._gate.release(self._partition)
+        self.gate.release(self.partition)
 
 
 def _is_event_stream(headers: Any) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from perf_middleware.asgi import Around
 from perf_middleware.database.holding.runtime.refusals import NoConnectionError, NoDatabaseError
 from perf_middleware.errors import (
     CommitOutcomeUnknownError,
@@ -47,7 +48,7 @@ SENTENCES: Final[tuple[tuple[type[RequestRejectedError], str], ...]] = (
 )
 
 
-class RejectionLayer:
+class RejectionLayer(Around):
     """Answers a RequestRejectedError that the app lets pass with its status."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -56,7 +57,7 @@ class RejectionLayer:
     # A coroutine function: by that servers and Starlette know an app of ASGI 3.
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
         has_begun = False
 
         def noting(message: Message) -> Awaitable[None]:
@@ -66,7 +67,7 @@ class RejectionLayer:
             return send(message)
 
         try:
-            return await self.app(scope, receive, noting)
+            return await self.below(scope, receive, noting)
         except RequestRejectedError as error:
             if has_begun or isinstance(error, DeadlineExceededError):
                 raise

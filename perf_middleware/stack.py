@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from perf_middleware.asgi import StepsAside
+from perf_middleware.asgi import Around, StepsAside
 from perf_middleware.layer_meter import METER, OUTSIDE, LayerMeter
 from perf_middleware.metrics.middleware.exchange import CURRENT
 
@@ -176,7 +176,7 @@ class LayerInfo:
     why: str
 
 
-class RequestScope:
+class RequestScope(Around):
     """Innermost layer: shows the exchange the scope as the router will see and fill it.
 
     A middleware in between may have copied the scope or moved root_path; what the router writes
@@ -192,7 +192,7 @@ class RequestScope:
         if exchange is not None:
             exchange.scope = scope
             exchange.root_path = scope.get("root_path") or ""
-        return self.app(scope, receive, send)
+        return self.below(scope, receive, send)
 
 
 class Boundary:
@@ -261,7 +261,7 @@ def composed_measured(layers: Sequence[Layer], app: ASGIApp, *, first: int) -> A
     return app
 
 
-class Inner:
+class Inner(Around):
     """Head of the inner layers: sampled requests take the measured twin."""
 
     def __init__(
@@ -277,10 +277,11 @@ class Inner:
         # the layers of this stack.
         if METER in scope and scope[METER].overhead is self._overhead:
             return self._measured(scope, receive, send)
-        return self.app(scope, receive, send)
+        below = self.below
+        return below(scope, receive, send)
 
 
-class Entrance:
+class Entrance(Around):
     """Head of the whole stack: the lifespan goes to the plugin, requests to the outer layers.
 
     Not a coroutine function, so that a request pays no extra frame for passing through.
@@ -300,7 +301,8 @@ class Entrance:
         sample_every: int,
     ) -> None:
         self._core = app
-        self.app = self._plain = composed(layers, app)
+        self.app = composed(layers, app)
+        self._plain = self.below
         self._measured = composed_measured(layers, app, first=0)
         self._lifespan = lifespan
         self._lifespan_ran = lifespan_ran
@@ -325,7 +327,8 @@ class Entrance:
             self._until_sample -= 1
             if not self._until_sample:
                 return self._sample(scope, receive, send)
-            return self._http(scope, receive, send)
+            below = self._http
+            return below(scope, receive, send)
         if kind == "websocket":
             state = scope.get("state")
             if state is None:

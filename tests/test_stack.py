@@ -30,6 +30,7 @@ from perf_middleware.stack import (
     REQUEST_SCOPE,
     Layer,
     Rank,
+    RequestScope,
     composed_measured,
     in_order,
 )
@@ -291,6 +292,18 @@ def test_a_stack_that_cannot_be_built_leaves_the_users_list_alone():
         get(app)
     assert app.user_middleware is before
     assert len(before) == 1
+
+
+def test_a_layer_calls_what_is_put_in_the_place_of_its_app():
+    async def app(scope, receive, send):
+        return None
+
+    layer, other = RequestScope(app), RequestScope(app)
+    assert layer.below is layer.app is app
+    layer.app = other
+    assert (layer.app, layer.below) == (other, other.__call__)
+    layer.app = app
+    assert layer.below is app
 
 
 def test_the_stack_can_be_followed_from_its_head():

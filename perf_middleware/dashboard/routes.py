@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.asgi import app_path, find_header, send_response
+from perf_middleware.asgi import Around, app_path, find_header, send_response
 from perf_middleware.problem import NO_STORE, send_problem
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Endpoint:
     gate: TokenGate | None = None
 
 
-class OperatorEndpoints:
+class OperatorEndpoints(Around):
     """Answers the paths of its table itself and passes everything else on.
 
     `takes(path)` hears of each answer before it is given, and may leave it to the app.
@@ -52,7 +52,8 @@ class OperatorEndpoints:
             endpoint = self._endpoints.get(path)
             if endpoint is not None and scope["type"] == "http" and self._takes(path):
                 return _answer(endpoint, scope, receive, send)
-        return self.app(scope, receive, send)
+        below = self.below
+        return below(scope, receive, send)
 
 
 async def _answer(endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:

@@ -15,8 +15,9 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Any, Final
 
+from perf_middleware.field_names import NAME
 from perf_middleware.limits.forwarding import hops
-from perf_middleware.limits.networks import ADDRESS_CHARS_MAX, address_of, is_in
+from perf_middleware.limits.networks import ADDRESS_CHARS_MAX, address_of, is_in, is_ipv4
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,12 +35,19 @@ NAMELESS: Final = b"-"
 class Caller:
     """One client: its key, and its address where it has one."""
 
-    __slots__ = ("address", "is_trusted", "key")
+    __slots__ = ("_address", "is_trusted", "key", "key_after")
 
-    def __init__(self, key: bytes, address: Address | None, *, is_trusted: bool) -> None:
+    def __init__(self, key: bytes, address: Address | str | None, *, is_trusted: bool) -> None:
         self.key = key
-        self.address = address
         self.is_trusted = is_trusted
+        self._address = address  # as text until somebody asks
+        self.key_after = b"", key
+        """The newest prefix asked for, and the key behind it: bytes that stay know their hash."""
+
+    @property
+    def address(self) -> Address | None:
+        address = self._address
+        return address_of(address) if isinstance(address, str) else address
 
 
 class Callers:
@@ -68,6 +76,8 @@ class Callers:
         self._trusts_nameless = trusts_nameless
         self._ipv4_prefix = ipv4_prefix
         self._ipv6_prefix = ipv6_prefix
+        # Who is told apart by all of an address, and is of no network: its text says it all.
+        self._tells_by_text = ipv4_prefix == 32 and not self._proxies and not self._trusted
         # None: a proxy, the field decides.
         self._peers: dict[str | None, Caller | None] = {}
         self.on_undeclared: Callable[[str], None] | None = None
@@ -84,6 +94,23 @@ class Callers:
         if caller is None:
             caller = self.caller_of(scope)
         return caller.key
+
+    def keys_after(self, prefix: bytes) -> Callable[[Mapping[str, Any]], bytes]:
+        """`client_of` with `prefix` before it."""
+        peers = self._peers
+
+        def key_of(scope: Mapping[str, Any]) -> bytes:
+            client = scope.get("client")
+            caller = peers.get(client[0]) if client else None
+            if caller is None:
+                caller = self.caller_of(scope)
+            before, key = caller.key_after
+            if before is not prefix:
+                key = prefix + caller.key
+                caller.key_after = prefix, key
+            return key
+
+        return key_of
 
     def trusts(self, scope: Mapping[str, Any]) -> bool:
         """Whether the caller is in a trusted network."""
@@ -105,6 +132,11 @@ class Callers:
         return NAMELESS if address is None else self._key(address)
 
     def _learn(self, host: str | None, scope: Mapping[str, Any]) -> Caller | None:
+        if self._tells_by_text and host is not None and is_ipv4(host):
+            caller: Caller | None = Caller(host.encode(), host, is_trusted=False)
+            if self.on_undeclared is not None:
+                self._note_undeclared(host, scope)
+            return self._remember(host, caller)
         address = None if host is None else address_of(host)
         if address is None:
             # All that cannot be told apart is one caller.
@@ -112,21 +144,27 @@ class Callers:
             caller = None if is_proxy else Caller(NAMELESS, None, is_trusted=False)
         else:
             caller = None if is_in(address, self._proxies) else self._caller(address)
-            if caller is not None and self.on_undeclared is not None and address.is_private:
+            if caller is not None and self.on_undeclared is not None:
                 self._note_undeclared(address, scope)
+        return self._remember(host, caller)
+
+    def _remember(self, host: str | None, caller: Caller | None) -> Caller | None:
         if host is None or len(host) <= ADDRESS_CHARS_MAX:
             if len(self._peers) >= REMEMBERED_MAX:
                 self._peers.clear()
             self._peers[host] = caller
         return caller
 
-    def _note_undeclared(self, address: Address, scope: Mapping[str, Any]) -> None:
-        # A client may send the field, too; one with a private address seldom does.
+    def _note_undeclared(self, peer: Address | str, scope: Mapping[str, Any]) -> None:
         tell = self.on_undeclared
-        lines = [(name, value) for name, value in scope["headers"] if name in FIELDS]
-        if tell is None or not lines:
+        if tell is None or FIELDS.isdisjoint(map(NAME, scope["headers"])):
             return
-        plain = b",".join([value for name, value in lines if name == b"x-forwarded-for"])
+        # A client may send the field, too; one with a private address seldom does.
+        address = address_of(peer) if isinstance(peer, str) else peer
+        if address is None or not address.is_private:
+            return
+        lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        plain = b",".join(lines)
         if address in hops("x-forwarded-for", plain):
             # The server has read the field and put the client in the peer's place: no proxy is
             # undeclared, and to declare this client would let him name anybody.

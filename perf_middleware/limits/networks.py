@@ -22,6 +22,7 @@ Network: TypeAlias = IPv4Network | IPv6Network
 ADDRESS_CHARS_MAX: Final = 64  # with a port and brackets 54; a zone may have some more
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
 _PORT_CHARS_MAX: Final = 5
+_OCTETS: Final = frozenset(map(str, range(256)))
 
 
 def address_of(text: str) -> Address | None:
@@ -51,6 +52,14 @@ def address_of(text: str) -> Address | None:
     if address.version == 4:
         return None if zone else address
     return address.ipv4_mapped or address
+
+
+def is_ipv4(text: str) -> bool:
+    """Whether it is an address of IPv4 as it is written, and nothing else: a tenth of the time."""
+    parts = text.split(".")
+    if len(parts) != 4:
+        return False
+    return _OCTETS.issuperset(parts)
 
 
 def network_of(text: str) -> Network:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from perf_middleware.limits.callers import NAMELESS, REMEMBERED_MAX, Callers
 from perf_middleware.limits.forwarding import FIELD_BYTES_MAX, HOPS_MAX, hops
-from perf_middleware.limits.networks import address_of, network_of
+from perf_middleware.limits.networks import address_of, is_ipv4, network_of
 from perf_middleware.limits.settings import CallersSettings
 
 PROXIES = [ip_network("10.0.0.0/8"), ip_network("2001:db8:ffff::/48")]
@@ -224,6 +224,40 @@ def test_trust_is_of_the_resolved_client(peer, lines, is_trusted):
     trusted = [ip_network("192.168.0.0/16"), ip_network("10.0.7.0/24")]
     callers = Callers(trusted_proxies=PROXIES, trusted=trusted)
     assert callers.trusts(scope_of(peer, *lines)) is is_trusted
+
+
+OCTETS = st.integers(-1, 300).map(str) | st.sampled_from(["", "01", "00", "٣", "1 ", "+1", "²"])
+
+
+@given(st.lists(OCTETS, min_size=3, max_size=5).map(".".join) | st.text(max_size=20))
+def test_the_short_way_takes_only_what_the_long_one_writes_the_same(text):
+    try:
+        expected = str(ip_address(text)) == text and ":" not in text
+    except ValueError:
+        expected = False
+    assert is_ipv4(text) == expected
+
+
+@pytest.mark.parametrize("peer", ["203.0.113.7", "::ffff:203.0.113.7", "not an address", None])
+def test_who_is_told_by_its_text_alone_is_the_same_client_as_by_its_networks(peer):
+    by_text = Callers().caller_of(scope_of(peer))
+    by_networks = Callers(trusted=[ip_network("10.0.0.0/8")]).caller_of(scope_of(peer))
+    assert by_text.key == by_networks.key
+    assert by_text.address == by_networks.address
+    assert by_text.is_trusted is by_networks.is_trusted is False
+
+
+def test_a_key_has_the_prefix_that_was_asked_for_last_and_first():
+    callers = Callers(trusted_proxies=PROXIES)
+    daily, burst = callers.keys_after(b"daily|c"), callers.keys_after(b"burst|c")
+    for scope, key in [
+        (scope_of("203.0.113.7"), b"203.0.113.7"),
+        (scope_of(PROXY, *xff("198.51.100.7")), b"198.51.100.7"),
+        (scope_of(None), NAMELESS),
+    ]:
+        assert [daily(scope), burst(scope), daily(scope), daily(scope)] == [
+            b"daily|c" + key, b"burst|c" + key, b"daily|c" + key, b"daily|c" + key,
+        ]  # fmt: skip
 
 
 def test_what_is_remembered_is_bounded():

@@ -11,10 +11,10 @@ The app runs in the server's own task.  Whoever need not wait costs two looks at
 
 from __future__ import annotations
 
-from asyncio import get_running_loop
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.asgi import app_path, find_header
+from perf_middleware.asgi import Around, app_path, find_header
 from perf_middleware.limits.concurrency.criticality import CRITICAL, SHEDDABLE_PLUS
 from perf_middleware.limits.concurrency.line import GRANTED, LEFT, SHED, WAITING, Ticket
 from perf_middleware.limits.concurrency.runtime import Backpressure
@@ -38,7 +38,7 @@ DENIAL: Final = "websocket.http.response"
 FILES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
-class BackpressureMiddleware:
+class BackpressureMiddleware(Around):
     """Lets at most `limit` requests in; others wait for a moment, or get 503 with Retry-After.
 
     Stands alone: `settings` are the fields of BackpressureSettings (`limit_max=50`).
@@ -67,18 +67,15 @@ class BackpressureMiddleware:
         if scope["type"] != "http":
             if scope["type"] == "websocket" and self.backpressure.websockets_max is not None:
                 return await self._websocket(scope, receive, send)
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
         if (app_path(scope) if scope.get("root_path") else scope["path"]) in self._exempt:
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
         backpressure = self.backpressure
-        try:
-            loop = get_running_loop()
-        except RuntimeError:
-            loop = None  # trio
-        gate = backpressure.gate
-        if gate.loop is not loop:
-            gate = backpressure.gate_on(loop)
-        now_us = self._clock()
+        gate, thread, is_running = backpressure.here
+        if thread != get_ident() or not is_running():
+            gate = backpressure.gate_here()
+        clock = self._clock
+        now_us = clock()
         criticality, partition = CRITICAL, None
         hearing: Hearing | None = None
         is_refused = False
@@ -107,9 +104,13 @@ class BackpressureMiddleware:
                 gate.begun(now_us)
             partition = ticket.partition
         self._admitted[criticality] += 1
-        admitted = Admitted(gate, send, now_us, partition)
+        admitted = Admitted()  # filled in here: an `__init__` is a call more
+        admitted.gate, admitted.passed_on = gate, send
+        admitted.granted_us, admitted.partition = now_us, partition
+        admitted.holds = True
+        below = self.below
         try:
-            return await self.app(scope, receive, admitted.send)
+            return await below(scope, receive, admitted.send)
         finally:
             if admitted.holds:
                 admitted.release()
@@ -174,7 +175,7 @@ class BackpressureMiddleware:
                 return None
         backpressure.websockets += 1
         try:
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
         finally:
             backpressure.websockets -= 1
 
@@ -182,14 +183,13 @@ class BackpressureMiddleware:
 class Admitted:
     """One request that holds a permit, until its last message or its end."""
 
-    __slots__ = ("_gate", "_granted_us", "_partition", "_send", "holds")
+    __slots__ = ("gate", "granted_us", "holds", "partition", "passed_on")
 
-    def __init__(self, gate: Gate, send: Send, granted_us: int, partition: str | None) -> None:
-        self._gate = gate
-        self._send = send
-        self._granted_us = granted_us
-        self._partition = partition
-        self.holds = True
+    gate: Gate
+    passed_on: Send
+    granted_us: int
+    partition: str | None
+    holds: bool
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message on; the work is done before it is: a client that reads slowly is none.
@@ -200,22 +200,24 @@ class Admitted:
             kind = message["type"]
             if kind == "http.response.body":
                 if "more_body" not in message or not message["more_body"]:
-                    self.release()
+                    self.holds = False  # `release`, without a call more
+                    self.gate.release(self.partition)
             elif kind == "http.response.start":
-                if self._granted_us >= 0:
-                    self._gate.note_head(self._granted_us, message.get("status"))
-                    self._granted_us = -1  # a second head is no sample
+                if self.granted_us >= 0:
+                    self.gate.note_head(self.granted_us, message.get("status"))
+                    self.granted_us = -1  # a second head is no sample
                     if _is_event_stream(message.get("headers")):
-                        self._gate.figures.event_streams += 1
+                        self.gate.figures.event_streams += 1
                         self.release()
             elif kind in FILES:
                 self.release()
-        return self._send(message)
+        send = self.passed_on
+        return send(message)
 
     def release(self) -> None:
         """Give the permit back; once."""
         self.holds = False
-        self._gate.release(self._partition)
+        self.gate.release(self.partition)
 
 
 def _is_event_stream(headers: Any) -> bool:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 POLICY: Final = b"ratelimit-policy"
 STATE: Final = b"ratelimit"
 RETRY_AFTER: Final = b"retry-after"
+OURS: Final = frozenset({POLICY, STATE})
+LEGACY: Final = b"x-ratelimit-"
 LEGACY_LIMIT: Final = b"x-ratelimit-limit"
 LEGACY_REMAINING: Final = b"x-ratelimit-remaining"
 LEGACY_RESET: Final = b"x-ratelimit-reset"
@@ -60,6 +62,15 @@ def retry_after_s(left: Sequence[Left]) -> int | None:
     return -(-longest_us // _US)
 
 
+def own_fields(names: Sequence[bytes]) -> tuple[bool, bool, bool]:
+    """Whether an app tells of its quotas itself, when to come again, and X-RateLimit-*."""
+    return (
+        not OURS.isdisjoint(names),
+        RETRY_AFTER in names,
+        any(name.startswith(LEGACY) for name in names),
+    )
+
+
 class FieldLines:
     """The lines about some quotas, each by its name, its limit and its quota."""
 
@@ -82,7 +93,7 @@ class FieldLines:
         self._template = b", ".join(self._items)
         self._refusals = names
 
-    def state(self, left: Sequence[Left]) -> bytes:
+    def state(self, left: Sequence[tuple[int, int, int]]) -> bytes:
         """RateLimit of an admitted request: `t` is until all is left again.
 
         Where nothing is left, until one request passes.
@@ -98,7 +109,7 @@ class FieldLines:
             values += (remaining, -(-until_us // _US))
         return self._template % tuple(values)
 
-    def next_s(self, left: Sequence[Left]) -> int:
+    def next_s(self, left: Sequence[tuple[int, int, int]]) -> int:
         """Seconds until a next request passes, after one that was admitted; 0: at once."""
         longest_us = 0
         for (remaining, _, full_us), spent_us in zip(left, self._spent_us, strict=True):
@@ -121,13 +132,13 @@ class FieldLines:
                 items.append(b"%b;r=%d;t=%d" % (name, remaining, -(-wait_us // _US)))
         return b", ".join(items)
 
-    def legacy(self, left: Sequence[Left]) -> list[tuple[bytes, bytes]]:
+    def legacy(self, left: Sequence[tuple[int, int, int]]) -> list[tuple[bytes, bytes]]:
         """X-RateLimit-* of the quota that has the least left; Reset is in seconds from now."""
-        at = min(range(len(left)), key=lambda number: left[number].remaining)
-        one = left[at]
-        reset_us = one.full_us if one.wait_us in (0, NEVER) else one.wait_us
+        at = min(range(len(left)), key=lambda number: left[number][0])
+        remaining, wait_us, full_us = left[at]
+        reset_us = full_us if wait_us in (0, NEVER) else wait_us
         return [
             (LEGACY_LIMIT, b"%d" % self.limits[at]),
-            (LEGACY_REMAINING, b"%d" % one.remaining),
+            (LEGACY_REMAINING, b"%d" % remaining),
             (LEGACY_RESET, b"%d" % -(-reset_us // _US)),
         ]

@@ -98,8 +98,7 @@ class KeySpec:
         route_part = b"r" + route.encode()
         made = [_part(part, callers, route_part) for part in self.parts]
         if self.parts == ("client",):
-            client_of, before = callers.client_of, prefix + b"c"
-            return lambda scope: before + client_of(scope)
+            return callers.keys_after(prefix + b"c")
         if len(made) == 1:
             only = made[0]
             return lambda scope: prefix + only(scope)

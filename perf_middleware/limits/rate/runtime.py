@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.clock import monotonic_us
 from perf_middleware.errors import SettingsError
+from perf_middleware.field_names import NameSequences
 from perf_middleware.limits.callers import Callers
 from perf_middleware.limits.networks import is_in
 from perf_middleware.limits.rate import figures
-from perf_middleware.limits.rate.fields import seconds_up
+from perf_middleware.limits.rate.fields import own_fields, seconds_up
 from perf_middleware.limits.rate.figures import QuotaCounts
 from perf_middleware.limits.rate.gcra import NEVER, Demand, Left
 from perf_middleware.limits.rate.keys import KeySpec, own_key
@@ -81,6 +82,7 @@ class RateLimit:
         self.shared: FleetQuotas | None = None
         self.tells = headers
         self.tells_legacy = legacy_headers
+        self.own_fields = NameSequences(own_fields)
         self._dry_run = dry_run
         self._exempt_networks = tuple(exempt)
         self._exempt_callers: dict[Caller, bool] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.asgi import app_path
+from perf_middleware.asgi import Around, app_path
 from perf_middleware.limits.threads.drivers.mark import PROBE, ProbeMark
 from perf_middleware.limits.threads.settings import ThreadSettings
 from perf_middleware.standing_alone import section_of
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from perf_middleware.limits.threads.runtime import ThreadOffload
 
 
-class ProbeLane:
+class ProbeLane(Around):
     """Let requests to `probe_paths` use the reserve of threads while all others are busy.
 
     Stands alone with `probe_paths` and `reserved_max` as arguments; the reserve is there from the
@@ -36,14 +36,14 @@ class ProbeLane:
             scope.get("root_path") and scope["type"] == "http" and app_path(scope) in self._paths
         ):
             return await self._answer_probe(scope, receive, send)
-        return await self.app(scope, receive, send)
+        return await self.below(scope, receive, send)
 
     async def _answer_probe(self, scope: Scope, receive: Receive, send: Send) -> Any:
         await self.threads.reserve_here()
         mark = ProbeMark()
         token = PROBE.set(mark)
         try:
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
         finally:
             mark.is_on = False
             PROBE.reset(token)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.asgi import app_path
+from perf_middleware.asgi import Around, app_path
 from perf_middleware.memory_watch.middleware.guard import RequestGuard, guard_of
 from perf_middleware.memory_watch.probes.memory import MemoryProbe
 from perf_middleware.memory_watch.settings import MemorySettings
@@ -32,10 +32,9 @@ CLOSE: Final = (b"connection", b"close")
 CLOSABLE: Final = ("1.1", "1.0")  # later versions know no such field (RFC 9113 §8.2.2)
 
 
-class _Refusing:
+class _Refusing(Around):
     """What both layers do beside letting requests in."""
 
-    app: ASGIApp
     guard: RequestGuard
 
     def _refused(self, scope: Scope) -> int | None:
@@ -60,7 +59,7 @@ class _Refusing:
         guard = self.guard
         token = guard.begin_sample(scope)
         try:
-            returned = await self.app(scope, receive, send)
+            returned = await self.below(scope, receive, send)
         except BaseException:
             guard.drop_sample()
             raise
@@ -78,7 +77,7 @@ class _Refusing:
             else:
                 await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
             return None
-        return await self.app(scope, receive, send)
+        return await self.below(scope, receive, send)
 
 
 class MemoryWatchMiddleware(_Refusing):
@@ -129,7 +128,7 @@ class MemoryWatchMiddleware(_Refusing):
                 if guard.in_flight == 1:
                     return await self._sampled(scope, receive, send)
                 guard.note_company()
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
         finally:
             guard.in_flight -= 1
 
@@ -143,11 +142,11 @@ class MemoryWatchMiddleware(_Refusing):
         if scope["type"] == "lifespan" and self._is_alone:
             self._start()
             try:
-                return await self.app(scope, receive, send)
+                return await self.below(scope, receive, send)
             finally:
                 self.guard.watch.stop()
                 self._is_to_start = True
-        return await self.app(scope, receive, send)
+        return await self.below(scope, receive, send)
 
 
 class MemoryLayer(_Refusing):
@@ -182,7 +181,7 @@ class MemoryLayer(_Refusing):
         if scope["type"] != "http":
             if scope["type"] == "websocket":
                 return self._websocket(scope, receive, send)
-            return self.app(scope, receive, send)
+            return self.below(scope, receive, send)
         guard = self.guard
         if guard.refused_from < NOBODY:
             return self._judged(scope, receive, send)
@@ -190,7 +189,7 @@ class MemoryLayer(_Refusing):
             if guard.requests_in_flight() == 1:
                 return self._sampled(scope, receive, send)
             guard.note_company()
-        return self.app(scope, receive, send)
+        return self.below(scope, receive, send)
 
     async def _judged(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if self.guard.wants_sample:
@@ -198,4 +197,4 @@ class MemoryLayer(_Refusing):
         refused = self._refused(scope)
         if refused is not None:
             return await self._refuse(refused, scope, send)
-        return await self.app(scope, receive, send)
+        return await self.below(scope, receive, send)

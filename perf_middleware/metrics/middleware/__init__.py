@@ -11,10 +11,10 @@ import asyncio
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+from perf_middleware.asgi import Around
 from perf_middleware.errors import ConfigurationError
 from perf_middleware.metrics.middleware.connection import Connection
 from perf_middleware.metrics.middleware.exchange import (
-    CURRENT,
     NO_SCOPE,
     STATUS_CLIENT_LEFT,
     Exchange,
@@ -23,7 +23,9 @@ from perf_middleware.metrics.middleware.exchange import (
     follow_scope,
     name_route,
     note_part,
+    reset_current,
     router_scope,
+    set_current,
 )
 from perf_middleware.metrics.middleware.recorder import RequestRecorder
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
@@ -49,7 +51,7 @@ __all__ = [
 ]
 
 
-class MetricsMiddleware:
+class MetricsMiddleware(Around):
     """Measures HTTP requests and websockets by method, route template and status.
 
     Stands alone (`app.add_middleware(MetricsMiddleware, registry=my_registry)`): the figures then
@@ -121,9 +123,10 @@ class MetricsMiddleware:
             figures = recorder.figures
             figures.in_progress += 1
             exchange = Exchange(recorder, scope, receive, send)
-            token = CURRENT.set(exchange)
+            below = self.below
+            token = set_current(exchange)
             try:
-                returned = await self.app(scope, exchange.receive, exchange.send)
+                returned = await below(scope, exchange.receive, exchange.send)
             except BaseException as exc:
                 _record_raised(recorder, exchange, exc)
                 raise
@@ -133,14 +136,14 @@ class MetricsMiddleware:
                 return returned
             finally:
                 figures.in_progress -= 1
-                CURRENT.reset(token)
+                reset_current(token)
                 # A task that the app left running may still hold the exchange; it should not hold
                 # all that the framework hung on the scope.
                 exchange.scope = NO_SCOPE
         elif kind == "websocket":
-            return await Connection(self.recorder, scope, receive, send).run(self.app)
+            return await Connection(self.recorder, scope, receive, send).run(self.below)
         else:
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
 
 
 def _record_raised(recorder: RequestRecorder, exchange: Exchange, exc: BaseException) -> None:

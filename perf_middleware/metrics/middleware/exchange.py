@@ -34,6 +34,7 @@ CURRENT: ContextVar[Exchange | Connection | None] = ContextVar(
     "perf_middleware.exchange", default=None
 )
 """What the running code serves: how inner layers and timers find it, also below a copied scope."""
+set_current, reset_current = CURRENT.set, CURRENT.reset  # found once, not with each request
 
 
 def current_exchange() -> Exchange | None:
@@ -56,8 +57,8 @@ def name_route(route: str) -> None:
 
 def router_scope(scope: Scope) -> Scope:
     """The scope that the router of the current request saw; `scope` outside of any."""
-    exchange = current_exchange()
-    return scope if exchange is None else exchange.scope
+    exchange = CURRENT.get()
+    return exchange.scope if type(exchange) is Exchange else scope
 
 
 def follow_scope(scope: Scope) -> None:
@@ -175,10 +176,12 @@ class Exchange:
         elif kind == "http.response.pathsend":
             self.response_bytes += self._announced_bytes()
             return self._send_last(message)
-        return self._send(message)
+        send = self._send
+        return send(message)
 
     async def _send_last(self, message: Message) -> None:
-        await self._send(message)
+        send = self._send
+        await send(message)
         # Recorded here and not when the app returns: background tasks run after the response, and a
         # client that has its answer may scrape at once.
         if self.recorded is None:

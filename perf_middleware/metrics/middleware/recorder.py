@@ -100,7 +100,7 @@ class RequestRecorder:
             # Most answers are complete in the bucket that they began in.
             first_bucket = (
                 bucket
-                if bucket and first_byte_ns > scale[bucket - 1]
+                if not bucket or first_byte_ns > scale[bucket - 1]
                 else bisect_left(scale, first_byte_ns, 0, bucket)
             )
             timing.first_bytes[first_bucket] += 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from asyncio import get_running_loop
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from anyio.lowlevel import RunVar
@@ -93,12 +95,26 @@ class Backpressure:
         self._turn_budget_us = turn_budget_us
         self._gates: RunVar[Gate] = RunVar("perf_middleware.backpressure")
         self.gate = self._new_gate(None)
+        self.here: tuple[Gate, int, Callable[[], bool]] = self.gate, 0, _never
+        """The gate with its thread, and whether its loop runs: no two loops run in one thread, so
+        that these tell if it is the running one.  To ask for that takes a system call (3.11).
+        """
         self._is_shedding = False
         self._shed_us = 0
         self._shed_since_us = 0
         self._shed_count = 0
 
     # --- the gate of this event loop ------------------------------------------------------------
+
+    def gate_here(self) -> Gate:
+        """The permits on the running loop."""
+        try:
+            loop = get_running_loop()
+        except RuntimeError:
+            loop = None  # trio
+        if loop is None and self.gate.loop is None:
+            return self.gate
+        return self.gate_on(loop)
 
     def gate_on(self, loop: asyncio.AbstractEventLoop | None) -> Gate:
         """The permits on `loop`, the running one: an app may be run in one loop after another."""
@@ -108,6 +124,8 @@ class Backpressure:
             gate = self._new_gate(loop)
             self._gates.set(gate)
         self.gate = gate
+        if loop is not None:
+            self.here = gate, get_ident(), loop.is_running
         return gate
 
     def _new_gate(self, loop: asyncio.AbstractEventLoop | None) -> Gate:
@@ -311,3 +329,7 @@ class Backpressure:
             "dry_run": self.dry_run,
             **self.figures.totals(),
         }
+
+
+def _never() -> bool:
+    return False

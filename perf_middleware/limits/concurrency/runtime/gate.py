@@ -223,7 +223,8 @@ class Gate:
 
     def note_head(self, granted_us: int, status: Any) -> None:
         """The answer to a request that got its permit at `granted_us` begins."""
-        self.last_us = now_us = self._clock()
+        clock = self._clock
+        self.last_us = now_us = clock()
         if self._fold.note(now_us - granted_us, status, now_us, self.in_flight):
             self.limit = self._fold.limit
             if self.is_lined:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from starlette.exceptions import HTTPException
 
+from perf_middleware.asgi import Around
 from perf_middleware.errors import RequestRejectedError, SettingsError
 from perf_middleware.limits.deadlines.heads import (
     UNTOLD,
@@ -65,7 +66,7 @@ class BodyRefusedError(RequestRejectedError, HTTPException):
         return f"{self.status}: {self.detail}"
 
 
-class RequestLimitsMiddleware:
+class RequestLimitsMiddleware(Around):
     """Refuses requests whose URL, headers or body are too long, or whose body is too slow.
 
     Stands alone: `settings` are the fields of DeadlineSettings for it (`body_bytes_max=1_000_000`,
@@ -99,7 +100,7 @@ class RequestLimitsMiddleware:
     # A coroutine function: by that uvicorn knows an app of ASGI 3.
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
         headers = scope["headers"]
         if type(headers) is not list:
             headers = scope["headers"] = list(headers)  # an iterator can be read once
@@ -111,19 +112,19 @@ class RequestLimitsMiddleware:
         if choice is None:
             choice = self.deadlines.default_body
         elif choice.is_exempt:
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
         bytes_max, pace = choice.bytes_max, self._pace
         if bytes_max is None and pace is None:
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
         told = body_bytes_of(scope)
         if told == 0:
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
         if bytes_max is not None and told > bytes_max:
             detail = f"The body may have {bytes_max} bytes."
             return await self._refuse(scope, receive, send, 413, "body", detail)
         if told != UNTOLD:
             if pace is None:
-                return await self.app(scope, receive, send)
+                return await self.below(scope, receive, send)
             bytes_max = None  # no server hands over more than was told
         return await self._limited(scope, receive, send, bytes_max)
 
@@ -159,7 +160,7 @@ class RequestLimitsMiddleware:
     ) -> Any:
         body = _LimitedBody(scope, receive, send, self.deadlines, bytes_max, self._pace)
         try:
-            result = await self.app(scope, body.receive, body.send)
+            result = await self.below(scope, body.receive, body.send)
         except Exception as exc:
             if body.answer is None or not comes_from(exc, body.error):
                 raise

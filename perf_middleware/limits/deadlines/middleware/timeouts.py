@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from perf_middleware.asgi import Around
 from perf_middleware.errors import DeadlineExceededError, SettingsError
 from perf_middleware.limits.deadlines.drivers.asyncio_work import AsyncioWork
 from perf_middleware.limits.deadlines.middleware.timed import TimedRequest
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
 
 
-class DeadlineMiddleware:
+class DeadlineMiddleware(Around):
     """Answers 504 once a request has had its time, and cancels the endpoint.
 
     Stands alone: `settings` are the fields of DeadlineSettings for timeouts (`timeout_s=2.0`,
@@ -60,7 +61,7 @@ class DeadlineMiddleware:
     # A coroutine function: by that uvicorn knows an app of ASGI 3.
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
         deadlines = self.deadlines
         choice = self._rules.rule_for(scope) if self._rules.has_any else None
         if choice is None:
@@ -75,7 +76,7 @@ class DeadlineMiddleware:
                 timeout_us = told_us
                 is_told = True
         if timeout_us is None:
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
         is_total = (choice.covers or deadlines.covers) == "total"
         return await self._held(
             scope, receive, send, timeout_us, is_total=is_total, is_told=is_told
@@ -107,7 +108,7 @@ class DeadlineMiddleware:
             on_trio = TrioWork(timeout_us)
             timed = TimedRequest(at_us, deadlines, scope, send, on_trio, on_trio, is_total=is_total)
             on_trio.join(timed)
-            app = on_trio.around(self.app)
+            app = on_trio.around(self.below)
         else:
             lines = deadlines.lines(loop)
             line = lines.alone(timeout_us) if is_told else lines.line(timeout_us)
@@ -115,7 +116,7 @@ class DeadlineMiddleware:
                 at_us, deadlines, scope, send, AsyncioWork(loop), line, is_total=is_total
             )
             line.join(timed, now_us, loop)
-            app = self.app
+            app = self.below
         token = CURRENT.set(timed)
         error: BaseException | None = None
         try:

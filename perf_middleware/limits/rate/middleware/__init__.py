@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from perf_middleware.asgi import Around
 from perf_middleware.errors import SettingsError
+from perf_middleware.limits.rate.gcra import Left
 from perf_middleware.limits.rate.middleware.answers import refuse, telling
 from perf_middleware.limits.rate.middleware.sockets import Conversation, refuse_handshake
 from perf_middleware.limits.rate.plans import EVERY, INNER, OUTER
@@ -32,7 +34,7 @@ _PLACES: Final = {"outer": OUTER, "inner": INNER, "every": EVERY}
 CALL: Final = "RateLimitMiddleware"
 
 
-class RateLimitLayer:
+class RateLimitLayer(Around):
     """One place of `rate`: `outer` or `inner` judges the quotas that stand there, `every` all."""
 
     def __init__(
@@ -61,36 +63,36 @@ class RateLimitLayer:
             if batch is None:
                 if plan.is_exempt and self._counts_exempt:
                     self.rate.count_exempt()
-                return self.app(scope, receive, send)
+                return self.below(scope, receive, send)
             rate = self.rate
             if rate.has_exempt_networks and rate.exempts(scope):
-                return self.app(scope, receive, send)
+                return self.below(scope, receive, send)
             if rate.shared is not None:
                 return self._shared(batch, scope, receive, send)
             single = batch.single
             if single is None:
                 return self._judged(batch, scope, receive, send)
             try:
-                key = single.key_of(scope)
-                left = (
-                    None if key is None else self._memory.take_one(key, single.quota, single.cost)
-                )
+                key_of = single.key_of
+                key = key_of(scope)
+                left = None if key is None else self._memory.draw(key, single.quota, single.cost)
             except Exception as error:  # noqa: BLE001 - fail open: no request for our mistake
                 rate.note_failure("the rate limit", error)
-                return self.app(scope, receive, send)
+                return self.below(scope, receive, send)
             if left is None:
                 single.counts.exempt += 1
-                return self.app(scope, receive, send)
+                return self.below(scope, receive, send)
             if left[1]:
                 single.counts.refused += 1
-                return refuse(rate, self._place, batch, (single,), (left,), scope, send)
+                return refuse(rate, self._place, batch, (single,), (Left(*left),), scope, send)
             single.counts.admitted += 1
             if rate.tells:
                 send = telling(rate, self._place, batch.lines, (left,), send)
-            return self.app(scope, receive, send)
+            below = self.below
+            return below(scope, receive, send)
         if kind == "websocket":
             return self._websocket(scope, receive, send)
-        return self.app(scope, receive, send)
+        return self.below(scope, receive, send)
 
     def _judged(self, batch: Batch, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
         rate = self.rate
@@ -98,12 +100,12 @@ class RateLimitLayer:
             admitted, entries, left = rate.judge(batch, scope)
         except Exception as error:  # noqa: BLE001 - the same
             rate.note_failure("the rate limit", error)
-            return self.app(scope, receive, send)
+            return self.below(scope, receive, send)
         if not admitted:
             return refuse(rate, self._place, batch, entries, left, scope, send)
         if rate.tells and entries:
             send = telling(rate, self._place, batch.lines_of(entries), left, send)
-        return self.app(scope, receive, send)
+        return self.below(scope, receive, send)
 
     async def _shared(self, batch: Batch, scope: Scope, receive: Receive, send: Send) -> Any:
         rate = self.rate
@@ -111,12 +113,12 @@ class RateLimitLayer:
             admitted, entries, left = await rate.judge_shared(batch, scope)
         except Exception as error:  # noqa: BLE001 - the same
             rate.note_failure("the rate limit", error)
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
         if not admitted:
             return await refuse(rate, self._place, batch, entries, left, scope, send)
         if rate.tells and entries:
             send = telling(rate, self._place, batch.lines_of(entries), left, send)
-        return await self.app(scope, receive, send)
+        return await self.below(scope, receive, send)
 
     def _websocket(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
         plan: Plan = self.rate.plan_for(scope)
@@ -124,9 +126,9 @@ class RateLimitLayer:
         if batch is None and messages is None:
             if plan.is_exempt and self._counts_exempt:
                 self.rate.count_exempt()
-            return self.app(scope, receive, send)
+            return self.below(scope, receive, send)
         if self.rate.has_exempt_networks and self.rate.exempts(scope):
-            return self.app(scope, receive, send)
+            return self.below(scope, receive, send)
         return self._conversation(batch, messages, scope, receive, send)
 
     async def _conversation(
@@ -153,8 +155,8 @@ class RateLimitLayer:
                     )
         if messages is not None:
             conversation = Conversation(rate, messages, scope, receive, send)
-            return await self.app(scope, conversation.receive, conversation.send)
-        return await self.app(scope, receive, send)
+            return await self.below(scope, conversation.receive, conversation.send)
+        return await self.below(scope, receive, send)
 
 
 class RateLimitMiddleware(RateLimitLayer):

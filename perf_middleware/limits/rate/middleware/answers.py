@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.limits.rate.fields import POLICY, RETRY_AFTER, STATE, retry_after_s
+from perf_middleware.field_names import NAME
+from perf_middleware.limits.rate.fields import RETRY_AFTER, STATE, retry_after_s
 from perf_middleware.limits.rate.plans import INNER
 from perf_middleware.problem import NO_STORE, PROBLEM
 
@@ -24,35 +25,40 @@ own.  Without it they are the app's, and stay alone."""
 START: Final = "http.response.start"
 ERRORS_FROM: Final = 400
 _CONTENT_TYPE: Final = (b"content-type", PROBLEM)
-_LENGTHS: Final = (len(STATE), len(POLICY))
-_NAMES: Final = frozenset({STATE, POLICY})
-_LEGACY: Final = b"x-ratelimit-"
 
 
 def telling(
-    rate: RateLimit, place: int, lines: FieldLines, left: Sequence[Left], send: Send
+    rate: RateLimit,
+    place: int,
+    lines: FieldLines,
+    left: Sequence[tuple[int, int, int]],
+    send: Send,
 ) -> Send:
     """`send` that puts the fields into the head of the answer."""
 
     def sending(message: Message) -> Awaitable[None]:
         if message["type"] != START:
             return send(message)
-        headers = message.get("headers") or ()
-        if TOLD not in message:
-            for name, _ in headers:
-                if len(name) in _LENGTHS and name.lower() in _NAMES:
-                    return send(message)
         # A new list: the app's may be shared between its answers.
-        told = [*headers, lines.policy_field, (STATE, lines.state(left))]
-        is_spent = not (left[0][0] if len(left) == 1 else all(one.remaining for one in left))
-        if is_spent and message.get("status", 0) < ERRORS_FROM:
+        headers = [*(message.get("headers") or ())]
+        own = rate.own_fields
+        try:
+            tells, comes_again, tells_legacy = own.known[tuple(map(NAME, headers))]
+        except (LookupError, TypeError):
+            tells, comes_again, tells_legacy = own.learn(headers)
+        if tells and TOLD not in message:
+            return send(message)
+        headers += lines.policy_field, (STATE, lines.state(left))
+        is_spent = not (left[0][0] if len(left) == 1 else all(one[0] for one in left))
+        if is_spent and not comes_again and message.get("status", 0) < ERRORS_FROM:
             # The last one for now.  What the app itself says of coming again counts more.
             wait_s = lines.next_s(left)
-            if wait_s and not any(name.lower() == RETRY_AFTER for name, _ in headers):
-                told.append((RETRY_AFTER, b"%d" % wait_s))
-        if rate.tells_legacy and not any(name.lower().startswith(_LEGACY) for name, _ in headers):
-            told += lines.legacy(left)
-        changed = {**message, "headers": told}
+            if wait_s:
+                headers.append((RETRY_AFTER, b"%d" % wait_s))
+        if rate.tells_legacy and not tells_legacy:
+            headers += lines.legacy(left)
+        changed = {**message}
+        changed["headers"] = headers  # one display of both would make a dict more
         if place == INNER:
             changed[TOLD] = True
         return send(changed)

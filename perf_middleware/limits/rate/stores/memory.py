@@ -140,8 +140,13 @@ class MemoryQuotas:
 
     def take_one(self, key: bytes, quota: Quota, cost: int = 1) -> Left:
         """The same for one bucket: admitted where `wait_us` is 0."""
+        return _new(Left, self.draw(key, quota, cost))
+
+    def draw(self, key: bytes, quota: Quota, cost: int) -> tuple[int, int, int]:
+        """`take_one` on the hot path, where to name what is left takes as long as to look it up."""
         # `decide` written out for one demand: a third of the time.
-        now_us = self._clock()
+        clock = self._clock
+        now_us = clock()
         window_us = quota.window_us
         if len(key) > KEY_BYTES_MAX:
             key = bounded(key)
@@ -173,7 +178,7 @@ class MemoryQuotas:
                 del slot[key]
                 later[key] = next_us
                 keys[key] = later
-        return _new(Left, ((end_us - next_us) // interval_us, 0, next_us - now_us))
+        return (end_us - next_us) // interval_us, 0, next_us - now_us
 
     def forget(self, key: bytes) -> bool:
         """Its bucket is full again; whether there was one."""
@@ -219,7 +224,7 @@ class MemoryQuotas:
         slot = self._shards[hash(key) & _SHARD].get(key)
         return 0 if slot is None else slot[key]
 
-    def _not_charged(self, quota: Quota, cost: int, full_us: int) -> Left:
+    def _not_charged(self, quota: Quota, cost: int, full_us: int) -> tuple[int, int, int]:
         require_cost(cost)
         if cost == 0:
             wait_us = 0
@@ -227,7 +232,7 @@ class MemoryQuotas:
             wait_us = NEVER
         else:
             wait_us = full_us + cost * quota.interval_us - quota.window_us
-        return Left((quota.window_us - full_us) // quota.interval_us, wait_us, full_us)
+        return (quota.window_us - full_us) // quota.interval_us, wait_us, full_us
 
     def _keep(self, key: bytes, due_us: int, window_us: int, now_us: int) -> None:
         """In the slot of its due time."""

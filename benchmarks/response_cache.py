@@ -343,6 +343,11 @@ def _told(what: str, value: float, target: float, *, most: bool) -> str:
     return f"- {what}: {value:.2f} ({bound} {target:g}): {'met' if met else 'MISSED'}"
 
 
+def run(plan: Plan, routes: Sequence[Route] = ROUTES) -> list[Table]:
+    """One table for each route, in process."""
+    return [measured(route, plan) for route in routes]
+
+
 def main() -> None:
     """Print all tables."""
     parser = plan_arguments(__doc__, defaults=Plan(seconds_max=90.0))

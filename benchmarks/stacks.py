@@ -192,7 +192,7 @@ def _keys(number: int) -> list[Case]:
         return {**template, "headers": [*HEADERS], "state": {}, "client": next(clients)}
 
     expected = Answer(status=200, body=LARGE_BYTES)
-    built = {
+    built: dict[str, Callable[[], ASGIApp]] = {
         f"{number:,} clients": bare_app,
         f"{number:,} clients, limited": lambda: installed({**_OFF, "ratelimit": LIMITED}),
     }
@@ -218,7 +218,7 @@ def _routes(number: int) -> list[Case]:
     def scope() -> Scope:
         return next(templates)()
 
-    built = {
+    built: dict[str, Callable[[], ASGIApp]] = {
         f"{number} routes": app,
         f"{number} routes, everything": lambda: installed(ALL_ON, app),
     }

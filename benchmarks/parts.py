@@ -1,0 +1,182 @@
+"""The parts of the report: what each one runs in the short and in the full form, and how it reads.
+
+A part is a benchmark that can be run by itself as well; here it gets how much to measure, and its
+results become a table on docs/performance.md between the marks of its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from benchmarks import (
+    assembled,
+    compression,
+    eviction,
+    exposition,
+    layers,
+    rate_limit,
+    response_cache,
+    stacks,
+    values,
+)
+from benchmarks.runner import Plan, Report
+from benchmarks.tables import (
+    added_picture,
+    coded_table,
+    evictions_picture,
+    evictions_tables,
+    hits_picture,
+    hits_table,
+    report_table,
+    scrapes_table,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import ModuleType
+
+    from benchmarks.runner import LoopName
+
+FormName = Literal["short", "full"]
+LOOPS: Final[tuple[LoopName, ...]] = ("uvloop", "asyncio") if find_spec("uvloop") else ("asyncio",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """How much is measured: so many rounds of each table, or seconds, what comes first."""
+
+    name: FormName
+    rounds: int
+    seconds_max: float
+    evictions: eviction.Extent
+
+    def plan(self, *, requests: int = 80, share: float = 1.0, loop: LoopName = LOOPS[0]) -> Plan:
+        """Of one table; the loop turns behind each request, as it does in a server."""
+        return Plan(
+            rounds=self.rounds,
+            requests=requests,
+            seconds_max=self.seconds_max * share,
+            loop=loop,
+            turns=True,
+        )
+
+
+FORMS: Final[dict[FormName, Form]] = {
+    "short": Form(name="short", rounds=60, seconds_max=8.0, evictions=eviction.QUICK),
+    "full": Form(name="full", rounds=600, seconds_max=120.0, evictions=eviction.NORMAL),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """`kind` is the type of one result, `markdown` shows all of them, `picture` some."""
+
+    name: str
+    run: Callable[[Form], Sequence[Any]]
+    kind: Any
+    markdown: Callable[[Sequence[Any]], str]
+    picture: Callable[[Sequence[Any]], str] | None = None
+
+
+def one_below_another(table: Callable[[Any], str]) -> Callable[[Sequence[Any]], str]:
+    return lambda found: "\n\n".join(map(table, found))
+
+
+def run_stacks(form: Form) -> list[Report]:
+    """Both routes on each loop."""
+    return [report for loop in LOOPS for report in stacks.run(form.plan(loop=loop))]
+
+
+PARTS: Final = (
+    Part(
+        name="stacks",
+        run=run_stacks,
+        kind=Report,
+        markdown=one_below_another(report_table),
+        picture=added_picture,
+    ),
+    Part(
+        name="hit",
+        run=lambda form: assembled.run(form.plan(requests=20)),
+        kind=response_cache.Table,
+        markdown=one_below_another(hits_table),
+        picture=hits_picture,
+    ),
+    Part(
+        name="telemetry",
+        run=lambda form: layers.run(form.plan()),
+        kind=Report,
+        markdown=one_below_another(report_table),
+    ),
+    Part(
+        name="cache",
+        run=lambda form: response_cache.run(form.plan(requests=40)),
+        kind=response_cache.Table,
+        markdown=one_below_another(hits_table),
+        picture=hits_picture,
+    ),
+    Part(
+        name="values",
+        run=lambda form: values.run(rounds=min(form.rounds, 60), calls=500, loop=LOOPS[0]),
+        kind=Report,
+        markdown=one_below_another(report_table),
+    ),
+    Part(
+        name="compression",
+        run=lambda form: compression.run(form.plan(requests=200, share=0.3)),
+        kind=compression.Coded,
+        markdown=one_below_another(coded_table),
+    ),
+    Part(
+        name="rate-limit",
+        run=lambda form: rate_limit.run(form.plan(requests=200, share=0.4)),
+        kind=Report,
+        markdown=one_below_another(report_table),
+    ),
+    Part(
+        name="scrapes",
+        run=lambda form: exposition.run(scrapes=min(form.rounds, 30), loop=LOOPS[0]),
+        kind=exposition.Row,
+        markdown=scrapes_table,
+    ),
+    Part(
+        name="evictions",
+        run=lambda form: eviction.run(form.evictions),
+        kind=eviction.Comparison | eviction.Speeds | eviction.Overhead,
+        markdown=evictions_tables,
+        picture=evictions_picture,
+    ),
+)
+# Parts that need more than this process.  Each module has a `Plan` (and a `QUICK` one for the short
+# form), `run(plan)`, `markdown(report)`, and its `Report`: the type of what `run` gives, one or a
+# list of them.  `missing()`, where there is one, names what it needs and this machine has not.
+SERVED: Final = {"served": "benchmarks.over_servers", "growth": "benchmarks.growth"}
+
+
+def all_parts() -> list[Part]:
+    """Those above, and of the others those whose module is there."""
+    there = [each for each in SERVED.items() if find_spec(each[1]) is not None]
+    return [*PARTS, *(part_of(name, module) for name, module in there)]
+
+
+def part_of(name: str, module_name: str) -> Part:
+    """The part that a module makes by itself."""
+    module = import_module(module_name)
+    return Part(
+        name=name,
+        run=lambda form: _run_module(module, form),
+        kind=module.Report,
+        markdown=one_below_another(module.markdown),
+        picture=getattr(module, "picture", None),
+    )
+
+
+def _run_module(module: ModuleType, form: Form) -> Sequence[Any]:
+    if getattr(module, "missing", list)():
+        return []
+    plan = module.QUICK if form.name == "short" and hasattr(module, "QUICK") else module.Plan()
+    found = module.run(replace(plan, rounds=min(plan.rounds, form.rounds)))
+    return found if isinstance(found, list) else [found]

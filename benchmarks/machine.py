@@ -48,7 +48,7 @@ def this_machine() -> Machine:
         cpu=cpu_model(),
         cores=psutil.cpu_count() or 1,
         memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
-        system=f"{platform.system()} {platform.release()}",
+        system=f"{platform.system()} {platform.machine()}",
         python=f"{platform.python_implementation()} {platform.python_version()}",
         versions={**_libraries(), **_tools()},
         revision=_revision(),

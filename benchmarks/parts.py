@@ -7,9 +7,10 @@ results become a table on docs/performance.md between the marks of its name.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_type_hints
 
 from benchmarks import (
     assembled,
@@ -51,6 +52,7 @@ class Form:
     name: FormName
     rounds: int
     seconds_max: float
+    other_rounds: int  # of the parts whose rounds are longer
     evictions: eviction.Extent
 
     def plan(self, *, requests: int = 80, share: float = 1.0, loop: LoopName = LOOPS[0]) -> Plan:
@@ -64,10 +66,13 @@ class Form:
         )
 
 
-FORMS: Final[dict[FormName, Form]] = {
-    "short": Form(name="short", rounds=60, seconds_max=8.0, evictions=eviction.QUICK),
-    "full": Form(name="full", rounds=600, seconds_max=120.0, evictions=eviction.NORMAL),
-}
+SHORT: Final = Form(
+    name="short", rounds=60, seconds_max=8.0, other_rounds=3, evictions=eviction.QUICK
+)
+FULL: Final = Form(
+    name="full", rounds=600, seconds_max=120.0, other_rounds=300, evictions=eviction.NORMAL
+)
+FORMS: Final[dict[FormName, Form]] = {form.name: form for form in (SHORT, FULL)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +93,11 @@ def one_below_another(table: Callable[[Any], str]) -> Callable[[Sequence[Any]], 
 def run_stacks(form: Form) -> list[Report]:
     """Both routes on each loop."""
     return [report for loop in LOOPS for report in stacks.run(form.plan(loop=loop))]
+
+
+def run_values(form: Form) -> list[Report]:
+    """Fewer rounds: a hit of a function differs less from round to round than a request."""
+    return values.run(rounds=max(1, min(form.rounds // 3, 60)), calls=500, loop=LOOPS[0])
 
 
 PARTS: Final = (
@@ -120,7 +130,7 @@ PARTS: Final = (
     ),
     Part(
         name="values",
-        run=lambda form: values.run(rounds=min(form.rounds, 60), calls=500, loop=LOOPS[0]),
+        run=run_values,
         kind=Report,
         markdown=one_below_another(report_table),
     ),
@@ -150,33 +160,34 @@ PARTS: Final = (
         picture=evictions_picture,
     ),
 )
-# Parts that need more than this process.  Each module has a `Plan` (and a `QUICK` one for the short
-# form), `run(plan)`, `markdown(report)`, and its `Report`: the type of what `run` gives, one or a
-# list of them.  `missing()`, where there is one, names what it needs and this machine has not.
-SERVED: Final = {"served": "benchmarks.over_servers", "growth": "benchmarks.growth"}
+# Parts that bring their own processes, or their own way to compare.  Each module has a `Plan` (and
+# a `QUICK` one where it has a short form), `run(plan)`, which gives one result or a list of them,
+# and `markdown`, whose argument says of which type a result is; it may have `picture`.
+OTHERS: Final = {"served": "benchmarks.over_servers", "growth": "benchmarks.growth"}
 
 
 def all_parts() -> list[Part]:
     """Those above, and of the others those whose module is there."""
-    there = [each for each in SERVED.items() if find_spec(each[1]) is not None]
-    return [*PARTS, *(part_of(name, module) for name, module in there)]
+    there = {name: each for name, each in OTHERS.items() if find_spec(each) is not None}
+    return [*PARTS, *(part_of(name, import_module(each)) for name, each in there.items())]
 
 
-def part_of(name: str, module_name: str) -> Part:
+def part_of(name: str, module: ModuleType) -> Part:
     """The part that a module makes by itself."""
-    module = import_module(module_name)
+    hints = get_type_hints(module.markdown)
     return Part(
         name=name,
-        run=lambda form: _run_module(module, form),
-        kind=module.Report,
+        run=partial(_run_module, module),
+        kind=next(iter(hints.values())),
         markdown=one_below_another(module.markdown),
         picture=getattr(module, "picture", None),
     )
 
 
 def _run_module(module: ModuleType, form: Form) -> Sequence[Any]:
-    if getattr(module, "missing", list)():
-        return []
     plan = module.QUICK if form.name == "short" and hasattr(module, "QUICK") else module.Plan()
-    found = module.run(replace(plan, rounds=min(plan.rounds, form.rounds)))
+    plan = replace(plan, rounds=min(plan.rounds, form.other_rounds))
+    if hasattr(plan, "seconds_max"):
+        plan = replace(plan, seconds_max=min(plan.seconds_max, form.seconds_max))
+    found = module.run(plan)
     return found if isinstance(found, list) else [found]

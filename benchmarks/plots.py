@@ -24,9 +24,9 @@ AXIS: Final = "#8c959f"
 TEXT: Final = "#24292f"
 LEFT, TOP, RIGHT, BOTTOM = 52, 30, 14, 24  # margins of a panel
 BAR: Final = 22  # height of a row of bars
-NAMES: Final = 330  # width of the names before the bars
+LETTER: Final = 6.6  # width of one, in the mean
+BARS: Final = 400  # of the longest bar
 FIGURES: Final = 70  # of the figures behind them
-BARS_WIDTH: Final = 800
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,19 +89,20 @@ def bars(title: str, rows: Sequence[Bar], *, unit: str) -> str:
     """Bars from zero, the longest as wide as there is room; one below zero has no length."""
     ends = [row.quartiles.high if row.quartiles else row.value for row in rows]
     widest = max([*ends, *(row.value for row in rows), 0.0]) or 1.0
-    per_unit = (BARS_WIDTH - NAMES - FIGURES) / widest
+    per_unit = BARS / widest
+    names = 20 + round(LETTER * max((len(row.name) for row in rows), default=0))
     height = 40 + BAR * len(rows)
     parts = [
-        *_head(BARS_WIDTH, height, f"{title}, {unit}"),
+        *_head(names + BARS + FIGURES, height, f"{title}, {unit}"),
         _text(10, 20, f"{title}, {unit}", bold=True),
     ]
     for number, row in enumerate(rows):
         top = 32 + BAR * number
         length = max(0.0, row.value * per_unit)
         end = length
-        parts.append(_text(NAMES - 8, top + 14, row.name, anchor="end"))
+        parts.append(_text(names - 8, top + 14, row.name, anchor="end"))
         parts.append(
-            f'<rect x="{NAMES}" y="{top + 3}" width="{length:.1f}" height="{BAR - 7}" '
+            f'<rect x="{names}" y="{top + 3}" width="{length:.1f}" height="{BAR - 7}" '
             f'fill="{row.colour}" fill-opacity="0.75"/>'
         )
         if row.quartiles is not None:
@@ -110,9 +111,9 @@ def bars(title: str, rows: Sequence[Bar], *, unit: str) -> str:
             end = max(length, high)
             middle = top + 3 + (BAR - 7) / 2
             parts.append(
-                f'<path d="M{NAMES + low:.1f} {middle:.1f}H{NAMES + high:.1f}" stroke="{TEXT}"/>'
+                f'<path d="M{names + low:.1f} {middle:.1f}H{names + high:.1f}" stroke="{TEXT}"/>'
             )
-        parts.append(_text(NAMES + end + 6, top + 14, rounded(row.value), colour=GREY))
+        parts.append(_text(names + end + 6, top + 14, rounded(row.value), colour=GREY))
     return _svg(parts)
 
 
@@ -137,7 +138,7 @@ def even_axis(high: float, unit: str = "") -> Axis:
     high = high or 1.0
     power = 10.0 ** floor(log10(high))
     step = next(size * power for size in (0.2, 0.25, 0.5, 1, 2, 2.5) if high / (size * power) <= 5)
-    ticks = [(at * step, f"{at * step:g}{unit}") for at in range(int(high / step) + 1)]
+    ticks = [(at * step, f"{at * step:g}{unit}") for at in range(int(high / step + 1e-9) + 1)]
     return Axis(low=0.0, high=high * 1.05, ticks=ticks)
 
 

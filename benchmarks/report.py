@@ -110,7 +110,12 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = FORMS[options.form]
         if options.rounds is not None:
             extent = replace(chosen.evictions, rounds=min(options.rounds, chosen.evictions.rounds))
-            chosen = replace(chosen, rounds=options.rounds, evictions=extent)
+            chosen = replace(
+                chosen,
+                rounds=options.rounds,
+                other_rounds=min(options.rounds, chosen.other_rounds),
+                evictions=extent,
+            )
         asked = [part for part in parts if part.name in options.only]
         _, failed = measured(asked, chosen, options.out, run_one=run_apart)
         if failed:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from benchmarks.machine import Machine
+from benchmarks.runner import LoopName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,13 +51,18 @@ def read(path: Path, parts: Sequence[Part]) -> Run:
         form=written["form"],
         machine=TypeAdapter(Machine).validate_python(written["machine"]),
         found={
-            name: TypeAdapter(list[part.kind]).validate_python(  # type: ignore[name-defined]
-                written["parts"][name]["found"]
-            )
+            name: _reader(part.kind).validate_python(written["parts"][name]["found"])
             for name, part in there.items()
         },
         seconds={name: written["parts"][name]["seconds"] for name in there},
     )
+
+
+def _reader(kind: Any) -> TypeAdapter[Any]:
+    adapter: TypeAdapter[Any] = TypeAdapter(list[kind])
+    # Most modules import this name for the type checker alone.
+    adapter.rebuild(_types_namespace={"LoopName": LoopName})
+    return adapter
 
 
 def _short(value: Any) -> Any:

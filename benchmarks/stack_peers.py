@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 INSTRUMENTATOR: Final = "prometheus-fastapi-instrumentator"
 ASSEMBLED: Final = "instrumentator + slowapi + GZip + fastapi-cache2"
-LIMIT: Final = "1000000/second"  # nobody is refused
+LIMIT: Final = "1000000/minute"  # nobody is refused
 
 
 class StackPeer(NamedTuple):

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,6 +19,9 @@ from benchmarks.response_cache import Line, Table, markdown
 from benchmarks.results import Run
 from benchmarks.runner import CheckError, Plan, Report
 from benchmarks.tables import colour, report_table
+
+if TYPE_CHECKING:
+    from benchmarks.runner import LoopName
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = {"bare app": [50.0] * 2, "install: everything": [58.0] * 2, "peer": [82.0] * 2}
@@ -195,6 +198,24 @@ class TestRun:
         )
         assert form.evictions.keys == FULL.evictions.keys
 
+    @pytest.mark.parametrize(
+        ("arguments", "names"),
+        [
+            ([], ["stacks"]),
+            (["--full"], ["stacks", "growth"]),
+            (["--only", "growth"], ["growth"]),
+            (["--full", "--only", "stacks"], ["stacks"]),
+        ],
+    )
+    def test_the_short_form_leaves_out_what_takes_long_and_is_not_asked_for(
+        self, arguments, names, tmp_path, monkeypatch
+    ):
+        ran = []
+        monkeypatch.setattr(report, "all_parts", lambda: [part("stacks"), part("growth")])
+        monkeypatch.setattr(report, "run_apart", lambda name, form: ran.append(name) or [FOUND])
+        assert report.main([*arguments, "--out", str(tmp_path)]) == 0
+        assert ran == names
+
     def test_publishing_writes_the_pages_the_pictures_and_the_results(self, tmp_path, monkeypatch):
         (tmp_path / "docs" / "images").mkdir(parents=True)
         for page in PAGES:
@@ -224,7 +245,7 @@ class TestRun:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherReport:
     rounds: int
-    loop: Literal["uvloop", "asyncio"] = "asyncio"
+    loop: "LoopName" = "asyncio"
 
 
 class TestOthers:

@@ -2,10 +2,12 @@
 # make test      lint, types and the whole suite
 # make test-all  the same suite on every newer Python found on this machine
 # make browser   the example in Chromium and curl, in each content coding
-# make bench     what each layer costs, in microseconds per request
+# make bench     what each layer costs beside what others offer: the short form, under five minutes
+# make bench-full  the same at length, then docs/performance.md and the README's table from it
 
 PYTHON ?= $(shell sh scripts/find-pythons.sh | head -n 1)
 VENV   ?= .venv
+BENCH_VENV ?= .venv-bench
 PORT   ?= 8000
 PIP    = $(VENV)/bin/python -m pip --disable-pip-version-check -q
 PYTEST = $(VENV)/bin/python -m pytest
@@ -16,7 +18,7 @@ PARALLEL ?= -n 4 --dist loadscope --no-loadscope-reorder
 # What is compiled is kept, whatever the environment says: each server that a test starts reads it.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help demo test test-all lint types compiled format browser bench clean
+.PHONY: help demo test test-all lint types compiled format browser bench bench-full clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -66,12 +68,17 @@ format: $(VENV)/.dev
 browser: $(VENV)/.dev
 	$(VENV)/bin/python scripts/browser_check.py
 
-bench: $(VENV)/.dev
-	$(VENV)/bin/python -m benchmarks.layers
-	$(VENV)/bin/python -m benchmarks.exposition
-	$(VENV)/bin/python -m benchmarks.response_cache --quick
-	$(VENV)/bin/python -m benchmarks.values --rounds 20
-	$(VENV)/bin/python -m benchmarks.eviction --quick
+# The peers stay out of the environment of the tests.
+$(BENCH_VENV)/.peers: $(VENV)/bin/python pyproject.toml
+	$(VENV)/bin/python -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip --disable-pip-version-check -q install -e ".[bench-peers]"
+	@touch $@
+
+bench: $(BENCH_VENV)/.peers
+	$(BENCH_VENV)/bin/python -m benchmarks.report --short
+
+bench-full: $(BENCH_VENV)/.peers
+	$(BENCH_VENV)/bin/python -m benchmarks.report --full --publish
 
 clean:
 	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .hypothesis build dist

@@ -82,7 +82,10 @@ def app_of(
         dependencies = [*dependencies, *([Depends(name_lifetime)] if headers else [])]
     if decorate is not None:
         endpoint = decorate(endpoint)
-    app.get(PATH, dependencies=[*dependencies])(endpoint)
+    # Named here: a decorator that hides what the endpoint says that it returns would have FastAPI
+    # serialise it in Python.
+    model = list[dict[str, Any]] if route.serialised else None
+    app.get(PATH, dependencies=[*dependencies], response_model=model)(endpoint)
     return app
 
 

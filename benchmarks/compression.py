@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from benchmarks.codecs import json_body
 from benchmarks.runner import (
@@ -22,6 +22,7 @@ from benchmarks.runner import (
     Case,
     CheckError,
     Plan,
+    Report,
     answer_of,
     measure,
     plan_arguments,
@@ -35,7 +36,6 @@ from perf_middleware.compression.drivers.available import available_codecs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.runner import Report
     from perf_middleware.asgi import ASGIApp, Receive, Scope, Send
 
 LARGE: Final = json_body(20_000)
@@ -46,6 +46,14 @@ BARE: Final = "no middleware"
 CODECS = {codec.name: codec for codec in available_codecs()}
 
 Wrap = Callable[["ASGIApp"], "ASGIApp"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coded:
+    """One table, and how many bytes each of its answers got, where they were encoded."""
+
+    report: Report
+    lengths: dict[str, int] = field(default_factory=dict)
 
 
 def sends(body: bytes, content_type: bytes = b"application/json", *, sized: bool = True) -> ASGIApp:
@@ -125,7 +133,7 @@ def case(
     return row, len(answer.body)
 
 
-def encoded(plan: Plan) -> list[tuple[Report, dict[str, int]]]:
+def encoded(plan: Plan) -> list[Coded]:
     """One report for each coding, with the lengths of its answers."""
     found = []
     for coding, others in peers().items():
@@ -137,7 +145,7 @@ def encoded(plan: Plan) -> list[tuple[Report, dict[str, int]]]:
         report = measure(
             f"20 kB of JSON as {coding}", rows, replace(plan, requests=10), baseline=BARE
         )
-        found.append((report, lengths))
+        found.append(Coded(report=report, lengths=lengths))
     return found
 
 
@@ -165,21 +173,21 @@ def passed(plan: Plan) -> list[Report]:
     ]  # fmt: skip
 
 
+def run(plan: Plan) -> list[Coded]:
+    """Every table."""
+    return [*encoded(plan), *(Coded(report=report) for report in passed(plan))]
+
+
 def main() -> None:
     """Print every table."""
     defaults = Plan(rounds=200, requests=200, seconds_max=20)
     parser = plan_arguments(__doc__, defaults=defaults)
     options = parser.parse_args()
-    plan = plan_of(options)
-    reports: list[Any] = []
-    for report, lengths in encoded(plan):
-        print(table(report))
-        print("\n".join(f"  {name}: {length:,} bytes" for name, length in lengths.items()), "\n")
-        reports.append(report)
-    for report in passed(plan):
-        print(table(report), "\n")
-        reports.append(report)
-    write_json(options.json, reports)
+    found = run(plan_of(options))
+    for one in found:
+        print(table(one.report))
+        print("\n".join(f"  {name}: {size:,} bytes" for name, size in one.lengths.items()), "\n")
+    write_json(options.json, found)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.limit_plots import Plot, drawn
+from benchmarks.plots import BLUE, GREY, ORANGE, Line, Panel, even_axis, picture, seconds_axis
 from benchmarks.simulated_requests import (
     MS,
     Phase,
@@ -292,19 +292,29 @@ def told(comparison: Comparison) -> list[str]:
 
 def plotted(comparisons: Sequence[Comparison]) -> str:
     """The limits over time, as an SVG."""
-    return drawn(
-        [
-            Plot(
-                title=one.scenario.name,
-                seconds=one.scenario.seconds,
-                level=one.best.limit,
-                lines={
-                    name: [(at / S, float(limit)) for at, limit in run.limits]
-                    for name, run in one.runs.items()
-                },
-            )
-            for one in comparisons
-        ]
+    panels = [_panel(one) for one in comparisons]
+    return picture("the limits over time", panels, columns=2, width=430, height=170)
+
+
+def _panel(comparison: Comparison) -> Panel:
+    seconds, best = comparison.scenario.seconds, comparison.best.limit
+    lines = [
+        Line(
+            name=name,
+            points=[(at / S, float(limit)) for at, limit in run.limits],
+            colour=colour,
+            holds=True,
+        )
+        for (name, run), colour in zip(comparison.runs.items(), (BLUE, ORANGE), strict=True)
+    ]
+    level = [(0.0, best), (float(seconds), best)]
+    lines.append(Line(name="best fixed limit", points=level, colour=GREY, dashed=True))
+    highest = max(value for line in lines for _, value in line.points)
+    return Panel(
+        title=comparison.scenario.name,
+        x=seconds_axis(seconds, 10),
+        y=even_axis(highest),
+        lines=lines,
     )
 
 

@@ -23,7 +23,7 @@ from benchmarks.traces import UNBOUNDED, UNIT_BYTES, Trace, suite, zipf
 from perf_middleware.caching.eviction import BoundedCache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 OURS = "BoundedCache"
 LRU = "LRU"
@@ -347,6 +347,26 @@ FULL = Extent(keys=100_000, requests=1_000_000, entries=(100, 1_000, 10_000, 100
 OPERATIONS = 5_000  # timed in each round
 
 
+def compared(size: Extent) -> Iterator[Comparison]:
+    """Every trace, as it is done."""
+    for trace in suite(size.keys, size.requests):
+        yield compare(trace)
+
+
+def timings(size: Extent) -> list[Speeds]:
+    """Every operation on caches of each size."""
+    return [
+        row
+        for entries in size.entries
+        for row in speeds(entries, rounds=size.rounds, operations=OPERATIONS)
+    ]
+
+
+def run(size: Extent) -> list[Comparison | Speeds | Overhead]:
+    """The ratios, then the timings, then what an entry takes."""
+    return [*compared(size), *timings(size), overhead(max(size.entries))]
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -359,20 +379,15 @@ def main() -> None:
     size: Extent = options.extent
     print(f"{size.keys:,} keys, {size.requests:,} requests a trace\n\n{ratio_head()}")
     comparisons = []
-    for trace in suite(size.keys, size.requests):
-        comparisons.append(compare(trace))
-        print(ratio_line(comparisons[-1]), flush=True)
+    for comparison in compared(size):
+        comparisons.append(comparison)
+        print(ratio_line(comparison), flush=True)
     worst = min(comparisons, key=lambda comparison: comparison.lead_points)
     print(
         f"\nfarthest behind LRU: {worst.lead_points:+.2f} points, {worst.trace} "
         f"(target: none below -{LOST_POINTS_MAX})\n"
     )
-    timed = [
-        row
-        for entries in size.entries
-        for row in speeds(entries, rounds=size.rounds, operations=OPERATIONS)
-    ]
-    held = overhead(max(size.entries))
+    timed, held = timings(size), overhead(max(size.entries))
     print(
         f"{speed_table(timed)}\n\nbytes an entry, key and value apart: {held.ours_bytes:.0f}, "
         f"{LRU} {held.lru_bytes:.0f} ({held.entries:,} entries)\n"

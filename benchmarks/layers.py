@@ -1,7 +1,7 @@
-"""What each layer costs: microseconds added to a request of a FastAPI app.
+"""What telemetry costs: microseconds added to a request of a FastAPI app, option by option.
 
-The same app is measured bare, inside each layer of ours as far as settings can take it apart, and
-inside what others use.  Two routes:
+The same app is measured bare, inside what is measured by hand, by ours as far as settings can take
+it apart, and by what others use; the other layers and their stack are in stacks.py.  Two routes:
 
     20 kB   a Response of prebuilt JSON bytes: little work of the app's own, so a layer shows best
     200 B   a dict that FastAPI serialises: what most endpoints do
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Response
 from prometheus_client import CollectorRegistry, Histogram
-from prometheus_fastapi_instrumentator import Instrumentator
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from benchmarks.runner import (
@@ -30,6 +29,8 @@ from benchmarks.runner import (
     table,
     write_json,
 )
+from benchmarks.stack_peers import INSTRUMENTATOR as PEER
+from benchmarks.stack_peers import instrumentator
 from perf_middleware import Settings, install
 from perf_middleware.metrics.middleware import MetricsMiddleware
 
@@ -42,8 +43,7 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
 
 BARE = "bare app"
-PEER = "prometheus-fastapi-instrumentator"
-DEFAULTS = "install: defaults"
+DEFAULTS = "install: telemetry as by default"
 EVERYTHING = "install: all telemetry on"
 ADDED_US_TARGET = 8.0  # what everything on may add to a request
 PEER_SHARE_TARGET = 0.25  # of what the instrumentator adds
@@ -178,9 +178,7 @@ def _installed(**sections: Any) -> Callable[[], ASGIApp]:
 
 def _instrumented() -> ASGIApp:
     app = bare_app()
-    # Its default settings; only the registry is its own: in a shared one the second app of a
-    # process would count nothing.
-    Instrumentator(registry=CollectorRegistry()).instrument(app)
+    instrumentator(app)
     return app
 
 
@@ -209,7 +207,7 @@ def cases(route: Route) -> list[Case]:
         expected = Answer(status=200, body=route.body, header_names=frozenset(headers))
         return Case(name=name, build=build, scope=scope, expected=expected)
 
-    timing, trace, status = b"server-timing", b"traceresponse", b"cache-status"
+    timing, trace = b"server-timing", b"traceresponse"
     telemetry = {"server_timing": True, "trace_response": True}
     everything = _installed(metrics=telemetry, cache=OFF, compression=OFF, memory=OFF)
     alone = {
@@ -250,33 +248,13 @@ def cases(route: Route) -> list[Case]:
             trace,
         ),
         case("  + self-metering", _installed(metrics={**METRICS_ALONE, "overhead": True}, **alone)),
-        case(
-            "install: telemetry as by default", _installed(cache=OFF, compression=OFF, memory=OFF)
-        ),
+        case(DEFAULTS, _installed(cache=OFF, compression=OFF, memory=OFF)),
         case(
             "  + a database that this request does not use",
             _installed(cache=OFF, compression=OFF, memory=OFF, database={"url": "sqlite://"}),
         ),
-        case("  + memory watch", _installed(cache=OFF, compression=OFF)),
-        case(
-            "  + memory watch that sheds and ends workers",
-            _installed(cache=OFF, compression=OFF, memory={"shed": True, "finish": True}),
-        ),
         case(EVERYTHING, everything, timing, trace),
         case(f"{EVERYTHING}, traced client", everything, timing, trace, scope=traced),
-        case(
-            "install: cache only, nothing to store",
-            _installed(metrics=off, **{**alone, "cache": {}}),
-            status,
-        ),
-        case(DEFAULTS, _installed(), status),
-        case(
-            f"{EVERYTHING}, and the cache",
-            _installed(metrics=telemetry, compression=OFF, memory=OFF),
-            timing,
-            trace,
-            status,
-        ),
         case(PEER, _instrumented),
         case("BaseHTTPMiddleware, nothing to do", _inside(NothingToDo)),
     ]

@@ -28,7 +28,7 @@ import psutil
 
 from benchmarks.open_load import GAVE_UP, Phase, Sent, capacity_per_s, run
 from benchmarks.overload_apps import KINDS, POOL
-from benchmarks.overload_plot import Series, plot
+from benchmarks.plots import GREEN, ORANGE, Axis, Line, Panel, even_axis, picture, seconds_axis
 from benchmarks.runner import CheckError, on_loop, write_json
 
 if TYPE_CHECKING:
@@ -168,6 +168,39 @@ def told(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
+def plotted(kind: str, results: Sequence[Result], *, overload_s: int) -> str:
+    """Good answers per second, and the p99 of them on a logarithmic scale, as an SVG."""
+    seconds = max(len(one.goodput_each_s) for one in results)
+    highest = max(value for one in results for value in one.goodput_each_s)
+    tenths = [(0.01, "0.01"), (0.1, "0.1"), (1.0, "1")]
+    shown = (
+        ("good answers per second", even_axis(highest), "goodput_each_s"),
+        (
+            "p99 of them, seconds",
+            Axis(low=0.005, high=3.0, ticks=tenths, logarithmic=True),
+            "p99_each_s",
+        ),
+    )
+    panels = [
+        Panel(
+            title=title,
+            x=seconds_axis(seconds, 10),
+            y=scale,
+            lines=[
+                Line(
+                    name="with the bundle" if one.bundle else "without",
+                    points=[(float(at), value) for at, value in enumerate(getattr(one, figures))],
+                    colour=GREEN if one.bundle else ORANGE,
+                )
+                for one in results
+            ],
+            shaded_until=float(overload_s),
+        )
+        for title, scale, figures in shown
+    ]
+    return picture(f"{kind}: ten times more than the server can do, for {overload_s} s", panels)
+
+
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--apps", nargs="+", choices=KINDS, default=list(KINDS))
@@ -190,13 +223,9 @@ def main(arguments: list[str]) -> None:
         write_json(options.json, results)
     if options.svg:
         for kind in options.apps:
-            series = [
-                Series("with the bundle" if one.bundle else "without",
-                       one.goodput_each_s, one.p99_each_s, one.bundle)
-                for one in results if one.app == kind
-            ]  # fmt: skip
-            picture = plot(kind, series, overload_s=options.seconds)
-            (options.svg / f"overload-{kind}.svg").write_text(picture, encoding="utf-8")
+            of_kind = [one for one in results if one.app == kind]
+            shown = plotted(kind, of_kind, overload_s=options.seconds)
+            (options.svg / f"overload-{kind}.svg").write_text(shown, encoding="utf-8")
 
 
 if __name__ == "__main__":

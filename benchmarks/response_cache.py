@@ -10,6 +10,7 @@ once; after a run it may still have run only once.  A miss must have called it e
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -63,6 +64,7 @@ RAW_SHARE_TARGET = 0.85  # a hit over uvicorn: of the requests/s of a raw callab
 
 scope_with_cookie = scopes(PATH, (*HEADERS, (b"cookie", b"session=0123456789abcdef")))
 
+GZIP_HEAD = b"\x1f\x8b"
 CHECKS = 4  # requests to each row before anything is timed
 QUICK = Plan(rounds=60, requests=40, seconds_max=13.0)
 QUICK_LOAD = served.Load(rounds=8, requests=1500)
@@ -79,6 +81,11 @@ class Row:
     peer: bool = False
     header_names: frozenset[bytes] = frozenset()  # that each answer but the first must have
     baseline: str = BARE  # the same request to the bare app
+
+    @property
+    def coded(self) -> bool:
+        """Its answers are gzip: others put the time into the head of theirs."""
+        return b"content-encoding" in self.header_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,16 +186,31 @@ def _another_url_each_time() -> Callable[[], Scope]:
 
 def measured(route: Route, plan: Plan, peers: Sequence[Peer] = PEERS) -> Table:
     """Measure every row on one route.  Raises CheckError for a row that is not what it says."""
-    all_rows = rows(route, peers)
-    on_loop(plan.loop, _check(all_rows))
+    skipped = sorted({peer.distribution for peer in peers if not peer.installed})
+    return compared(route.name, rows(route, peers), plan, skipped=skipped)
+
+
+def compared(
+    title: str,
+    all_rows: Sequence[Row],
+    plan: Plan,
+    *,
+    body: bytes = LARGE_BYTES,
+    minimum: str = MINIMUM,
+    ours: str = OURS,
+    skipped: Sequence[str] = (),
+) -> Table:
+    """These rows against each other; each must answer `body`, once it is decoded."""
+    on_loop(plan.loop, _check(all_rows, body))
     calls = {row.name: Calls() for row in all_rows}
-    expected = Answer(status=200, body=LARGE_BYTES)
+    expected = Answer(status=200, body=body)
     cases = [
         Case(
             name=row.name,
             build=partial(row.build, calls[row.name]),
             scope=row.scope,
             expected=expected,
+            has_one_body=not row.coded,
         )
         for row in all_rows
     ]
@@ -197,25 +219,27 @@ def measured(route: Route, plan: Plan, peers: Sequence[Peer] = PEERS) -> Table:
     for row in all_rows:
         _check_calls(row, calls[row.name].count, at_least=requests)
     return Table(
-        title=route.name,
+        title=title,
         rounds=len(rounds[BARE]),
         requests=plan.requests,
         loop=plan.loop,
-        lines=_lines(all_rows, rounds),
-        skipped=tuple(sorted({peer.distribution for peer in peers if not peer.installed})),
+        lines=_lines(all_rows, rounds, minimum, ours),
+        skipped=tuple(skipped),
     )
 
 
-def _lines(all_rows: Sequence[Row], rounds: dict[str, list[float]]) -> tuple[Line, ...]:
+def _lines(
+    all_rows: Sequence[Row], rounds: dict[str, list[float]], minimum: str, ours: str
+) -> tuple[Line, ...]:
     of = {
         baseline: {cost.name: cost for cost in costs(rounds, baseline=baseline)}
         for baseline in {row.baseline for row in all_rows}
     }
     of_bare = [of[row.baseline][row.name] for row in all_rows]
-    of_minimum = [cost.ratio for cost in costs(rounds, baseline=MINIMUM)]
+    of_minimum = [cost.ratio for cost in costs(rounds, baseline=minimum)]
     of_ours: Sequence[float | None] = [None] * len(all_rows)
-    if OURS in rounds:
-        of_ours = [cost.ratio for cost in costs(rounds, baseline=OURS)]
+    if ours in rounds:
+        of_ours = [cost.ratio for cost in costs(rounds, baseline=ours)]
     return tuple(
         Line(
             name=row.name,
@@ -233,18 +257,23 @@ def _lines(all_rows: Sequence[Row], rounds: dict[str, list[float]]) -> tuple[Lin
     )
 
 
-async def _check(all_rows: Sequence[Row]) -> None:
+async def _check(all_rows: Sequence[Row], body: bytes) -> None:
     for row in all_rows:
         calls = Calls()
         app = row.build(calls)
         for number in range(CHECKS):
             got = await answer_of(app, row.scope())
-            if got.status != 200 or got.body != LARGE_BYTES:
+            if got.status != 200 or _decoded(got) != body:
                 raise CheckError(f"{row.name}: answered {got.status} {got.body[:200]!r}")
             missing = row.header_names - got.header_names
             if number and missing:
                 raise CheckError(f"{row.name}: answered without {sorted(missing)}")
         _check_calls(row, calls.count, at_least=CHECKS)
+
+
+def _decoded(answer: Answer) -> bytes:
+    is_gzip = b"content-encoding" in answer.header_names and answer.body.startswith(GZIP_HEAD)
+    return gzip.decompress(answer.body) if is_gzip else answer.body
 
 
 def _check_calls(row: Row, calls: int, *, at_least: int) -> None:
@@ -312,6 +341,11 @@ def _told(what: str, value: float, target: float, *, most: bool) -> str:
     met = value <= target if most else value >= target
     bound = "at most" if most else "at least"
     return f"- {what}: {value:.2f} ({bound} {target:g}): {'met' if met else 'MISSED'}"
+
+
+def run(plan: Plan, routes: Sequence[Route] = ROUTES) -> list[Table]:
+    """One table for each route, in process."""
+    return [measured(route, plan) for route in routes]
 
 
 def main() -> None:

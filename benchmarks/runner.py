@@ -241,7 +241,8 @@ async def _ignore(message: Message) -> None:
 def table(report: Report) -> str:
     """The report for a terminal."""
     measured = f"{report.rounds} rounds x {report.requests} requests"
-    head = f"{'':44}{'us/request':>11}{'added us':>10}{'quartiles':>18}{'x bare':>8}"
+    names = max([42, *(len(cost.name) for cost in report.costs)]) + 2
+    head = f"{'':{names}}{'us/request':>11}{'added us':>10}{'quartiles':>18}{'x bare':>8}"
     lines = [
         f"{report.title}: {measured}, {report.loop}, Python {report.python}",
         "",
@@ -249,7 +250,7 @@ def table(report: Report) -> str:
     ]
     for cost in report.costs:
         added = cost.added_us
-        line = f"{cost.name:44}{cost.request_us.median:11.2f}"
+        line = f"{cost.name:{names}}{cost.request_us.median:11.2f}"
         if cost.name == report.baseline:
             request = cost.request_us
             line += f"{'':10}{f'{request.low:.2f} .. {request.high:.2f}':>18}"

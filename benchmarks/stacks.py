@@ -1,6 +1,6 @@
 """What the whole stack costs beside the least that could do its work: µs added to a request.
 
-    python -m benchmarks.stacks            # one table, the FastAPI route of 20 kB
+    python -m benchmarks.stacks            # a table for 20 kB, and one for 200 B
     python -m benchmarks.stacks --growth   # from 10 to 100,000 limiter keys, from 5 to 500 routes
 
 Each layer alone, the defaults, and everything on: nobody is refused, no coding of ours is accepted
@@ -13,15 +13,23 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import replace
+from functools import partial
 from itertools import cycle
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI, Response
-from prometheus_client import CollectorRegistry
-from prometheus_fastapi_instrumentator import Instrumentator
 
-from benchmarks.layers import HEADERS, LARGE_BYTES, OFF, PEER, PassThrough, bare_app, scopes
+from benchmarks.layers import (
+    HEADERS,
+    LARGE_BYTES,
+    OFF,
+    PassThrough,
+    Route,
+    bare_app,
+    scopes,
+)
+from benchmarks.layers import ROUTES as BODIES
 from benchmarks.runner import (
     Answer,
     Case,
@@ -33,12 +41,16 @@ from benchmarks.runner import (
     table,
     write_json,
 )
+from benchmarks.stack_peers import INSTRUMENTATOR as PEER
+from benchmarks.stack_peers import PEERS, instrumentator
+from benchmarks.stack_peers import installed as installed_ones
 from perf_middleware import Settings, install
 from perf_middleware.limits.rate.plans import OUTER
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from benchmarks.stack_peers import StackPeer
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
 
 BARE: Final = "bare app"
@@ -137,19 +149,19 @@ def installed(sections: dict[str, Any], app: Callable[[], FastAPI] = bare_app) -
     return made
 
 
-def instrumented() -> ASGIApp:
+def inside(peer: Callable[[FastAPI], None]) -> ASGIApp:
+    """A fresh app with what others put around it."""
     app = bare_app()
-    # In a shared registry the second app of a process would count nothing.
-    Instrumentator(registry=CollectorRegistry()).instrument(app)
+    peer(app)
     return app
 
 
-def cases() -> list[Case]:
-    """Every row of the table, in its order."""
-    scope = scopes(PATH, HEADERS)
+def cases(route: Route, peers: Sequence[StackPeer] = PEERS) -> list[Case]:
+    """Every row of the table, in its order; peers that are not installed are left out."""
+    scope = scopes(route.path, HEADERS)
 
     def case(name: str, build: Callable[[], ASGIApp], *headers: bytes) -> Case:
-        expected = Answer(status=200, body=LARGE_BYTES, header_names=frozenset(headers))
+        expected = Answer(status=200, body=route.body, header_names=frozenset(headers))
         return Case(name=name, build=build, scope=scope, expected=expected)
 
     def alone(name: str, section: str, settings: Any, *headers: bytes) -> Case:
@@ -169,7 +181,8 @@ def cases() -> list[Case]:
         case(DEFAULTS, lambda: installed({"lifespan": OFF}), b"cache-status"),
         case(EVERYTHING, lambda: installed(ALL_ON), *TELLING),
         case(MINIMUM, lambda: Minimum(bare_app()), *TELLING),
-        case(PEER, instrumented),
+        case(PEER, partial(inside, instrumentator)),
+        *(case(peer.label, partial(inside, peer.wrap)) for peer in installed_ones(peers)),
     ]
 
 
@@ -226,8 +239,9 @@ def _routes(number: int) -> list[Case]:
     return [Case(name=n, build=b, scope=scope, expected=expected) for n, b in built.items()]
 
 
-def run(plan: Plan) -> Report:
-    return measure("FastAPI, 20 kB of prebuilt bytes", cases(), plan, baseline=BARE, peer=PEER)
+def run(plan: Plan, routes: Sequence[Route] = BODIES) -> list[Report]:
+    """One report for each route."""
+    return [measure(route.name, cases(route), plan, baseline=BARE, peer=PEER) for route in routes]
 
 
 def growth(plan: Plan) -> list[Report]:
@@ -259,7 +273,7 @@ def targets(report: Report) -> str:
 
 
 def main() -> None:
-    """Print the table, or those of growth."""
+    """Print the tables, or those of growth."""
     parser = plan_arguments(__doc__, defaults=Plan())
     parser.add_argument("--growth", action="store_true", help="with more and more keys and routes")
     options = parser.parse_args()
@@ -270,9 +284,10 @@ def main() -> None:
             print(f"{table(report)}\n\n{flatness(report)}\n")
         write_json(options.json, reports)
         return
-    report = run(plan)
-    print(f"{table(report)}\n\n{targets(report)}")
-    write_json(options.json, [report])
+    reports = run(plan)
+    for report in reports:
+        print(f"{table(report)}\n\n{targets(report)}\n")
+    write_json(options.json, reports)
 
 
 if __name__ == "__main__":

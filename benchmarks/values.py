@@ -30,6 +30,8 @@ from benchmarks.runner import CheckError, Report, arguments, on_loop, ratio_tabl
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from benchmarks.runner import LoopName
+
     Load = Callable[[str], Awaitable[Any]]
     Decorate = Callable[[Load], Load]
 
@@ -165,30 +167,34 @@ async def _drive(load: Load, calls: int) -> int:
     return process_time_ns() - began_ns
 
 
-def main() -> None:
-    parser = arguments(__doc__, rounds=60)
-    parser.add_argument("--calls", type=int, default=2_000, help="a round and row")
-    parser.add_argument("--seed", type=int, default=1, help="of the order in a round")
-    options = parser.parse_args()
+def run(*, rounds: int, calls: int, loop: LoopName, seed: int = 1) -> list[Report]:
+    """One report for each kind of value."""
     reports = []
     for name, value in VALUES.items():
-        times = on_loop(
-            options.loop,
-            measured(value, rounds=options.rounds, calls=options.calls, seed=options.seed),
-        )
+        times = on_loop(loop, measured(value, rounds=rounds, calls=calls, seed=seed))
         reports.append(
             Report(
                 title=f"a hit that returns {name}",
                 baseline=FLOOR,
                 peer=None,
-                rounds=options.rounds,
-                requests=options.calls,
-                loop=options.loop,
+                rounds=rounds,
+                requests=calls,
+                loop=loop,
                 python=platform.python_version(),
                 costs=costs(times, baseline=FLOOR, peer=None),
             )
         )
-        print(f"\n{ratio_table(reports[-1], unit='us/hit', ratio='x dict')}")
+    return reports
+
+
+def main() -> None:
+    parser = arguments(__doc__, rounds=60)
+    parser.add_argument("--calls", type=int, default=2_000, help="a round and row")
+    parser.add_argument("--seed", type=int, default=1, help="of the order in a round")
+    options = parser.parse_args()
+    reports = run(rounds=options.rounds, calls=options.calls, loop=options.loop, seed=options.seed)
+    for report in reports:
+        print(f"\n{ratio_table(report, unit='us/hit', ratio='x dict')}")
     write_json(options.json, reports)
 
 

@@ -10,7 +10,7 @@ QUICK = Plan(rounds=1, requests=1, seconds_max=1, loop="asyncio")
 
 
 def test_each_coding_has_a_table_with_ours_and_starlettes_own():
-    found = {report.title.rpartition(" ")[2]: lengths for report, lengths in encoded(QUICK)}
+    found = {one.report.title.rpartition(" ")[2]: one.lengths for one in encoded(QUICK)}
     assert "starlette GZipMiddleware" in found["gzip"]
     assert all(lengths[OURS] < lengths[BARE] == len(LARGE) for lengths in found.values())
 

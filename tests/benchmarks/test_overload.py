@@ -8,8 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from benchmarks.open_load import BROKEN, GAVE_UP, Phase, Sent, capacity_per_s, run
-from benchmarks.overload import each_second, good, percentile
-from benchmarks.overload_plot import Series, plot
+from benchmarks.overload import Result, each_second, good, percentile, plotted
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone"
 REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nconnection: close\r\n\r\n"
@@ -90,6 +89,11 @@ def test_a_phase_is_the_same_for_the_same_seed():
     assert first == again
 
 
+def result(**fields):
+    values = dict.fromkeys(Result.__dataclass_fields__, 0.0)
+    return Result(**{**values, "app": "cpu", **fields})
+
+
 def test_a_percentile_is_a_value_that_was_seen():
     values = [float(n) for n in range(1, 101)]
     assert percentile(values, 0.5) == 51.0
@@ -106,12 +110,12 @@ def test_requests_are_told_by_the_second_in_which_they_were_due():
 
 
 def test_the_plot_is_a_picture_with_both_runs():
-    nan = float("nan")
-    series = [
-        Series("with the bundle", (40.0, 41.0, 20.0), (0.03, 0.04, 0.02), True),
-        Series("without", (40.0, 2.0, 0.0), (0.5, 1.9, nan), False),
+    nan = math.nan
+    runs = [
+        result(bundle=True, goodput_each_s=(40.0, 41.0, 20.0), p99_each_s=(0.03, 0.04, 0.02)),
+        result(bundle=False, goodput_each_s=(40.0, 2.0, 0.0), p99_each_s=(0.5, 1.9, nan)),
     ]
-    picture = plot("cpu", series, overload_s=2)
-    assert "nan" not in picture
-    lines = ET.fromstring(picture).findall("{http://www.w3.org/2000/svg}polyline")
+    shown = plotted("cpu", runs, overload_s=2)
+    assert "nan" not in shown
+    lines = ET.fromstring(shown).findall('.//{*}g/{*}path[@stroke-width="1.5"]')
     assert len(lines) == 4

@@ -128,7 +128,7 @@ class TestLayers:
         for report, route in zip(reports, layers.ROUTES, strict=True):
             names = [row.name for row in layers.cases(route)]
             assert [cost.name for cost in report.costs] == names
-            assert len(set(names)) == len(names) == 23
+            assert len(set(names)) == len(names) == 18
             assert all(cost.request_us.median > 0 for cost in report.costs)
             assert all(name in table(report) for name in names)
             assert layers.EVERYTHING in layers.targets(report)

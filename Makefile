@@ -3,6 +3,7 @@
 # make test-all  the same suite on every newer Python found on this machine
 # make browser   the example in Chromium and curl, in each content coding
 # make bench     what each layer costs, in microseconds per request
+# make bench-compare BASE=<rev>  whether this tree is slower than that revision: exit code 1 if so
 
 PYTHON ?= $(shell sh scripts/find-pythons.sh | head -n 1)
 VENV   ?= .venv
@@ -16,7 +17,7 @@ PARALLEL ?= -n 4 --dist loadscope --no-loadscope-reorder
 # What is compiled is kept, whatever the environment says: each server that a test starts reads it.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help demo test test-all lint types compiled format browser bench clean
+.PHONY: help demo test test-all lint types compiled format browser bench bench-compare clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -72,6 +73,9 @@ bench: $(VENV)/.dev
 	$(VENV)/bin/python -m benchmarks.response_cache --quick
 	$(VENV)/bin/python -m benchmarks.values --rounds 20
 	$(VENV)/bin/python -m benchmarks.eviction --quick
+
+bench-compare: $(VENV)/.dev
+	$(VENV)/bin/python -m benchmarks.compare $(BASE)
 
 clean:
 	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .hypothesis build dist

@@ -62,7 +62,7 @@ class Plan:
             raise ValueError(f"at least one pair, one round and two requests: {self}")
 
 
-QUICK: Final = Plan(pairs=8, rounds=12, requests=80)
+QUICK: Final = Plan(pairs=10, rounds=20, requests=80)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,7 +346,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, help="of processes, launched one after the other")
     parser.add_argument("--rounds", type=int, help="of each pair")
     parser.add_argument("--requests", type=int, help="of each round, case and side")
-    parser.add_argument("--quick", action="store_true", help="under a minute; for a first look")
+    parser.add_argument("--quick", action="store_true", help="about a minute; for a first look")
     parser.add_argument("--alpha", type=float, default=Bar().alpha, help="for all cases together")
     parser.add_argument(
         "--threshold", type=float, default=Bar().threshold, help="what a regression exceeds"

@@ -4,6 +4,7 @@
 # make browser   the example in Chromium and curl, in each content coding
 # make bench     what each layer costs beside what others offer: the short form, under five minutes
 # make bench-full  the same at length, then docs/performance.md and the README's table from it
+# make bench-compare BASE=<rev>  whether this tree is slower than that revision: exit code 1 if so
 
 PYTHON ?= $(shell sh scripts/find-pythons.sh | head -n 1)
 VENV   ?= .venv
@@ -18,7 +19,7 @@ PARALLEL ?= -n 4 --dist loadscope --no-loadscope-reorder
 # What is compiled is kept, whatever the environment says: each server that a test starts reads it.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help demo test test-all lint types compiled format browser bench bench-full clean
+.PHONY: help demo test test-all lint types compiled format browser bench bench-full bench-compare clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -79,6 +80,9 @@ bench: $(BENCH_VENV)/.peers
 
 bench-full: $(BENCH_VENV)/.peers
 	$(BENCH_VENV)/bin/python -m benchmarks.report --full --publish
+
+bench-compare: $(VENV)/.dev
+	$(VENV)/bin/python -m benchmarks.compare $(BASE)
 
 clean:
 	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .hypothesis build dist

@@ -249,7 +249,8 @@ class _Nothing:
 
 
 @asynccontextmanager
-async def _fleet(url: str) -> AsyncIterator[Fleet]:
+async def fleet_at(url: str) -> AsyncIterator[Fleet]:
+    """The Redis there; what quotas of NAMESPACE left in it is gone afterwards."""
     fleet = Fleet(url, timeout_s=5.0, namespace=NAMESPACE)
     fleet.ensure_kept()
     with anyio.fail_after(10):
@@ -265,7 +266,7 @@ async def _fleet(url: str) -> AsyncIterator[Fleet]:
 
 async def in_redis(url: str, *, rounds: int, seed: int) -> dict[str, list[float]]:
     """The same of the shared quotas, and of the bare round trip."""
-    async with _fleet(url) as fleet:
+    async with fleet_at(url) as fleet:
         link, quota = fleet.link, Quota.per(COUNT, HOUR_S)
         shared = SharedQuotas(link, namespace=NAMESPACE)
         with_fallback = FleetQuotas(shared, MemoryQuotas())

@@ -148,6 +148,17 @@ def on_loop(name: LoopName, run: Coroutine[Any, Any, T]) -> T:
         return runner.run(run)
 
 
+async def check(case: Case, app: ASGIApp) -> None:
+    """Ask once.  Raises CheckError where the answer is not the expected one."""
+    await _check(case, app)
+
+
+async def spent_ns(app: ASGIApp, scope: Callable[[], Scope], requests: int) -> int:
+    """CPU nanoseconds for so many requests, in a turn of the loop of their own."""
+    await asyncio.sleep(0)
+    return await _drive(app, scope, requests)
+
+
 async def answer_of(app: ASGIApp, scope: Scope) -> Answer:
     """What `app` answers to one request without a body."""
     status = 0
@@ -184,6 +195,7 @@ async def _measured(cases: Sequence[Case], plan: Plan) -> dict[str, list[float]]
         for _ in range(plan.rounds):
             shuffle(order)
             for case in order:
+                await asyncio.sleep(0)  # no round is one turn of the loop with those before
                 app = apps[case.name]
                 gc.collect()
                 await _drive(app, case.scope, settle, turns=plan.turns)

@@ -42,7 +42,8 @@ from benchmarks.cache_apps import (
     ours_in_front,
 )
 from benchmarks.figures import Spread, spread
-from benchmarks.layers import HEADERS, LARGE_BYTES
+from benchmarks.installed_apps import accepting
+from benchmarks.layers import LARGE_BYTES
 from benchmarks.runner import CheckError, on_loop
 
 if TYPE_CHECKING:
@@ -165,8 +166,9 @@ def table(served: Sequence[Served], load: Load) -> str:
 # --- the client ---------------------------------------------------------------------------------
 
 
-def _request() -> bytes:
-    fields = b"".join(b"%s: %s\r\n" % field for field in HEADERS)
+def request_of(coding: str = "identity") -> bytes:
+    """What a client sends that takes this coding."""
+    fields = b"".join(b"%s: %s\r\n" % field for field in accepting(coding.encode()))
     return b"GET %s HTTP/1.1\r\n%s\r\n" % (PATH.replace("{item}", "17").encode(), fields)
 
 
@@ -177,8 +179,9 @@ class Connection(asyncio.BufferedProtocol):
     answer must be a 200; the length of its body is that of the route's, which was checked.
     """
 
-    def __init__(self) -> None:
-        self._request = _request()
+    def __init__(self, request: bytes | None = None, body_bytes: int = len(LARGE_BYTES)) -> None:
+        self._request = request_of() if request is None else request
+        self._body_bytes = body_bytes
         self._transport: Any = None
         self._take: Callable[[], bool] = lambda: False
         self._buffer = bytearray(READ_BYTES_MAX)
@@ -216,7 +219,7 @@ class Connection(asyncio.BufferedProtocol):
             if not self._buffer.startswith(b"HTTP/1.1 200 "):
                 self._fail(f"answered {bytes(self._view[:100])!r}")
                 return
-            self._missing = end + len(HEAD_END) + len(LARGE_BYTES) - self._read
+            self._missing = end + len(HEAD_END) + self._body_bytes - self._read
             self._read = 0
         else:
             self._missing -= nbytes
@@ -286,7 +289,7 @@ def check(server: Server, port: int) -> None:
     head = b""
     with socket.create_connection(("127.0.0.1", port), timeout=START_S) as connection:
         for _ in range(2):
-            connection.sendall(_request())
+            connection.sendall(request_of())
             answer = b""
             while len(answer.partition(HEAD_END)[2]) < len(LARGE_BYTES):
                 received = connection.recv(1 << 16)

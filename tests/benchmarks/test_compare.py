@@ -175,7 +175,9 @@ class TestBetween:
 
     def test_a_side_that_does_not_start_is_told(self, tmp_path):
         side = tmp_path / "side"
-        side.mkdir()
+        package = side / "perf_middleware"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("raise ImportError('it is broken')")
         plan = Plan(loop="asyncio")
         with (
             compare.working(side, plan, hash_seed=1) as worker,

@@ -1,7 +1,6 @@
 """What the whole stack costs beside the least that could do its work: µs added to a request.
 
     python -m benchmarks.stacks            # a table for 20 kB, and one for 200 B
-    python -m benchmarks.stacks --growth   # from 10 to 100,000 limiter keys, from 5 to 500 routes
 
 Each layer alone, the defaults, and everything on: nobody is refused, no coding of ours is accepted
 (it is negotiated), and the cache misses and has nothing to store.  The event loop turns after each
@@ -14,15 +13,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import replace
 from functools import partial
-from itertools import cycle
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from fastapi import FastAPI, Response
-
 from benchmarks.layers import (
     HEADERS,
-    LARGE_BYTES,
     OFF,
     PassThrough,
     Route,
@@ -45,10 +40,11 @@ from benchmarks.stack_peers import INSTRUMENTATOR as PEER
 from benchmarks.stack_peers import PEERS, instrumentator
 from benchmarks.stack_peers import installed as installed_ones
 from perf_middleware import Settings, install
-from perf_middleware.limits.rate.plans import OUTER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+
+    from fastapi import FastAPI
 
     from benchmarks.stack_peers import StackPeer
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
@@ -62,11 +58,6 @@ PEER_SHARE_TARGET: Final = 0.5
 PATH: Final = "/large/{item}"
 PLENTY: Final = "1000000/minute"  # nobody is refused
 TELLING: Final = (b"ratelimit", b"ratelimit-policy", b"cache-status")
-LASTING: Final = "1000000/day"  # with so much drawn that no bucket is full again meanwhile
-MANY: Final = 10_000
-KEYS: Final = (10, 1_000, 100_000)
-ROUTES: Final = (5, 50, 500)
-FLAT_TARGET: Final = 1.2  # the dearest of one row of sizes beside the cheapest
 
 _OFF: Final[dict[str, Any]] = {
     "metrics": {**OFF, "overhead": False}, "runtime": OFF, "dashboard": OFF, "cache": OFF,
@@ -186,80 +177,9 @@ def cases(route: Route, peers: Sequence[StackPeer] = PEERS) -> list[Case]:
     ]
 
 
-def _keys(number: int) -> list[Case]:
-    """Everything, asked by so many clients in turn, each of which has a bucket already."""
-    template = scopes(PATH, HEADERS)()
-    peers = [(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 50_000) for n in range(number)]
-    clients = cycle(peers)
-
-    def scope() -> Scope:
-        return {**template, "headers": [*HEADERS], "state": {}, "client": next(clients)}
-
-    def limited() -> ASGIApp:
-        app = bare_app()
-        limits = {**LIMITED, "quotas": [LASTING]}
-        rate = install(app, Settings(**{**ALL_ON, "ratelimit": limits})).limits.rate
-        quota = rate.default.requests[OUTER].single  # type: ignore[union-attr]
-        for peer in peers:
-            key = quota.key_of({**template, "client": peer})  # type: ignore[union-attr]
-            rate.memory.take_one(key, quota.quota, MANY)  # type: ignore[arg-type, union-attr]
-        return app
-
-    expected = Answer(status=200, body=LARGE_BYTES)
-    built: dict[str, Callable[[], ASGIApp]] = {
-        f"{number:,} clients": bare_app,
-        f"{number:,} clients, everything": limited,
-    }
-    return [Case(name=n, build=b, scope=scope, expected=expected) for n, b in built.items()]
-
-
-def _routes(number: int) -> list[Case]:
-    """So many routes, asked in turn by paths without parameters, bare and with everything on."""
-
-    def app() -> FastAPI:
-        made = FastAPI()
-
-        async def answer() -> Response:
-            return Response(LARGE_BYTES, media_type="application/json")
-
-        for route in range(number):
-            made.add_api_route(f"/route/{route}", answer)
-        return made
-
-    templates = cycle([scopes(f"/route/{route}", HEADERS) for route in range(number)])
-    expected = Answer(status=200, body=LARGE_BYTES)
-
-    def scope() -> Scope:
-        return next(templates)()
-
-    built: dict[str, Callable[[], ASGIApp]] = {
-        f"{number} routes": app,
-        f"{number} routes, everything": lambda: installed(ALL_ON, app),
-    }
-    return [Case(name=n, build=b, scope=scope, expected=expected) for n, b in built.items()]
-
-
 def run(plan: Plan, routes: Sequence[Route] = BODIES) -> list[Report]:
     """One report for each route."""
     return [measure(route.name, cases(route), plan, baseline=BARE, peer=PEER) for route in routes]
-
-
-def growth(plan: Plan) -> list[Report]:
-    """One report of clients and one of routes; each size stands beside the bare app's."""
-    keys = [case for number in KEYS for case in _keys(number)]
-    routes = [case for number in ROUTES for case in _routes(number)]
-    return [
-        measure("more and more clients", keys, plan, baseline=keys[0].name),
-        measure("more and more routes", routes, plan, baseline=routes[0].name),
-    ]
-
-
-def flatness(report: Report) -> str:
-    """How much more is added at the dearest size than at the cheapest."""
-    pairs = zip(report.costs[::2], report.costs[1::2], strict=True)
-    added = {ours.name: ours.added_us.median - bare.added_us.median for bare, ours in pairs}
-    told = ", ".join(f"{name}: {us:.2f} us" for name, us in added.items())
-    return f"{told}; x {max(added.values()) / min(added.values()):.2f} (target {FLAT_TARGET})"
 
 
 def targets(report: Report) -> str:
@@ -273,18 +193,9 @@ def targets(report: Report) -> str:
 
 
 def main() -> None:
-    """Print the tables, or those of growth."""
-    parser = plan_arguments(__doc__, defaults=Plan())
-    parser.add_argument("--growth", action="store_true", help="with more and more keys and routes")
-    options = parser.parse_args()
-    plan = replace(plan_of(options), turns=True)
-    if options.growth:
-        reports = growth(plan)
-        for report in reports:
-            print(f"{table(report)}\n\n{flatness(report)}\n")
-        write_json(options.json, reports)
-        return
-    reports = run(plan)
+    """Print the tables."""
+    options = plan_arguments(__doc__, defaults=Plan()).parse_args()
+    reports = run(replace(plan_of(options), turns=True))
     for report in reports:
         print(f"{table(report)}\n\n{targets(report)}\n")
     write_json(options.json, reports)

@@ -41,9 +41,10 @@ class Around:
         self._app = app
         self.below = app.__call__ if isinstance(app, Around) else app
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
-        """Serve a request."""
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
+            """Serve a request: each layer says how."""
 
 
 @runtime_checkable

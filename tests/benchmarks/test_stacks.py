@@ -99,14 +99,3 @@ def test_what_the_route_answers_is_what_is_expected():
     calls = Calls()
     answer = asyncio.run(answer_of(assembled.orders_app(calls), assembled._accepting_gzip()))
     assert (answer.body, calls.count) == (assembled.BODY, 1)
-
-
-def test_growth_has_a_row_for_each_size(monkeypatch):
-    monkeypatch.setattr(stacks, "KEYS", (1, 3))
-    monkeypatch.setattr(stacks, "ROUTES", (1, 2))
-    keys, routes = stacks.growth(TINY)
-    assert [cost.name for cost in keys.costs] == [
-        "1 clients", "1 clients, everything", "3 clients", "3 clients, everything",
-    ]  # fmt: skip
-    assert len(routes.costs) == 4
-    assert "3 clients, everything" in stacks.flatness(keys)

@@ -7,7 +7,6 @@ accepts nothing of ours, the answer is only looked at for its Vary.
 from __future__ import annotations
 
 from contextlib import suppress
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from perf_middleware.asgi import app_path
@@ -19,10 +18,11 @@ from perf_middleware.compression.negotiation import field_value
 from perf_middleware.compression.runtime import Compression
 from perf_middleware.compression.settings import CompressionSettings
 from perf_middleware.errors import SettingsError
+from perf_middleware.field_names import NAME, NameSequences
 from perf_middleware.standing_alone import require_whole, section_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
     from perf_middleware.coding_choice import Choice
@@ -34,9 +34,6 @@ READING: Final = frozenset({"GET", "HEAD"})
 CONDITIONS: Final = frozenset({b"if-none-match", b"if-match"})
 ABSENT: Final = -1
 SEVERAL: Final = -2
-SEQUENCES_MAX: Final = 1_000  # of names of fields, each up to so many bytes: a client chooses them
-SEQUENCE_BYTES_MAX: Final = 2_000
-_NAME: Final = itemgetter(0)
 
 Places: TypeAlias = tuple[int, int, bool]
 """Of Accept-Encoding; of Sec-Fetch-Site beside a Cookie; whether there are conditions."""
@@ -70,7 +67,8 @@ class CompressionMiddleware:
         self.compression = compression
         self._known = compression.known
         self._has_rules = compression.paths.has_any
-        self._places: dict[tuple[bytes, ...], Places] = {}
+        self._places = NameSequences(places_of)
+        self._known_places = self._places.known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] != "http":
@@ -79,9 +77,9 @@ class CompressionMiddleware:
         if type(headers) is not list:
             headers = scope["headers"] = list(headers)  # an iterator can be read once
         try:
-            accepts_at, site_at, is_conditional = self._places[tuple(map(_NAME, headers))]
+            accepts_at, site_at, is_conditional = self._known_places[tuple(map(NAME, headers))]
         except KeyError:
-            accepts_at, site_at, is_conditional = self._learn(headers)
+            accepts_at, site_at, is_conditional = self._places.learn(headers)
         if accepts_at >= 0:
             value = headers[accepts_at][1]
         elif accepts_at == ABSENT:
@@ -126,16 +124,6 @@ class CompressionMiddleware:
             if answer.encoder is not None:
                 answer.close()
 
-    def _learn(self, headers: list[tuple[bytes, bytes]]) -> Places:
-        """Where what counts stands among these fields; clients send few sequences of names."""
-        names = tuple([name for name, _ in headers])
-        places = places_of(names)
-        if sum(map(len, names)) <= SEQUENCE_BYTES_MAX:
-            if len(self._places) >= SEQUENCES_MAX:
-                self._places.clear()
-            self._places[names] = places
-        return places
-
     def _as_the_app_knows(
         self, scope: Scope, fields: Mapping[bytes, bytes], codings: tuple[Coding, ...]
     ) -> tuple[Scope, bytes]:
@@ -164,7 +152,7 @@ class CompressionMiddleware:
         return scope, asked
 
 
-def places_of(names: tuple[bytes, ...]) -> Places:
+def places_of(names: Sequence[bytes]) -> Places:
     """Where in a request with fields of these names stands what counts."""
     accepts_at = names.index(b"accept-encoding") if b"accept-encoding" in names else ABSENT
     if names.count(b"accept-encoding") > 1:

@@ -151,21 +151,26 @@ class TwoQueues(Generic[K, V]):
 
         It must fit into the room: `size_bytes` is `bytes_max` at most.
         """
+        # Written out, as `_evicted` is: each put into a full cache runs it, up to some hundred
+        # entries twice.
         window, main, ghosts = self.window, self.main, self.ghosts
         is_known = hashed in ghosts
-        lost: list[Entry[K, V]] = []
-        bytes_kept = self.bytes_max - size_bytes
-        if window.size_bytes + main.size_bytes + self.held.size_bytes > bytes_kept:
+        over_bytes = (
+            window.size_bytes + main.size_bytes + self.held.size_bytes + size_bytes - self.bytes_max
+        )
+        length = window.length + main.length
+        if over_bytes > 0 or length >= self.entries_max:
             if (
-                size_bytes * LARGE_PART > self.bytes_max
+                over_bytes > 0
+                and size_bytes * LARGE_PART > self.bytes_max
                 and not is_known
                 and self.window_percent != ALL
             ):
                 self.remember(hashed)
                 return None
-            lost = self.make_room(size_bytes, 1)
-        elif window.length + main.length >= self.entries_max:
-            lost = [self._evicted()]
+            lost = self._evict(over_bytes, length + 1 - self.entries_max, length)
+        else:
+            lost = []
         if is_known:
             ghosts.pop(hashed, None)
             if self.window_percent != ALL:
@@ -186,8 +191,13 @@ class TwoQueues(Generic[K, V]):
         entry.value = value
         entry.size_bytes = size_bytes
         entry.hits = 0
+        entry.queue = queue
+        entry.newer = queue
+        entry.older = newest = queue.older
+        newest.newer = queue.older = entry
+        queue.size_bytes += size_bytes
+        queue.length += 1
         self.entries[key] = entry
-        queue.append(entry)
 
     def replace(self, entry: Entry[K, V], value: V, size_bytes: int) -> list[Entry[K, V]]:
         """Give `entry` another value and size: what left for it.  It must fit into the room."""
@@ -216,11 +226,22 @@ class TwoQueues(Generic[K, V]):
 
         It may be all but what is held, without there being room then.
         """
-        bytes_kept = self.bytes_max - size_bytes
-        entries_kept = self.entries_max - entries
-        lost = []
-        while self.length > entries_kept or (self.size_bytes > bytes_kept and self.length):
-            lost.append(self._evicted())
+        length = self.length
+        return self._evict(
+            self.size_bytes + size_bytes - self.bytes_max,
+            length + entries - self.entries_max,
+            length,
+        )
+
+    def _evict(self, over_bytes: int, over: int, length: int) -> list[Entry[K, V]]:
+        """Evict so many bytes and entries at least, of the `length` that there are."""
+        lost: list[Entry[K, V]] = []
+        while length and (over_bytes > 0 or over > 0):
+            entry = self._evicted()
+            lost.append(entry)
+            over_bytes -= entry.size_bytes
+            over -= 1
+            length -= 1
         return lost
 
     def evict(self, bytes_kept: int, entries: int) -> list[Entry[K, V]]:
@@ -258,7 +279,8 @@ class TwoQueues(Generic[K, V]):
         window, main = self.window, self.main
         is_lru = self.window_percent == ALL
         left = SPARED_MAX
-        self.ghosts_max = max(GHOSTS_MIN, window.length + main.length)
+        length = window.length + main.length
+        self.ghosts_max = max(GHOSTS_MIN, length)
         while True:
             if main.length and (
                 is_lru  # what was proven under a smaller window leaves first
@@ -268,12 +290,14 @@ class TwoQueues(Generic[K, V]):
                     and window.length < self.window_length_max
                 )
             ):
+                queue = main
                 entry = main.newer
                 if not entry.hits or not left:
                     break
                 entry.hits -= 1
                 main.renew(entry)
             else:
+                queue = window
                 entry = window.newer
                 if not entry.hits or is_lru or not left:
                     self.remember(entry.hashed)
@@ -284,5 +308,9 @@ class TwoQueues(Generic[K, V]):
             left -= 1
             self.spared += 1
         del self.entries[entry.key]
-        entry.queue.remove(entry)
+        # queue.remove(entry), of its oldest
+        queue.newer = newer = entry.newer
+        newer.older = queue
+        queue.size_bytes -= entry.size_bytes
+        queue.length -= 1
         return entry

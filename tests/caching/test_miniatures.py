@@ -4,7 +4,8 @@ from random import Random
 
 import pytest
 
-from perf_middleware.caching.miniatures import MINIATURE_LENGTH, PERIOD, Miniatures
+from perf_middleware.caching.miniatures import MINIATURE_LENGTH, PERIOD, Miniatures, Recent
+from perf_middleware.caching.two_queues import ALL, TwoQueues
 
 ROOMY = 1 << 40
 
@@ -71,9 +72,9 @@ def test_the_sample_is_the_smaller_the_larger_the_cache(length, sampled):
 
     assert miniatures.mask + 1 == 1 / sampled
     drive(miniatures, range(100 * PERIOD), length=length)
-    for cache in (miniatures.small, miniatures.whole):
-        assert len(cache.entries) <= 2 * MINIATURE_LENGTH
-        assert all(entry.hashed & miniatures.mask == 0 for entry in cache.entries.values())
+    for hashes in (miniatures.small.entries, miniatures.whole.sizes):
+        assert len(hashes) <= 2 * MINIATURE_LENGTH
+        assert all(hashed & miniatures.mask == 0 for hashed in hashes)
 
 
 def test_a_cache_that_has_become_small_is_sampled_whole_again():
@@ -90,5 +91,27 @@ def test_an_entry_larger_than_a_part_of_a_miniature_is_not_tried():
     drive(miniatures, range(PERIOD), length=10_000)
     drive(miniatures, range(20_000, 30_000), size_bytes=20_000, length=10_000)
 
-    for cache in (miniatures.small, miniatures.whole):
-        assert all(entry.size_bytes == 1 for entry in cache.entries.values())
+    assert all(entry.size_bytes == 1 for entry in miniatures.small.entries.values())
+    assert set(miniatures.whole.sizes.values()) == {1}
+
+
+def test_the_miniature_of_the_whole_window_decides_as_two_queues_of_that_window():
+    random = Random(7)
+    room = {"bytes_max": 100, "entries_max": 12}
+    queues, recent = TwoQueues(**room, window_percent=ALL), Recent(**room)
+    for asked in range(4000):
+        if asked == 2000:  # a sample of half the keys from here on
+            queues.resize(bytes_max=50, entries_max=6, window_percent=ALL)
+            for entry in [entry for key, entry in queues.entries.items() if key & 1]:
+                queues.remove(entry)
+            queues.make_room(0, 0)
+            recent.rescale(bytes_max=50, entries_max=6, mask=1)
+        key, size_bytes = random.randrange(30), random.randrange(40)
+        entry = queues.entries.get(key)
+        assert recent.ask(key, size_bytes) is (entry is not None)
+        if entry is None:
+            queues.insert(key, key, None, size_bytes)
+        else:
+            queues.read(entry)
+        assert recent.sizes.keys() == queues.entries.keys()
+        assert recent.size_bytes == queues.size_bytes

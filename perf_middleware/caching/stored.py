@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from perf_middleware.caching.fields import AUTHORIZATION
 from perf_middleware.caching.figures import RouteCounts
+from perf_middleware.caching.invalidation import path_of
 from perf_middleware.caching.syntax.etags import parse_etag
 from perf_middleware.caching.syntax.structured import parse_string_list
 
@@ -75,7 +76,7 @@ class StoredResponse:
     __slots__ = (
         "body", "born_us", "choice", "counts", "dependencies", "early_from_us", "etag", "forms",
         "fresh_until_us", "headers", "hits", "identity", "initial_age_us", "key", "last_modified",
-        "lifetimes", "lines", "primary", "produced_us", "received_s",
+        "lifetimes", "lines", "path", "primary", "produced_us", "received_s",
         "refresh_from_us", "route", "rule", "rule_name", "shares_authorization", "shown_until_us",
         "size_bytes", "status", "stored_us", "tags", "tail", "target", "usable_if_error_us",
         "usable_until_us", "vary",
@@ -109,6 +110,7 @@ class StoredResponse:
         self.shares_authorization = shares_authorization
         self.key = key
         self.target = target
+        self.path = path_of(target)  # with its query
         self.status = status
         self.body = body
         self.vary = vary

@@ -243,7 +243,7 @@ class MemoryStore:
         self.responses += 1
         key = stored.key
         self._expiry.schedule(key, stored.useless_from_us)
-        path = path_of(stored.target)
+        path = stored.path
         keys = self._by_path.get(path)
         if keys is None:
             self._by_path[path] = {key}
@@ -253,7 +253,7 @@ class MemoryStore:
             self._by_tag.setdefault(tag, set()).add(key)
 
     def _unlink(self, stored: StoredResponse) -> None:
-        path = path_of(stored.target)
+        path = stored.path
         if stored.key not in self._by_path.get(path, ()):
             return  # done already, or never linked
         self.responses -= 1
@@ -285,7 +285,7 @@ def _without_indexes(
     """The stored responses among `taken`, their places in the indexes freed beside them."""
     for found in taken:
         if isinstance(found, StoredResponse):
-            by_path.pop(path_of(found.target), None)
+            by_path.pop(found.path, None)
             for tag in found.tags:
                 by_tag.pop(tag, None)
             yield found

@@ -16,7 +16,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.caching.invalidation import origin_of, path_of
+from perf_middleware.caching.invalidation import origin_of
 from perf_middleware.caching.packed import left_ms, pack, unpack
 from perf_middleware.caching.places import (
     BARE,
@@ -386,7 +386,7 @@ def _is_newer(stored: StoredResponse, known: StoredResponse) -> bool:
 
 
 def _indexes_of(stored: StoredResponse) -> list[bytes]:
-    path = path_of(stored.target)
+    path = stored.path
     names = [index_name(URL, path)]
     if stored.is_of_any_query:
         names.append(index_name(BARE, path))

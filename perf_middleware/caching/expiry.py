@@ -56,7 +56,9 @@ class Expiry(Generic[K]):
         """Let `key` be due after `deadline_us`, instead of what was scheduled for it before."""
         slot_of = self._slot_of
         before = slot_of.get(key)
-        tick = max(deadline_us >> TICK_BITS, self._tick)
+        tick = deadline_us >> TICK_BITS
+        if tick < self._tick:
+            tick = self._tick
         slot = self._slot(tick)
         if before is not slot:
             if before is not None:

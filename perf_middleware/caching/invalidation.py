@@ -67,8 +67,8 @@ def root_of(scope: Scope) -> bytes:
 
 def path_of(target: bytes) -> bytes:
     """Path and query of a target; nothing where it has no path, as `*` has none."""
-    at = target.find(b"/", target.find(b"://") + 3)
-    return b"" if at < 0 else target[at:]
+    _, slash, path = target.partition(b"://")[2].partition(b"/")
+    return slash + path
 
 
 def origin_of(target: bytes) -> bytes:

@@ -96,7 +96,9 @@ def unpack(
             body = inflate.decompress(body, body_bytes)
             if inflate.unconsumed_tail or not inflate.eof:
                 return None
-        if coding not in {_PLAIN, _ZLIB} or len(body) != body_bytes:
+        elif coding != _PLAIN:
+            return None
+        if len(body) != body_bytes:
             return None
         key = key_of(vary)
         if key is None:
@@ -114,7 +116,7 @@ def unpack(
             key=key,
             target=target,
             status=status,
-            headers=[*zip(pairs, pairs, strict=True)],
+            headers=list(zip(pairs, pairs, strict=True)),
             lines=lines,
             body=body,
             lifetimes=lifetimes,

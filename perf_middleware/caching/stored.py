@@ -130,14 +130,16 @@ class StoredResponse:
     def _set_headers(self, headers: Headers, lines: Lines) -> None:
         self.headers = headers
         self.lines = lines
+        primary, key = self.primary, self.key
         size_bytes = (
             ENTRY_BYTES
             + len(self.body)
-            + 3 * len(self.primary)  # itself, the target, the target's path
-            + (len(self.key) if self.key != self.primary else 0)
+            + 3 * len(primary)  # itself, the target, the target's path
             + LINE_BYTES * len(lines)
             + HEADER_BYTES * len(headers)
         )
+        if key != primary:
+            size_bytes += len(key)
         for tag in self.tags:
             size_bytes += TAG_BYTES + len(tag)
         if self.forms is not None:
@@ -193,26 +195,30 @@ class StoredResponse:
         """
         if now_us >= self.shown_until_us:
             age_s = self.age_s(now_us)
-            ttl_s = (self.fresh_until_us - self.born_us) // US_PER_S - age_s
-            self.tail = [(b"age", b"%d" % age_s)]
-            if status is not None:
+            born_us = self.born_us
+            age = (b"age", b"%d" % age_s)
+            if status is None:
+                self.tail = [age]
+            else:
+                ttl_s = (self.fresh_until_us - born_us) // US_PER_S - age_s
                 value = status.hit(ttl_s=ttl_s, detail=self.rule_name)
-                self.tail.append((b"cache-status", value))
-            self.shown_until_us = self.born_us + (age_s + 1) * US_PER_S
+                self.tail = [age, (b"cache-status", value)]
+            self.shown_until_us = born_us + (age_s + 1) * US_PER_S
         return self.tail
 
     def age_s(self, now_us: int) -> int:
         """The current age, whole seconds (RFC 9111 §4.2.3)."""
-        return max(0, now_us - self.born_us) // US_PER_S
+        born_us = self.born_us
+        return (now_us - born_us) // US_PER_S if now_us > born_us else 0
 
     @property
     def useless_from_us(self) -> int:
         """From when on it can answer nothing, not even after the app has confirmed it."""
-        until_us = max(
-            self.born_us + self.lifetimes.fresh_s * US_PER_S,
-            self.usable_until_us,
-            self.usable_if_error_us,
-        )
+        until_us = self.born_us + self.lifetimes.fresh_s * US_PER_S
+        if until_us < self.usable_until_us:
+            until_us = self.usable_until_us
+        if until_us < self.usable_if_error_us:
+            until_us = self.usable_if_error_us
         if self.etag is not None or self.last_modified is not None:
             until_us += VALIDATED_FOR_S * US_PER_S
         return until_us

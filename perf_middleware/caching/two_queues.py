@@ -253,13 +253,16 @@ class TwoQueues(Generic[K, V]):
 
     def remember(self, hashed: int) -> None:
         """Keep a hash among the ghosts."""
-        ghosts = self.ghosts
-        ghosts[hashed] = None
+        self.ghosts[hashed] = None
+        if len(self.ghosts) > self.ghosts_max:
+            self._forget_ghosts()
+
+    def _forget_ghosts(self) -> None:
         # Never more than two at once: where there are fewer entries now, they go step by step.
+        ghosts = self.ghosts
+        ghosts.popitem(last=False)
         if len(ghosts) > self.ghosts_max:
             ghosts.popitem(last=False)
-            if len(ghosts) > self.ghosts_max:
-                ghosts.popitem(last=False)
 
     def clear(self) -> dict[K, Entry[K, V]]:
         """Forget all entries and ghosts, in one step: the entries that there were.
@@ -300,7 +303,10 @@ class TwoQueues(Generic[K, V]):
                 queue = window
                 entry = window.newer
                 if not entry.hits or is_lru or not left:
-                    self.remember(entry.hashed)
+                    ghosts = self.ghosts
+                    ghosts[entry.hashed] = None
+                    if len(ghosts) > self.ghosts_max:
+                        self._forget_ghosts()
                     break
                 entry.hits = 0
                 window.remove(entry)

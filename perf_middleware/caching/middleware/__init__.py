@@ -147,10 +147,8 @@ class CacheLayer:
                         return Passing(cache, scope, receive, send, host, key).run(self.app)
                     if key not in cache.flights.open:
                         return self._leading(scope, receive, send, host=host, key=key)
-                request = CacheRequest(
-                    scope, receive, send,
-                    host=host, primary=key, rule=rule, ignored_cookies=self._ignored_cookies,
-                )  # fmt: skip
+                # By place: to call a class with names packs them into a dict.
+                request = CacheRequest(scope, receive, send, host, key, rule, self._ignored_cookies)
                 return miss(self.app, cache, request, "uri-miss")
         request = CacheRequest(
             scope, receive, send,

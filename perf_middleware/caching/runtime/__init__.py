@@ -89,6 +89,7 @@ class ResponseCache:
         self.clock = clock
         self.wall_s = wall_s
         self._draw = draw
+        self._early_windows = self.options.early_refresh * EARLY_WINDOW
         self.store = MemoryStore(bytes_max=bytes_max, entries_max=entries_max, now_us=clock())
         self.rules = RuleBook(rules)
         self.judge = Judge(self.options)
@@ -246,7 +247,7 @@ class ResponseCache:
             return primary  # without a look at the request's fields
         return self.store.key_of(primary, vary, request.lines)
 
-    def take_in(self, stored: StoredResponse) -> None:
+    def take_in(self, stored: StoredResponse, now_us: int) -> None:
         """Keep in memory what another process has stored for all, if there is room."""
         counts = stored.counts = self.figures.of(stored.route)
         counts.shared_hits += 1
@@ -254,7 +255,7 @@ class ResponseCache:
         if self.unstorable:
             self.unstorable.pop(hash(stored.primary), None)
         if not stored.dependencies or not self.tracked.may_not_use(stored):
-            self.store.put(stored, now_us=self.clock())
+            self.store.put(stored, now_us=now_us)
 
     def forms_of(self, stored: StoredResponse) -> CodedForms:
         """The coded forms of a stored body; new ones find their room when they are of use."""
@@ -342,9 +343,10 @@ class ResponseCache:
             return UNMATCHED
 
     def _set_early(self, stored: StoredResponse) -> None:
-        window_us = int(stored.produced_us * self.options.early_refresh * EARLY_WINDOW)
-        lifetime_us = stored.fresh_until_us - stored.born_us
-        stored.early_from_us = stored.fresh_until_us - min(window_us, lifetime_us // 2)
+        fresh_until_us = stored.fresh_until_us
+        window_us = int(stored.produced_us * self._early_windows)
+        half_us = (fresh_until_us - stored.born_us) // 2
+        stored.early_from_us = fresh_until_us - min(window_us, half_us)
 
     def note_root(self, scope: Scope) -> None:
         """Remember the root_path that the app is served below."""

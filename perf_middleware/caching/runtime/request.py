@@ -76,11 +76,11 @@ class CacheRequest:
         scope: Scope,
         receive: Receive,
         send: Send,
-        *,
         host: bytes,
         primary: bytes,
         rule: CachePolicy | None,
         ignored_cookies: IgnoredCookies | None,
+        *,
         came: Scope | None = None,
     ) -> None:
         self.scope = scope

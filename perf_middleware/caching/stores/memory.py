@@ -266,6 +266,8 @@ class MemoryStore:
         """Clean the indexes after an entry that is gone already."""
         if isinstance(found, StoredResponse):
             self._unlink(found)
+            if key == found.primary:
+                return  # no record led to it
             record = self._entries.peek(found.primary)
             if isinstance(record, Variants):
                 record.keys.discard(key)

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 COUNT_LOST: Final = 3  # an answer of put.lua
 MOSTLY_FOUND: Final = 0.5
 NEWEST_WEIGHS: Final = 1 / 16
+_VARIES: Final = VARIES[0]
+_TUPLE: Final = tuple.__new__
 
 _FIND, _PUT, _PURGE, _RELEASE = map(Script, ("find", "put", "purge", "release"))
 _SWEEP, _DROP, _PURGE_SEVERAL = map(Script, ("sweep", "drop", "purge_several"))
@@ -110,15 +112,14 @@ class Records(Messages):
 
     def found_in(self, place: bytes, key: bytes, value: bytes | None) -> Found | None:
         """The record in `value`, which is under `key`; None where it takes `find` to know."""
-        if (
-            value is None
-            or len(value) < HEAD
-            or value[:1] == VARIES
-            or COUNT.unpack_from(value, 2)[0] < self._floor[self.shard_of(place)]
-        ):
+        if value is None or len(value) < HEAD or value[0] == _VARIES:
+            return None
+        shard = self.shard_of(place) if self.shards > 1 else 0
+        if COUNT.unpack_from(value, 2)[0] < self._floor[shard]:
             return None
         self._found_share += (1 - self._found_share) * NEWEST_WEIGHS
-        return Found(key, value, value[1] == SOFT)
+        # What Found(...) does, without a call of its __new__, which is written in Python.
+        return _TUPLE(Found, (key, value, value[1] == SOFT))
 
     async def find(
         self,

@@ -122,8 +122,7 @@ class SharedStore:
         if asked is None and not self.is_up:
             self._fleet.ensure_kept()
             return None
-        # Those who wait for this request began with it: something is left for its own call.
-        until_s = monotonic() + wait_s - min(wait_s / 2, LEFT_FOR_CALL_S)
+        began_s = monotonic()
         records = self._records
         try:
             if asked is not None:
@@ -136,7 +135,7 @@ class SharedStore:
                 key = record_key(request.primary)
             return await self._look_further(
                 request, flight, place, key,
-                wait_s=wait_s, until_s=until_s, was_asked=asked is not None,
+                wait_s=wait_s, began_s=began_s, was_asked=asked is not None,
             )  # fmt: skip
         except (StoreUnavailableError, StoreRefusedError):
             return None
@@ -146,10 +145,12 @@ class SharedStore:
 
     async def _look_further(
         self, request: CacheRequest, flight: Flight | None, place: bytes, key: bytes,
-        *, wait_s: float, until_s: float, was_asked: bool,
+        *, wait_s: float, began_s: float, was_asked: bool,
     ) -> StoredResponse | None:  # fmt: skip
         """What is not simply there: choose among variants, take the lease, wait for another's."""
         token = self.leases.token() if flight is not None and wait_s else b""
+        # Those who wait for this request began with it: something is left for its own call.
+        until_s = began_s + wait_s - min(wait_s / 2, LEFT_FOR_CALL_S)
         for look in range(1, LOOKS_MAX + 1):
             seen = self._cache.purges.newest, self.purges.overwrites
             asked_s = monotonic()
@@ -206,7 +207,7 @@ class SharedStore:
             self.missing += 1
             return None  # what is to be renewed in memory stays the one that is asked about
         self.found += 1
-        cache.take_in(stored)
+        cache.take_in(stored, now_us)
         return stored
 
     async def explain(self, request: CacheRequest) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class CodedAnswer:
         if type(headers) is not list:
             message, headers = readable(message)
         status = message.get("status")
-        if type(status) is int and status < 200:
+        if isinstance(status, int) and status < 200:
             return self._send(message)  # interim: the answer follows it
         compression = self._compression
         forms: Forms | None = self._scope.get(FORMS)

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from perf_middleware.compression.content_types import CompressibleTypes, is_event_stream
-from perf_middleware.compression.etags import coded_etag
+from perf_middleware.compression.etags import coded_etag, etag_not_modified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -223,6 +223,20 @@ def coded(
     if body_bytes is not None:
         kept.append((b"content-length", b"%d" % body_bytes))
     return varied(kept)
+
+
+def not_modified(
+    headers: Headers, asked: bytes, suffixes: Sequence[bytes]
+) -> list[tuple[bytes, bytes]]:
+    """The head of a 304 with the tag that the client `asked` with, and so of coded answers."""
+    return varied(
+        [
+            (name, etag_not_modified(value, asked, suffixes))
+            if name.lower() == b"etag"
+            else (name, value)
+            for name, value in headers
+        ]
+    )
 
 
 def varied(headers: Headers) -> list[tuple[bytes, bytes]]:

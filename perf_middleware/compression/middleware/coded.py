@@ -111,7 +111,7 @@ class CodedAnswer:
         status = message.get("status")
         if isinstance(status, int) and status < 200:
             return self._send(message)  # interim: the answer follows it
-        if self.choice is None and self.as_identity is None:
+        if FORMS in self._scope and self.choice is None and self.as_identity is None:
             self._ready = ready_answer(self._scope, message, self._codings[0].name)
             if self._ready is not None:
                 self._start = message

@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 
 
 def ready_answer(scope: Scope, start: Message, coding: str) -> tuple[Forms, CodedHead] | None:
-    """What is known of the coded answer to this GET, whose head `start` is.
+    """What is known of the coded answer to this GET, whose head `start` is and whose FORMS it has.
 
     None where an endpoint has a word in it, or a better form may come: the longer way decides.
     """
-    forms: Forms | None = scope.get(FORMS)
-    if forms is None:
-        return None
+    forms: Forms = scope[FORMS]
     known = forms.coded_head
     if (
         known is not None

@@ -207,7 +207,7 @@ class CompressionMiddleware(CompressionLayer):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         # A coroutine function: servers tell ASGI 3 from ASGI 2 by that.
-        return await super().__call__(scope, receive, send)
+        return await CompressionLayer.__call__(self, scope, receive, send)
 
 
 def places_of(names: Sequence[bytes]) -> Places:

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from perf_middleware.caching.middleware import CacheLayer
 from perf_middleware.compression.middleware.requests import RequestDecodingMiddleware
-from perf_middleware.compression.middleware.responses import CompressionMiddleware
+from perf_middleware.compression.middleware.responses import CompressionLayer
 from perf_middleware.compression.request_figures import RequestDecodingFigures
 from perf_middleware.dashboard.access import TokenGate
 from perf_middleware.dashboard.resource import OperatorDoor
@@ -223,7 +223,7 @@ class Bundle:
             )
         if settings.compression.enabled:
             compression = self.compression
-            layers.append(Layer(COMPRESSION, lambda app: CompressionMiddleware(app, compression)))
+            layers.append(Layer(COMPRESSION, lambda app: CompressionLayer(app, compression)))
         if settings.compression.decode_requests:
             layers.append(Layer(REQUEST_DECODING, self._decoding_requests))
         if settings.cache.enabled:

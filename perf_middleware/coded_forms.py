@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from perf_middleware.asgi import Message, Scope
 
-    CodedHead: TypeAlias = tuple[bytes, list[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]
+    CodedHead: TypeAlias = tuple[
+        bytes, list[tuple[bytes, bytes]], list[tuple[bytes, bytes]], str | None
+    ]
 
 WANTED: Final = "perf_middleware.forms_wanted"
 """Key of a scope: from how many bytes on a body's forms are of use."""
@@ -31,8 +33,10 @@ class Forms(Protocol):
     """The coded forms of one stored body, as long as that is stored."""
 
     coded_head: CodedHead | None
-    """The form that was sent last, the head that was to go with it, and the head that went.  It is
-    the same again for all who come within one second: only its Age changes.
+    """The form that was sent last, the head that was to go with it, the head that went, and its
+    coding where no better form of it will be made, else None.  It is the same again for all who
+    come within one second: only its Age changes.  None again when a better form is being made, and
+    when that is there.
     """
 
     @property

@@ -44,6 +44,7 @@ class CodedForms:
     def claim(self, coding: str, effort: str) -> None:
         if self._has_room():
             self._claimed.add((coding, effort))
+            self.coded_head = None
 
     def is_claimed(self, coding: str, effort: str) -> bool:
         return self._forms is not None and (coding, effort) in self._claimed
@@ -57,6 +58,7 @@ class CodedForms:
         more_bytes = len(coded) + FORM_BYTES if known is None else len(coded) - len(known)
         if self._grow(self, more_bytes):
             self._forms[coding] = coded
+            self.coded_head = None
 
     def _has_room(self) -> bool:
         if self._forms is None and self._grow(self, FORMS_BYTES):

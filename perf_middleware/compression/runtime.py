@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from time import perf_counter_ns
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
@@ -11,7 +12,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from perf_middleware.clock import monotonic_us
-from perf_middleware.coding_choice import CHOSEN, Choice, choice_of
+from perf_middleware.coding_choice import ATTRIBUTE, CHOSEN, Choice, choice_of
 from perf_middleware.compression.choices import PathChoices
 from perf_middleware.compression.drivers.behind import EncodingBehind, Job
 from perf_middleware.compression.earning import KEPT_LEVEL_BYTES_MAX, earned
@@ -188,9 +189,13 @@ class Compression:
         kept: Choice | None = start.get(CHOSEN)
         if kept is not None:
             return kept
-        if self.router_scope is not None:
-            scope = self.router_scope(scope)
         endpoint = scope.get("endpoint")
+        if type(endpoint) is FunctionType:  # the router has seen this very scope
+            if CHOSEN not in scope and ATTRIBUTE not in endpoint.__dict__:
+                return NO_CHOICE
+        elif self.router_scope is not None:
+            scope = self.router_scope(scope)
+            endpoint = scope.get("endpoint")
         if endpoint is not None:
             chosen = choice_of(endpoint, scope["method"])
             if chosen is not None:

@@ -1,5 +1,7 @@
 """Which answers are encoded, and what their heads become."""
 
+from http import HTTPStatus
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +73,7 @@ def judge(**settings):
         pytest.param(200, [JSON, (b"content-length", b"9" * 30)], "malformed", id="no such length"),
         pytest.param(200, [("content-type", "text/html")], "type", id="text"),
         pytest.param(200, [b"content-type"], "malformed", id="no pairs"),
+        pytest.param(HTTPStatus.OK, [JSON, LONG], "encode", id="a member of HTTPStatus"),
         pytest.param(200, [(b"content-type", b"text/event-stream")], "events", id="events"),
     ],
 )  # fmt: skip
@@ -108,7 +111,7 @@ def test_what_is_remembered_of_heads_is_bounded():
         st.tuples(
             st.sampled_from([b"content-type", b"Content-Type", b"cache-control", b"etag", b"digest",
                              b"content-length", b"CONTENT-LENGTH", b"x-a"]),
-            st.sampled_from([b"text/html", b"image/png", b"no-transform", b"499", b"500", b"x"]),
+            st.sampled_from([b"text/html", b"image/png", b"no-transform", b"499", b"5000", b"x"]),
         ),
         max_size=4,
     ),
@@ -120,6 +123,18 @@ def test_what_is_remembered_changes_no_verdict(headers, status):
     judging.judge(200, headers)
     judging.judge(200, [(name, b"x") for name, _ in headers])
     assert judging.judge(status, headers) == first == judge().judge(status, headers)
+    assert judging.judge_plain(status, headers) in (None, first)
+
+
+def test_most_answers_are_judged_by_what_is_known_of_their_like():
+    judging = judge()
+    assert judging.judge_plain(200, [JSON, LONG]) is None, "it was not judged before"
+    judging.judge(200, [JSON, LONG])
+    assert judging.judge_plain(200, [JSON, LONG]) == "encode"
+    for other in ([JSON, LONG, (b"vary", b"*")], [JSON, (b"content-length", b"12")], [LONG]):
+        judging.judge(200, other)
+        assert judging.judge_plain(200, other) is None
+    assert judging.judge_plain(404, [JSON, LONG]) is None
 
 
 @given(st.integers(), st.lists(st.tuples(st.binary(max_size=9), st.binary(max_size=9))))

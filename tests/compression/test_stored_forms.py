@@ -228,6 +228,28 @@ def test_a_body_that_was_changed_on_the_way_is_encoded_itself():
     assert stage.in_the_way() == 3
 
 
+def test_a_body_that_is_changed_after_its_form_was_the_last_word_is_encoded_itself():
+    is_loud = False
+
+    def between(app):
+        shouted = shouting(app)
+
+        async def layer(scope, receive, send):
+            await (shouted if is_loud else app)(scope, receive, send)
+
+        return layer
+
+    stage = Stage(body=b"quiet " * 500, between=between)
+    for _ in range(2 * ASKED_MIN):
+        stage.ask("gzip")
+    assert decoded("gzip", stage.settled("gzip").body) == b"quiet " * 500
+    assert stage.ask("gzip").header("content-encoding") == "gzip"
+    is_loud = True
+    assert decoded("gzip", stage.ask("gzip").body) == b"QUIET " * 500
+    is_loud = False
+    assert decoded("gzip", stage.ask("gzip").body) == b"quiet " * 500
+
+
 def anew(app):
     """As BaseHTTPMiddleware does: other messages, the body as a stream of one piece."""
 

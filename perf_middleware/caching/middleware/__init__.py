@@ -10,7 +10,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.asgi import app_path
+from perf_middleware.asgi import Around, app_path
 from perf_middleware.caching.invalidation import SAFE_METHODS, invalidates
 from perf_middleware.caching.judgement import credentials_reason
 from perf_middleware.caching.middleware.answers import forms_for, send_whole, tell_choice
@@ -50,7 +50,7 @@ _NAME: Final = itemgetter(0)
 OF_INSTALL: Final = frozenset({"enabled", "position"})  # whether and where a layer stands
 
 
-class CacheLayer:
+class CacheLayer(Around):
     """The response cache `cache` around `app`, as install stands it in the stack.
 
     A call makes no coroutine of its own, each way through it returns the one that it needs.
@@ -70,11 +70,11 @@ class CacheLayer:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
         if scope["type"] != "http":
-            return self.app(scope, receive, send)
+            return self.below(scope, receive, send)
         method = scope["method"]
         if method not in LOOKED_UP:
             if method in SAFE_METHODS:
-                return self.app(scope, receive, send)
+                return self.below(scope, receive, send)
             return self._invalidating(scope, receive, send)
         headers = scope["headers"]
         if type(headers) is not list:
@@ -93,7 +93,7 @@ class CacheLayer:
                 scope, receive, send,
                 host=b"", primary=b"", rule=None, ignored_cookies=None,
             )  # fmt: skip
-            return bypass(self.app, self.cache, request, "host", may_keep=False)
+            return bypass(self.below, self.cache, request, "host", may_keep=False)
         cache = self.cache
         rule = None
         if cache.rules.has_any:
@@ -108,7 +108,7 @@ class CacheLayer:
             and not cache.store.is_varied(scope.get("raw_path"))
         ):
             passing = Passing(cache, scope, receive, send, host, None, special, rule)
-            return passing.run(self.app)
+            return passing.run(self.below)
         key = primary_key(scope, host)
         stored = self._get(key)
         is_plain = special is None and not ("session" in scope or "user" in scope)
@@ -144,12 +144,12 @@ class CacheLayer:
                 is_unstorable = hash(key) in cache.unstorable
                 if rule is None and method == "GET" and (cache.shared is None or is_unstorable):
                     if is_unstorable or not cache.options.collapse:
-                        return Passing(cache, scope, receive, send, host, key).run(self.app)
+                        return Passing(cache, scope, receive, send, host, key).run(self.below)
                     if key not in cache.flights.open:
                         return self._leading(scope, receive, send, host=host, key=key)
                 # By place: to call a class with names packs them into a dict.
                 request = CacheRequest(scope, receive, send, host, key, rule, self._ignored_cookies)
-                return miss(self.app, cache, request, "uri-miss")
+                return miss(self.below, cache, request, "uri-miss")
         request = CacheRequest(
             scope, receive, send,
             host=host, primary=key, rule=rule, ignored_cookies=self._ignored_cookies,
@@ -157,16 +157,16 @@ class CacheLayer:
         if special is not None:
             request.take_special(special, with_directives=self._obeys_directives)
             if WARMING in scope:  # it has a Cache-Control: hits and misses pay for no look at this
-                return warm(self.app, cache, request, scope[WARMING])
+                return warm(self.below, cache, request, scope[WARMING])
             if special.is_out:
-                return bypass(self.app, cache, request, "precondition", may_keep=False)
+                return bypass(self.below, cache, request, "precondition", may_keep=False)
             if (
                 special.credentials
                 and rule is None
                 and type(stored) is not Variants
                 and not self._by_rfc
             ):
-                return bypass(self.app, cache, request, special.reason)
+                return bypass(self.below, cache, request, special.reason)
         return self._considered(request)
 
     async def _leading(
@@ -177,12 +177,12 @@ class CacheLayer:
         flight = cache.flights.lead(key, scope)
         if flight is not None:
             passing = Passing(cache, scope, receive, send, host, key, flight=flight)
-            return await passing.run(self.app)
+            return await passing.run(self.below)
         request = CacheRequest(
             scope, receive, send,
             host=host, primary=key, rule=None, ignored_cookies=self._ignored_cookies,
         )  # fmt: skip
-        return await miss(self.app, cache, request, "uri-miss")
+        return await miss(self.below, cache, request, "uri-miss")
 
     async def _considered(self, request: CacheRequest) -> Any:
         """Every case, in the order in which they rule each other out."""
@@ -191,10 +191,10 @@ class CacheLayer:
         directives = request.directives
         rule = request.rule
         if rule is not None and not request.take_rule(rule):
-            return await bypass(self.app, cache, request, "rule", may_keep=False)
+            return await bypass(self.below, cache, request, "rule", may_keep=False)
         whose = personal(request.scope)
         if whose is not None and not (rule is not None and rule.is_for_all_or_one):
-            return await bypass(self.app, cache, request, whose)
+            return await bypass(self.below, cache, request, whose)
         stored, reason = select(cache, request)
         credentials = request.credentials
         if stored is not None:
@@ -202,14 +202,14 @@ class CacheLayer:
         else:
             is_safe = not credentials or (rule is not None and rule.covers(credentials))
         if not is_safe:
-            return await bypass(self.app, cache, request, credentials_reason(credentials))
+            return await bypass(self.below, cache, request, credentials_reason(credentials))
         if stored is None:
             if request.wants_only_stored:
                 return await only_if_cached(cache, request, reason)
-            return await miss(self.app, cache, request, reason)
+            return await miss(self.below, cache, request, reason)
         if cache.tracked.may_not_use(stored):
             cache.tracked.lease_over += 1
-            return await bypass(self.app, cache, request, LEASE)
+            return await bypass(self.below, cache, request, LEASE)
         now_us = self._clock()
         verdict = decide_reuse(stored, directives, now_us=now_us)
         if verdict is Reuse.FRESH or verdict is Reuse.STALE or verdict is Reuse.REFRESH:
@@ -218,15 +218,15 @@ class CacheLayer:
                 verdict is Reuse.REFRESH
                 or (verdict is Reuse.FRESH and cache.is_due_early(stored, now_us))
             ):
-                await refresh(cache, self.app, request, stored)
+                await refresh(cache, self.below, request, stored)
             return None
         if request.wants_only_stored:
             return await only_if_cached(cache, request, "stale")
         asked = directives is not None and now_us < stored.fresh_until_us
         if directives is not None and directives.no_store:
             # What confirms the stored response would be kept beyond this request.
-            return await miss(self.app, cache, request, "request" if asked else "stale")
-        return await miss(self.app, cache, request, "request" if asked else "stale", stored)
+            return await miss(self.below, cache, request, "request" if asked else "stale")
+        return await miss(self.below, cache, request, "request" if asked else "stale", stored)
 
     async def _invalidating(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Invalidate before the client hears of success, and again when all is done (§4.4).
@@ -254,7 +254,7 @@ class CacheLayer:
             return send(message)
 
         try:
-            return await self.app(scope, receive, sending)
+            return await self.below(scope, receive, sending)
         finally:
             if answered is not None:
                 await invalidate_for_all(cache, written(cache, came, answered))
@@ -308,7 +308,7 @@ class ResponseCacheMiddleware(CacheLayer):
     ) -> Any:
         """It connects with the first look-up, and is closed here."""
         try:
-            return await self.app(scope, receive, send)
+            return await self.below(scope, receive, send)
         finally:
             await fleet.close()
 

@@ -20,9 +20,16 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from perf_middleware.coded_forms import FORMS, NEW_FORMS, forms_of
-from perf_middleware.compression.encoding import ENCODE, ENCODED, EVENTS, coded, readable, varied
-from perf_middleware.compression.etags import etag_not_modified
+from perf_middleware.compression.encoding import (
+    ENCODED,
+    EVENTS,
+    coded,
+    not_modified,
+    readable,
+    varied,
+)
 from perf_middleware.compression.length_hiding import HidingEncoder
+from perf_middleware.compression.middleware.ready import is_its_body, known_head, ready_answer
 from perf_middleware.compression.pressure import IDENTITY
 from perf_middleware.compression.runtime import piece_of
 
@@ -30,10 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from perf_middleware.asgi import Message, Scope, Send
-    from perf_middleware.coded_forms import Forms
+    from perf_middleware.coded_forms import CodedHead, Forms
     from perf_middleware.coding_choice import Choice
     from perf_middleware.compression.codecs import Encoder
-    from perf_middleware.compression.encoding import Headers
     from perf_middleware.compression.runtime import Coding, Compression
 
 WAITING: Final = 0
@@ -63,6 +69,8 @@ class CodedAnswer:
     _left_bytes: int | None = None
     """How much of the body is still to come, where the app has said."""
     _start: Message
+    _ready: tuple[Forms, CodedHead] | None = None
+    """What goes out where the held head is followed by the body of these forms."""
     _hides: bool
     _step: int
 
@@ -101,16 +109,20 @@ class CodedAnswer:
         if type(headers) is not list:
             message, headers = readable(message)
         status = message.get("status")
-        if type(status) is int and status < 200:
+        if isinstance(status, int) and status < 200:
             return self._send(message)  # interim: the answer follows it
-        compression = self._compression
-        forms: Forms | None = self._scope.get(FORMS)
-        known = None if forms is None else forms.coded_head
-        is_known = known is not None and known[1] == headers and status == 200
-        verdict = ENCODE if is_known else compression.judge.judge(status, headers)
+        if FORMS in self._scope and self.choice is None and self.as_identity is None:
+            self._ready = ready_answer(self._scope, message, self._codings[0].name)
+            if self._ready is not None:
+                self._start = message
+                self.stage = HOLDING
+                return _nothing()
+        verdict = self._compression.judge.judge(status, headers)
         if verdict not in ENCODED:
             if status == 304 and self.asked:
-                message = {**message, "headers": self._not_modified(headers)}
+                suffixes = [coding.suffix for coding in self._codings]
+                headers = not_modified(headers, self.asked, suffixes)
+                message = {**message, "headers": headers}
             return self._pass(message, verdict)
         if message.get("trailers"):
             return self._pass(message, "trailers")
@@ -138,18 +150,6 @@ class CodedAnswer:
         self.stage = PASSING
         self._compression.figures.skipped[why] += 1
         return self._send(message)
-
-    def _not_modified(self, headers: Headers) -> list[tuple[bytes, bytes]]:
-        """The head of a 304 with the tag that the client asked with, and so of coded answers."""
-        suffixes = [coding.suffix for coding in self._codings]
-        return varied(
-            [
-                (name, etag_not_modified(value, self.asked, suffixes))
-                if name.lower() == b"etag"
-                else (name, value)
-                for name, value in headers
-            ]
-        )
 
     async def _release(
         self, message: Message | None, why: str | None, *, vary: bool = False
@@ -196,6 +196,10 @@ class CodedAnswer:
     # --- a whole body ---------------------------------------------------------------------------
 
     def _first(self, message: Message) -> Awaitable[None]:
+        self._compression.collect()
+        ready = self._ready
+        if ready is not None and is_its_body(*ready, message):
+            return self._as_known(message, self._codings[0], ready[1])
         body = message.get("body", b"")
         is_head = self._scope["method"] == "HEAD"
         is_whole = not message.get("more_body")
@@ -205,7 +209,6 @@ class CodedAnswer:
             and not (is_head and not body)
         ):
             return self._release(message, "small")
-        self._compression.collect()
         why = self._refusal()
         if not is_head and why in (None, "pressure") and not self._hides:
             # A form that is ready costs nothing, however scarce the CPU is.
@@ -254,23 +257,28 @@ class CodedAnswer:
         ready = self._compression.kept_form(self._codings, forms)
         if ready is None:
             return self._release(message, "no-form", vary=True)
-        message = {**message}
-        message.pop(FORMS, None)
         coding, form = ready
-        message["body"] = form
-        coding.counts.stored += 1
         if self._scope["method"] != "GET":  # it was another one where the answer was looked up
             self._codings = (coding,)
+            coding.counts.stored += 1
+            message = {**message, "body": form}
+            message.pop(FORMS, None)
             return self._send_coded_head(len(form), message)
         plain, known = self._start["headers"], forms.coded_head
         if known is None or known[0] is not form or known[1] != plain:
-            headers = coded(
-                plain, coding.content_encoding, suffix=coding.suffix, body_bytes=len(form)
-            )
-            known = forms.coded_head = (form, [*plain], headers)
+            is_best = coding is self._codings[0]
+            known = forms.coded_head = known_head(coding, form, plain, forms, is_best=is_best)
+        return self._as_known(message, coding, known)
+
+    def _as_known(self, message: Message, coding: Coding, known: CodedHead) -> Awaitable[None]:
+        coding.counts.stored += 1
         self.stage = PASSING
+        form, _, headers, _ = known
+        start, message = {**self._start}, {**message}
         # A new list each time: a layer outside may edit it in place.
-        return self._both({**self._start, "headers": known[2].copy()}, message)
+        start["headers"], message["body"] = headers.copy(), form
+        message.pop(FORMS, None)
+        return self._both(start, message)
 
     async def _both(self, start: Message, message: Message) -> None:
         await self._send(start)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from perf_middleware.asgi import app_path
+from perf_middleware.asgi import Around, app_path
 from perf_middleware.coded_forms import WANTED
-from perf_middleware.compression.encoding import ENCODED, readable, varied
+from perf_middleware.compression.encoding import ENCODE, ENCODED, VARY, readable, varied
 from perf_middleware.compression.etags import without_coding
 from perf_middleware.compression.middleware.coded import HOLDING, CodedAnswer
 from perf_middleware.compression.negotiation import field_value
@@ -39,40 +39,26 @@ Places: TypeAlias = tuple[int, int, bool]
 """Of Accept-Encoding; of Sec-Fetch-Site beside a Cookie; whether there are conditions."""
 
 
-class CompressionMiddleware:
-    """Encodes answers in zstd, br or gzip, as each client accepts (RFC 9110 §12.5.3).
+class CompressionLayer(Around):
+    """The codings of `compression` around `app`, as install stands them in the stack.
 
-    Stands alone: `settings` are the fields of CompressionSettings for answers
-    (`minimum_bytes=1_000`, `codings=("br", "gzip")`).  `compression`, given instead of them, is one
-    that exists.
-
-    Raises SettingsError, which names each wrong argument, and TypeError for both.
+    A request that accepts no coding of ours runs in no coroutine of this layer.
     """
 
-    def __init__(
-        self, app: ASGIApp, compression: Compression | None = None, **settings: Any
-    ) -> None:
-        if compression is None:
-            for name in OF_INSTALL & settings.keys():
-                raise SettingsError((f"CompressionMiddleware({name}=…): only install can do that",))
-            for name in sorted(OF_REQUESTS & settings.keys()):
-                raise SettingsError(
-                    (f"CompressionMiddleware({name}=…): RequestDecodingMiddleware does that",)
-                )
-            made = section_of(CompressionSettings, settings, call="CompressionMiddleware")
-            compression = made.make_compression()
-        else:
-            require_whole(compression, Compression, settings, call="CompressionMiddleware")
+    def __init__(self, app: ASGIApp, compression: Compression) -> None:
         self.app = app
         self.compression = compression
         self._known = compression.known
         self._has_rules = compression.paths.has_any
         self._places = NameSequences(places_of)
         self._known_places = self._places.known
+        self._judge_plain = compression.judge.judge_plain
+        self._skipped = compression.figures.skipped
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
+        below = self.below
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+            return below(scope, receive, send)
         headers = scope["headers"]
         if type(headers) is not list:
             headers = scope["headers"] = list(headers)  # an iterator can be read once
@@ -86,17 +72,17 @@ class CompressionMiddleware:
             value = None
         else:
             value = field_value([line for name, line in headers if name == b"accept-encoding"])
-        compression = self.compression
         codings = self._known.get(value)
         if codings is None:
-            codings = compression.acceptable(value)
+            codings = self.compression.acceptable(value)
         # Before routing: mounts move what is below root_path.
-        choice = compression.paths.choice_for(app_path(scope)) if self._has_rules else None
+        choice = self.compression.paths.choice_for(app_path(scope)) if self._has_rules else None
         asked = b""
         if is_conditional:
             scope, asked = self._as_the_app_knows(scope, dict(headers), codings)
         if not codings:
-            return await self.app(scope, receive, sending_plain(compression, scope, send, choice))
+            return below(scope, receive, self._sending_plain(scope, send, choice))
+        compression = self.compression
         if compression.keeps_forms:
             scope[WANTED] = compression.judge.minimum_bytes
         answer = CodedAnswer(compression, codings, scope, send)
@@ -109,20 +95,44 @@ class CompressionMiddleware:
             was_clicked = (b"sec-fetch-user", b"?1") in headers
             if not (was_clicked or compression.encodes_cross_site):
                 answer.as_identity = "cross-site"
-        try:
-            returned = await self.app(scope, receive, answer.send)
-        except Exception:
-            if answer.stage == HOLDING:
-                with suppress(Exception):  # the app's own error is the one to tell
-                    await answer.release_head()
-            raise
-        else:
-            if answer.stage == HOLDING:
-                await answer.release_head()
-            return returned
-        finally:
-            if answer.encoder is not None:
-                answer.close()
+        return _coded(below, answer, scope, receive)
+
+    def _sending_plain(self, scope: Scope, send: Send, choice: Choice | None) -> Send:
+        """For a client that accepts no coding of ours: another may, and caches must know."""
+        judge_plain, skipped = self._judge_plain, self._skipped
+
+        def sending(message: Message) -> Awaitable[None]:
+            if message["type"] != "http.response.start":
+                return send(message)
+            headers = message.get("headers")
+            if (
+                type(headers) is list
+                and judge_plain(message.get("status"), headers) == ENCODE
+                and self.compression.choice_for(scope, message, choice).encode
+                and "trailers" not in message
+            ):
+                skipped["not-accepted"] += 1
+                message = {**message}
+                message["headers"] = [*headers, VARY]
+                return send(message)
+            return send(self._considered(scope, message, choice))
+
+        return sending
+
+    def _considered(self, scope: Scope, message: Message, choice: Choice | None) -> Message:
+        """Any head of an answer to such a client."""
+        message, headers = readable(message)
+        why: str = self.compression.judge.judge(message.get("status"), headers)
+        if why in ENCODED:
+            if message.get("trailers"):
+                why = "trailers"
+            elif not self.compression.choice_for(scope, message, choice).encode:
+                why = "route"
+            else:
+                why = "not-accepted"
+                message = {**message, "headers": varied(headers)}
+        self._skipped[why] += 1
+        return message
 
     def _as_the_app_knows(
         self, scope: Scope, fields: Mapping[bytes, bytes], codings: tuple[Coding, ...]
@@ -152,6 +162,54 @@ class CompressionMiddleware:
         return scope, asked
 
 
+async def _coded(app: ASGIApp, answer: CodedAnswer, scope: Scope, receive: Receive) -> Any:
+    try:
+        returned = await app(scope, receive, answer.send)
+    except Exception:
+        if answer.stage == HOLDING:
+            with suppress(Exception):  # the app's own error is the one to tell
+                await answer.release_head()
+        raise
+    else:
+        if answer.stage == HOLDING:
+            await answer.release_head()
+        return returned
+    finally:
+        if answer.encoder is not None:
+            answer.close()
+
+
+class CompressionMiddleware(CompressionLayer):
+    """Encodes answers in zstd, br or gzip, as each client accepts (RFC 9110 §12.5.3).
+
+    Stands alone: `settings` are the fields of CompressionSettings for answers
+    (`minimum_bytes=1_000`, `codings=("br", "gzip")`).  `compression`, given instead of them, is one
+    that exists.
+
+    Raises SettingsError, which names each wrong argument, and TypeError for both.
+    """
+
+    def __init__(
+        self, app: ASGIApp, compression: Compression | None = None, **settings: Any
+    ) -> None:
+        if compression is None:
+            for name in OF_INSTALL & settings.keys():
+                raise SettingsError((f"CompressionMiddleware({name}=…): only install can do that",))
+            for name in sorted(OF_REQUESTS & settings.keys()):
+                raise SettingsError(
+                    (f"CompressionMiddleware({name}=…): RequestDecodingMiddleware does that",)
+                )
+            made = section_of(CompressionSettings, settings, call="CompressionMiddleware")
+            compression = made.make_compression()
+        else:
+            require_whole(compression, Compression, settings, call="CompressionMiddleware")
+        super().__init__(app, compression)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        # A coroutine function: servers tell ASGI 3 from ASGI 2 by that.
+        return await CompressionLayer.__call__(self, scope, receive, send)
+
+
 def places_of(names: Sequence[bytes]) -> Places:
     """Where in a request with fields of these names stands what counts."""
     accepts_at = names.index(b"accept-encoding") if b"accept-encoding" in names else ABSENT
@@ -160,29 +218,3 @@ def places_of(names: Sequence[bytes]) -> Places:
     has_site = b"cookie" in names and b"sec-fetch-site" in names
     site_at = names.index(b"sec-fetch-site") if has_site else ABSENT
     return accepts_at, site_at, not CONDITIONS.isdisjoint(names)
-
-
-def sending_plain(
-    compression: Compression, scope: Scope, send: Send, choice: Choice | None
-) -> Send:
-    """For a client that accepts no coding of ours: another may, and caches must know."""
-
-    def sending(message: Message) -> Awaitable[None]:
-        if message["type"] != "http.response.start":
-            return send(message)
-        headers = message.get("headers")
-        if type(headers) is not list:
-            message, headers = readable(message)
-        why: str = compression.judge.judge(message.get("status"), headers)
-        if why in ENCODED:
-            if message.get("trailers"):
-                why = "trailers"
-            elif not compression.choice_for(scope, message, choice).encode:
-                why = "route"
-            else:
-                why = "not-accepted"
-                message = {**message, "headers": varied(headers)}
-        compression.figures.skipped[why] += 1
-        return send(message)
-
-    return sending

@@ -1,9 +1,10 @@
-"""The limit of now: latencies are summed in plain numbers, and folded at each window's end."""
+"""The limit of now: latencies are kept as they come, and folded at each window's end."""
 
 from __future__ import annotations
 
 from math import log
-from typing import TYPE_CHECKING, Any
+from operator import mul
+from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.limits.concurrency.estimate import Window
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from perf_middleware.limits.concurrency.estimate import Estimator
 
 
+LATENCIES_MAX: Final = 1_000  # then they are summed, also within a window
+
+
 class LimitFold:
     """An estimator with its state and the window that is open; `limit` is what holds now.
 
@@ -20,7 +24,7 @@ class LimitFold:
     """
 
     __slots__ = (
-        "_dropped", "_due_us", "_estimator", "_last_us", "_log_square_sum", "_log_sum", "_min_us",
+        "_dropped", "_due_us", "_estimator", "_latencies", "_log_square_sum", "_log_sum", "_min_us",
         "_samples", "_started_us", "_state", "_sum_us", "in_flight_max", "is_starved",
         "limit", "waiting_max",
     )  # fmt: skip
@@ -31,6 +35,7 @@ class LimitFold:
         self.limit: int = self._state.limit
         self.is_starved: Callable[[], bool] | None = None
         self._due_us = -1  # no window is open before the first sample
+        self._latencies: list[int] = []  # of this window, and in none of its sums as yet
         self._open(0, 0)
 
     @property
@@ -52,16 +57,28 @@ class LimitFold:
         if status == 503 or status == 504:
             self._dropped += 1
         else:
-            if latency_us < 1:
-                latency_us = 1
-            self._sum_us += latency_us
-            logarithm = log(latency_us)
-            self._log_sum += logarithm
-            self._log_square_sum += logarithm * logarithm
-            if latency_us < self._min_us or not self._samples:
-                self._min_us = latency_us
-            self._samples += 1
+            latencies = self._latencies
+            latencies.append(latency_us)
+            if len(latencies) >= LATENCIES_MAX:
+                self._sum_up()
         return now_us >= self._due_us and self._end(now_us, in_flight)
+
+    def _sum_up(self) -> None:
+        """In a few calls of C: no answer pays for its logarithm on its way."""
+        latencies, self._latencies = self._latencies, []
+        if not latencies:
+            return
+        least_us = min(latencies)
+        if least_us < 1:
+            latencies = [max(each, 1) for each in latencies]
+            least_us = 1
+        if least_us < self._min_us or not self._samples:
+            self._min_us = least_us
+        self._samples += len(latencies)
+        self._sum_us += sum(latencies)
+        logarithms = list(map(log, latencies))
+        self._log_sum += sum(logarithms)
+        self._log_square_sum += sum(map(mul, logarithms, logarithms))
 
     def _end(self, now_us: int, in_flight: int) -> bool:
         estimator = self._estimator
@@ -69,6 +86,7 @@ class LimitFold:
             self._started_us = now_us
             self._due_us = now_us + estimator.window_us
             return False
+        self._sum_up()
         is_starved = self.is_starved is not None and self.is_starved()
         if (
             not is_starved  # then there is no time for many samples

@@ -74,39 +74,20 @@ class BackpressureMiddleware(Around):
         gate, thread, is_running = backpressure.here
         if thread != get_ident() or not is_running():
             gate = backpressure.gate_here()
-        clock = self._clock
-        now_us = clock()
-        criticality, partition = CRITICAL, None
-        hearing: Hearing | None = None
-        is_refused = False
         if (
             backpressure.rules.has_any
             or backpressure.trusts is not None
             or backpressure.criticality_of is not None
         ):
-            treatment = backpressure.rules.rule_for(scope)
-            criticality = backpressure.criticality(scope, treatment)
-            if treatment is not None:
-                partition = treatment.partition
-            is_refused = criticality >= SHEDDABLE_PLUS and backpressure.is_refused(criticality)
-        if is_refused or partition is not None or not gate.enter(now_us):
-            ticket = Ticket(criticality, now_us)
-            if is_refused or partition is None or not gate.enter_both(partition, ticket, now_us):
-                hearing = await self._wait(scope, receive, gate, ticket, partition)
-                if ticket.state != GRANTED:
-                    if ticket.state != LEFT:
-                        for message in backpressure.refusals.messages(scope["method"]):
-                            await send(message)
-                    return None
-                if hearing is not None:
-                    receive = hearing.receive
-                now_us = self._clock()
-                gate.begun(now_us)
-            partition = ticket.partition
-        self._admitted[criticality] += 1
+            return await self._classed(scope, receive, send, gate)
+        clock = self._clock
+        now_us = clock()
+        if not gate.enter(now_us):
+            return await self._waiting(scope, receive, send, gate, Ticket(CRITICAL, now_us))
+        self._admitted[CRITICAL] += 1
         admitted = Admitted()  # filled in here: an `__init__` is a call more
         admitted.gate, admitted.passed_on = gate, send
-        admitted.granted_us, admitted.partition = now_us, partition
+        admitted.granted_us, admitted.partition = now_us, None
         admitted.holds = True
         below = self.below
         try:
@@ -114,8 +95,68 @@ class BackpressureMiddleware(Around):
         finally:
             if admitted.holds:
                 admitted.release()
-            if hearing is not None:
-                hearing.close()
+
+    async def _classed(self, scope: Scope, receive: Receive, send: Send, gate: Gate) -> Any:
+        """Where not all requests are of one class, or some have a partition."""
+        backpressure = self.backpressure
+        now_us = self._clock()
+        treatment = backpressure.rules.rule_for(scope)
+        criticality = backpressure.criticality(scope, treatment)
+        partition = None if treatment is None else treatment.partition
+        ticket = Ticket(criticality, now_us)
+        if criticality >= SHEDDABLE_PLUS and backpressure.is_refused(criticality):
+            return await self._waiting(scope, receive, send, gate, ticket, partition)
+        if partition is not None:
+            if not gate.enter_both(partition, ticket, now_us):
+                return await self._waiting(scope, receive, send, gate, ticket, partition)
+        elif not gate.enter(now_us):
+            return await self._waiting(scope, receive, send, gate, ticket)
+        return await self._admit(scope, receive, send, gate, ticket, now_us)
+
+    async def _waiting(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        gate: Gate,
+        ticket: Ticket,
+        partition: str | None = None,
+    ) -> Any:
+        """For a permit; without one the request is refused here."""
+        hearing = await self._wait(scope, receive, gate, ticket, partition)
+        if ticket.state != GRANTED:
+            if ticket.state != LEFT:
+                for message in self.backpressure.refusals.messages(scope["method"]):
+                    await send(message)
+            return None
+        now_us = self._clock()
+        gate.begun(now_us)
+        if hearing is None:
+            return await self._admit(scope, receive, send, gate, ticket, now_us)
+        try:
+            return await self._admit(scope, hearing.receive, send, gate, ticket, now_us)
+        finally:
+            hearing.close()
+
+    async def _admit(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        gate: Gate,
+        ticket: Ticket,
+        now_us: int,
+    ) -> Any:
+        self._admitted[ticket.criticality] += 1
+        admitted = Admitted()
+        admitted.gate, admitted.passed_on = gate, send
+        admitted.granted_us, admitted.partition = now_us, ticket.partition
+        admitted.holds = True
+        try:
+            return await self.below(scope, receive, admitted.send)
+        finally:
+            if admitted.holds:
+                admitted.release()
 
     async def _wait(
         self, scope: Scope, receive: Receive, gate: Gate, ticket: Ticket, partition: str | None

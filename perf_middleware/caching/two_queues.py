@@ -187,7 +187,14 @@ class TwoQueues(Generic[K, V]):
         entry.size_bytes = size_bytes
         entry.hits = 0
         self.entries[key] = entry
-        queue.append(entry)
+        # queue.append(entry), written out: each store asks for it.
+        newest = queue.older
+        entry.older = newest
+        entry.newer = queue
+        newest.newer = queue.older = entry
+        entry.queue = queue
+        queue.size_bytes += size_bytes
+        queue.length += 1
 
     def replace(self, entry: Entry[K, V], value: V, size_bytes: int) -> list[Entry[K, V]]:
         """Give `entry` another value and size: what left for it.  It must fit into the room."""

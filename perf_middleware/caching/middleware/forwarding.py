@@ -91,7 +91,7 @@ class Forwarding:
         self._flight = flight
         self._validating = validating
         self.purges_seen = cache.purges.newest
-        self.root_path: str = request.freeze().get("root_path") or ""
+        self.root_path: str = request.came.get("root_path") or ""
 
     async def run(self, app: ASGIApp) -> Any:
         """Call the app; whoever waits is released whatever happens."""
@@ -207,8 +207,8 @@ class Forwarding:
                     return self._refused(message, sent, found[0].why)
                 keeping = self._keeping = known_keeping(cache, request, status, *found)
                 if keeping is not None:
-                    told = self._told(message, sent, None, None)
-                    return self._send_kept_head(told, keeping.received_us)
+                    message = self._told(message, sent, None, None)
+                    return self._send_kept_head(message, keeping.received_us)
         judged = judge_head(
             cache, request, message, sent, begun=self.begun,
             route=self._route, may_keep=self._may_keep, purges_seen=self.purges_seen,
@@ -217,8 +217,8 @@ class Forwarding:
             return self._refused(message, sent, judged.why, judged.tell_clients)
         keeping = self._keeping = Keeping(cache, request, judged.keep, status, judged.now_us)
         keeping.take_head(sent)
-        told = self._told(message, sent, None, judged.tell_clients)
-        return self._send_kept_head(told, judged.now_us)
+        message = self._told(message, sent, None, judged.tell_clients)
+        return self._send_kept_head(message, judged.now_us)
 
     def _hold(self, message: Message) -> Awaitable[None]:
         """Keep an interim answer back until it is known whose answer follows it."""
@@ -233,7 +233,7 @@ class Forwarding:
 
     async def _send_kept_head(self, message: Message, began_us: int) -> None:
         try:
-            await self._send_head(message)
+            await (self._request.send if self._held is None else self._send_head)(message)
         except OSError:
             self._has_left()  # its answer is still kept, as in _body
         self._sending_us += self._cache.clock() - began_us
@@ -279,8 +279,7 @@ class Forwarding:
             if not self._leaving.is_longer_ago_than(self._cache.options.outlive_s):
                 return
             self._let_go(why := "abandoned")
-        clock = self._cache.clock
-        began_us = clock()
+        began_us = None if self._keeping is None else self._cache.clock()
         try:
             await self._request.send(message)
         except OSError:
@@ -288,7 +287,8 @@ class Forwarding:
             if why is not None:
                 raise
             self._has_left()
-        self._sending_us += clock() - began_us
+        if began_us is not None:
+            self._sending_us += self._cache.clock() - began_us
 
     def _take_back(self, whole: Keeping) -> None:
         """More came than Content-Length had announced: nobody knows which of the two is wrong."""

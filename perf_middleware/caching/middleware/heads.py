@@ -137,10 +137,15 @@ def counted(
     counted_as: str | None,
 ) -> tuple[str, RouteCounts]:
     """Count one call of the app, `counted_as` None one that no client waits for; its route."""
-    route = cache.route_of(request.scope, root_path)
+    scope = request.scope
+    known = cache.templates.known.get(id(scope.get("route")))
+    if known is None or "fastapi" in scope or (scope.get("root_path") or "") != root_path:
+        route = cache.route_of(scope, root_path)
+    else:
+        route = known[1]
     if request.rewritten_from is not None and cache.name_route is not None:
         cache.name_route(route)  # the router wrote it into a scope of ours
-    counts = cache.figures.of(route)
+    counts = cache.figures.by_route.get(route) or cache.figures.of(route)
     if counted_as is None:
         counts.refreshed += 1
     else:

@@ -231,8 +231,7 @@ class ResponseCache:
         """Put `stored` into the store; False where it has no room."""
         if not self.store.put(stored, now_us=now_us):
             return False
-        route = stored.route
-        counts = stored.counts = self.figures.by_route.get(route) or self.figures.of(route)
+        counts = stored.counts = self.figures.of(stored.route)
         self._set_early(stored)
         stored.received_s = int(self.wall_s()) - (now_us - stored.stored_us) // US_PER_S
         counts.stored += 1
@@ -347,8 +346,10 @@ class ResponseCache:
 
     def _set_early(self, stored: StoredResponse) -> None:
         window_us = int(stored.produced_us * self.options.early_refresh * EARLY_WINDOW)
-        lifetime_us = stored.fresh_until_us - stored.born_us
-        stored.early_from_us = stored.fresh_until_us - min(window_us, lifetime_us // 2)
+        half_us = (stored.fresh_until_us - stored.born_us) // 2
+        if window_us > half_us:
+            window_us = half_us
+        stored.early_from_us = stored.fresh_until_us - window_us
 
     def note_root(self, scope: Scope) -> None:
         """Remember the root_path that the app is served below."""

@@ -20,6 +20,9 @@ ORIGINS_MAX: Final = 64  # remembered, each up to so many bytes: clients choose 
 ORIGIN_BYTES_MAX: Final = 255
 TEXT: Final = ("utf-8", "surrogateescape")  # header bytes of any kind come back as they were
 DIVIDING: Final = frozenset(b"&=+;#%")  # decoded, these would divide a query otherwise
+# Looked for as numbers: CPython takes bytes for a number first, and fails at the price of an error.
+PERCENT: Final = ord("%")
+PLUS: Final = ord("+")
 _SPELLED: Final = re.compile(rb"%([0-9A-Fa-f]{2})?|\+")
 
 
@@ -35,7 +38,7 @@ def target_of(scheme: str, host: bytes, path: bytes, query: bytes, *, root: byte
     endpoint the same parameters.  So does it not see the `root` that the app is served below
     (ASGI's root_path).
     """
-    if b"%" in path:
+    if PERCENT in path:
         path = unquote_to_bytes(path)
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in {b"/", b""}:
         path = path[len(root) :] or b"/"
@@ -49,7 +52,7 @@ def decoded_query(query: bytes) -> bytes:
 
     A plus is a space there, as in every form (WHATWG URL §5.1), a `%` that begins no escape itself.
     """
-    if b"%" in query or b"+" in query:
+    if PERCENT in query or PLUS in query:
         return _SPELLED.sub(_decoded, query)
     return query
 

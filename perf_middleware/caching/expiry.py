@@ -37,7 +37,7 @@ class Expiry(Generic[K]):
     exactly compares the deadline itself.
     """
 
-    __slots__ = ("_dealt", "_slot_of", "_slots", "_tick")
+    __slots__ = ("_dealt", "_last", "_last_tick", "_slot_of", "_slots", "_tick", "next_us")
 
     def __init__(self, *, now_us: int) -> None:
         self._tick = now_us >> TICK_BITS
@@ -45,6 +45,11 @@ class Expiry(Generic[K]):
         self._slots: dict[int, dict[K, int]] = {}
         self._slot_of: dict[K, dict[K, int]] = {}
         self._dealt: dict[K, int] = {}  # the slot that is being dealt to the levels below
+        # The slot that was asked for last, of this tick, as long as the wheel stands still: what is
+        # stored within one second mostly has one lifetime.
+        self._last: dict[K, int] = {}
+        self._last_tick = -1
+        self.next_us = 0  # before it `due` finds nothing to do
 
     def __len__(self) -> int:
         return len(self._slot_of)
@@ -59,7 +64,11 @@ class Expiry(Generic[K]):
         tick = deadline_us >> TICK_BITS
         if tick < self._tick:
             tick = self._tick
-        slot = self._slot(tick)
+        if tick == self._last_tick:
+            slot = self._last
+        else:
+            slot = self._last = self._slot(tick)
+            self._last_tick = tick
         if before is not slot:
             if before is not None:
                 del before[key]
@@ -77,6 +86,8 @@ class Expiry(Generic[K]):
         self._slots.clear()
         self._slot_of.clear()
         self._dealt = {}
+        self._last = {}
+        self._last_tick = -1
 
     def due(self, now_us: int, limit: int) -> list[K]:
         """Take out keys whose deadline is over at `now_us`, those of a call in no order.
@@ -86,6 +97,8 @@ class Expiry(Generic[K]):
         """
         target = now_us >> TICK_BITS
         keys: list[K] = []
+        self._last = {}
+        self._last_tick = -1
         while self._tick < target or self._dealt:
             limit = self._deal(limit)
             if self._dealt:
@@ -98,6 +111,8 @@ class Expiry(Generic[K]):
             self._tick = target >> shift << shift
             if level:
                 self._dealt = self._slots.pop(_slot_number(level, target), self._dealt)
+        is_done = self._tick >= target and not self._dealt
+        self.next_us = (self._tick + 1) << TICK_BITS if is_done else 0
         return keys
 
     def _slot(self, tick: int) -> dict[K, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
@@ -15,8 +16,13 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 POINTERS_MAX: Final = 8  # lines of one field; one is the rule
 URL_BYTES_MAX: Final = 8_192
+ORIGINS_MAX: Final = 64  # remembered, each up to so many bytes: clients choose them
+ORIGIN_BYTES_MAX: Final = 255
 TEXT: Final = ("utf-8", "surrogateescape")  # header bytes of any kind come back as they were
 DIVIDING: Final = frozenset(b"&=+;#%")  # decoded, these would divide a query otherwise
+# Looked for as numbers: CPython takes bytes for a number first, and fails at the price of an error.
+PERCENT: Final = ord("%")
+PLUS: Final = ord("+")
 _SPELLED: Final = re.compile(rb"%([0-9A-Fa-f]{2})?|\+")
 
 
@@ -32,11 +38,12 @@ def target_of(scheme: str, host: bytes, path: bytes, query: bytes, *, root: byte
     endpoint the same parameters.  So does it not see the `root` that the app is served below
     (ASGI's root_path).
     """
-    if b"%" in path:
+    if PERCENT in path:
         path = unquote_to_bytes(path)
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in {b"/", b""}:
         path = path[len(root) :] or b"/"
-    origin = scheme.encode() + b"://" + _host_of(scheme, host)
+    find_origin = _known_origin if len(host) <= ORIGIN_BYTES_MAX else _origin
+    origin = find_origin(scheme, host)
     return origin + path + b"?" + decoded_query(query) if query else origin + path
 
 
@@ -45,7 +52,7 @@ def decoded_query(query: bytes) -> bytes:
 
     A plus is a space there, as in every form (WHATWG URL §5.1), a `%` that begins no escape itself.
     """
-    if b"%" in query or b"+" in query:
+    if PERCENT in query or PLUS in query:
         return _SPELLED.sub(_decoded, query)
     return query
 
@@ -62,7 +69,7 @@ def _decoded(spelled: re.Match[bytes]) -> bytes:
 def root_of(scope: Scope) -> bytes:
     """ASGI's root_path as it stands in a decoded path."""
     root: str = scope.get("root_path") or ""
-    return root.rstrip("/").encode(*TEXT)
+    return root.rstrip("/").encode(*TEXT) if root else b""
 
 
 def path_of(target: bytes) -> bytes:
@@ -130,6 +137,13 @@ def _split(url: str) -> tuple[str, bytes, bytes, bytes] | None:
     if parts.scheme not in {"http", "https"} or not host:
         return None
     return parts.scheme, _host_of(parts.scheme, host), path or b"/", query
+
+
+def _origin(scheme: str, host: bytes) -> bytes:
+    return scheme.encode() + b"://" + _host_of(scheme, host)
+
+
+_known_origin: Final = lru_cache(maxsize=ORIGINS_MAX)(_origin)
 
 
 def _host_of(scheme: str, host: bytes) -> bytes:

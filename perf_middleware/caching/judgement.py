@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 COOKIE: Final = frozenset({b"cookie"})
 READ_MAX: Final = 512
+NEVER_KEPT: Final = RATE_LIMITS | {b"age", b"cache-status"}
+"""Left out of what is stored, beside what the answer itself or its connection rules out."""
 EVENT_STREAM: Final = b"text/event-stream"
 
 
@@ -77,8 +79,8 @@ class Judge:
     """Judges the answers of one app."""
 
     def __init__(self, options: CacheOptions) -> None:
-        self._options = options
-        self._fields = RESPONSE_FIELDS | set(options.targeted) | {b"content-type"}
+        self.options = options
+        self.fields = RESPONSE_FIELDS | set(options.targeted) | {b"content-type"}
         freshness = {b"cache-control", b"expires", *options.targeted}
         if options.heuristic:
             freshness.add(b"last-modified")
@@ -89,7 +91,7 @@ class Judge:
 
     def collect(self, headers: Iterable[tuple[bytes, bytes]]) -> Lines:
         """The lines of the fields that a judgement needs."""
-        return collect(headers, self._fields)
+        return collect(headers, self.fields)
 
     def is_silent(self, sent: Iterable[tuple[bytes, bytes]]) -> bool:
         """Whether an answer with these fields, without a rule, says nothing of being stored."""
@@ -106,7 +108,7 @@ class Judge:
 
         Of Vary in any other spelling nothing is lost but a place in the store.
         """
-        return b"vary" in names or b"Vary" in names or self._options.authorization_by_rfc
+        return b"vary" in names or b"Vary" in names or self.options.authorization_by_rfc
 
     def judge(
         self,
@@ -167,9 +169,9 @@ class Judge:
             lifetimes=lifetimes,
             initial_age_us=age_us,
             vary=names,
-            without=secret | RATE_LIMITS | {b"age", b"cache-status"},
+            without=secret | NEVER_KEPT,
             lines=lines,
-            shares_authorization=self._options.authorization_by_rfc
+            shares_authorization=self.options.authorization_by_rfc
             and permits_authorization(directives),
         )
 
@@ -178,7 +180,7 @@ class Judge:
         said = tuple([tuple(lines.get(name, ())) for name in self._directive_fields])
         known = self._read.get(said)
         if known is None:
-            known = directives_of(lines, self._options.targeted)
+            known = directives_of(lines, self.options.targeted)
             if len(self._read) < READ_MAX:
                 self._read[said] = known
         return known
@@ -198,7 +200,7 @@ class Judge:
                 credentials,
                 directives,
                 vary=vary,
-                authorization_by_rfc=self._options.authorization_by_rfc,
+                authorization_by_rfc=self.options.authorization_by_rfc,
             )
             if left:
                 return credentials_reason(left)
@@ -227,9 +229,9 @@ class Judge:
         if directives.no_cache and (directives.public or status in HEURISTIC_STATUSES):
             # For other statuses no-cache permits nothing by itself (RFC 9111 §3).
             return 0
-        if self._options.default_ttl_s is not None and status in STATUSES:
-            return self._options.default_ttl_s + age_s
-        if self._options.heuristic:
+        if self.options.default_ttl_s is not None and status in STATUSES:
+            return self.options.default_ttl_s + age_s
+        if self.options.heuristic:
             return heuristic_lifetime_s(status, lines, date_s=date_s)
         return None
 

@@ -16,7 +16,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from perf_middleware.caching.fields import AUTHORIZATION
+from perf_middleware.caching.fields import AUTHORIZATION, collect
 from perf_middleware.caching.figures import RouteCounts
 from perf_middleware.caching.invalidation import path_of
 from perf_middleware.caching.syntax.etags import parse_etag
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from perf_middleware.caching.cache_status import CacheStatus
     from perf_middleware.caching.fields import Headers, Lines
     from perf_middleware.caching.forms import CodedForms
+    from perf_middleware.caching.known_heads import Shape
     from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.syntax.directives import ResponseDirectives
     from perf_middleware.caching.syntax.etags import EntityTag
@@ -68,19 +69,25 @@ class Lifetimes:
 class StoredResponse:
     """One complete response of the app, as hits send it.
 
-    `headers` are the stored fields, `lines` the app's own words about caching.  `tags` are those of
+    `headers` are the stored fields, `lines` the app's own words about caching: the shape of its
+    head, where that has no others than are stored.  `tags` are those of
     its rule, then its `dependencies`, and behind them the groups that its `lines` name.  One that
     has dependencies is used only while memory is known to lack no purge (runtime/tracked.py).
     """
 
     __slots__ = (
-        "body", "born_us", "choice", "counts", "dependencies", "early_from_us", "etag", "forms",
-        "fresh_until_us", "headers", "hits", "identity", "initial_age_us", "key", "last_modified",
-        "lifetimes", "lines", "path", "primary", "produced_us", "received_s",
+        "_lines", "body", "born_us", "choice", "counts", "dependencies", "early_from_us", "etag",
+        "forms", "fresh_until_us", "headers", "hits", "identity", "initial_age_us", "key",
+        "last_modified", "lifetimes", "path", "primary", "produced_us", "received_s",
         "refresh_from_us", "route", "rule", "rule_name", "shares_authorization", "shown_until_us",
         "size_bytes", "status", "stored_us", "tags", "tail", "target", "usable_if_error_us",
         "usable_until_us", "vary",
     )  # fmt: skip
+
+    etag: EntityTag | None
+    last_modified: bytes | None
+    size_bytes: int
+    _lines: Lines | frozenset[bytes]
 
     def __init__(
         self,
@@ -90,7 +97,7 @@ class StoredResponse:
         target: bytes,
         status: int,
         headers: Headers,
-        lines: Lines,
+        lines: Lines | Shape,
         body: bytes,
         lifetimes: Lifetimes,
         initial_age_us: int,
@@ -124,26 +131,41 @@ class StoredResponse:
         self.identity = b""  # of the same in the store that all processes share
         self.forms: CodedForms | None = None  # made when somebody can use them
         self.received_s: int | None = None  # Unix time of its head, once it is in a store
-        self._set_headers(headers, lines)
+        if isinstance(lines, dict):
+            self._set_headers(headers, lines)
+        else:
+            self._set_known_headers(headers, lines)
         self._set_times(lifetimes, initial_age_us, now_us)
 
-    def _set_headers(self, headers: Headers, lines: Lines) -> None:
+    def _set_known_headers(self, headers: Headers, shape: Shape) -> None:
+        """The same as `_set_headers`, of what the shape tells without a look at each field."""
         self.headers = headers
-        self.lines = lines
-        primary, key = self.primary, self.key
-        size_bytes = (
-            ENTRY_BYTES
-            + len(self.body)
-            + 3 * len(primary)  # itself, the target, the target's path
-            + LINE_BYTES * len(lines)
-            + HEADER_BYTES * len(headers)
+        self._lines = shape.fields
+        etag_at, modified_at = shape.etag_at, shape.modified_at
+        self.etag = None if etag_at < 0 else parse_etag(headers[etag_at][1])
+        self.last_modified = None if modified_at < 0 else headers[modified_at][1]
+        self.size_bytes = (
+            self._size_bytes() + shape.head_bytes + sum([len(value) for _, value in headers])
         )
-        if key != primary:
-            size_bytes += len(key)
+
+    def _size_bytes(self) -> int:
+        """The room that it takes beside its head."""
+        primary = self.primary
+        size_bytes = (
+            ENTRY_BYTES + len(self.body) + 3 * len(primary)  # itself, the target, the target's path
+        )
+        if self.key is not primary and self.key != primary:
+            size_bytes += len(self.key)
         for tag in self.tags:
             size_bytes += TAG_BYTES + len(tag)
         if self.forms is not None:
             size_bytes += self.forms.size_bytes
+        return size_bytes
+
+    def _set_headers(self, headers: Headers, lines: Lines) -> None:
+        self.headers = headers
+        self._lines = lines
+        size_bytes = self._size_bytes() + LINE_BYTES * len(lines) + HEADER_BYTES * len(headers)
         etag: bytes | None = None
         last_modified: bytes | None = None
         for name, value in headers:
@@ -155,7 +177,7 @@ class StoredResponse:
             elif name == b"last-modified" and last_modified is None:
                 last_modified = value
         self.size_bytes = size_bytes
-        self.etag: EntityTag | None = None if etag is None else parse_etag(etag)
+        self.etag = None if etag is None else parse_etag(etag)
         self.last_modified = last_modified
 
     def _set_times(self, lifetimes: Lifetimes, initial_age_us: int, now_us: int) -> None:
@@ -172,6 +194,14 @@ class StoredResponse:
         self.tail: Headers = []
         self.shown_until_us = NOT_SHOWN  # `tail` is what a hit adds, until then
         self.refresh_from_us = 0  # not before, where one has failed
+
+    @property
+    def lines(self) -> Lines:
+        """The app's own words about caching; most are never asked for."""
+        lines = self._lines
+        if not isinstance(lines, dict):
+            lines = self._lines = collect(self.headers, lines)
+        return lines
 
     @property
     def not_modified_headers(self) -> Headers:

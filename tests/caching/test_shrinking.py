@@ -18,7 +18,7 @@ COUNT = 2_000
 def filled(count=COUNT):
     cache = ResponseCache(clock=lambda: 0)
     for number in range(count):
-        assert cache.keep(entry(b"/%d" % number, body=b"x" * 1_000, tags=("t",)))
+        assert cache.keep(entry(b"/%d" % number, body=b"x" * 1_000, tags=("t",)), cache.clock())
     return cache
 
 
@@ -72,7 +72,7 @@ def test_what_comes_in_while_it_shrinks_takes_the_place_of_others():
 
         async def store():
             for number in range(10_000):
-                cache.keep(entry(b"/new/%d" % number, body=b"x" * 1_000))
+                cache.keep(entry(b"/new/%d" % number, body=b"x" * 1_000), cache.clock())
                 if not number % 100:
                     await anyio.lowlevel.checkpoint()
 

@@ -576,7 +576,7 @@ def test_both_caches_shrink_under_pressure_and_grow_back_after_it(backend):
     stage = live()
     responses, values = ResponseCache(clock=lambda: 0), ValueCache(clock=lambda: 0)
     for number in range(1_000):
-        responses.keep(entry(b"/%d" % number, body=b"x" * 500))
+        responses.keep(entry(b"/%d" % number, body=b"x" * 500), responses.clock())
 
     async def shrink_responses(pressure):
         return await responses.shrink(pressure.shrink_share)

@@ -116,7 +116,7 @@ async def _sent_in_parts(
     return sum(map(len, pieces))
 
 
-def told(
+def told_head(
     message: Message,
     sent: Sequence[tuple[bytes, bytes]],
     *,

@@ -12,9 +12,9 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.caching.judgement import OF_ITS_URL
-from perf_middleware.caching.middleware.answers import HeldBack, answer, send_nothing, told
-from perf_middleware.caching.middleware.heads import counted, judge_head
-from perf_middleware.caching.middleware.keeping import Keeping
+from perf_middleware.caching.middleware.answers import HeldBack, answer, send_nothing, told_head
+from perf_middleware.caching.middleware.heads import counted, drop_replaced, judge_head, known_head
+from perf_middleware.caching.middleware.keeping import Keeping, known_keeping
 from perf_middleware.caching.middleware.leaving import Leaving
 from perf_middleware.caching.reuse import FAILURES, Reuse, decide_reuse, may_serve_on_error
 from perf_middleware.caching.runtime.request import BodyRead
@@ -91,7 +91,7 @@ class Forwarding:
         self._flight = flight
         self._validating = validating
         self.purges_seen = cache.purges.newest
-        self.root_path: str = request.freeze().get("root_path") or ""
+        self.root_path: str = request.came.get("root_path") or ""
 
     async def run(self, app: ASGIApp) -> Any:
         """Call the app; whoever waits is released whatever happens."""
@@ -200,16 +200,25 @@ class Forwarding:
                 return self._answer_instead("stale-if-error", status)
         elif self._counted_as is None:
             self.failed = status in FAILURES
+        if self._may_keep and self._validating is None:
+            found = known_head(cache, request, message, sent)
+            if found is not None:
+                if found[0].keep is None:
+                    return self._refused(message, sent, found[0].why)
+                keeping = self._keeping = known_keeping(cache, request, status, *found)
+                if keeping is not None:
+                    message = self._told(message, sent, None, None)
+                    return self._send_kept_head(message, keeping.received_us)
         judged = judge_head(
             cache, request, message, sent, begun=self.begun,
             route=self._route, may_keep=self._may_keep, purges_seen=self.purges_seen,
         )  # fmt: skip
         if judged.keep is None:
             return self._refused(message, sent, judged.why, judged.tell_clients)
-        self._keeping = Keeping(
-            cache, request, judged.keep, status=status, sent=sent, received_us=judged.now_us
-        )
-        return self._send_kept_head(self._told(message, sent, None, judged.tell_clients))
+        keeping = self._keeping = Keeping(cache, request, judged.keep, status, judged.now_us)
+        keeping.take_head(sent)
+        message = self._told(message, sent, None, judged.tell_clients)
+        return self._send_kept_head(message, judged.now_us)
 
     def _hold(self, message: Message) -> Awaitable[None]:
         """Keep an interim answer back until it is known whose answer follows it."""
@@ -222,30 +231,21 @@ class Forwarding:
         held, self._held = self._held, None
         return self._request.send(message) if held is None else held.before(message, self._request)
 
-    async def _send_kept_head(self, message: Message) -> None:
-        clock = self._cache.clock
-        began_us = clock()
+    async def _send_kept_head(self, message: Message, began_us: int) -> None:
         try:
-            await self._send_head(message)
+            await (self._request.send if self._held is None else self._send_head)(message)
         except OSError:
             self._has_left()  # its answer is still kept, as in _body
-        self._sending_us += clock() - began_us
+        self._sending_us += self._cache.clock() - began_us
 
     def _refused(
         self, message: Message, sent: Any, why: str | None, tell_clients: bytes | None = None
     ) -> Awaitable[None]:
         if why is not None:
             self._count_refusal(why)
-            self._drop_what_it_replaces(message["status"])
+            drop_replaced(self._cache, self._request, self._validating, message["status"])
         self._release("unstorable")
         return self._send_head(self._told(message, sent, why, tell_clients))
-
-    def _drop_what_it_replaces(self, status: int) -> None:
-        """A whole answer shows that what was to be confirmed holds no more (RFC 9111 §4.3.3)."""
-        request, stored = self._request, self._validating
-        if stored is None or status >= 500 or status in request.spared or request.is_head:
-            return
-        self._cache.let_go(stored)
 
     def _told(
         self, message: Message, sent: Any, why: str | None, tell_clients: bytes | None
@@ -255,7 +255,7 @@ class Forwarding:
         if status is not None:
             detail = self._request.with_rule_name(self._detail or why)
             field = status.forwarded(self._reason, stored=self._keeping is not None, detail=detail)
-        return told(message, sent, tell_clients=tell_clients, status=field)
+        return told_head(message, sent, tell_clients=tell_clients, status=field)
 
     # --- the body -------------------------------------------------------------------------------
 
@@ -279,8 +279,7 @@ class Forwarding:
             if not self._leaving.is_longer_ago_than(self._cache.options.outlive_s):
                 return
             self._let_go(why := "abandoned")
-        clock = self._cache.clock
-        began_us = clock()
+        began_us = None if self._keeping is None else self._cache.clock()
         try:
             await self._request.send(message)
         except OSError:
@@ -288,7 +287,8 @@ class Forwarding:
             if why is not None:
                 raise
             self._has_left()
-        self._sending_us += clock() - began_us
+        if began_us is not None:
+            self._sending_us += self._cache.clock() - began_us
 
     def _take_back(self, whole: Keeping) -> None:
         """More came than Content-Length had announced: nobody knows which of the two is wrong."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.caching.cache_status import NO_FRESHNESS
-from perf_middleware.caching.decorators import policy_of
+from perf_middleware.caching.decorators import ATTRIBUTE, policy_of
 from perf_middleware.caching.judgement import Keep
 from perf_middleware.caching.runtime.request import personal
 from perf_middleware.caching.stored import US_PER_S
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from perf_middleware.caching.cache_status import Forward
     from perf_middleware.caching.fields import Lines
     from perf_middleware.caching.figures import RouteCounts
+    from perf_middleware.caching.known_heads import Known, Shape
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.request import CacheRequest
     from perf_middleware.caching.runtime.tracked import Begun
+    from perf_middleware.caching.stored import StoredResponse
 
 LENGTH_DIGITS_MAX: Final = 15
 
@@ -36,6 +39,29 @@ class Judged:
     """Their Cache-Control in place of the app's."""
     now_us: int = 0
     """When the head came: the age counts from there."""
+
+
+def known_head(
+    cache: ResponseCache, request: CacheRequest, message: Message, sent: Sequence[Any]
+) -> tuple[Known, Shape, tuple[bytes, ...]] | None:
+    """What is known of a head that is like one before; None where `judge_head` has to look."""
+    rule, scope = request.rule, request.scope
+    if rule is None or rule.on_endpoint:
+        endpoint = scope.get("endpoint")
+        is_function = type(endpoint) is FunctionType
+        own = getattr(endpoint, ATTRIBUTE, None) if is_function else policy_of(scope)
+        if own is not rule:
+            return None
+    if (
+        request.credentials
+        or request.directives is not None
+        or "session" in scope
+        or "user" in scope
+        or "trailers" in message
+        or request.is_head
+    ):
+        return None
+    return cache.known_heads.of(message["status"], sent, rule)
 
 
 def judge_head(
@@ -111,16 +137,30 @@ def counted(
     counted_as: str | None,
 ) -> tuple[str, RouteCounts]:
     """Count one call of the app, `counted_as` None one that no client waits for; its route."""
-    route = cache.route_of(request.scope, root_path)
+    scope = request.scope
+    known = cache.templates.known.get(id(scope.get("route")))
+    if known is None or "fastapi" in scope or (scope.get("root_path") or "") != root_path:
+        route = cache.route_of(scope, root_path)
+    else:
+        route = known[1]
     if request.rewritten_from is not None and cache.name_route is not None:
         cache.name_route(route)  # the router wrote it into a scope of ours
-    counts = cache.figures.of(route)
+    counts = cache.figures.by_route.get(route) or cache.figures.of(route)
     if counted_as is None:
         counts.refreshed += 1
     else:
         reasons = counts.bypassed if reason == "bypass" else counts.misses
         reasons[counted_as] = reasons.get(counted_as, 0) + 1
     return route, counts
+
+
+def drop_replaced(
+    cache: ResponseCache, request: CacheRequest, stored: StoredResponse | None, status: int
+) -> None:
+    """A whole answer shows that what was to be confirmed holds no more (RFC 9111 §4.3.3)."""
+    if stored is None or status >= 500 or status in request.spared or request.is_head:
+        return
+    cache.let_go(stored)
 
 
 def no_room_for(cache: ResponseCache, message: Message, lines: Lines) -> str | None:

@@ -9,16 +9,21 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from perf_middleware.caching.fields import collect
+from perf_middleware.caching.known_heads import initial_age_us
 from perf_middleware.caching.middleware.answers import forms_for
+from perf_middleware.caching.middleware.heads import LENGTH_DIGITS_MAX
 from perf_middleware.caching.stored import OWN_ETAG, US_PER_S, StoredResponse, groups_of
-from perf_middleware.coded_forms import NEW_FORMS
+from perf_middleware.coded_forms import NEW_FORMS, WANTED
 from perf_middleware.coding_choice import CHOSEN, choice_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from perf_middleware.asgi import Message
+    from perf_middleware.caching.fields import Headers, Lines
     from perf_middleware.caching.judgement import Keep
+    from perf_middleware.caching.known_heads import Known, Shape
     from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.request import CacheRequest
@@ -32,31 +37,59 @@ class Keeping:
     """Collects one body; every refusal is a word for Cache-Status and the counters."""
 
     __slots__ = (
-        "_cache", "_headers", "_held_bytes", "_keep", "_parts", "_received_us", "_request",
-        "_status", "stored",
+        "_age_us", "_cache", "_headers", "_held_bytes", "_keep", "_length", "_lines", "_parts",
+        "_request", "_status", "is_for_others", "received_us", "stored",
     )  # fmt: skip
 
+    _headers: Headers
+    _lines: Lines | Shape
+    _length: int | None
+    _age_us: int
+    is_for_others: bool
+    """Whether it may be sent again without asking the app first."""
+
     def __init__(
-        self,
-        cache: ResponseCache,
-        request: CacheRequest,
-        keep: Keep,
-        *,
-        status: int,
-        sent: Sequence[tuple[bytes, bytes]],
-        received_us: int,
+        self, cache: ResponseCache, request: CacheRequest, keep: Keep, status: int, received_us: int
     ) -> None:
         self._cache = cache
         self._request = request
         self._keep = keep
         self._status = status
-        self._received_us = received_us  # the head's time: its age counts from there
-        # A copy now: a layer outside, or the app itself, may edit the list that goes out.
-        rule = request.rule
-        self._headers = keep.headers(sent, rule.tell_clients if rule is not None else None)
+        self.received_us = received_us  # the head's time: its age counts from there
         self._parts: list[bytes | bytearray] = []
         self._held_bytes = 0
         self.stored: StoredResponse | None = None
+
+    def take_head(self, sent: Sequence[tuple[bytes, bytes]]) -> None:
+        """Take what is to be kept of the fields `sent`.
+
+        A copy now: a layer outside, or the app itself, may edit the list that goes out.
+        """
+        keep, rule = self._keep, self._request.rule
+        self._headers = keep.headers(sent, rule.tell_clients if rule is not None else None)
+        lines = self._lines = keep.lines
+        length = lines.get(b"content-length")
+        self._length = None if length is None else int(length[0])
+        self._age_us = keep.initial_age_us
+        lifetimes = keep.lifetimes
+        usable_s = lifetimes.fresh_s + lifetimes.stale_while_revalidate_s
+        self.is_for_others = not lifetimes.must_validate and self._age_us < usable_s * US_PER_S
+
+    def take_known_head(
+        self,
+        known: Known,
+        shape: Shape,
+        values: tuple[bytes, ...],
+        *,
+        length: int | None,
+        age_us: int,
+    ) -> None:
+        """The same of one that is like another before: all of it is kept."""
+        self._headers = list(zip(shape.names, values))  # noqa: B905 - as many as were read
+        self._lines = shape
+        self._length = length
+        self._age_us = age_us
+        self.is_for_others = known.is_for_others
 
     def add(self, body: bytes) -> str | None:
         """Take a part of the body; why not, where there is no room for it."""
@@ -80,15 +113,7 @@ class Keeping:
     @property
     def is_whole(self) -> bool:
         """Whether all bytes that Content-Length announces are here; False without it."""
-        length = self._keep.lines.get(b"content-length")
-        return length is not None and int(length[0]) == self._held_bytes
-
-    @property
-    def is_for_others(self) -> bool:
-        """Whether it may be sent again without asking the app first."""
-        lifetimes = self._keep.lifetimes
-        usable_s = lifetimes.fresh_s + lifetimes.stale_while_revalidate_s
-        return not lifetimes.must_validate and self._keep.initial_age_us < usable_s * US_PER_S
+        return self._length == self._held_bytes
 
     def drop(self) -> None:
         """Give the room back."""
@@ -104,44 +129,55 @@ class Keeping:
         `sending_us` of the time since the app was called is what the client took to read; `begun`
         is what has been read for it, where that is collected.
         """
-        cache, request, keep = self._cache, self._request, self._keep
+        cache, request, keep, lines = self._cache, self._request, self._keep, self._lines
         body = b"".join(self._parts)
-        length = keep.lines.get(b"content-length")
-        if length is not None and int(length[0]) != len(body):
+        if self._length is None:
+            if self._status != 204:
+                if not isinstance(lines, dict):
+                    lines = collect(self._headers, lines.fields)
+                self._headers.append((b"content-length", b"%d" % len(body)))
+        elif self._length != len(body):
             return "incomplete"
-        if length is None and self._status != 204:
-            self._headers.append((b"content-length", b"%d" % len(body)))
         rule = request.rule
-        tags = () if rule is None else rule.tags_for(_parameters(rule, request))
-        dependencies: tuple[str, ...] = ()
-        if rule is not None and rule.tracked:
-            refused = cache.tracked.refusal(rule, begun, is_whole=True)
-            if refused is not None or begun is None:
-                return refused
-            dependencies = begun[0].tags()
-            purges_seen = begun[0].since(purges_seen)
-            self._name_body(body)
-        tags += dependencies + groups_of(keep.lines)
         target = request.target
-        if rule is not None and rule.query is not None:
-            target = target.partition(b"?")[0]  # whatever the query of the request that made it
-        key = cache.store.key_of(request.primary, keep.vary, request.lines)
+        tags: tuple[str, ...] = ()
+        dependencies: tuple[str, ...] = ()
+        if rule is not None:
+            if rule.tags:
+                tags = rule.tags_for(_parameters(rule, request))
+            if rule.tracked:
+                refused = cache.tracked.refusal(rule, begun, is_whole=True)
+                if refused is not None or begun is None:
+                    return refused
+                dependencies = begun[0].tags()
+                purges_seen = begun[0].since(purges_seen)
+                tags += dependencies
+                self._name_body(body)
+            if rule.query is not None:
+                target = target.partition(b"?")[0]  # whatever the query of who made it
+        if isinstance(lines, dict):
+            tags += groups_of(lines)
+        key = cache.key_for(request, keep.vary)
         if key is None:
             return "vary"
         if cache.purges.since(purges_seen, target, tags):
             return "invalidated"
+        now_us = cache.clock()
+        produced_us = now_us - request.sent_us - sending_us
+        if produced_us < 0:  # no max(): it takes as long as five of these lines
+            produced_us = 0
         stored = StoredResponse(
             primary=request.primary,
             key=key,
             target=target,
             status=self._status,
             headers=self._headers,
-            lines=keep.lines,
+            lines=lines,
             body=body,
             lifetimes=keep.lifetimes,
-            initial_age_us=keep.initial_age_us,
-            produced_us=max(0, cache.clock() - request.sent_us - sending_us),
-            now_us=self._received_us,
+            initial_age_us=self._age_us,
+            produced_us=produced_us,
+            now_us=self.received_us,
             vary=keep.vary,
             tags=tags,
             route=route,
@@ -152,7 +188,7 @@ class Keeping:
         )
         if cache.shared is not None:
             cache.shared.share(stored, request.lines, purges_seen=purges_seen)
-        if not cache.keep(stored):
+        if not cache.keep(stored, now_us):
             return "no-room"
         if request.came.get("root_path"):
             cache.note_root(request.came)
@@ -178,11 +214,46 @@ class Keeping:
 
     def with_forms(self, message: Message) -> Message:
         """The message whose body was stored just now, with room for that body's coded forms."""
-        stored = self.stored
-        if stored is None or message.get("body") is not stored.body or message.get("more_body"):
+        stored, scope = self.stored, self._request.scope
+        if WANTED not in scope or stored is None:
             return message
-        forms = forms_for(self._cache, self._request.scope, stored, NEW_FORMS)
+        if message.get("body") is not stored.body or message.get("more_body"):
+            return message
+        forms = forms_for(self._cache, scope, stored, NEW_FORMS)
         return message if forms is None else {**message, NEW_FORMS: forms}
+
+
+def known_keeping(
+    cache: ResponseCache,
+    request: CacheRequest,
+    status: int,
+    known: Known,
+    shape: Shape,
+    values: tuple[bytes, ...],
+) -> Keeping | None:
+    """What keeps an answer with a head like one before; None where it has to be looked at.
+
+    That is for a length, a room or an age of its own.
+    """
+    keep, at = known.keep, shape.length_at
+    if keep is None or cache.storing_bytes >= cache.storing_bytes_max:
+        return None
+    length = None
+    if at >= 0:
+        digits = values[at]
+        if not digits.isdigit() or len(digits) > LENGTH_DIGITS_MAX:
+            return None
+        length = int(digits)
+        if length > cache.options.entry_bytes_max:
+            return None
+    now_us = cache.clock()
+    wall_us = int(cache.wall_s() * US_PER_S)
+    age_us = initial_age_us(sent_us=request.sent_us, now_us=now_us, wall_us=wall_us)
+    if age_us is None:
+        return None
+    keeping = Keeping(cache, request, keep, status, now_us)
+    keeping.take_known_head(known, shape, values, length=length, age_us=age_us)
+    return keeping
 
 
 def _parameters(rule: CachePolicy, request: CacheRequest) -> dict[str, Any]:

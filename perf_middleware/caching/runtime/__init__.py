@@ -22,6 +22,7 @@ from perf_middleware.caching.figures import CacheFigures
 from perf_middleware.caching.forms import CodedForms
 from perf_middleware.caching.invalidation import root_of
 from perf_middleware.caching.judgement import Judge
+from perf_middleware.caching.known_heads import KnownHeads
 from perf_middleware.caching.options import CacheOptions
 from perf_middleware.caching.purges import PurgeLog
 from perf_middleware.caching.rules import CachePolicy, RuleBook
@@ -93,6 +94,7 @@ class ResponseCache:
         self.store = MemoryStore(bytes_max=bytes_max, entries_max=entries_max, now_us=clock())
         self.rules = RuleBook(rules)
         self.judge = Judge(self.options)
+        self.known_heads = KnownHeads(self.judge)
         ignored = self.options.ignored_cookies
         self.special = SpecialFields(
             credentials=self.options.credentials,
@@ -226,18 +228,19 @@ class ResponseCache:
             self.unstorable.clear()
         self.unstorable[hash(key)] = why
 
-    def keep(self, stored: StoredResponse) -> bool:
+    def keep(self, stored: StoredResponse, now_us: int) -> bool:
         """Put `stored` into the store; False where it has no room."""
-        if not self.store.put(stored, now_us=self.clock()):
+        if not self.store.put(stored, now_us=now_us):
             return False
         counts = stored.counts = self.figures.of(stored.route)
         self._set_early(stored)
-        since_s = (self.clock() - stored.stored_us) // US_PER_S
-        stored.received_s = int(self.wall_s()) - since_s
+        stored.received_s = int(self.wall_s()) - (now_us - stored.stored_us) // US_PER_S
         counts.stored += 1
         counts.stored_bytes += len(stored.body)
-        self.unstorable.pop(hash(stored.primary), None)
-        self.tell("store", stored)
+        if self.unstorable:
+            self.unstorable.pop(hash(stored.primary), None)
+        if self._hooks["store"]:
+            self.tell("store", stored)
         return True
 
     def key_for(self, request: CacheRequest, vary: tuple[bytes, ...]) -> bytes | None:

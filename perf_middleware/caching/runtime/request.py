@@ -195,9 +195,9 @@ class CacheRequest:
         return target_of(
             scope.get("scheme", "http"),
             self.host,
-            raw_path(scope),
+            scope.get("raw_path") or raw_path(scope),
             scope.get("query_string", b""),
-            root=root_of(scope),
+            root=root_of(scope) if scope.get("root_path") else b"",
         )
 
     @property

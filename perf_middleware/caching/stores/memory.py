@@ -107,10 +107,17 @@ class MemoryStore:
         Once it is in, its URL is told apart by the fields in its key (`key_of`): what was kept
         under fewer goes.  False too where they are fewer than those of a response that came before.
         """
-        self.expire(now_us)
+        if now_us >= self._expiry.next_us:
+            self.expire(now_us)
         key, primary, entries = stored.key, stored.primary, self._entries
-        names = names_in(key, primary)
         known = entries.peek(primary)
+        if known is None and len(key) == len(primary):  # the first of its URL, as most are
+            if entries.put(key, stored, stored.size_bytes) and key in entries:
+                self._link(stored)
+                return True
+            self._forget(key, stored)
+            return False
+        names = names_in(key, primary)
         record = known if isinstance(known, Variants) else None
         if record is not None and not set(record.names).issubset(names):
             return False  # no way leads to this key any more

@@ -317,6 +317,10 @@ class Entrance(Around):
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         kind = scope["type"]
         if kind == "http":
+            headers = scope.get("headers")
+            if type(headers) is not list:
+                # An iterator can be read once; and a test may make a scope without them.
+                scope["headers"] = list(headers or ())
             state = scope.get("state")
             if state is None:
                 scope["state"] = {"perf": self._perf}
@@ -330,6 +334,9 @@ class Entrance(Around):
             below = self._http
             return below(scope, receive, send)
         if kind == "websocket":
+            headers = scope.get("headers")
+            if type(headers) is not list:
+                scope["headers"] = list(headers or ())
             state = scope.get("state")
             if state is None:
                 scope["state"] = {"perf": self._perf}

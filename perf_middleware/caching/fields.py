@@ -6,7 +6,7 @@ and several lines of one name; both are kept apart here and nowhere else.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from perf_middleware.caching.syntax.lists import members
 
@@ -70,13 +70,21 @@ def collect(headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes]) -> 
     found: Lines = {}
     for name, value in headers:
         low = name.lower()
+        if type(low) is not bytes:
+            low = _hashable(low)
         if low in names:
+            line = value if type(value) is bytes else _hashable(value)
             lines = found.get(low)
             if lines is None:
-                found[low] = [value]
+                found[low] = [line]
             else:
-                lines.append(value)
+                lines.append(line)
     return found
+
+
+def _hashable(part: Any) -> Any:
+    """A buffer as bytes: servers send both, but it cannot be looked up, nor be remembered."""
+    return bytes(part) if isinstance(part, bytearray | memoryview) else part
 
 
 def storable_headers(

@@ -98,9 +98,12 @@ class Judge:
         if not self._needs_a_word:
             return False
         freshness = self._freshness
-        for name, _ in sent:  # noqa: SIM110 - no generator: it costs as much again, for each answer
-            if name.lower() in freshness:
-                return False
+        try:
+            for name, _ in sent:  # no generator: it costs as much again, for each answer
+                if name.lower() in freshness:
+                    return False
+        except TypeError:  # a name that is a buffer
+            return freshness.isdisjoint(self.collect(sent))
         return True
 
     def may_cover_credentials(self, names: Container[bytes]) -> bool:

@@ -517,8 +517,14 @@ def test_a_buffer_that_the_app_uses_again_is_stored_as_it_was_sent():
 
 @pytest.mark.parametrize(
     "shape",
-    [tuple, iter, lambda pairs: [list(pair) for pair in pairs], lambda pairs: (p for p in pairs)],
-    ids=["a tuple", "an iterator", "lists in a list", "a generator"],
+    [
+        tuple,
+        iter,
+        lambda pairs: [list(pair) for pair in pairs],
+        lambda pairs: (p for p in pairs),
+        lambda pairs: [tuple(map(bytearray, pair)) for pair in pairs],
+    ],
+    ids=["a tuple", "an iterator", "lists in a list", "a generator", "buffers"],
 )
 def test_headers_may_come_in_any_shape_that_servers_take(shape):
     async def act():
@@ -534,6 +540,22 @@ def test_headers_may_come_in_any_shape_that_servers_take(shape):
         hit = await ask(layer)
         assert verdict(hit).startswith("hit")
         assert hit.header("x-own") == "1"
+
+    run(act)
+
+
+def test_buffers_may_stand_in_the_answer_to_one_who_sends_credentials():
+    async def act():
+        async def app(scope, receive, send):
+            headers = [(bytearray(b"x-own"), bytearray(b"1")), (bytearray(b"etag"), b'"1"')]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send(end(b"hello"))
+
+        for method in ("GET", "HEAD", "DELETE"):
+            mine = Client("/", (b"authorization", b"Bearer mine"), method=method)
+            await mine.ask(cached(app))
+            assert mine.raised is None
+            assert mine.answer.header("x-own") == "1"
 
     run(act)
 

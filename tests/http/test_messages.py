@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
+from tests.http.apps import hidden
 from tests.http.doors import (
     DOORS,
     END,
@@ -166,6 +167,34 @@ def test_headers_that_can_be_read_only_once_are_left_to_the_server(door):
     for serve in (door.bare, door.installed):
         start, _ = asyncio.run(play(serve(app), new_scope()))
         assert [value for _, value in start["headers"]] == [b"0", b"1", b"2"]
+
+
+@pytest.mark.parametrize("template", [HTTP_SCOPE, WEBSOCKET_SCOPE], ids=["http", "websocket"])
+def test_the_servers_headers_reach_the_app_though_they_can_be_read_only_once(template):
+    """The specification says iterable of the scope's as well; here layers read them first."""
+    seen: list[Any] = []
+
+    async def app(scope: Scope, _: Receive, __: Send) -> None:
+        seen.extend(scope["headers"])
+
+    limited = {
+        "ratelimit": {"quotas": [{"limit": "100/minute", "key": "header:x-key"}]},
+        "backpressure": {"enabled": True, "websockets_max": 9},
+        "deadlines": {"timeout_s": 9},
+    }
+    headers = [(b"host", b"example.test"), (b"x-key", b"1"), (b"x-other", b"2")]
+    scope = new_scope(template, headers=(pair for pair in headers))
+    asyncio.run(play(Door(hidden, limited).installed(app), scope))
+    assert seen == headers
+
+
+@pytest.mark.parametrize("template", [HTTP_SCOPE, WEBSOCKET_SCOPE], ids=["http", "websocket"])
+def test_an_app_that_reads_no_headers_is_served_where_the_scope_has_none(door, template):
+    """As one may be that a test makes itself; the specification has no default for them."""
+    scope = new_scope(template)
+    del scope["headers"]
+    messages = [START, END] if template is HTTP_SCOPE else [{"type": "websocket.close"}]
+    compared(sender(messages), door, scope)
 
 
 def test_a_message_that_the_app_uses_again_is_not_changed(door):

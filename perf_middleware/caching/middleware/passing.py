@@ -152,7 +152,10 @@ class Passing:
                 return None
         if rule is None and self._cache.judge.is_silent(sent):
             return NO_FRESHNESS
-        if self._special is None or self._cache.judge.may_cover_credentials(dict(sent)):
+        try:
+            if self._special is None or self._cache.judge.may_cover_credentials(dict(sent)):
+                return None
+        except TypeError:  # a name that is a buffer
             return None
         return "credentials"
 

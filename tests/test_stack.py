@@ -180,7 +180,7 @@ def test_outer_layers_stand_outside_the_users_middlewares_and_inner_ones_inside(
         "Entrance",
         "MetricsMiddleware",
         "OperatorEndpoints",
-        "CompressionMiddleware",
+        "CompressionLayer",
         "ServerErrorMiddleware",
     ]
     # The memory watch steps aside while memory suffices.

@@ -71,9 +71,9 @@ def collect(headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes]) -> 
     for name, value in headers:
         low = name.lower()
         if type(low) is not bytes:
-            low = _hashable(low)
+            low = hashable(low)
         if low in names:
-            line = value if type(value) is bytes else _hashable(value)
+            line = value if type(value) is bytes else hashable(value)
             lines = found.get(low)
             if lines is None:
                 found[low] = [line]
@@ -82,7 +82,7 @@ def collect(headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes]) -> 
     return found
 
 
-def _hashable(part: Any) -> Any:
+def hashable(part: Any) -> Any:
     """A buffer as bytes: servers send both, but it cannot be looked up, nor be remembered."""
     return bytes(part) if isinstance(part, bytearray | memoryview) else part
 

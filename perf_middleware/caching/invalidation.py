@@ -43,7 +43,7 @@ def target_of(scheme: str, host: bytes, path: bytes, query: bytes, *, root: byte
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in {b"/", b""}:
         path = path[len(root) :] or b"/"
     find_origin = _known_origin if len(host) <= ORIGIN_BYTES_MAX else _origin
-    origin = find_origin(scheme, host)
+    origin = find_origin(scheme, bytes(host))  # a bridge may send a buffer
     return origin + path + b"?" + decoded_query(query) if query else origin + path
 
 
@@ -143,6 +143,7 @@ def _origin(scheme: str, host: bytes) -> bytes:
     return scheme.encode() + b"://" + _host_of(scheme, host)
 
 
+# Shared by all apps of the process, as re's cache of patterns is: it holds nothing of theirs.
 _known_origin: Final = lru_cache(maxsize=ORIGINS_MAX)(_origin)
 
 

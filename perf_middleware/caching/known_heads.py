@@ -100,14 +100,14 @@ class KnownHeads:
         """
         try:
             names, values = tuple(map(NAME, sent)), tuple(map(_VALUE, sent))
+        except (TypeError, LookupError):
+            return None  # no pairs
+        try:
             shape = self._shapes.known[names]
+        except TypeError:
+            return None  # a name that is a buffer
         except KeyError:
-            try:
-                shape = None if len(sent) > FIELDS_MAX else self._shapes.learn(sent)
-            except (TypeError, ValueError):
-                return None
-        except (TypeError, IndexError):
-            return None  # no pairs, or no bytes
+            shape = self._learn_shape(names, sent)
         if shape is None or set(map(type, values)) != _BYTES or set(map(len, sent)) != _PAIRS:
             return None
         key = (shape, status, id(rule), shape.decided_by(values))
@@ -116,6 +116,16 @@ class KnownHeads:
         except KeyError:
             known = self._learn(key, status, sent, rule)
         return None if known is None else (known, shape, values)
+
+    def _learn_shape(self, names: tuple[Any, ...], sent: Sequence[Any]) -> Shape | None:
+        if len(sent) > FIELDS_MAX:
+            return None
+        try:
+            shape = self._shapes.learn(sent)
+        except (TypeError, ValueError):
+            return None
+        # Names that are no bytes, or too long to be remembered, were not read as they are.
+        return shape if names in self._shapes.known else None
 
     def _learn(
         self, key: tuple[Any, ...], status: int, sent: Sequence[Any], rule: CachePolicy | None
@@ -144,7 +154,7 @@ class KnownHeads:
         return Shape(names, self._deciding, self._judge.fields)
 
 
-def initial_age_us(*, sent_us: int, now_us: int, wall_us: int) -> int | None:
+def age_without_date_us(*, sent_us: int, now_us: int, wall_us: int) -> int | None:
     """The initial age of an answer whose head is known; None from a second on.
 
     Without Date it was made when it came, to the second (RFC 9111 §4.2.3, RFC 9110 §6.6.1).

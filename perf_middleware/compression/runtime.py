@@ -189,13 +189,15 @@ class Compression:
         kept: Choice | None = start.get(CHOSEN)
         if kept is not None:
             return kept
-        endpoint = scope.get("endpoint")
-        if type(endpoint) is FunctionType:  # the router has seen this very scope
-            if CHOSEN not in scope and ATTRIBUTE not in endpoint.__dict__:
-                return NO_CHOICE
-        elif self.router_scope is not None:
+        if self.router_scope is not None:
             scope = self.router_scope(scope)
-            endpoint = scope.get("endpoint")
+        endpoint = scope.get("endpoint")
+        if (
+            type(endpoint) is FunctionType
+            and ATTRIBUTE not in endpoint.__dict__
+            and CHOSEN not in scope
+        ):
+            return NO_CHOICE
         if endpoint is not None:
             chosen = choice_of(endpoint, scope["method"])
             if chosen is not None:

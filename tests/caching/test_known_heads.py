@@ -12,7 +12,7 @@ from perf_middleware.caching.known_heads import (
     KNOWN_MAX,
     VALUES_BYTES_MAX,
     KnownHeads,
-    initial_age_us,
+    age_without_date_us,
 )
 from perf_middleware.caching.options import CacheOptions
 from perf_middleware.caching.rules import CachePolicy
@@ -76,7 +76,7 @@ def test_a_head_that_is_known_is_judged_as_if_it_were_not(
 ):
     judge = Judge(OPTIONS[number])
     found = HEADS[number].of(status, sent, rule)
-    age_us = initial_age_us(sent_us=0, now_us=delay_us, wall_us=wall_us)
+    age_us = age_without_date_us(sent_us=0, now_us=delay_us, wall_us=wall_us)
     if found is None or age_us is None:
         return
     known, shape, values = found
@@ -111,6 +111,9 @@ def test_a_head_that_is_known_is_judged_as_if_it_were_not(
         pytest.param([LASTING, (bytearray(b"x"), b"1")], id="a name that may"),
         pytest.param([LASTING, (b"x", b"1", b"2")], id="no pairs"),
         pytest.param([LASTING, None], id="nothing"),
+        pytest.param([LASTING, {b"x": b"1"}], id="a mapping"),
+        pytest.param([LASTING, ("x", b"1")], id="a name that is no bytes"),
+        pytest.param([LASTING, (b"x" * 3_000, b"1")], id="names too long to be remembered"),
         pytest.param([LASTING] + [(b"x", b"1")] * FIELDS_MAX, id="many fields"),
     ],
 )  # fmt: skip

@@ -560,6 +560,25 @@ def test_buffers_may_stand_in_the_answer_to_one_who_sends_credentials():
     run(act)
 
 
+def test_buffers_may_stand_where_a_rule_tells_clients_otherwise_and_in_the_host():
+    async def act():
+        async def app(scope, receive, send):
+            headers = [(bytearray(b"x-own"), b"1"), (bytearray(b"expires"), b"0")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send(end(b"hello"))
+
+        layer = cached(app, rules=[{"path": "/*", "ttl": 60, "tell_clients": "no-cache"}])
+        for method in ("GET", "GET", "POST"):
+            mine = Client("/", method=method)
+            mine.scope["headers"] = [(b"host", bytearray(b"example.org"))]
+            await mine.ask(layer)
+            assert mine.raised is None
+            assert mine.answer.header("x-own") == "1"
+            assert mine.answer.header("expires") == (None if method == "GET" else "0")
+
+    run(act)
+
+
 def test_an_app_may_write_its_field_names_in_any_case():
     async def act():
         layer = cached(App((b"Cache-Control", b"max-age=60"), (b"ETag", b'"1"')))

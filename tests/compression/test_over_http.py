@@ -291,6 +291,19 @@ def test_routes_are_known_to_metrics_and_to_the_choice_of_endpoints(users):
     assert status["skipped"] == {"route": 2}
 
 
+def test_what_an_endpoint_chooses_holds_below_a_function_that_another_router_found():
+    inner = FastAPI(routes=ROUTES, middleware=[Middleware(CopiesScope)])
+    install(inner, Settings())
+
+    async def function(scope, receive, send):
+        await inner(scope, receive, send)
+
+    server = Server(Starlette(routes=[Mount("/sub", app=function)]))
+    with serving(server), client(server, "gzip") as http:
+        assert http.get("/sub/whole").headers["content-encoding"] == "gzip"
+        assert "content-encoding" not in http.get("/sub/secret").headers
+
+
 def test_a_stored_answer_is_encoded_for_each_client():
     app = Starlette(
         routes=[

@@ -250,6 +250,58 @@ def test_a_body_that_is_changed_after_its_form_was_the_last_word_is_encoded_itse
     assert decoded("gzip", stage.ask("gzip").body) == b"quiet " * 500
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param({"type": "http.response.start", "status": 200}, id="a head without fields"),
+        pytest.param({"type": "http.response.body"}, id="a body message without a body"),
+    ],
+)
+def test_a_layer_between_may_leave_out_what_the_spec_lets_it(answer):
+    is_short = False
+
+    def between(app):
+        async def layer(scope, receive, send):
+            async def short(message):
+                if is_short and message["type"] == answer["type"]:
+                    message = {**message, **answer}
+                    for name in {"headers", "body"} - answer.keys():
+                        message.pop(name, None)
+                await send(message)
+
+            await app(scope, receive, short)
+
+        return layer
+
+    stage = Stage(between=between)
+    for _ in range(2 * ASKED_MIN):
+        stage.ask("gzip")
+    assert stage.settled("gzip").header("content-encoding") == "gzip"
+    is_short = True
+    start, *_ = stage.ask("gzip").messages
+    assert b"content-encoding" not in dict(start.get("headers", ()))
+
+
+def test_hits_alone_learn_of_the_pressure():
+    load = 0.0
+    stage = Stage(pressure=lambda: load)
+    for _ in range(2 * ASKED_MIN):
+        stage.ask("gzip")
+    stage.settled("gzip")
+    load, now_us = 1.0, 0
+
+    def later():
+        nonlocal now_us
+        now_us += 300_000
+        return now_us
+
+    stage.compression._clock = later
+    stage.compression._sample_due_us = 0
+    for _ in range(20):
+        stage.ask("gzip")
+    assert stage.compression.status()["pressure_step"] == IDENTITY
+
+
 def anew(app):
     """As BaseHTTPMiddleware does: other messages, the body as a stream of one piece."""
 

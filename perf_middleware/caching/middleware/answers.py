@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, assert_never
 
+from perf_middleware.caching.fields import hashable
 from perf_middleware.caching.partial import (
     Parts,
     Unsatisfiable,
@@ -126,7 +127,7 @@ def told_head(
     """The head of the app's answer as the client gets it: with a rule's Cache-Control, and ours."""
     headers = sent
     if tell_clients is not None:
-        headers = [pair for pair in sent if pair[0].lower() not in FOR_CLIENTS]
+        headers = [pair for pair in sent if hashable(pair[0].lower()) not in FOR_CLIENTS]
         headers.append((b"cache-control", tell_clients))
     if status is not None:
         headers = [*headers, status]

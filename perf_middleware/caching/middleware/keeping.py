@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from perf_middleware.caching.fields import collect
-from perf_middleware.caching.known_heads import initial_age_us
+from perf_middleware.caching.known_heads import age_without_date_us
 from perf_middleware.caching.middleware.answers import forms_for
 from perf_middleware.caching.middleware.heads import LENGTH_DIGITS_MAX
 from perf_middleware.caching.stored import OWN_ETAG, US_PER_S, StoredResponse, groups_of
@@ -248,7 +248,7 @@ def known_keeping(
             return None
     now_us = cache.clock()
     wall_us = int(cache.wall_s() * US_PER_S)
-    age_us = initial_age_us(sent_us=request.sent_us, now_us=now_us, wall_us=wall_us)
+    age_us = age_without_date_us(sent_us=request.sent_us, now_us=now_us, wall_us=wall_us)
     if age_us is None:
         return None
     keeping = Keeping(cache, request, keep, status, now_us)

@@ -199,6 +199,7 @@ class CodedAnswer:
         self._compression.collect()
         ready = self._ready
         if ready is not None and is_its_body(*ready, message):
+            self._compression.step()  # of the CPU's pressure also hits are to learn
             return self._as_known(message, self._codings[0], ready[1])
         body = message.get("body", b"")
         is_head = self._scope["method"] == "HEAD"

@@ -25,8 +25,8 @@ def ready_answer(scope: Scope, start: Message, coding: str) -> tuple[Forms, Code
     if (
         known is not None
         and known[3] == coding
-        and known[1] == start["headers"]
         and start.get("status") == 200
+        and known[1] == start.get("headers")
         and scope["method"] == "GET"
         and CHOSEN not in scope
         and CHOSEN not in start
@@ -45,7 +45,7 @@ def is_its_body(forms: Forms, known: CodedHead, message: Message) -> bool:
         forms.coded_head is known
         and FORMS in message
         and message[FORMS] is forms
-        and message["body"] is forms.body
+        and message.get("body") is forms.body
         and not message.get("more_body")
     )
 

@@ -29,6 +29,7 @@ NOT_MEASURED: Final = "*Not measured in this run.*"
 FORMS: Final = {
     "short": "the short form (`make bench`): a first look, its quartiles are wide",
     "full": "the full form (`make bench-full`)",
+    "cut": "the full form (`make bench-full`) with fewer rounds of each table",
 }
 
 

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
     from benchmarks.runner import LoopName
 
-FormName = Literal["short", "full"]
+FormName = Literal["short", "full", "cut"]
+"""`cut`: the full one with fewer rounds of each table."""
 LOOPS: Final[tuple[LoopName, ...]] = ("uvloop", "asyncio") if find_spec("uvloop") else ("asyncio",)
 
 

@@ -112,6 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
             extent = replace(chosen.evictions, rounds=min(options.rounds, chosen.evictions.rounds))
             chosen = replace(
                 chosen,
+                name="cut" if chosen.name == "full" else chosen.name,
                 rounds=options.rounds,
                 other_rounds=min(options.rounds, chosen.other_rounds),
                 evictions=extent,

@@ -191,7 +191,7 @@ class TestRun:
         assert report.main(["--full", "--rounds", "2", "--out", str(tmp_path)]) == 0
         (form,) = forms
         assert (form.name, form.rounds, form.other_rounds, form.evictions.rounds) == (
-            "full",
+            "cut",
             2,
             2,
             2,

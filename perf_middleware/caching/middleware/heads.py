@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.caching.cache_status import NO_FRESHNESS
-from perf_middleware.caching.decorators import ATTRIBUTE, policy_of
+from perf_middleware.caching.decorators import policy_of
 from perf_middleware.caching.judgement import Keep
 from perf_middleware.caching.runtime.request import personal
 from perf_middleware.caching.stored import US_PER_S
@@ -46,12 +45,8 @@ def known_head(
 ) -> tuple[Known, Shape, tuple[bytes, ...]] | None:
     """What is known of a head that is like one before; None where `judge_head` has to look."""
     rule, scope = request.rule, request.scope
-    if rule is None or rule.on_endpoint:
-        endpoint = scope.get("endpoint")
-        is_function = type(endpoint) is FunctionType
-        own = getattr(endpoint, ATTRIBUTE, None) if is_function else policy_of(scope)
-        if own is not rule:
-            return None
+    if (rule is None or rule.on_endpoint) and policy_of(scope) is not rule:
+        return None
     if (
         request.credentials
         or request.directives is not None

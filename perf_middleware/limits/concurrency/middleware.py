@@ -147,6 +147,7 @@ class BackpressureMiddleware(Around):
         ticket: Ticket,
         now_us: int,
     ) -> Any:
+        """Call the app; `__call__` has it written out, which spares most requests a coroutine."""
         self._admitted[ticket.criticality] += 1
         admitted = Admitted()
         admitted.gate, admitted.passed_on = gate, send

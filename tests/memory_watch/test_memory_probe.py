@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -472,31 +473,64 @@ def test_where_nobody_tells_figures_are_absent(tmp_path, monkeypatch):
 
 
 class FakeCtypes:
-    """A C library without glibc's calls, or one whose place another allocator has taken."""
+    """glibc, or an older one; names of the program read as `seen_at`, and `counts` what it takes.
 
-    c_void_p = c_size_t = c_int = Structure = None
+    `spoilt` is by how much other threads take more in each try, before it is as it was.
+    """
 
-    def __init__(self, *names, in_use=1):
-        self._names, self._in_use = names, in_use
+    c_void_p = c_size_t = c_int = None
+    Structure = object
+
+    def __init__(self, *, seen_at="libc", counts=True, lacks=(), spoilt=()):
+        self._seen_at, self._counts, self._lacks = seen_at, counts, lacks
+        self._spoilt = iter(spoilt)
+        self.taken = {}
 
     def CDLL(self, name):  # noqa: N802 - as ctypes calls it
-        library = type("Library", (), dict.fromkeys(self._names))()
-        library.malloc = 1 if name else self._in_use
-        return library
+        def malloc(size):
+            self.taken[size] = size + next(self._spoilt, 0)
+            return size
+
+        def mallinfo2():
+            used = sum(self.taken.values()) if self._counts else 0
+            return SimpleNamespace(uordblks=used, hblkhd=0, fordblks=0)
+
+        def free(size):
+            del self.taken[size]
+
+        def malloc_trim(pad):
+            return pad
+
+        malloc.address = "libc" if name else self._seen_at
+        calls = (malloc, free, mallinfo2, malloc_trim)
+        return SimpleNamespace(
+            **{call.__name__: call for call in calls if call.__name__ not in self._lacks}
+        )
 
     def cast(self, function, kind):
-        return type("Pointer", (), {"value": function})
+        return SimpleNamespace(value=function.address)
+
+
+WITHOUT = FakeCtypes(lacks=["mallinfo2", "malloc_trim"])
 
 
 @pytest.mark.parametrize(
-    "ctypes",
+    ("ctypes", "has_figures", "trims"),
     [
-        pytest.param(FakeCtypes(), id="an older C library, or another one"),
-        pytest.param(FakeCtypes("mallinfo2", "malloc_trim", in_use=2), id="jemalloc in its place"),
+        pytest.param(FakeCtypes(), True, True, id="glibc"),
+        pytest.param(FakeCtypes(seen_at="program"), True, True, id="seen in the program"),
+        pytest.param(FakeCtypes(seen_at="program", spoilt=[-9, 9_999]), True, True, id="threads"),
+        pytest.param(FakeCtypes(lacks=["mallinfo2"]), False, True, id="an older glibc"),
+        pytest.param(WITHOUT, False, False, id="another C library"),
+        pytest.param(FakeCtypes(seen_at="program", lacks=["mallinfo2"]), False, False, id="who?"),
+        pytest.param(FakeCtypes(seen_at="jemalloc", counts=False), False, False, id="jemalloc"),
+        pytest.param(FakeCtypes(seen_at="program", counts=False), False, False, id="seen so, too"),
     ],
 )
-def test_another_allocator_has_no_figures(ctypes):
-    assert allocator._glibc(ctypes) == Allocator()
+def test_figures_and_trim_are_those_of_the_allocator_in_use(ctypes, has_figures, trims):
+    found = allocator._glibc(ctypes)
+    assert (found.figures is not None, found.trim is not None) == (has_figures, trims)
+    assert not ctypes.taken
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])

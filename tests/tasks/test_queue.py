@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import functools
 import gc
+import inspect
 import logging
 import weakref
 from datetime import UTC, datetime, timedelta
@@ -62,7 +63,7 @@ async def test_a_job_runs_and_its_result_is_asked_for():
 async def test_a_decorated_function_is_called_as_before():
     queue = queue_of()
     task = queue.task(double)
-    assert asyncio.iscoroutinefunction(task.__call__)
+    assert inspect.iscoroutinefunction(task.__call__)
     assert await task(4) == 8
     assert (task.__name__, task.__wrapped__) == ("double", double)
 

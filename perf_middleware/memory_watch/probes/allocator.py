@@ -14,12 +14,16 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.memory_watch.reading import MallocMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+TRIED_BYTES: Final = (65_521, 98_299, 114_689)
+"""Below what glibc maps by itself, above what it keeps back for a thread."""
+BESIDE_BYTES: Final = 4_096  # what else may be taken meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,31 @@ def load_allocator() -> Allocator:
 def _glibc(ctypes: Any) -> Allocator:
     library = ctypes.CDLL("libc.so.6")
     in_use = ctypes.CDLL(None)  # as the program itself finds names: with what was preloaded
-    if _address(ctypes, library.malloc) != _address(ctypes, in_use.malloc):
+    figures = _figures(ctypes, library)
+    if _address(ctypes, library.malloc) != _address(ctypes, in_use.malloc) and not (
+        figures is not None and _counts(ctypes, in_use, figures)
+    ):
         return Allocator()
-    return Allocator(figures=_figures(ctypes, library), trim=_trim(ctypes, library))
+    return Allocator(figures=figures, trim=_trim(ctypes, library))
+
+
+def _counts(ctypes: Any, in_use: Any, figures: Callable[[], MallocMemory]) -> bool:
+    """Whether glibc counts what the program takes: an address alone does not tell.
+
+    Of a program at a fixed place (the python3 of Debian and Ubuntu) every name of a library reads
+    as an address in the program itself, whoever stands behind it.
+    """
+    malloc, free = in_use.malloc, in_use.free
+    malloc.restype, malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
+    free.restype, free.argtypes = None, (ctypes.c_void_p,)
+    for size in TRIED_BYTES:  # other threads take and give back, too: one try may be spoilt
+        before = figures().used_bytes
+        block = malloc(size)
+        taken = figures().used_bytes - before
+        free(block)
+        if size <= taken <= size + BESIDE_BYTES:
+            return True
+    return False
 
 
 def _address(ctypes: Any, function: Any) -> int | None:

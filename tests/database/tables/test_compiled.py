@@ -330,6 +330,7 @@ def test_each_compiled_statement_is_read_once_and_forgotten_with_it():
         touching(inserts="users"), touching(inserts="managers"),
         touching(reads="posts", changes="posts"),
     ]  # fmt: skip
+    engine.dispose()
     kept = tables._of_compiled
     assert len(kept) > 0
     engine.clear_compiled_cache()

@@ -279,7 +279,7 @@ def test_an_observer_that_fails_costs_nothing_but_its_words(backend):
 def test_a_collection_by_hand_says_what_it_has_brought(backend):
     class Cycle:
         def __init__(self):
-            self.me = self
+            self.me = [self]
 
     rss = iter([100, 40])
     by_hand = GarbageCollection(rss_bytes=lambda: next(rss), process=ProcessCollector())

@@ -130,15 +130,18 @@ async def test_an_error_of_the_block_comes_out_as_it_is():
 
 @on_each_loop
 async def test_who_is_cancelled_within_the_block_cancels_what_runs():
-    ended = []
+    begun, ended = [], []
 
     async def waits(items):
+        begun.append(items)
+        if len(begun) == 2:
+            scope.cancel()
         try:
             await anyio.sleep_forever()
         finally:
             ended.append(items)
 
-    with anyio.move_on_after(0.01) as scope:
+    with anyio.CancelScope() as scope:
         await map_batched(waits, range(9), size=1, limit=2)
     assert scope.cancelled_caught
     assert sorted(ended) == [[0], [1]]

@@ -56,20 +56,20 @@ async def is_empty(tasks):
     return await entries_of(tasks) == (0, 0)
 
 
-def die(tasks):
-    """As the kernel does with a process that is killed: its locks are gone, nothing is written."""
+async def killed(tasks):
+    """An open Tasks that has died as far as others can see; what it ran is cancelled untold.
+
+    As the kernel does with a killed process: its locks are gone, its files are closed, nothing is
+    written.
+    """
     tasks.journal.stop_feeding()
     tasks.journal._store._owner.forget()
-
-
-async def killed(tasks):
-    """An open Tasks that has died as far as others can see; what it ran is cancelled untold."""
-    die(tasks)
     writer = tasks.journal._writer
     tasks.journal._writer = None
     for worker in list(tasks._engine._crew.workers):
         worker.task.cancel()
     await writer.stop()
+    tasks.journal._store._file.close()
 
 
 def run(coroutine):

@@ -123,7 +123,9 @@ async def test_variants_of_a_url_are_told_apart(cluster):
                 path, headers = f"/{number}", [("accept-language", language)]
                 assert not (await one.reads(path, headers=headers))[1]
                 await one.settled()
+                before = two.link.commands
                 assert (await two.reads(path, headers=headers))[1]
+                assert two.link.commands == before + 1  # also the first one of each node
         assert not (await two.reads("/1", headers=[("accept-language", "it")]))[1]
 
 

@@ -1,0 +1,53 @@
+"""What a process knows of how records vary: by which request fields, or by none.
+
+It decides how a record is looked up: one that does not vary, and most do not, by its key alone;
+one that does, together with the variant; one of which nothing is known by a script that chooses the
+variant inside of Redis, which is dearer.  To have forgotten costs that, and nothing else: so there
+is a bound, and keys that do not vary are remembered by a number of 32 bits each, in a table in
+which the newer takes the place of the older.  Of two keys that look the same (one in 2**32 of those
+that share a slot) one is looked up once more.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+
+VARIED_MAX: Final = 10_000  # keys that are known to vary; then it starts anew
+SLOT_BITS: Final = 17  # for 131,072 keys that do not: 512 KiB, from the first one on
+_SLOT: Final = (1 << SLOT_BITS) - 1
+_PRINT: Final = (1 << 32) - 1
+
+
+class Known:
+    """By which fields records are known to vary."""
+
+    __slots__ = ("_names", "_prints")
+
+    def __init__(self) -> None:
+        self._names: dict[bytes, tuple[bytes, ...]] = {}
+        self._prints = array("I")
+
+    def names_of(self, key: bytes) -> tuple[bytes, ...] | None:
+        """The names of the fields, none where it does not vary; None where that is not known."""
+        if self._prints:
+            number = hash(key)
+            if self._prints[number & _SLOT] == number >> SLOT_BITS & _PRINT | 1:  # 0: it is empty
+                return ()
+        return self._names.get(key)
+
+    def learn(self, key: bytes, names: tuple[bytes, ...]) -> None:
+        """It varies by these, or by none."""
+        number = hash(key)
+        slot, own = number & _SLOT, number >> SLOT_BITS & _PRINT | 1
+        if not names:
+            if not self._prints:
+                self._prints = array("I", bytes(4 << SLOT_BITS))
+            self._prints[slot] = own
+            self._names.pop(key, None)
+            return
+        if self._prints and self._prints[slot] == own:
+            self._prints[slot] = 0
+        if len(self._names) >= VARIED_MAX:
+            self._names.clear()
+        self._names[key] = names

@@ -1,0 +1,36 @@
+"""What a process remembers of how records vary."""
+
+import sys
+
+from perf_middleware.fleet.known import SLOT_BITS, VARIED_MAX, Known
+
+
+def test_what_was_learnt_last_is_known():
+    known = Known()
+    assert known.names_of(b"a") is None
+    for names in ((), (b"x",), (b"x", b"y"), (), (b"z",)):
+        known.learn(b"a", names)
+        assert known.names_of(b"a") == names
+        assert known.names_of(b"b") is None
+
+
+def test_what_does_not_vary_takes_no_more_room_however_much_it_is():
+    known = Known()
+    known.learn(b"first", ())
+    took = sys.getsizeof(known._prints)
+    assert took < 5 << SLOT_BITS
+    for number in range(3 << SLOT_BITS >> 4):
+        known.learn(b"%d" % number, ())
+        assert known.names_of(b"%d" % number) == ()
+    assert sys.getsizeof(known._prints) == took
+    assert not known._names
+    wrong = sum(known.names_of(b"never/%d" % number) is not None for number in range(10_000))
+    assert wrong <= 1
+
+
+def test_what_varies_is_known_of_so_many():
+    known = Known()
+    for number in range(VARIED_MAX + 1):
+        known.learn(b"%d" % number, (b"x",))
+        assert len(known._names) <= VARIED_MAX
+    assert known.names_of(b"%d" % VARIED_MAX) == (b"x",)

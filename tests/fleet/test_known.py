@@ -12,6 +12,7 @@ def test_what_was_learnt_last_is_known():
         known.learn(b"a", names)
         assert known.names_of(b"a") == names
         assert known.names_of(b"b") is None
+        assert len(known._names) == bool(names)
 
 
 def test_what_does_not_vary_takes_no_more_room_however_much_it_is():

@@ -42,5 +42,5 @@ def test_a_few_that_share_their_slots_do_not_drive_each_other_out():
     keys = [b"http://h\n/%d" % number for number in range(2_000)]
     for key in keys:
         known.learn(key, ())
-    # Of three that share a pair one is forgotten: 0.3 are to be expected, 15 if two shared one slot.
+    # Of three that share a pair one is forgotten: 0.3 are to be expected, 15 with single slots.
     assert sum(known.names_of(key) is None for key in keys) <= 5

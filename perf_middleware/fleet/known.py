@@ -8,6 +8,7 @@ is a bound, and keys that do not vary are remembered by a number of 32 bits each
     hash of the key -> pair of slots, number      |  newer  |  older  | -> forgotten
 
 To take one key for another (their numbers are the same once in 2**32) costs a look-up more.
+Before any record of all processes has varied, none is said to: all are looked up by their keys.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ _PRINT: Final = (1 << 32) - 1
 class Known:
     """By which fields records are known to vary."""
 
-    __slots__ = ("_names", "_prints")
+    __slots__ = ("_has_begun", "_names", "_prints")
 
     def __init__(self) -> None:
+        self._has_begun = False
         self._names: dict[bytes, tuple[bytes, ...]] = {}
         self._prints = array("I")
 
     def names_of(self, key: bytes) -> tuple[bytes, ...] | None:
         """The names of the fields, none where it does not vary; None where that is not known."""
+        if not self._has_begun:
+            return ()
         prints = self._prints
         if prints:
             number = hash(key)
@@ -41,8 +45,16 @@ class Known:
                 return ()
         return self._names.get(key)
 
+    def begin(self) -> None:
+        """Some record varies."""
+        self._has_begun = True
+
     def learn(self, key: bytes, names: tuple[bytes, ...]) -> None:
         """It varies by these, or by none."""
+        if not self._has_begun:
+            if not names:
+                return
+            self.begin()
         number = hash(key)
         slot, own = number & _NEWER, number >> SLOT_BITS & _PRINT | 1
         prints = self._prints

@@ -18,6 +18,7 @@ SOFT: Final = ord("s")
 CLUSTER_SHARDS: Final = 16
 EVERYTHING: Final = b"*"
 ALL_PURGED: Final = 1  # kinds of messages
+VARIED: Final = 2
 MESSAGE_HEAD: Final = 18  # count, sender, shard, kind
 COUNT: Final = struct.Struct(">Q")
 

@@ -18,7 +18,7 @@ STORES = 30_000
 AT_ONCE = 500
 TAGS = 20
 TTL_MS = 400  # as short as a slow machine allows: what is stored is purged before it expires
-FIXED = 4  # keys of a shard: the counter, its life, the log and the floor
+FIXED = 5  # keys of a shard: the counter, its life, the log, the floor and the names
 CONTENT = b"\x01-" + bytes(HEAD - 2) + b"content"
 
 pytestmark = pytest.mark.anyio

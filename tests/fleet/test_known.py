@@ -2,11 +2,29 @@
 
 import sys
 
+import pytest
+
 from perf_middleware.fleet.known import SLOT_BITS, VARIED_MAX, Known
 
 
-def test_what_was_learnt_last_is_known():
+@pytest.fixture
+def known():
+    """Of a fleet in which some record varies."""
+    begun = Known()
+    begun.begin()
+    return begun
+
+
+def test_before_any_record_varies_none_does():
     known = Known()
+    known.learn(b"a", ())
+    assert known.names_of(b"a") == known.names_of(b"b") == ()
+    assert not known._prints
+    known.learn(b"c", (b"x",))
+    assert (known.names_of(b"a"), known.names_of(b"c")) == (None, (b"x",))
+
+
+def test_what_was_learnt_last_is_known(known):
     assert known.names_of(b"a") is None
     for names in ((), (b"x",), (b"x", b"y"), (), (b"z",)):
         known.learn(b"a", names)
@@ -15,8 +33,7 @@ def test_what_was_learnt_last_is_known():
         assert len(known._names) == bool(names)
 
 
-def test_what_does_not_vary_takes_no_more_room_however_much_it_is():
-    known = Known()
+def test_what_does_not_vary_takes_no_more_room_however_much_it_is(known):
     known.learn(b"first", ())
     took = sys.getsizeof(known._prints)
     assert took < 5 << SLOT_BITS
@@ -29,16 +46,14 @@ def test_what_does_not_vary_takes_no_more_room_however_much_it_is():
     assert wrong <= 1
 
 
-def test_what_varies_is_known_of_so_many():
-    known = Known()
+def test_what_varies_is_known_of_so_many(known):
     for number in range(VARIED_MAX + 1):
         known.learn(b"%d" % number, (b"x",))
         assert len(known._names) <= VARIED_MAX
     assert known.names_of(b"%d" % VARIED_MAX) == (b"x",)
 
 
-def test_a_few_that_share_their_slots_do_not_drive_each_other_out():
-    known = Known()
+def test_a_few_that_share_their_slots_do_not_drive_each_other_out(known):
     keys = [b"http://h\n/%d" % number for number in range(2_000)]
     for key in keys:
         known.learn(key, ())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from perf_middleware.fleet.layout import ALL_PURGED, COUNT, MESSAGE_HEAD
+from perf_middleware.fleet.layout import ALL_PURGED, COUNT, MESSAGE_HEAD, VARIED
 from perf_middleware.fleet.stores.script import Script
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Messages:
 
     `on_message(body)` gets what another process has published, `on_gap()` is called where messages
     may have been missed: whatever is kept in memory of these records is not to be trusted then.
-    `on_landed(key)` hears of leases that were given back.
+    `on_landed(key)` hears of leases that were given back, `on_varied()` that some record varies.
     """
 
     def __init__(self, link: Link, *, namespace: str, space: str, shards: int = 1) -> None:
@@ -37,6 +37,7 @@ class Messages:
         self._lives = [tag + b"e" for tag in tags]
         self._logs = [tag + b"p" for tag in tags]
         self._floors = [tag + b"f" for tag in tags]
+        self._varied = [tag + b"v" for tag in tags]
         self.channel = b"{%s:%s:0}c" % (namespace.encode(), space.encode())
         self.shards = shards
         self._sender = b""
@@ -46,6 +47,7 @@ class Messages:
         self.on_message: Callable[[bytes], None] = _nobody_listens
         self.on_gap: Callable[[], None] = _nothing
         self.on_landed: Callable[[bytes], None] = _nobody_listens
+        self.on_varied: Callable[[], None] = _nothing
         self.is_done: Callable[[], bool] = _always
         """Whether all that was heard is done in memory; who sets it calls `on_done` as it is."""
         self.on_done: Callable[[], None] = _nothing
@@ -76,11 +78,16 @@ class Messages:
         missed, is_first = False, None in self._life
         for shard in range(self.shards):
             heard, floor_heard = self.seen[shard], self._floor[shard]
-            life, count, floor = await self._link.run_script(
+            life, count, floor, has_varied = await self._link.run_script(
                 _STATE,
-                (self._lives[shard], self._counts[shard], self._floors[shard]),
+                (
+                    self._lives[shard], self._counts[shard], self._floors[shard],
+                    self._varied[shard],
+                ),
                 (os.urandom(8).hex(),),
-            )
+            )  # fmt: skip
+            if has_varied:
+                self.on_varied()
             # A message behind the answer may have been heard before this goes on.
             if self.seen[shard] != heard:
                 count = max(count, self.seen[shard])
@@ -105,7 +112,9 @@ class Messages:
             return
         self.messages += 1
         if not count:
-            if not kind:  # another one is of another version
+            if kind == VARIED:
+                self.on_varied()
+            elif not kind:  # another one is of another version
                 self.on_landed(body)
             return
         seen = self.seen[shard]

@@ -8,6 +8,7 @@ Keys of one shard, `{app:cache:0}` its hash tag, so that a cluster has them all 
     {..}i:<name>   index: the records with this tag, or of this URL, by the time they expire
     {..}n {..}e    how many messages there were; the life of this keyspace (lost with its data)
     {..}p {..}f    the last purges; the count below which everything was purged
+    {..}v          there where some record varies, or did
 
 What changes something is one script, so one round trip and one atomic step; a look-up is one too,
 but for what is known (known.py) to be found without.  The indexes expire with what they point to.
@@ -27,6 +28,7 @@ from perf_middleware.fleet.layout import (
     EVERYTHING,
     HEAD,
     SOFT,
+    VARIED,
     VARIES,
     Found,
     Missing,
@@ -65,6 +67,7 @@ class Records(Messages):
     def __init__(self, link: Link, *, namespace: str, space: str, shards: int = 1) -> None:
         super().__init__(link, namespace=namespace, space=space, shards=shards)
         self._known = Known()
+        self.on_varied = self._known.begin
         self._found_share = 0.0  # of the last look-ups that would have taken a lease
 
     @property
@@ -231,12 +234,12 @@ class Records(Messages):
             _PUT,
             (
                 self._records[shard] + key, self._counts[shard], self._logs[shard],
-                *(self._indexes[shard] + name for name in indexes),
+                self._varied[shard], *(self._indexes[shard] + name for name in indexes),
             ),
             (
                 seen[shard], live_ms, content, b",".join(names), secondary,
                 self.channel, self.told(shard, message), origin, int(always_tell),
-                *indexes, *also,
+                self.told(shard, b"", VARIED), *indexes, *also,
             ),
         )  # fmt: skip
         if kind == COUNT_LOST:

@@ -1,11 +1,12 @@
 -- Store one record with its places in the indexes, unless it was purged since it was begun.
 --
--- KEYS  the record (of all variants); the counter; the log of purges; then each index
+-- KEYS  the record (of all variants); the counter; the log of purges; whether some record varies;
+--       then each index
 -- ARGV  the counter as it was known when the answer was begun; ms to live (0: until it is purged);
 --       the record; the names of the fields that tell its variants apart and its secondary key (both
 --       empty: it has none); the channel; the message for an overwrite; the origin; '1' to tell it
---       also where nothing is overwritten; then the name of each index, and further names by which
---       it may have been purged
+--       also where nothing is overwritten; the message that some record varies; then the name of
+--       each index, and further names by which it may have been purged
 -- gives {1}         it is there
 --       {0}         a purge concerns it
 --       {2, names}  its variants are told apart by more fields than it names
@@ -20,7 +21,7 @@ if count > began then
   if redis.call('ZCARD', KEYS[3]) >= 500 and tonumber(oldest[2]) > began then return {0} end
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. began, '+inf')) do
     if name == '*' then return {0} end
-    for i = 10, #ARGV do
+    for i = 11, #ARGV do
       if name == ARGV[i] then return {0} end
     end
   end
@@ -46,6 +47,9 @@ if names ~= '' then
   redis.call('SET', primary, 'V' .. names, 'PX', left)
   key = primary .. '\r' .. names .. '\r' .. ARGV[5]
   replaced = replaced or redis.call('EXISTS', key) == 1
+  if redis.call('SETNX', KEYS[4], '1') == 1 then
+    redis.call('PUBLISH', ARGV[6], struct.pack('>I8', 0) .. ARGV[10])
+  end
 end
 if replaced or ARGV[9] == '1' then
   count = redis.call('INCR', KEYS[2])
@@ -60,7 +64,7 @@ end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-for i = 4, #KEYS do
+for i = 5, #KEYS do
   local index = KEYS[i]
   -- What has expired leaves as new ones come: an index never outgrows what it points to for long.
   local gone = redis.call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', 0, 32)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 import ormsgpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 HEAD: Final = 10  # version, flag, count
 VARIES: Final = b"V"
-NAMES_MAX: Final = 32
-KNOWN_MAX: Final = 10_000  # records of which it is known by what they vary
+VARIES_BYTES_MAX: Final = 4_096  # of such a record, its names; find.lua has it too
 SOFT: Final = ord("s")
 CLUSTER_SHARDS: Final = 16
 EVERYTHING: Final = b"*"
 ALL_PURGED: Final = 1  # kinds of messages
-NAMED: Final = 2
+VARIED: Final = 2
 MESSAGE_HEAD: Final = 18  # count, sender, shard, kind
 COUNT: Final = struct.Struct(">Q")
 
@@ -62,9 +61,16 @@ class ShardKeys:
     floor: bytes
 
 
-PartsOf: TypeAlias = "Callable[[tuple[bytes, ...]], list[bytes] | None]"
-"""From names of request fields to this request's part of the secondary key for each of them; None
-where they are too long to be a key."""
+class Asking(Protocol):
+    """The request that a record is looked up for, as far as variants are told apart by it."""
+
+    def parts_of(self, names: tuple[bytes, ...]) -> list[bytes] | None:
+        """Its part of the secondary key for each of these fields; None where they make no key."""
+
+    def told(self) -> tuple[bytes, bool]:
+        """For each field that it has, `told_field`; and whether these are all."""
+
+
 Seen: TypeAlias = tuple[int, ...]
 """For each shard the number of the last message that was heard."""
 
@@ -83,6 +89,13 @@ def message(kind: str, *words: str | bytes | bool) -> bytes:
     return ormsgpack.packb(
         [kind, *(bytes_of(word) if isinstance(word, str) else word for word in words)]
     )
+
+
+def told_field(name: bytes, part: bytes) -> bytes:
+    """A field for find.lua: its name, and its part of the secondary key (b"": it has none, for it
+    is too long), each of 255 bytes at most and behind its length.
+    """
+    return b"%c%b%c%b" % (len(name), name, len(part), part)
 
 
 def variant_key(key: bytes, names: tuple[bytes, ...], parts: Sequence[bytes]) -> bytes:

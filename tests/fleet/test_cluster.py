@@ -127,6 +127,22 @@ async def test_variants_of_a_url_are_told_apart(cluster):
         assert not (await two.reads("/1", headers=[("accept-language", "it")]))[1]
 
 
+async def test_the_first_look_up_of_a_variant_is_one_command(cluster):
+    pages, (one, two) = members(cluster, "first")
+    pages.fields = [(b"vary", b"accept-language")]
+    async with running(one):
+        for number in range(8):
+            await one.reads(f"/{number}")
+        await one.settled()
+    for node in cluster.nodes:
+        node.say("SCRIPT", "FLUSH")
+    async with running(two):
+        for number in range(8):
+            before = two.link.commands
+            assert (await two.reads(f"/{number}"))[1]
+            assert two.link.commands == before + 1
+
+
 @pytest.mark.parametrize(
     ("namespace", "purge"),
     [

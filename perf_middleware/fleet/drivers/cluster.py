@@ -60,6 +60,7 @@ class ClusterLink:
         self._connect_timeout_s = connect_timeout_s
         self._waiting_max = waiting_max
         self._cluster: Any = None
+        self._scripts: set[tuple[str, str]] = set()  # and the nodes that were told
         self._loop: asyncio.AbstractEventLoop | None = None
         self.shown_url = self._bus.shown_url
         self.why_down = self._bus.why_down
@@ -128,10 +129,23 @@ class ClusterLink:
     async def run_script(
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str | int]
     ) -> Any:
+        if self._is_new_there(script, keys[0]):
+            return await self._ask(("EVAL", script.text, len(keys), *keys, *arguments))
         try:
             return await self._ask(("EVALSHA", script.sha, len(keys), *keys, *arguments))
         except _NotKnownError:
             return await self._ask(("EVAL", script.text, len(keys), *keys, *arguments))
+
+    def _is_new_there(self, script: Script, key: bytes) -> bool:
+        """Whether the node of `key` was not told the text of `script` yet, as it is from now on."""
+        try:
+            node = self._cluster.get_node_from_key(key)
+        except (AttributeError, RedisError):  # not connected, or nobody has its slot
+            return False
+        there = script.sha, node.name
+        is_new = there not in self._scripts
+        self._scripts.add(there)
+        return is_new
 
     async def subscribe(self, *channels: bytes) -> None:
         await self._bus.subscribe(*channels)
@@ -203,7 +217,7 @@ class ClusterLink:
             )
             async with asyncio.timeout(2 * self._connect_timeout_s):
                 await cluster.initialize()
-            self._cluster = cluster
+            self._cluster, self._scripts = cluster, set()
             node = random.choice(cluster.get_primaries())  # noqa: S311 - no secret
             await self._bus.connect_once(changed, host=node.host, port=node.port)
             self.why_down = self._bus.why_down

@@ -104,6 +104,7 @@ class RedisLink:
         self._connect_timeout_s = connect_timeout_s
         self._heartbeat_s = heartbeat_s
         self._waiting_max = waiting_max
+        self._scripts: set[str] = set()  # that were told over this connection
         self._connection: Any = None
         self._transport: Any = None
         self._socket_number = NO_SOCKET
@@ -176,9 +177,13 @@ class RedisLink:
     async def run_script(
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str | int]
     ) -> Any:
+        if script.sha not in self._scripts:
+            # As text: its name alone would take a second round trip where nobody has told the text.
+            self._scripts.add(script.sha)
+            return await self.ask("EVAL", script.text, len(keys), *keys, *arguments)
         try:
             return await self.ask("EVALSHA", script.sha, len(keys), *keys, *arguments)
-        except NoScriptError:  # a server that has restarted, or never heard of it
+        except NoScriptError:  # the server has let go of it
             return await self.ask("EVAL", script.text, len(keys), *keys, *arguments)
 
     async def subscribe(self, *channels: bytes) -> None:
@@ -329,6 +334,7 @@ class RedisLink:
         else:
             self._socket_number = NO_SOCKET
         self._connection, self._transport = connection, transport
+        self._scripts = set()
 
     def _say(self, *words: bytes | str) -> None:
         if self._transport is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from perf_middleware.fleet.layout import ALL_PURGED, COUNT, MESSAGE_HEAD, NAMED
+from perf_middleware.fleet.layout import ALL_PURGED, COUNT, MESSAGE_HEAD, VARIED
 from perf_middleware.fleet.stores.script import Script
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ class Messages:
 
     `on_message(body)` gets what another process has published, `on_gap()` is called where messages
     may have been missed: whatever is kept in memory of these records is not to be trusted then.
-    `on_landed(key)` hears of leases that were given back, `on_named(name)` of fields by which some
-    record varies.
+    `on_landed(key)` hears of leases that were given back, `on_varied()` that some record varies.
     """
 
     def __init__(self, link: Link, *, namespace: str, space: str, shards: int = 1) -> None:
@@ -48,7 +47,7 @@ class Messages:
         self.on_message: Callable[[bytes], None] = _nobody_listens
         self.on_gap: Callable[[], None] = _nothing
         self.on_landed: Callable[[bytes], None] = _nobody_listens
-        self.on_named: Callable[[bytes], None] = _nobody_listens
+        self.on_varied: Callable[[], None] = _nothing
         self.is_done: Callable[[], bool] = _always
         """Whether all that was heard is done in memory; who sets it calls `on_done` as it is."""
         self.on_done: Callable[[], None] = _nothing
@@ -79,7 +78,7 @@ class Messages:
         missed, is_first = False, None in self._life
         for shard in range(self.shards):
             heard, floor_heard = self.seen[shard], self._floor[shard]
-            life, count, floor, *names = await self._link.run_script(
+            life, count, floor, has_varied = await self._link.run_script(
                 _STATE,
                 (
                     self._lives[shard], self._counts[shard], self._floors[shard],
@@ -87,6 +86,8 @@ class Messages:
                 ),
                 (os.urandom(8).hex(),),
             )  # fmt: skip
+            if has_varied:
+                self.on_varied()
             # A message behind the answer may have been heard before this goes on.
             if self.seen[shard] != heard:
                 count = max(count, self.seen[shard])
@@ -96,8 +97,6 @@ class Messages:
             missed |= known is not None and (known != life or self.seen[shard] != count)
             self._life[shard], self._floor[shard] = life, floor
             self._saw(shard, count)
-            for name in names:
-                self.on_named(name)
         self.gaps += missed
         if missed or is_first:
             self.on_gap()
@@ -113,7 +112,10 @@ class Messages:
             return
         self.messages += 1
         if not count:
-            (self.on_named if kind == NAMED else self.on_landed)(body)
+            if kind == VARIED:
+                self.on_varied()
+            elif not kind:  # another one is of another version
+                self.on_landed(body)
             return
         seen = self.seen[shard]
         self._saw(shard, count)

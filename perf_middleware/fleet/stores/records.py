@@ -8,11 +8,11 @@ Keys of one shard, `{app:cache:0}` its hash tag, so that a cluster has them all 
     {..}i:<name>   index: the records with this tag, or of this URL, by the time they expire
     {..}n {..}e    how many messages there were; the life of this keyspace (lost with its data)
     {..}p {..}f    the last purges; the count below which everything was purged
-    {..}v          the names of the fields by which some record varies, at most 32
+    {..}v          there where some record varies, or did
 
-What changes something is one script, so one round trip and one atomic step; a look-up of what is
-there needs none.  The indexes expire with what they point to.  Messages are numbered: who misses
-one knows it.
+What changes something is one script, so one round trip and one atomic step; a look-up is one too,
+but for what is known (known.py) to be found without.  The indexes expire with what they point to.
+Messages are numbered: who misses one knows it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
+from perf_middleware.fleet.known import Known
 from perf_middleware.fleet.layout import (
     ALL_PURGED,
     COUNT,
     EVERYTHING,
     HEAD,
-    KNOWN_MAX,
-    NAMED,
-    NAMES_MAX,
     SOFT,
+    VARIED,
     VARIES,
     Found,
     Missing,
     ShardKeys,
     Unnamed,
     names_in,
+    told_field,
     variant_key,
 )
 from perf_middleware.fleet.stores.messages import Messages
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Sequence
 
     from perf_middleware.fleet.drivers.port import Link
-    from perf_middleware.fleet.layout import PartsOf, Seen
+    from perf_middleware.fleet.layout import Asking, Seen
 
 
 COUNT_LOST: Final = 3  # an answer of put.lua
@@ -66,10 +66,9 @@ class Records(Messages):
 
     def __init__(self, link: Link, *, namespace: str, space: str, shards: int = 1) -> None:
         super().__init__(link, namespace=namespace, space=space, shards=shards)
-        self._names: set[bytes] = set()  # of fields by which records are known to vary
+        self._known = Known()
+        self.on_varied = self._known.begin
         self._found_share = 0.0  # of the last look-ups that would have taken a lease
-        self.on_named = self._know
-        self._names_of: dict[bytes, tuple[bytes, ...]] = {}
 
     @property
     def is_up(self) -> bool:
@@ -100,13 +99,13 @@ class Records(Messages):
     # --- one record -----------------------------------------------------------------------------
 
     def likely(self, place: bytes, key: bytes) -> Awaitable[bytes | None] | None:
-        """What is under `key`, for `found_in`, where that is most likely all that it takes: nothing
-        is known to vary there, and most look-ups found something lately.  None: `find` it.
+        """What is under `key`, for `found_in`, where that is most likely all that it takes: it is
+        known not to vary, and most look-ups found something lately.  None: `find` it.
 
         Raises as `Link.get`, some of it before it is awaited.  No coroutine of its own, for every
         hit would pay for it.
         """
-        if self._found_share < MOSTLY_FOUND or (self._names and self._names_of.get(key) != ()):
+        if self._found_share < MOSTLY_FOUND or self._known.names_of(key) != ():
             return None
         return self._link.get(self._records[self.shard_of(place)] + key)
 
@@ -126,71 +125,75 @@ class Records(Messages):
         place: bytes,
         key: bytes,
         *,
-        parts_of: PartsOf | None = None,
+        asking: Asking | None = None,
         lease_ms: int = 0,
         token: bytes = b"",
         was_asked: bool = False,
     ) -> Found | Missing | None:
-        """The record under `key`, or that of its variants which `parts_of` chooses.
+        """The record under `key`, or that of its variants which is for `asking`.
 
         One round trip, which also leases what is missing to `token` for `lease_ms` if nobody else
-        has the lease.  One more to lease where most look-ups found something lately, for what asks
-        and leases at once is dearer than what asks (`was_asked`: by `likely`, in vain); and where
-        it varies by a field of which nobody had told.  None where none of its variants can be this
-        request's.
+        has the lease.  One more to lease where it is known how it varies and most look-ups found
+        something lately, for what asks and leases at once is dearer than what asks (`was_asked`: by
+        `likely`, in vain); and where what was known holds no more: it has begun to vary, or does
+        by more fields.  None where none of its variants can be this request's.
         """
         shard = self.shard_of(place)
         begin = self._records[shard]
-        names = self._names_of.get(key) if self._names else ()
-        if names is None or (
-            lease_ms and not names and (was_asked or self._found_share < MOSTLY_FOUND)
-        ):
-            return await self._find_among_variants(shard, key, parts_of, lease_ms, token)
+        names = self._known.names_of(key)
+        if names is None or (lease_ms and (was_asked or self._found_share < MOSTLY_FOUND)):
+            return await self._choose(shard, key, asking, lease_ms, token)
+        record: bytes | None
+        value: bytes | None
         if not names:
-            value = await self._link.get(begin + key)
+            full, value = key, await self._link.get(begin + key)
             if value is not None and value[:1] == VARIES:
-                self._learn(key, tuple(value[1:].split(b",")))
-                return await self._find_among_variants(shard, key, parts_of, lease_ms, token)
-            full = key
+                return await self._choose(shard, key, asking, lease_ms, token)
         else:
-            parts = None if parts_of is None else parts_of(names)
+            parts = None if asking is None else asking.parts_of(names)
             if parts is None:
                 return None
             full = variant_key(key, names, parts)
             record, value = await self._link.get_several(begin + key, begin + full)
-            if record != VARIES + b",".join(names):
-                self._names_of.pop(key, None)
-                return await self._find_among_variants(shard, key, parts_of, lease_ms, token)
-        if value is not None and len(value) < HEAD:
-            return None  # none of ours
-        if value is not None and self.is_reachable(shard, value):
+            if record is None:
+                value = None  # what is left of its variants is of no use
+            elif record != VARIES + b",".join(names):
+                if record[:1] == VARIES:
+                    return await self._choose(shard, key, asking, lease_ms, token)
+                full, value = key, record
+        if value is not None and len(value) >= HEAD and self.is_reachable(shard, value):
+            if names and full is key:
+                self._known.learn(key, ())
             self._found_share += (1 - self._found_share) * NEWEST_WEIGHS
             return Found(full, value, value[1] == SOFT)
         if not lease_ms:
             return Missing(full, leads=True)
-        return await self._find_among_variants(shard, key, parts_of, lease_ms, token)
+        return await self._choose(shard, key, asking, lease_ms, token)
 
-    async def _find_among_variants(
-        self, shard: int, key: bytes, parts_of: PartsOf | None, lease_ms: int, token: bytes
+    async def _choose(
+        self, shard: int, key: bytes, asking: Asking | None, lease_ms: int, token: bytes
     ) -> Found | Missing | None:
-        """The same in one atomic step, which costs the server more."""
+        """The same in one atomic step, which costs the server more; once more only for a request of
+        more fields than can be told.
+        """
         begin = self._records[shard]
+        told, is_all = (b"", False) if asking is None else asking.told()
         for _ in range(2):
-            names = () if parts_of is None else tuple(self._names)
-            parts = [] if parts_of is None else parts_of(names)
-            if parts is None:
-                return None
             kind, value, *more = await self._link.run(
-                _FIND,
-                (begin + key, self._floors[shard]),
-                (lease_ms, token, *(item for pair in zip(names, parts, strict=True)
-                                    for item in pair)),
-            )  # fmt: skip
+                _FIND, (begin + key, self._floors[shard]), (lease_ms, token, told, int(is_all))
+            )
             if kind == 2:
-                self._learn(key, tuple(value.split(b",")))
+                names = tuple(value.split(b","))
+                self._known.learn(key, names)
+                parts = None if asking is None else asking.parts_of(names)
+                if parts is None:
+                    return None
+                told, is_all = b"".join(map(told_field, names, parts)), False
                 continue
             full = value[len(begin) :]
-            self._learn(key, names_in(full, key))
+            names = names_in(full, key)
+            if names or kind == 1:  # of what is not there it is not known
+                self._known.learn(key, names)
             if kind == 1:
                 self._found_share += (1 - self._found_share) * NEWEST_WEIGHS
                 return Found(full, more[0], more[0][1] == SOFT)
@@ -199,18 +202,9 @@ class Records(Messages):
             return Missing(full, leads=leads, lease_left_ms=0 if leads else more[1])
         return None  # it varies by ever more fields
 
-    def _know(self, name: bytes) -> None:
-        if len(self._names) < NAMES_MAX:
-            self._names.add(name)
-
-    def _learn(self, key: bytes, names: tuple[bytes, ...]) -> None:
-        self._names.update(names)
-        if len(self._names) > NAMES_MAX:
-            self._names.intersection_update(names)
-        if self._names:
-            if len(self._names_of) >= KNOWN_MAX:
-                self._names_of.clear()
-            self._names_of[key] = names
+    def know(self, key: bytes, names: tuple[bytes, ...]) -> None:
+        """What is stored under `key` varies by these fields: it is looked up so from here on."""
+        self._known.learn(key, names)
 
     async def put(
         self,
@@ -245,7 +239,7 @@ class Records(Messages):
             (
                 seen[shard], live_ms, content, b",".join(names), secondary,
                 self.channel, self.told(shard, message), origin, int(always_tell),
-                self.told(shard, b"", NAMED), *indexes, *also,
+                self.told(shard, b"", VARIED), *indexes, *also,
             ),
         )  # fmt: skip
         if kind == COUNT_LOST:

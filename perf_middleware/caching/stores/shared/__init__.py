@@ -22,6 +22,7 @@ from perf_middleware.caching.places import (
     BARE,
     TAG,
     URL,
+    AskedBy,
     index_name,
     parts_of,
     place_of,
@@ -156,7 +157,7 @@ class SharedStore:
             asked_s = monotonic()
             found = await self._records.find(
                 place, key,
-                parts_of=lambda names: parts_of(names, request.lines),
+                asking=AskedBy(request),
                 lease_ms=LEASE_MS if token else 0, token=token,
                 was_asked=was_asked and look == 1,
             )  # fmt: skip
@@ -217,7 +218,7 @@ class SharedStore:
             with suppress(StoreUnavailableError, StoreRefusedError):
                 found = await self._records.find(
                     place_of(request.target), record_key(request.primary),
-                    parts_of=lambda names: parts_of(names, request.lines),
+                    asking=AskedBy(request),
                 )  # fmt: skip
                 has_it = isinstance(found, Found)
         return {"up": self.is_up, "stored": has_it}
@@ -273,6 +274,8 @@ class SharedStore:
                 both = united(names, result.names)
                 names = None if both == names else both
                 continue
+            if result:
+                self._records.know(record_key(stored.primary), names)
             self.stored += result
             self.stored_bytes += len(content) * result
             self.outdated += not result

@@ -1,28 +1,38 @@
 -- Look one record up, choose among its variants, or take the lease of what is missing.
 --
 -- KEYS  the record; the number below which everything was purged
--- ARGV  the lease in ms (0: none is wanted), its token, then for each field that this process knows
---       to tell variants apart: its name, and this request's part of the secondary key
+-- ARGV  the lease in ms (0: none is wanted), its token; fields of the request: for each its name and
+--       its part of the secondary key ('': it is too long for one), each behind its length in one
+--       byte; '1' where it has no other fields
 -- gives {1, key, record}                it is there
---       {2, names}                      variants are told apart by fields that were not named
+--       {2, names}                      variants are told apart by a field that was not told, or that
+--                                       is too long
 --       {0, key, 1}                     not there, and the lease is ours (or none was wanted)
 --       {0, key, 0, ms left}            not there, and another has the lease
 local key = KEYS[1]
 local found = redis.call('GET', key)
 if found and string.byte(found) == 86 then -- V: a record of variants
-  local parts_of = {}
-  for i = 3, #ARGV, 2 do parts_of[ARGV[i]] = ARGV[i + 1] end
   local names = string.sub(found, 2)
-  local parts = {}
-  for name in string.gmatch(names, '[^,]+') do
-    local part = parts_of[name]
-    if not part then return {2, names} end
-    parts[#parts + 1] = part
+  found = false
+  if #names <= 4096 then -- else it is none of ours
+    local fields, at, part_of = ARGV[3], 1, {}
+    while at <= #fields do
+      local name, part
+      name, part, at = struct.unpack('Bc0Bc0', fields, at)
+      part_of[name] = part
+    end
+    local parts = {}
+    for name in string.gmatch(names, '[^,]+') do
+      local part = part_of[name]
+      if not part and ARGV[4] == '1' then part = '-' end -- it has no such field
+      if not part or part == '' then return {2, names} end
+      parts[#parts + 1] = part
+    end
+    key = key .. '\r' .. names .. '\r' .. table.concat(parts, ',')
+    found = redis.call('GET', key)
   end
-  key = key .. '\r' .. names .. '\r' .. table.concat(parts, ',')
-  found = redis.call('GET', key)
 end
-if found then
+if found and #found >= 10 then -- else it is none of ours
   local floor = redis.call('GET', KEYS[2])
   if not floor or struct.unpack('>I8', found, 3) >= tonumber(floor) then
     return {1, key, found}

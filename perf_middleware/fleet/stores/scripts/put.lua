@@ -1,12 +1,12 @@
 -- Store one record with its places in the indexes, unless it was purged since it was begun.
 --
--- KEYS  the record (of all variants); the counter; the log of purges; the names of the fields by
---       which records vary; then each index
+-- KEYS  the record (of all variants); the counter; the log of purges; whether some record varies;
+--       then each index
 -- ARGV  the counter as it was known when the answer was begun; ms to live (0: until it is purged);
 --       the record; the names of the fields that tell its variants apart and its secondary key (both
 --       empty: it has none); the channel; the message for an overwrite; the origin; '1' to tell it
---       also where nothing is overwritten; the message for a name that is new; then the name of each
---       index, and further names by which it may have been purged
+--       also where nothing is overwritten; the message that some record varies; then the name of
+--       each index, and further names by which it may have been purged
 -- gives {1}         it is there
 --       {0}         a purge concerns it
 --       {2, names}  its variants are told apart by more fields than it names
@@ -29,8 +29,8 @@ end
 
 local key, replaced = primary, false
 local is_record = redis.call('GETRANGE', primary, 0, 0)
-if is_record == 'V' then
-  local known = string.sub(redis.call('GET', primary), 2)
+local known = is_record == 'V' and string.sub(redis.call('GET', primary), 2)
+if known and #known <= 4096 then -- else it is none of ours
   if known ~= names then
     for name in string.gmatch(known, '[^,]+') do
       if not string.find(',' .. names .. ',', ',' .. name .. ',', 1, true) then
@@ -47,11 +47,8 @@ if names ~= '' then
   redis.call('SET', primary, 'V' .. names, 'PX', left)
   key = primary .. '\r' .. names .. '\r' .. ARGV[5]
   replaced = replaced or redis.call('EXISTS', key) == 1
-  -- Who knows the names looks variants up in one round trip, from the first one on.
-  for name in string.gmatch(names, '[^,]+') do
-    if redis.call('SCARD', KEYS[4]) < 32 and redis.call('SADD', KEYS[4], name) == 1 then
-      redis.call('PUBLISH', ARGV[6], struct.pack('>I8', 0) .. ARGV[10] .. name)
-    end
+  if redis.call('SETNX', KEYS[4], '1') == 1 then
+    redis.call('PUBLISH', ARGV[6], struct.pack('>I8', 0) .. ARGV[10])
   end
 end
 if replaced or ARGV[9] == '1' then

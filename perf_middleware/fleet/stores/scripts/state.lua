@@ -1,7 +1,7 @@
 -- Which life of this keyspace it is, and how many messages it has had.
 --
--- KEYS  the name of this life; the counter; the number below which everything was purged; the names
---       of the fields by which records vary
+-- KEYS  the name of this life; the counter; the number below which everything was purged; whether
+--       some record varies
 -- ARGV  a name for a new one
 local life = redis.call('GET', KEYS[1])
 if not life then -- only then: a server that takes no writes can still be read
@@ -14,4 +14,4 @@ if count < floor then -- it was evicted: what is stored from here on must be fou
   count = floor
   redis.call('SET', KEYS[2], count)
 end
-return {life, count, floor, unpack(redis.call('SMEMBERS', KEYS[4]))}
+return {life, count, floor, redis.call('EXISTS', KEYS[4])}

@@ -279,7 +279,7 @@ def test_what_nobody_can_run_any_more_is_kept_and_told(tasks_of, caplog):
 
         async def odd(value): ...
 
-        odd.__signature__ = "none"
+        odd.__signature__ = object()
         tasks.task(name="odd")(odd)
 
         async with tasks:

@@ -126,11 +126,12 @@ def lazy(case: Watched) -> Callable[[int], Awaitable[None]]:
 
 
 def sessions(
-    size: int, *, same: bool, pool: bool, statements: bool
+    size: int, *, same: bool, pool: bool, statements: bool, orm: bool = True
 ) -> Callable[[int], Awaitable[None]]:
     """Sessions of so many SELECTs of the ORM each, one session to a request.
 
     `same`: one statement again and again, which is told as repeated; else each is another.
+    Without `orm` they are connections and SELECTs of Core.
     """
     case = Watched(watched=False, requests=True)
     case.engine = create_engine("sqlite://", poolclass=QueuePool, pool_size=1, max_overflow=0)
@@ -145,6 +146,17 @@ def sessions(
     # Another fingerprint each: comments and values would not make one.
     asked = [one if same else one.order_by(*[Order.id] * (n + 1)) for n in range(size)]
 
+    one_of_core = select(Order.__table__).where(Order.id == 1)
+    asked_of_core = [one_of_core.order_by(*[Order.id] * (n + 1)) for n in range(size)]
+
+    async def use_core(count: int) -> None:
+        for _ in range(max(count // size, 1)):
+            case.begin()
+            with case.engine.connect() as connection:
+                for statement in asked_of_core:
+                    connection.execute(statement).first()
+            case.end()
+
     async def use(count: int) -> None:
         for _ in range(max(count // size, 1)):
             case.begin()
@@ -154,7 +166,7 @@ def sessions(
                 session.commit()
             case.end()
 
-    return use
+    return use if orm else use_core
 
 
 def nothing(kind: type[Any], watch: StatementWatch) -> Callable[[int], Awaitable[None]]:
@@ -214,21 +226,30 @@ def reports(plan: Plan) -> list[Report]:
             ),
         }
 
-    def sessions_of(size: int, *, same: bool) -> dict[str, Any]:
+    def sessions_of(size: int, *, same: bool, orm: bool = True) -> dict[str, Any]:
+        def case(*, pool: bool, statements: bool) -> Callable[[int], Awaitable[None]]:
+            return sessions(size, same=same, pool=pool, statements=statements, orm=orm)
+
         return {
-            BARE: sessions(size, same=same, pool=False, statements=False),
-            "the pool watched": sessions(size, same=same, pool=True, statements=False),
-            "the statements watched": sessions(size, same=same, pool=False, statements=True),
-            "both, as install does": sessions(size, same=same, pool=True, statements=True),
+            BARE: case(pool=False, statements=False),
+            "the pool watched": case(pool=True, statements=False),
+            "the statements watched": case(pool=False, statements=True),
+            "both, as install does": case(pool=True, statements=True),
         }
 
     watch = StatementWatch()
     return [
         report_of("a SELECT of Core", rows(core), plan),
         report_of("a lazy load of the ORM", rows(lazy), plan),
+        report_of(
+            "a session of one statement of Core, loan included",
+            sessions_of(1, same=False, orm=False),
+            plan,
+        ),
         *(
             report_of(
-                f"a SELECT of the ORM, {size} {'the same' if same else 'different'} in a session",
+                f"a SELECT of the ORM, {size} {'the same' if same else 'different'} in a session, "
+                "loan included",
                 sessions_of(size, same=same),
                 plan,
             )

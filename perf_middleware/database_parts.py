@@ -26,6 +26,7 @@ class DatabaseParts:
 
     def __init__(self, settings: Settings, *, metrics: Metrics, events: Events) -> None:
         self._metrics = metrics
+        self._known_routes = metrics.recorder.templates.known
         self.is_configured = bool(settings.database.urls())
         self.statements: StatementWatch | None = None
         if settings.statements.enabled:
@@ -86,7 +87,17 @@ class DatabaseParts:
 
     def _route_running(self) -> str | None:
         current = current_connection()
-        if isinstance(current, Exchange):
+        if type(current) is Exchange:
+            # As `_route_of`, for what is usual: each loan of a connection asks.
+            if current.route is None:
+                scope = current.scope
+                known = self._known_routes.get(id(scope.get("route")))
+                if (
+                    known is not None
+                    and "fastapi" not in scope
+                    and scope.get("root_path") == current.root_path
+                ):
+                    return known[1]
             return self._route_of(current)
         if current is None or not current.scope:
             return None

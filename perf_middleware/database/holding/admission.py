@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 Kind: TypeAlias = str | None  # the route; None outside of requests, and where routes are not known
 
 SCATTER: Final = 3  # one loan may be so many times as long as another of its kind
-MEAN_OF: Final = 16  # loans that the smoothed mean remembers, about
+MEAN_OF_BITS: Final = 4  # the smoothed mean remembers about two to the power of this many loans
 KINDS_MAX: Final = 500
 LINE_MAX: Final = 256  # waiters whose loans are added up: those behind start no sooner than they
 US_PER_S: Final = 1_000_000
+NS_PER_US: Final = 1_000
 
 
 class Running(NamedTuple):
@@ -53,28 +54,31 @@ class Waiter(NamedTuple):
 
 
 class Lengths:
-    """How long loans last, by kind: smoothed means.  Kinds beyond KINDS_MAX are not known."""
+    """How long loans last, by kind: smoothed means.  Kinds beyond KINDS_MAX are not known.
 
-    __slots__ = ("_means_us",)
+    `means_ns` may be moved on in place of `note`, by who sees each loan end: on its own clock.
+    """
+
+    __slots__ = ("means_ns",)
 
     def __init__(self) -> None:
-        self._means_us: dict[Kind, int] = {}
+        self.means_ns: dict[Kind, int] = {}
 
     def note(self, kind: Kind, us: int) -> None:
         """A loan has ended; the first of its kind is taken as it is."""
-        means = self._means_us
-        mean_us = means.get(kind)
-        if mean_us is not None:
-            means[kind] = mean_us + (us - mean_us) // MEAN_OF
+        means, ns = self.means_ns, us * NS_PER_US
+        mean_ns = means.get(kind)
+        if mean_ns is not None:
+            means[kind] = mean_ns + (ns - mean_ns >> MEAN_OF_BITS)
         elif len(means) < KINDS_MAX:
-            means[kind] = us
+            means[kind] = ns
 
     def expected_us(self, running: Sequence[Running]) -> dict[Kind, int]:
         """What a loan of each kind takes, as it looks with those that run.
 
         Of a kind that runs it is the mean over them of what is longer: what is known, or their age.
         """
-        known = self._means_us
+        known = {kind: ns // NS_PER_US for kind, ns in self.means_ns.copy().items()}
         sums: dict[Kind, tuple[int, int]] = {}
         for kind, _, work_us in running:
             if work_us is not None:

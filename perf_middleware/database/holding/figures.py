@@ -19,12 +19,14 @@ from perf_middleware.families import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-US_PER_S: Final = 1_000_000
+NS_PER_S: Final = 1_000_000_000
+NS_PER_US: Final = 1_000
 ROUTES_MAX: Final = 200
 NO_ROUTE: Final = "none"  # outside of any request: a task, the start
 BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_BOUNDS_US: Final = tuple(round(bound * US_PER_S) for bound in BOUNDS_S)
-_FIRST_US: Final = _BOUNDS_US[0]
+BOUNDS_NS: Final = tuple(round(bound * NS_PER_S) for bound in BOUNDS_S)
+FIRST_NS: Final = BOUNDS_NS[0]
+"""No time up to this needs a search for its place: it is the first."""
 REFUSALS: Final = ("deadline", "wait")
 
 
@@ -44,22 +46,27 @@ _COUNTERS: Final = (
 
 
 class Times:
-    """A histogram of times, us."""
+    """A histogram of times, ns: a division of each would cost more than all the rest."""
 
-    __slots__ = ("counts", "sum_us")
+    __slots__ = ("counts", "sum_ns")
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BOUNDS_S) + 1)
-        self.sum_us = 0
+        self.sum_ns = 0
 
-    def add(self, us: int) -> None:
+    def add(self, ns: int) -> None:
         """One more."""
-        self.counts[bisect_left(_BOUNDS_US, us)] += 1
-        self.sum_us += us
+        self.counts[bisect_left(BOUNDS_NS, ns)] += 1
+        self.sum_ns += ns
+
+    @property
+    def sum_us(self) -> int:
+        """All of them, us."""
+        return self.sum_ns // NS_PER_US
 
     def distribution(self, labels: LabelSet) -> Distribution:
         """For a scrape."""
-        return Distribution(labels, tuple(accumulate(self.counts)), self.sum_us / US_PER_S)
+        return Distribution(labels, tuple(accumulate(self.counts)), self.sum_ns / NS_PER_S)
 
 
 class PoolCounts:
@@ -91,17 +98,15 @@ class PoolCounts:
         self.held: dict[str, Times] = {}
         self.refused = dict.fromkeys(REFUSALS, 0)
 
-    def note_held(self, route: str | None, us: int) -> None:
-        """A connection came back."""
+    def note_held(self, route: str | None, ns: int) -> None:
+        """A connection came back; `held` may be added to in its place, where it has the route."""
         name = route or NO_ROUTE
         times = self.held.get(name)
         if times is None:
             if len(self.held) >= ROUTES_MAX:
                 name = OTHER
             times = self.held.setdefault(name, Times())
-        # As `add`, with a look for the usual: each loan comes here.
-        times.counts[bisect_left(_BOUNDS_US, us) if us > _FIRST_US else 0] += 1
-        times.sum_us += us
+        times.add(ns)
 
     def held_us(self) -> dict[str, int]:
         """The time that each route held connections, of loans that are over."""

@@ -40,7 +40,7 @@ set_current, reset_current = CURRENT.set, CURRENT.reset  # found once, not with 
 def current_exchange() -> Exchange | None:
     """The exchange that the running code serves, or None outside an HTTP request."""
     exchange = CURRENT.get()
-    return exchange if isinstance(exchange, Exchange) else None
+    return exchange if type(exchange) is Exchange else None
 
 
 def current_connection() -> Exchange | Connection | None:

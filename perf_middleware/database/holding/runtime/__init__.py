@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from perf_middleware.clock import monotonic_us
 from perf_middleware.database.holding.admission import Lengths, Running
-from perf_middleware.database.holding.figures import PoolCounts, PoolNow
+from perf_middleware.database.holding.figures import NS_PER_US, PoolCounts, PoolNow
 from perf_middleware.database.holding.loans import Line, overdue, told
 from perf_middleware.database.holding.runtime.around import put_around, take_off
-from perf_middleware.database.holding.runtime.idle import taker_of_idle
+from perf_middleware.database.holding.runtime.idle import idle_of
 from perf_middleware.database.holding.runtime.lending import Lending
 from perf_middleware.database.holding.runtime.lines import AppLines
 from perf_middleware.database.holding.runtime.nested import NestedLoans
@@ -220,18 +220,8 @@ class PoolWatch:
         self.counts.made += 1
 
     def _stand_around(self, pool: Any) -> None:
-        take, give_back, make_anew = pool._do_get, pool._do_return_conn, pool.recreate  # noqa: SLF001
-
-        lent, returned = self._lending.lent, self._lending.returned
-
-        def get() -> Any:
-            record = take()
-            lent(record)
-            return record
-
-        def return_conn(record: Any) -> None:
-            returned(record)  # before: another thread may have it at once
-            give_back(record)
+        lending, idle = self._lending, idle_of(pool)
+        make_anew = pool.recreate
 
         def recreate() -> Any:
             anew = make_anew()
@@ -239,21 +229,14 @@ class PoolWatch:
                 self._stand_around(anew)
             return anew
 
-        take_idle = taker_of_idle(pool)
-
-        def get_idle() -> Any:
-            try:
-                record = take_idle(False)  # type: ignore[misc]
-            except Empty:
-                record = take()
-            lent(record)
-            return record
-
-        from sqlalchemy.util.queue import Empty
-
-        do_get = get if take_idle is None else get_idle
         put_around(
-            pool, {"_do_get": do_get, "_do_return_conn": return_conn, "recreate": recreate}, self
+            pool,
+            {
+                "_do_get": lending.taking(pool._do_get, idle),  # noqa: SLF001
+                "_do_return_conn": lending.returning(pool._do_return_conn, idle),  # noqa: SLF001
+                "recreate": recreate,
+            },
+            self,
         )
         self._wrap_queue(pool)
 
@@ -307,7 +290,7 @@ class PoolWatch:
             raise NoConnectionError(self.name, waited_s, self._line.retry_after_s()) from None
         finally:
             self._waiters.discard(token)
-            counts.waited.add(self._clock() - begun_us)
+            counts.waited.add((self._clock() - begun_us) * NS_PER_US)
 
     def _enter(self, wait_us: int) -> tuple[Place, int, str]:
         """A place in line, how long it may wait, and what ends that; or NoConnectionError."""

@@ -23,7 +23,7 @@ from perf_middleware.database.drivers.frames import Shortcut
 from perf_middleware.database.holding.loans import LINES_TOLD, Line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from types import FrameType
 
     from perf_middleware.code_roots import CodeRoots
@@ -45,8 +45,9 @@ class AppLines:
         self._kinds: dict[str, int] = {}
         self._getcurrent: Any = None
         self._shortcut = Shortcut()
+        self._caller: CodeType | None = None  # the last that ended a search: mostly there is one
 
-    def now(self) -> list[Spot]:
+    def now(self) -> Sequence[Spot]:
         """The innermost lines of the app, a few; none where only libraries are on the way."""
         for depth, code in self._shortcut.ways:
             try:
@@ -54,7 +55,17 @@ class AppLines:
             except ValueError:  # not so deep
                 continue
             if frame.f_code is code:
-                found = self._search(frame.f_back)  # itself is the library's
+                above = frame.f_back  # itself is the library's
+                if above is not None:
+                    # As `_search`, for what is usual: one line of an endpoint.
+                    own, caller = above.f_code, above.f_back
+                    if (
+                        caller is not None
+                        and caller.f_code is self._caller
+                        and self._kinds.get(own.co_filename) == OWN
+                    ):
+                        return ((own, above.f_lasti),)
+                found = self._search(above)
                 if found:
                     return found
                 break
@@ -89,6 +100,7 @@ class AppLines:
                     break
                 left = FRAMES_BETWEEN_MAX
             elif kind == CALLER and found:
+                self._caller = code
                 break
             else:
                 left -= 1

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 from perf_middleware.database.holding.loans import told_nested
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from perf_middleware.database.holding.loans import Loan
     from perf_middleware.database.holding.runtime.lines import AppLines
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perf_middleware.database")
 
 TOLD_MAX: Final = 100  # routes
+
+_tasks: Any = asyncio.tasks
+# `current_task` with the loop, which is C's from 3.12 on; before, what it looks into.
+task_of: Final[Callable[[Any], asyncio.Task[Any] | None]] = (
+    asyncio.current_task if sys.version_info >= (3, 12) else _tasks._current_tasks.get  # noqa: SLF001 - no name of its own
+)
 
 
 def holder_now() -> ref[asyncio.Task[Any]] | None:

@@ -16,13 +16,14 @@ sync endpoint: the request is found by its context variable.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from logging import getLogger
 from threading import Lock
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from perf_middleware.database.statements.decorators import ALLOWED
-from perf_middleware.database.statements.figures import StatementFigures
+from perf_middleware.database.statements.figures import BUCKETS_NS, FIRST_NS, StatementFigures
 from perf_middleware.database.statements.fingerprint import Fingerprint
 from perf_middleware.database.statements.listing import sorted_rows, table
 from perf_middleware.database.statements.n_plus_one import RequestTally
@@ -201,10 +202,18 @@ class StatementWatch:
                 row = self._row_of_new(statement, backslash_escapes)
             if failure is None:
                 rows = cursor.rowcount
+                # As `row.count`, whose call would take as long as this.
+                place = bisect_left(BUCKETS_NS, elapsed_ns) if elapsed_ns > FIRST_NS else 0
+                row.buckets[place] += 1
+                row.sum_ns += elapsed_ns
+                if elapsed_ns > row.longest_ns:
+                    row.longest_ns = elapsed_ns
+                if rows > 0:
+                    row.rows += rows
             else:
                 rows = -1
+                row.count(elapsed_ns, rows)
                 row.count_failure(was_cancelled=not isinstance(failure, Exception))
-            row.count(elapsed_ns, rows)
             record = self._current_request()
             if elapsed_ns >= self._slow_ns:
                 self._tell_slow(row, elapsed_ns, rows, record, failure)

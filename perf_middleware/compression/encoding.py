@@ -188,6 +188,21 @@ class Judge:
         return ENCODE
 
 
+def said_of_body(headers: Headers) -> tuple[int | None, bool]:
+    """The length that a head tells, and whether its body may be kept for other answers.
+
+    What `no-store` stands on nobody keeps (RFC 9111 §5.2.2.5).
+    """
+    length, may_keep = None, True
+    for name, value in headers:
+        size = len(name)  # the quicker question
+        if size == 14 and length is None and name.lower() == b"content-length":
+            length = int(value)
+        elif size == 13 and name.lower() == b"cache-control" and b"no-store" in _names(value):
+            may_keep = False
+    return length, may_keep
+
+
 def readable(message: Message) -> tuple[Message, Headers]:
     """A start message and its headers, which may be an iterator that can be read once."""
     headers = message.get("headers", ())

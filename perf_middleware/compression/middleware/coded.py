@@ -25,10 +25,11 @@ from perf_middleware.compression.encoding import (
     coded,
     not_modified,
     readable,
+    said_of_body,
     varied,
 )
 from perf_middleware.compression.middleware.ready import is_its_body, known_head, ready_answer
-from perf_middleware.compression.middleware.whole import encoded, hiding_encoder
+from perf_middleware.compression.middleware.whole import encoded, hiding_encoder, repeated_form
 from perf_middleware.compression.pressure import IDENTITY
 from perf_middleware.compression.runtime import piece_of
 
@@ -69,6 +70,8 @@ class CodedAnswer:
     _start: Message
     _ready: tuple[Forms, CodedHead] | None = None
     """What goes out where the held head is followed by the body of these forms."""
+    _mark: int | None = None
+    """Of a body that is remembered once it came twice."""
     _hides: bool
     _step: int
 
@@ -213,11 +216,18 @@ class CodedAnswer:
         if is_whole and len(body) < compression.judge.minimum_bytes and (body or not is_head):
             return self._release(message, "small")
         why = self._refusal()
+        length, may_keep = said_of_body(self._start["headers"])
         if not is_head and why in (None, "pressure") and not self._hides:
             # A form that is ready costs nothing, however scarce the CPU is.
             forms = forms_of(message, self._scope, FORMS)
-            if forms is not None and (is_whole or self._length() == len(body)):
+            if forms is not None and (is_whole or length == len(body)):
                 return self._from_store(message, forms)
+            if is_whole and may_keep and length in (None, len(body)):
+                coding = self._codings[0]
+                self._mark, form = repeated_form(compression, coding, body, self._step)
+                if form is not None:
+                    coding.counts.repeated += 1
+                    return self._send_whole(message, form)
         if why is not None:
             return self._release(message, why, vary=why != "route")
         if is_head and not FILES.isdisjoint(self._scope.get("extensions") or ()):
@@ -226,7 +236,6 @@ class CodedAnswer:
         if is_head:
             # Its GET is encoded.  How long that gets is not known without doing it (§9.3.2).
             return self._send_coded_head(message=message)
-        length = self._length()
         if is_whole:
             if length not in (None, len(body)):
                 return self._release(message, "malformed")  # the server has to see that
@@ -237,25 +246,24 @@ class CodedAnswer:
             return self._release(message, "http-1.0", vary=True)  # it knows no chunks
         return self._begin(message, length)
 
-    def _length(self) -> int | None:
-        """What the app says of its length, in bytes."""
-        for name, value in self._start["headers"]:
-            if name.lower() == b"content-length":
-                return int(value)
-        return None
-
     async def _whole(self, message: Message, body: bytes) -> None:
-        compression, coding = self._compression, self._codings[0]
-        forms = None if self._hides else forms_of(message, self._scope, NEW_FORMS)
-        form = await encoded(compression, coding, body, step=self._step, hides=self._hides)
+        compression, coding, step = self._compression, self._codings[0], self._step
+        form = await encoded(compression, coding, body, step=step, hides=self._hides)
         if form is None:
             return await self._release(message, None, vary=True)
         coding.counts.whole += 1
+        if self._mark is not None and compression.repeats is not None:
+            compression.repeats.note(self._mark, body, coding.name, coding.level(step), form)
+        return await self._send_whole(message, form)
+
+    def _send_whole(self, message: Message, form: bytes) -> Awaitable[None]:
+        """The coded answer, also to a cache that has just stored its body."""
+        forms = None if self._hides else forms_of(message, self._scope, NEW_FORMS)
         if forms is not None:
-            forms.remember(coding.name, form)
+            forms.remember(self._codings[0].name, form)
         message = {**message, "body": form}
         message.pop(NEW_FORMS, None)
-        return await self._send_coded_head(len(form), message)
+        return self._send_coded_head(len(form), message)
 
     def _from_store(self, message: Message, forms: Forms) -> Awaitable[None]:
         """A stored body, in a form that is ready: nobody waits for a codec."""

@@ -1,4 +1,7 @@
-"""A whole body, encoded while its client waits: here, or a large one in a thread."""
+"""A whole body in its coding: as it was made for an answer before, or made now.
+
+While its client waits: here, or for a large one in a thread.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,27 @@ from secrets import randbelow
 from typing import TYPE_CHECKING
 
 from perf_middleware.compression.length_hiding import HidingEncoder
+from perf_middleware.compression.pressure import IDENTITY
+from perf_middleware.compression.repeats import ANY_LEVEL, mark_of
 from perf_middleware.compression.runtime import piece_of
 
 if TYPE_CHECKING:
     from perf_middleware.compression.runtime import Coding, Compression
+
+
+def repeated_form(
+    compression: Compression, coding: Coding, body: bytes, step: int
+) -> tuple[int | None, bytes | None]:
+    """The mark of `body`, None for one that is not remembered; its form, where that is there.
+
+    One of a higher level than now costs nothing, so it does while nothing is encoded.
+    """
+    repeats = compression.repeats
+    if repeats is None or len(body) > repeats.body_bytes_max:
+        return None, None
+    mark = mark_of(body)
+    level = coding.level(step) if step < IDENTITY else ANY_LEVEL
+    return mark, repeats.form_of(mark, body, coding.name, level)
 
 
 async def encoded(

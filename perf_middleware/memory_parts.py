@@ -187,7 +187,7 @@ class MemoryParts:
         self._held_bytes.append(lambda: repeats.held_bytes)
         self.memory.watch.on_pressure(
             "repeated bodies",
-            lambda pressure: repeats.let_go(pressure.shrink_share) if pressure.shrink_share else 0,
+            lambda pressure: repeats.shrink(pressure.shrink_share) if pressure.shrink_share else 0,
             order=OURS_FIRST,
         )
 

@@ -1,6 +1,7 @@
 """Which coded bodies are remembered: at second sight, by their bytes, within a bound."""
 
 import tracemalloc
+from itertools import count
 from random import Random
 
 import pytest
@@ -11,6 +12,10 @@ from perf_middleware.compression.repeats import (
     ANY_LEVEL,
     BODY_BYTES_MAX,
     ENTRY_BYTES,
+    IN_VAIN_MAX,
+    LARGE_BYTES,
+    LOOKED_AT,
+    PAUSE,
     RepeatedBodies,
     mark_of,
 )
@@ -20,12 +25,20 @@ FORM = b"packed"
 
 
 def noted(repeats, body, *, coding="gzip", level=4, form=FORM, times=1):
+    """`body` is answered so often, and encoded where its form is not there."""
     for _ in range(times):
-        repeats.note(mark_of(body), body, coding, level, form)
+        found, mark = repeats.meet(body, coding, level)
+        if mark is not None:
+            assert found is None
+            repeats.keep(mark, body, coding, level, form)
 
 
 def form(repeats, body, *, coding="gzip", level=4):
-    return repeats.form_of(mark_of(body), bytes(bytearray(body)), coding, level)
+    """What is there for this body; asking leaves no trace but that of a body that came again."""
+    held = repeats._held.get(mark_of(body))
+    if held is None or held.body != body:
+        return None
+    return repeats.meet(bytes(bytearray(body)), coding, level)[0]
 
 
 def lookalike(body):
@@ -86,9 +99,60 @@ def test_a_body_with_the_mark_of_another_never_gets_its_form():
     repeats, other = RepeatedBodies(100_000), lookalike(BODY)
     noted(repeats, BODY, times=2)
     assert form(repeats, other) is None
+    assert form(repeats, BODY) == FORM
     noted(repeats, other, form=b"other")
     assert (form(repeats, other), form(repeats, BODY)) == (b"other", None)
     assert len(repeats) == 1
+
+
+def test_of_bodies_that_differ_in_their_time_alone_few_are_kept():
+    repeats, kept = RepeatedBodies(100_000), []
+    bodies = [BODY, lookalike(BODY)]
+    for number in range(5 * (PAUSE + 2)):
+        body = bodies[number % 2]
+        assert form(repeats, body) is None
+        noted(repeats, body)
+        kept.append(len(repeats))
+    assert sum(kept) == 5
+    assert repeats.held_bytes == 0
+
+
+def test_while_nothing_repeats_few_bodies_are_looked_at():
+    repeats, others = RepeatedBodies(100_000), count()
+
+    def pass_by(bodies):
+        for _ in range(bodies):
+            noted(repeats, b"%d" % next(others))
+
+    pass_by(IN_VAIN_MAX)
+    sights = 0
+    while form(repeats, BODY) is None:
+        pass_by(1)
+        noted(repeats, BODY)
+        sights += 1
+    assert LOOKED_AT / 2 <= sights <= 2 * LOOKED_AT
+    noted(repeats, BODY, times=LOOKED_AT)
+    noted(repeats, BODY[::-1], times=2)
+    assert form(repeats, BODY[::-1]) == FORM, "since one repeats every body is looked at again"
+
+
+def test_a_large_body_is_always_looked_at():
+    repeats, large = RepeatedBodies(8 << 20), bytes(LARGE_BYTES)
+    for number in range(2 * IN_VAIN_MAX):
+        noted(repeats, b"%d" % number)
+    noted(repeats, large, times=2)
+    assert form(repeats, large) == FORM
+
+
+def test_one_that_repeats_after_all_is_found_within_a_pause():
+    repeats = RepeatedBodies(100_000)
+    for body in (BODY, BODY, lookalike(BODY)):
+        noted(repeats, body)
+    sights = 0
+    while form(repeats, BODY) is None:
+        noted(repeats, BODY)
+        sights += 1
+    assert sights == PAUSE + 1
 
 
 def test_where_there_is_no_room_what_was_asked_for_longest_ago_goes():
@@ -130,7 +194,7 @@ def test_a_share_can_be_let_go(share, left):
     for number in range(8):
         noted(repeats, bytes([number]) * 1_000, times=2)
     before = repeats.held_bytes
-    assert repeats.let_go(share) == before - repeats.held_bytes
+    assert repeats.shrink(share) == before - repeats.held_bytes
     assert len(repeats) == left
     assert (repeats.held_bytes == 0) is (left == 0)
 
@@ -171,7 +235,7 @@ def test_it_gives_what_was_put_and_holds_no_more_than_it_may(bytes_max, steps):
     repeats, made, seen = RepeatedBodies(bytes_max), {}, set()
     for what, *given_ in steps:
         if what == "let go":
-            repeats.let_go(given_[0])
+            repeats.shrink(given_[0])
         else:
             number, coding, level, *forms = given_
             body = FEW[number]

@@ -118,8 +118,7 @@ def test_the_bodies_that_compression_remembers_are_known_and_a_share_is_let_go(p
     repeats, known_bytes = perf.compression.repeats, perf.memory.probe._known_bytes
     before = known_bytes()
     for number in range(8):
-        for _ in range(2):
-            repeats.note(number + 1, b"%d" % number, "gzip", 4, b"form")
+        repeats.keep(number, b"%d" % number, "gzip", 4, b"form")
     assert known_bytes() - before == repeats.held_bytes > 0
     cleaners = {each.name: each.callback for each in perf.memory.watch._cleaning.cleaners}
     let_go = cleaners["repeated bodies"]

@@ -71,7 +71,7 @@ class CodedAnswer:
     _ready: tuple[Forms, CodedHead] | None = None
     """What goes out where the held head is followed by the body of these forms."""
     _mark: int | None = None
-    """Of a body that is remembered once it came twice."""
+    """Of a body whose form is to be kept: it came before."""
     _hides: bool
     _step: int
 
@@ -222,9 +222,10 @@ class CodedAnswer:
             forms = forms_of(message, self._scope, FORMS)
             if forms is not None and (is_whole or length == len(body)):
                 return self._from_store(message, forms)
-            if is_whole and may_keep and length in (None, len(body)):
+            repeats = compression.repeats
+            if is_whole and repeats is not None and may_keep and length in (None, len(body)):
                 coding = self._codings[0]
-                self._mark, form = repeated_form(compression, coding, body, self._step)
+                form, self._mark = repeated_form(repeats, coding, body, self._step)
                 if form is not None:
                     coding.counts.repeated += 1
                     return self._send_whole(message, form)
@@ -253,7 +254,7 @@ class CodedAnswer:
             return await self._release(message, None, vary=True)
         coding.counts.whole += 1
         if self._mark is not None and compression.repeats is not None:
-            compression.repeats.note(self._mark, body, coding.name, coding.level(step), form)
+            compression.repeats.keep(self._mark, body, coding.name, coding.level(step), form)
         return await self._send_whole(message, form)
 
     def _send_whole(self, message: Message, form: bytes) -> Awaitable[None]:

@@ -11,26 +11,23 @@ from typing import TYPE_CHECKING
 
 from perf_middleware.compression.length_hiding import HidingEncoder
 from perf_middleware.compression.pressure import IDENTITY
-from perf_middleware.compression.repeats import ANY_LEVEL, mark_of
+from perf_middleware.compression.repeats import ANY_LEVEL
 from perf_middleware.compression.runtime import piece_of
 
 if TYPE_CHECKING:
+    from perf_middleware.compression.repeats import RepeatedBodies
     from perf_middleware.compression.runtime import Coding, Compression
 
 
 def repeated_form(
-    compression: Compression, coding: Coding, body: bytes, step: int
-) -> tuple[int | None, bytes | None]:
-    """The mark of `body`, None for one that is not remembered; its form, where that is there.
+    repeats: RepeatedBodies, coding: Coding, body: bytes, step: int
+) -> tuple[bytes | None, int | None]:
+    """The form that was made for an answer with this very body; else the mark to keep it with.
 
     One of a higher level than now costs nothing, so it does while nothing is encoded.
     """
-    repeats = compression.repeats
-    if repeats is None or len(body) > repeats.body_bytes_max:
-        return None, None
-    mark = mark_of(body)
     level = coding.level(step) if step < IDENTITY else ANY_LEVEL
-    return mark, repeats.form_of(mark, body, coding.name, level)
+    return repeats.meet(body, coding.name, level)
 
 
 async def encoded(

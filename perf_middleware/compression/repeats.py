@@ -12,7 +12,8 @@ time alone), only each PAUSE-th is kept.  And while nothing at all repeats, whic
 bodies and not of marks, only each LOOKED_AT-th body is looked at: where fewer repeat than one in
 IN_VAIN_MAX, to look costs more than it saves.
 
-Bounded in bytes; what was not asked for the longest goes first.
+Bounded in bytes; what was not asked for the longest goes first.  It is for one event loop; those of
+several threads may share it, at the price of a count that is a few bodies off.
 Source of the admission at second sight: Einziger, Friedman, Manes, "TinyLFU", ACM ToS 2017 (the
 doorkeeper, which is all of the filter here).
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Final
 
 SEEN_SLOTS: Final = 4_096
@@ -107,7 +109,8 @@ class RepeatedBodies:
             return (None, mark) if self._is_awaited(mark) else NOTHING
         if held.body == body:
             self._in_vain = 0
-            self._held.move_to_end(mark)
+            with suppress(KeyError):  # let go by the event loop of another thread
+                self._held.move_to_end(mark)
             held.was_given = True
             made = held.forms.get(coding)
             if made is not None and made[0] >= level:
@@ -150,8 +153,11 @@ class RepeatedBodies:
         return before - self.held_bytes
 
     def _shrink_to(self, bytes_max: int) -> None:
-        while self.held_bytes > bytes_max:
-            self._let_go(next(iter(self._held)))
+        while self.held_bytes > bytes_max and self._held:
+            with suppress(KeyError):
+                self.held_bytes -= self._held.popitem(last=False)[1].held_bytes
 
     def _let_go(self, mark: int) -> None:
-        self.held_bytes -= self._held.pop(mark).held_bytes
+        held = self._held.pop(mark, None)
+        if held is not None:
+            self.held_bytes -= held.held_bytes

@@ -1,6 +1,8 @@
 """Which coded bodies are remembered: at second sight, by their bytes, within a bound."""
 
+import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from random import Random
 
@@ -197,6 +199,27 @@ def test_a_share_can_be_let_go(share, left):
     assert repeats.shrink(share) == before - repeats.held_bytes
     assert len(repeats) == left
     assert (repeats.held_bytes == 0) is (left == 0)
+
+
+def test_event_loops_of_several_threads_may_share_it():
+    bodies = [bytes([number]) * 600 for number in range(40)]
+    repeats = RepeatedBodies(20 * 1_300)
+
+    def serve(seed):
+        for body in Random(seed).choices(bodies, k=600):
+            found, mark = repeats.meet(body, "gzip", 4)
+            assert found in (None, body[:9])
+            if mark is not None:
+                repeats.keep(mark, body, "gzip", 4, body[:9])
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(serve, range(4)))
+    finally:
+        sys.setswitchinterval(before)
+    assert 0 < len(repeats) <= 40
 
 
 def test_what_is_counted_is_what_is_taken():

@@ -206,15 +206,17 @@ class CodedAnswer:
 
     def _first(self, message: Message) -> Awaitable[None]:
         compression, ready = self._compression, self._ready
-        compression.collect()
-        if ready is not None and is_its_body(*ready, message):
-            compression.step()  # of the CPU's pressure also hits are to learn
-            return self._as_known(message, self._codings[0], ready[1])
+        if ready is not None:
+            compression.collect()
+            if is_its_body(*ready, message):
+                compression.step()  # of the CPU's pressure also hits are to learn
+                return self._as_known(message, self._codings[0], ready[1])
         body = message.get("body", b"")
         is_whole = not message.get("more_body")
         is_head = self._scope["method"] == "HEAD"
         if is_whole and len(body) < compression.judge.minimum_bytes and (body or not is_head):
             return self._release(message, "small")
+        compression.collect()
         why = self._refusal()
         length, may_keep = said_of_body(self._start["headers"])
         if not is_head and why in (None, "pressure") and not self._hides:
@@ -295,8 +297,9 @@ class CodedAnswer:
         return self._both(start, message)
 
     async def _both(self, start: Message, message: Message) -> None:
-        await self._send(start)
-        await self._send(message)
+        send = self._send
+        await send(start)
+        await send(message)
 
     # --- a stream -------------------------------------------------------------------------------
 

@@ -32,7 +32,6 @@ BODY_BYTES_MAX: Final = 1 << 20
 BODY_SHARE: Final = 8  # no body may take more than this part of all
 ENTRY_BYTES: Final = 600  # what Python needs beside the bytes of a body and its first form
 FORM_BYTES: Final = 100  # and of each form
-ANY_LEVEL: Final = -1
 NOTHING: Final = (None, None)  # no form, and none to keep
 PAUSE: Final = 16  # bodies that are passed over where one was kept for nothing
 IN_VAIN_MAX: Final = 256  # bodies that are looked at while none repeats

@@ -155,6 +155,16 @@ def test_what_may_not_be_encoded_is_not_though_its_form_is_there():
     assert ask(refused).body == BODY
 
 
+def test_a_length_that_is_not_the_bodys_is_left_for_the_server_to_see():
+    app = packed(made_anew(JSON))
+    for _ in range(3):
+        ask(app)
+    wrong = says(start(JSON, (b"content-length", b"9999")), end(BODY))
+    answer = ask(packed(wrong, compression=app.compression))
+    assert (answer.body, answer.header("content-length")) == (BODY, "9999")
+    assert skipped(app) == {"malformed": 1}
+
+
 def test_head_tells_no_length_that_only_encoding_would_tell():
     app = packed(made_anew(JSON))
     for _ in range(3):

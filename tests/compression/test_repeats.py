@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perf_middleware.compression.repeats import (
-    ANY_LEVEL,
     BODY_BYTES_MAX,
     ENTRY_BYTES,
     IN_VAIN_MAX,
@@ -69,7 +68,6 @@ def test_a_body_is_remembered_at_second_sight_and_given_from_then_on():
         pytest.param(4, 4, True, id="the same level"),
         pytest.param(4, 1, True, id="a higher one than now is better, and free"),
         pytest.param(1, 4, False, id="what was made in a hurry is made anew"),
-        pytest.param(0, ANY_LEVEL, True, id="any, where nothing would be encoded"),
     ],
 )
 def test_a_form_serves_where_its_level_is_high_enough(made, asked, serves):
@@ -248,7 +246,7 @@ STEPS = st.one_of(
         st.just("note"), st.integers(0, 5), st.sampled_from(CODINGS), st.integers(0, 3),
         st.binary(max_size=3_000),
     ),
-    st.tuples(st.just("ask"), st.integers(0, 5), st.sampled_from(CODINGS), st.integers(-1, 3)),
+    st.tuples(st.just("ask"), st.integers(0, 5), st.sampled_from(CODINGS), st.integers(0, 3)),
     st.tuples(st.just("let go"), st.floats(0, 1)),
 )  # fmt: skip
 
@@ -266,7 +264,7 @@ def test_it_gives_what_was_put_and_holds_no_more_than_it_may(bytes_max, steps):
                 noted(repeats, body, coding=coding, level=level, form=forms[0])
                 made[number, coding] = level, forms[0]
                 first, seen = mark_of(body) not in seen, seen | {mark_of(body)}
-                assert not (first and form(repeats, body, coding=coding, level=ANY_LEVEL))
+                assert not (first and form(repeats, body, coding=coding, level=0))
             else:
                 found = form(repeats, body, coding=coding, level=level)
                 assert found is None or (made[number, coding][0] >= level)

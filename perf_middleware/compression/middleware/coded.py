@@ -29,7 +29,7 @@ from perf_middleware.compression.encoding import (
     varied,
 )
 from perf_middleware.compression.middleware.ready import is_its_body, known_head, ready_answer
-from perf_middleware.compression.middleware.whole import encoded, hiding_encoder, repeated_form
+from perf_middleware.compression.middleware.whole import encoded, hiding_encoder
 from perf_middleware.compression.pressure import IDENTITY
 from perf_middleware.compression.runtime import piece_of
 
@@ -227,7 +227,8 @@ class CodedAnswer:
             repeats = compression.repeats
             if is_whole and repeats is not None and may_keep and length in (None, len(body)):
                 coding = self._codings[0]
-                form, self._mark = repeated_form(repeats, coding, body, self._step)
+                # Where nothing is encoded now, the level is the cheap one: every form will do.
+                form, self._mark = repeats.meet(body, coding.name, coding.level(self._step))
                 if form is not None:
                     coding.counts.repeated += 1
                     return self._send_whole(message, form)

@@ -1,7 +1,4 @@
-"""A whole body in its coding: as it was made for an answer before, or made now.
-
-While its client waits: here, or for a large one in a thread.
-"""
+"""A whole body, encoded while its client waits: here, or a large one in a thread."""
 
 from __future__ import annotations
 
@@ -10,24 +7,10 @@ from secrets import randbelow
 from typing import TYPE_CHECKING
 
 from perf_middleware.compression.length_hiding import HidingEncoder
-from perf_middleware.compression.pressure import IDENTITY
-from perf_middleware.compression.repeats import ANY_LEVEL
 from perf_middleware.compression.runtime import piece_of
 
 if TYPE_CHECKING:
-    from perf_middleware.compression.repeats import RepeatedBodies
     from perf_middleware.compression.runtime import Coding, Compression
-
-
-def repeated_form(
-    repeats: RepeatedBodies, coding: Coding, body: bytes, step: int
-) -> tuple[bytes | None, int | None]:
-    """The form that was made for an answer with this very body; else the mark to keep it with.
-
-    One of a higher level than now costs nothing, so it does while nothing is encoded.
-    """
-    level = coding.level(step) if step < IDENTITY else ANY_LEVEL
-    return repeats.meet(body, coding.name, level)
 
 
 async def encoded(

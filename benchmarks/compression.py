@@ -2,9 +2,11 @@
 
     python -m benchmarks.compression       # starlette-compress and brotli-asgi are in bench-peers
 
-First table of a coding: the 20 kB JSON route, a raw ASGI app that sends one body.  Below each table
-stands how long the answer got: a row is better only where it is not longer.  Second part: answers
-that no coding is for, each beside the same raw app alone.  Codecs alone: benchmarks/codecs.py.
+Two tables of a coding: the 20 kB JSON route, a raw ASGI app that makes its body for each answer.
+In the first it is the same one again, which our row encodes twice and then remembers; in the second
+one number in it is another each time, so that nobody can.  Below each table stands how long the
+answer got: a row is better only where it is not longer.  Second part: answers that no coding is
+for, each beside the same raw app alone.  Codecs alone: benchmarks/codecs.py.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.codecs import json_body
@@ -40,12 +43,20 @@ if TYPE_CHECKING:
 
 LARGE: Final = json_body(20_000)
 SMALL: Final = b'{"id":1,"name":"a short answer"}'
+_MIDDLE: Final = LARGE.index(b'"', len(LARGE) // 2) + 1  # within a text
+_BEFORE, _BEHIND = LARGE[:_MIDDLE], LARGE[_MIDDLE + 12 :]
 BROWSER: Final = "gzip, deflate, br, zstd"
 OURS: Final = "CompressionMiddleware"
+FORGETFUL: Final = "CompressionMiddleware, repeated_bytes_max=0"
+UNCHANGED: Final = "unchanged"
+CHANGING: Final = "another in every answer"
+NUMBER: Final = b"%012d"
 BARE: Final = "no middleware"
 CODECS = {codec.name: codec for codec in available_codecs()}
 
 Wrap = Callable[["ASGIApp"], "ASGIApp"]
+Bodies = Callable[[int], bytes]
+"""The body of the so manieth answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +69,7 @@ class Coded:
 
 def sends(body: bytes, content_type: bytes = b"application/json", *, sized: bool = True) -> ASGIApp:
     """A raw app with one body."""
-    headers = [(b"content-type", content_type)]
-    if sized:
-        headers.append((b"content-length", b"%d" % len(body)))
+    headers = head_of(body, content_type, sized=sized)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         # Anew for each answer, as apps do: some peers write into the lists that they get.
@@ -68,6 +77,35 @@ def sends(body: bytes, content_type: bytes = b"application/json", *, sized: bool
         await send({"type": "http.response.body", "body": body})
 
     return app
+
+
+def makes(bodies: Bodies) -> ASGIApp:
+    """A raw app that makes each of its bodies, all of one length, as those do that serialise."""
+    headers = head_of(bodies(0))
+    numbers = count()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [*headers]})
+        await send({"type": "http.response.body", "body": bodies(next(numbers))})
+
+    return app
+
+
+def head_of(
+    body: bytes, content_type: bytes = b"application/json", *, sized: bool = True
+) -> list[tuple[bytes, bytes]]:
+    length = [(b"content-length", b"%d" % len(body))] if sized else []
+    return [(b"content-type", content_type), *length]
+
+
+def unchanged(_: int) -> bytes:
+    """The same bytes in another object, whose hash nobody has asked for as yet."""
+    return bytes(memoryview(LARGE))
+
+
+def changing(number: int) -> bytes:
+    """One that differs in its middle alone, so that it looks like the one before."""
+    return _BEFORE + NUMBER % number + _BEHIND
 
 
 def scope_of(accepts: str | None) -> Scope:
@@ -110,13 +148,20 @@ def ours(app: ASGIApp) -> ASGIApp:
     return CompressionMiddleware(app)
 
 
+def forgetful(app: ASGIApp) -> ASGIApp:
+    return CompressionMiddleware(app, repeated_bytes_max=0)
+
+
 def case(
-    name: str, wrap: Wrap | None, app: ASGIApp, *, accepts: str | None, body: bytes
+    name: str, wrap: Wrap | None, make: Callable[[], ASGIApp], *, accepts: str | None, body: bytes
 ) -> tuple[Case, int]:
-    """A row and how long its answer is.  Raises CheckError where decoding gives another body."""
+    """A row and how long its first answer is, whose body is `body`.
+
+    Raises CheckError where decoding gives another one.
+    """
 
     def build() -> ASGIApp:
-        return app if wrap is None else wrap(app)
+        return make() if wrap is None else wrap(make())
 
     scope = partial(scope_of, accepts)
     answer = asyncio.run(answer_of(build(), scope()))
@@ -134,19 +179,25 @@ def case(
 
 
 def encoded(plan: Plan) -> list[Coded]:
-    """One report for each coding, with the lengths of its answers."""
+    """Two reports for each coding, with the lengths of their answers."""
     found = []
     for coding, others in peers().items():
         ways: dict[str, Wrap | None] = {BARE: None, **others, OURS: ours}
-        rows, lengths = [], {}
-        for name, wrap in ways.items():
-            row, lengths[name] = case(name, wrap, sends(LARGE), accepts=coding, body=LARGE)
-            rows.append(row)
-        report = measure(
-            f"20 kB of JSON as {coding}", rows, replace(plan, requests=10), baseline=BARE
-        )
-        found.append(Coded(report=report, lengths=lengths))
+        found.append(_encoded(coding, UNCHANGED, unchanged, ways, plan))
+        found.append(_encoded(coding, CHANGING, changing, ways | {FORGETFUL: forgetful}, plan))
     return found
+
+
+def _encoded(
+    coding: str, kind: str, bodies: Bodies, ways: dict[str, Wrap | None], plan: Plan
+) -> Coded:
+    rows, lengths, make = [], {}, partial(makes, bodies)
+    for name, wrap in ways.items():
+        row, lengths[name] = case(name, wrap, make, accepts=coding, body=bodies(0))
+        rows.append(row)
+    title = f"20 kB of JSON as {coding}, {kind}"
+    report = measure(title, rows, replace(plan, requests=10), baseline=BARE)
+    return Coded(report=report, lengths=lengths)
 
 
 def passed(plan: Plan) -> list[Report]:
@@ -163,7 +214,8 @@ def passed(plan: Plan) -> list[Report]:
     return [
         measure(
             title,
-            [case(name, wrap, app, accepts=accepts, body=body)[0] for name, wrap in ways.items()
+            [case(name, wrap, partial(_same, app), accepts=accepts, body=body)[0]
+             for name, wrap in ways.items()
              # One whose table of types is another encodes what ours takes for packed.
              if not (title == "an image" and name == "brotli-asgi")],
             plan,
@@ -171,6 +223,10 @@ def passed(plan: Plan) -> list[Report]:
         )
         for title, app, accepts, body in situations
     ]  # fmt: skip
+
+
+def _same(app: ASGIApp) -> ASGIApp:
+    return app
 
 
 def run(plan: Plan) -> list[Coded]:

@@ -164,6 +164,8 @@ class Bundle:
             self.metrics.add_collector(
                 "compression", self.compression.families, reset=self.compression.reset_counts
             )
+            if self.compression.repeats is not None:
+                self.memory.let_go_of(self.compression.repeats)
         if settings.metrics.enabled:
             self.resources.add(Sampler(self.metrics))
         self.endpoints = self._endpoints()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import Scope
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.values.runtime import ValueCache
+    from perf_middleware.compression.repeats import RepeatedBodies
     from perf_middleware.events import Events
     from perf_middleware.memory_watch.leaks.runtime import LeakWatch
     from perf_middleware.memory_watch.reading import MemorySample
@@ -100,11 +101,15 @@ class MemoryParts:
         self._settings = settings
         self._metrics = metrics
         self._next_witness_us: int | None = None
+        self._held_bytes: list[Callable[[], int]] = [
+            lambda: cache.store.size_bytes,
+            lambda: memo.size_bytes,
+        ]
         memory, leaks = settings.memory, settings.leaks
         figures = metrics.recorder.figures
         probe = MemoryProbe(
             limit_bytes=memory.limit_bytes,
-            known_bytes=lambda: cache.store.size_bytes + memo.size_bytes,
+            known_bytes=lambda: sum(held_bytes() for held_bytes in self._held_bytes),
             requests=Served(lambda: figures.totals()[0]) if settings.metrics.enabled else None,
         )
         watch = memory.make_watch(probe.sample, trim=probe.trim, events=events)
@@ -176,6 +181,15 @@ class MemoryParts:
         # To trace takes memory itself: near the limit it would be what ends the process.
         watch = self.memory.watch
         self.tracer.must_stop = lambda: watch.step >= HARD or protection.is_overloaded()
+
+    def let_go_of(self, repeats: RepeatedBodies) -> None:
+        """What compression remembers is known, and forgotten when memory is short."""
+        self._held_bytes.append(lambda: repeats.held_bytes)
+        self.memory.watch.on_pressure(
+            "repeated bodies",
+            lambda pressure: repeats.shrink(pressure.shrink_share) if pressure.shrink_share else 0,
+            order=OURS_FIRST,
+        )
 
     def share(self) -> float | None:
         """Used of usable memory, for the overload level; None where nobody watches."""

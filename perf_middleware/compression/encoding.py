@@ -61,6 +61,7 @@ BYTES_MAX: Final = 1_000  # of the names, and of the values
 ABSENT: Final = -1
 _NAME: Final = itemgetter(0)
 DIGITS_MAX: Final = 18
+SHORT_MAX: Final = 1_000  # lengths that are known to be too small by a look-up, not by reading them
 OF_VALUE: Final = frozenset({b"content-length", b"content-type", b"cache-control"})
 """Of these not the name alone decides."""
 _OF_OTHER_BYTES: Final = frozenset({b"content-length", b"accept-ranges", b"content-encoding"})
@@ -78,6 +79,7 @@ class Judge:
     ) -> None:
         self.minimum_bytes = minimum_bytes
         self._minimum_digits = len(str(minimum_bytes))
+        self._short = frozenset([b"%d" % size for size in range(min(minimum_bytes, SHORT_MAX))])
         self._includes = types.includes
         self._event_streams = event_streams
         self._heads: dict[tuple[bytes, ...], Head] = {}
@@ -91,7 +93,7 @@ class Judge:
         without Vary, whose like was judged before.
         """
         try:
-            length_at, type_at, verdicts = self._plain[tuple(map(_NAME, headers))]
+            length_at, type_at, verdicts = self._plain[(*map(_NAME, headers),)]
             if status != 200:
                 return None
             length = headers[length_at][1]
@@ -108,14 +110,17 @@ class Judge:
         So does one with zeros in front.
         """
         try:
-            names = tuple(map(_NAME, headers))
-            head = self._heads.get(names)
-            if head is None:
+            names = (*map(_NAME, headers),)
+            try:
+                head = self._heads[names]
+            except KeyError:
                 head = self._learn(names)
             length_at, type_at, control_at, verdicts = head
             # The most frequent reason, read first: what is behind it costs more.
             if length_at >= 0:
                 length = headers[length_at][1]
+                if length in self._short:
+                    return "small"
                 if not length.isdigit() or len(length) > DIGITS_MAX:
                     return "malformed"
                 # Reading a number costs more than seeing that it is a long one.
@@ -181,6 +186,21 @@ class Judge:
         if is_event_stream(content_type):
             return EVENTS if self._event_streams else "type"
         return ENCODE
+
+
+def said_of_body(headers: Headers) -> tuple[int | None, bool]:
+    """The length that a head tells, and whether its body may be kept for other answers.
+
+    What `no-store` stands on nobody keeps (RFC 9111 §5.2.2.5).
+    """
+    length, may_keep = None, True
+    for name, value in headers:
+        size = len(name)  # the quicker question
+        if size == 14 and length is None and name.lower() == b"content-length":
+            length = int(value)
+        elif size == 13 and name.lower() == b"cache-control" and b"no-store" in _names(value):
+            may_keep = False
+    return length, may_keep
 
 
 def readable(message: Message) -> tuple[Message, Headers]:

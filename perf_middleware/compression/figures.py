@@ -9,8 +9,11 @@ from perf_middleware.families import NO_LABELS, Family, LabelSet, Value, counter
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-WAYS: Final = ("whole", "stream", "stored")
-"""Encoded in one piece, piece by piece, or not at all: a cache had the coded body."""
+    from perf_middleware.compression.repeats import RepeatedBodies
+
+WAYS: Final = ("whole", "stream", "stored", "repeated")
+"""Encoded in one piece, piece by piece, or not at all: a cache had the coded body, or it was made
+for an answer before with the same body."""
 
 REASONS: Final = (
     "not-accepted", "small", "type", "status", "coded", "range", "no-transform", "digest",
@@ -23,7 +26,9 @@ REASONS: Final = (
 class CodingCounts:
     """Plain counters of one coding."""
 
-    __slots__ = ("behind", "busy_ns", "in_bytes", "out_bytes", "stored", "stream", "whole")
+    __slots__ = (
+        "behind", "busy_ns", "in_bytes", "out_bytes", "repeated", "stored", "stream", "whole",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.reset()
@@ -32,6 +37,7 @@ class CodingCounts:
         self.whole = 0
         self.stream = 0
         self.stored = 0
+        self.repeated = 0
         self.behind = 0
         self.in_bytes = 0
         self.out_bytes = 0
@@ -65,6 +71,7 @@ class CompressionFigures:
         return {
             "encoded": sum(row.whole + row.stream for row in rows),
             "stored": sum(row.stored for row in rows),
+            "repeated": sum(row.repeated for row in rows),
             "streams": self.streams,
             "in_bytes": in_bytes,
             "out_bytes": out_bytes,
@@ -72,7 +79,7 @@ class CompressionFigures:
             "skipped": {reason: count for reason, count in self.skipped.items() if count},
         }
 
-    def families(self, *, step: int) -> Iterator[Family]:
+    def families(self, *, step: int, repeats: RepeatedBodies | None) -> Iterator[Family]:
         """Everything that /metrics tells of compression at this step of pressure."""
         rows = self.by_coding.items()
 
@@ -86,7 +93,7 @@ class CompressionFigures:
 
         yield counter(
             "perf_compression_responses",
-            "Answers sent in a coding: encoded whole or as a stream, or stored so.",
+            "Answers sent in a coding: encoded whole or as a stream, stored so, or encoded before.",
             tuple(
                 Value(LabelSet([("coding", coding), ("form", form)]), getattr(row, form))
                 for coding, row in rows
@@ -129,6 +136,18 @@ class CompressionFigures:
             (Value(NO_LABELS, step),),
             across="max",
         )
+        if repeats is not None:
+            yield gauge(
+                "perf_compression_repeated_bodies",
+                "Bodies that are remembered with their coded forms.",
+                (Value(NO_LABELS, len(repeats)),),
+            )
+            yield gauge(
+                "perf_compression_repeated_bytes",
+                "Bytes that those take.",
+                (Value(NO_LABELS, repeats.held_bytes),),
+                unit="bytes",
+            )
 
 
 def _coding(coding: str) -> LabelSet:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from perf_middleware.compression.drivers.behind import Done
     from perf_middleware.compression.earning import Effort
     from perf_middleware.compression.encoding import Judge
+    from perf_middleware.compression.repeats import RepeatedBodies
     from perf_middleware.families import Family
 
 logger = logging.getLogger("perf_middleware.compression")
@@ -135,6 +136,7 @@ class Compression:
         encodes_cross_site: bool = False,
         hidden_bytes_max: int = 100,
         keeps_forms: bool = True,
+        repeats: RepeatedBodies | None = None,
         clock: Clock = monotonic_us,
     ) -> None:
         self.codings = tuple(codings)
@@ -145,6 +147,7 @@ class Compression:
         self.encodes_cross_site = encodes_cross_site
         self.hidden_bytes_max = hidden_bytes_max
         self.keeps_forms = keeps_forms
+        self.repeats = repeats
         self._behind = EncodingBehind(waiting_max=BEHIND_MAX, bytes_max=BEHIND_BYTES_MAX)
         self.figures = CompressionFigures([coding.name for coding in codings])
         for coding in codings:
@@ -287,13 +290,14 @@ class Compression:
     def families(self) -> Iterable[Family]:
         """The figures, for a scrape."""
         self.collect()
-        return self.figures.families(step=self._pressure.step)
+        return self.figures.families(step=self._pressure.step, repeats=self.repeats)
 
     def status(self) -> dict[str, Any]:
         """A small JSON-able picture."""
         return {
             "codings": list(self._names),
             "pressure_step": self._pressure.step,
+            "repeated_bytes": self.repeats.held_bytes if self.repeats is not None else 0,
             **self.figures.totals(),
         }
 

@@ -16,6 +16,7 @@ from perf_middleware.compression.encoding import Judge
 from perf_middleware.compression.length_hiding import PADDING_BYTES_MAX
 from perf_middleware.compression.levels import LEVELS
 from perf_middleware.compression.pressure import IDENTITY, LOWER_LEVEL, Thresholds
+from perf_middleware.compression.repeats import RepeatedBodies
 from perf_middleware.compression.runtime import Coding, Compression
 from perf_middleware.path_patterns import PathPattern
 from perf_middleware.section import Section
@@ -113,6 +114,12 @@ class CompressionSettings(Section):
         default=True,
         description="Keep coded forms beside a stored answer, so that no hit waits for a codec.",
     )
+    repeated_bytes_max: int = Field(
+        # 200 answers of 20 kB, each in two codings; what an app polls and serves by hand is fewer.
+        default=8 << 20, ge=0,
+        description="Memory for bodies that are answered again and again, with their coded forms, "
+        "bytes; 0 encodes each of them anew.",
+    )  # fmt: skip
     minimum_bytes: int = Field(
         default=500, ge=0, le=1 << 30, description="A shorter body is sent as it is, bytes."
     )
@@ -216,4 +223,5 @@ class CompressionSettings(Section):
             encodes_cross_site=self.cross_site == "encode",
             hidden_bytes_max=self.hidden_bytes_max,
             keeps_forms=self.stored_forms,
+            repeats=RepeatedBodies(self.repeated_bytes_max) if self.repeated_bytes_max else None,
         )

@@ -30,6 +30,8 @@ def judge(**settings):
         pytest.param(200, [JSON, (b"content-length", b"499")], "small", id="too short"),
         pytest.param(200, [JSON, (b"Content-Length", b"499")], "small", id="too short, capitals"),
         pytest.param(200, [JSON, (b"content-length", b"0")], "small", id="empty"),
+        pytest.param(200, [JSON, (b"content-length", b"007")], "small", id="zeros in front"),
+        pytest.param(404, [JSON, (b"content-length", b"7")], "small", id="a short error"),
         pytest.param(200, [(b"content-type", b"image/png"), LONG], "type", id="packed already"),
         pytest.param(200, [LONG], "type", id="no type"),
         pytest.param(200, [(b"content-type", b"nonsense"), LONG], "type", id="no media type"),
@@ -79,6 +81,16 @@ def judge(**settings):
 )  # fmt: skip
 def test_an_answer_is_judged_by_its_head(status, headers, verdict):
     assert judge().judge(status, headers) == verdict
+
+
+@pytest.mark.parametrize(
+    ("minimum_bytes", "below"), [(0, None), (1, 0), (500, 499), (90_000, 89_999)]
+)
+def test_the_minimum_is_the_same_however_long_it_is(minimum_bytes, below):
+    judging = judge(minimum_bytes=minimum_bytes)
+    assert judging.judge(200, [JSON, (b"content-length", b"%d" % minimum_bytes)]) == "encode"
+    if below is not None:
+        assert judging.judge(200, [JSON, (b"content-length", b"%d" % below)]) == "small"
 
 
 def test_event_streams_can_be_left_out():

@@ -63,6 +63,12 @@ async def whole(_: Request) -> Response:
     return Response(BODY, media_type="application/json", headers={"ETag": '"1"'})
 
 
+async def repeated(request: Request) -> Response:
+    headers = {"ETag": '"1"', "Cache-Control": "private, no-cache"}
+    body = BODY + request.path_params["name"].encode()
+    return Response(body, media_type="application/json", headers=headers)
+
+
 async def large(_: Request) -> Response:
     return Response(LARGE, media_type="application/json")
 
@@ -99,6 +105,7 @@ ROUTES = [
     Route("/release/{key}", release, methods=["POST"]),
     Route("/events/{key}", events),
     Route("/whole", whole),
+    Route("/repeated/{name}", repeated),
     Route("/large", large),
     Route("/endless", endless),
     Route("/breaks", breaks),
@@ -128,6 +135,7 @@ def server(request, tmp_path_factory):
 
         served = install(hidden, settings)
     server = Server(served)
+    server.tells_figures = request.param != "alone"
     with serving(server):
         yield server
 
@@ -176,6 +184,23 @@ def test_what_is_decoded_is_what_the_app_sent(server, coding, path):
     assert plain.headers["vary"] == answer.headers["vary"] == "Accept-Encoding"
     if path == "/whole":
         assert int(answer.headers["content-length"]) == len(body)
+
+
+@EACH_CODING
+def test_an_answer_that_is_repeated_is_encoded_once(server, coding):
+    with client(server, coding) as http:
+        found = []
+        for _ in range(4):
+            with http.stream("GET", f"/repeated/{coding}") as answer:
+                found.append((raw_body(answer), answer.headers.get("content-length")))
+            assert answer.headers["content-encoding"] == coding
+            assert answer.headers["etag"] == f'W/"1~pm-{coding}"'
+        figures = http.get("/metrics", headers={"Accept-Encoding": "identity"}).text
+    assert len(set(found)) == 1
+    assert decoded(coding, found[0][0]) == BODY + coding.encode()
+    if server.tells_figures:
+        line = f'perf_compression_responses_total{{coding="{coding}",form="repeated"}}'
+        assert f"{line} 2" in figures
 
 
 @EACH_CODING

@@ -723,7 +723,7 @@ def test_a_hidden_length_is_another_each_time(coding, messages):
 
 
 def test_under_pressure_the_level_falls_and_then_nothing_is_encoded():
-    app = packed(answers(JSON), gzip_level=9)
+    app = packed(answers(JSON), gzip_level=9, repeated_bytes_max=0)
     compression = app.compression
     now_us = 0
     compression._clock = lambda: now_us
@@ -954,8 +954,10 @@ def test_a_client_that_knows_no_chunks_gets_a_stream_with_its_length():
     assert skipped(app) == {"http-1.0": 1}
 
 
-def test_an_interim_answer_of_the_kind_of_a_start_is_not_the_answer():
-    hint = {"type": "http.response.start", "status": 103, "headers": [(b"link", b"</a.css>")]}
+@pytest.mark.parametrize("more_headers", [[], [(b"content-length", b"0")]])
+def test_an_interim_answer_of_the_kind_of_a_start_is_not_the_answer(more_headers):
+    headers = [(b"link", b"</a.css>"), *more_headers]
+    hint = {"type": "http.response.start", "status": 103, "headers": headers}
     answer = ask(packed(says(hint, start(JSON), end(BODY))))
     assert answer.messages[0] == hint
     assert decoded("gzip", b"".join(m["body"] for m in answer.messages[2:])) == BODY

@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 
 from perf_middleware import Settings, install
 from perf_middleware.memory_parts import Served
+from perf_middleware.memory_watch.cleanup import Pressure
 from perf_middleware.memory_watch.ladder import HARD, NORMAL, SOFT
 from perf_middleware.memory_watch.reading import Bound, MemorySample
 from perf_middleware.memory_watch.shedding import EVERYBODY, NOBODY
@@ -111,6 +112,19 @@ def test_memory_that_stays_soft_costs_a_cache_one_half(monkeypatch):
         watch.look()
     assert watch.counts.cleanups[SOFT] == 4
     assert asked == [0.5]
+
+
+def test_the_bodies_that_compression_remembers_are_known_and_a_share_is_let_go(perf):
+    repeats, known_bytes = perf.compression.repeats, perf.memory.probe._known_bytes
+    before = known_bytes()
+    for number in range(8):
+        repeats.keep(number, b"%d" % number, "gzip", 4, b"form")
+    assert known_bytes() - before == repeats.held_bytes > 0
+    cleaners = {each.name: each.callback for each in perf.memory.watch._cleaning.cleaners}
+    let_go = cleaners["repeated bodies"]
+    assert let_go(Pressure(step=SOFT, used_bytes=80, shrink_share=0.0)) == 0
+    assert let_go(Pressure(step=SOFT, used_bytes=80, shrink_share=0.5)) > 0
+    assert len(repeats) == 4
 
 
 def test_workers_take_turns_where_they_meet_for_their_figures(tmp_path):

@@ -14,7 +14,6 @@ is broken for good, so that its client sees it end early instead of getting othe
 from __future__ import annotations
 
 from functools import partial
-from secrets import randbelow
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -26,10 +25,11 @@ from perf_middleware.compression.encoding import (
     coded,
     not_modified,
     readable,
+    said_of_body,
     varied,
 )
-from perf_middleware.compression.length_hiding import HidingEncoder
 from perf_middleware.compression.middleware.ready import is_its_body, known_head, ready_answer
+from perf_middleware.compression.middleware.whole import encoded, hiding_encoder
 from perf_middleware.compression.pressure import IDENTITY
 from perf_middleware.compression.runtime import piece_of
 
@@ -63,7 +63,6 @@ class CodedAnswer:
     asked = b""
     choice: Choice | None = None
     as_identity: str | None = None
-    stage = WAITING
     encoder: Encoder | None = None
     _in_thread: anyio.Event | None = None
     _left_bytes: int | None = None
@@ -71,6 +70,8 @@ class CodedAnswer:
     _start: Message
     _ready: tuple[Forms, CodedHead] | None = None
     """What goes out where the held head is followed by the body of these forms."""
+    _mark: int | None = None
+    """Of a body whose form is to be kept: it came before."""
     _hides: bool
     _step: int
 
@@ -81,21 +82,23 @@ class CodedAnswer:
         self._codings = codings
         self._scope = scope
         self._send = send
+        self.stage = WAITING  # here, and not in the class: it is read for each message
 
     def send(self, message: Message) -> Awaitable[None]:
         """Not a coroutine function: what passes as it is costs no frame of ours."""
         stage = self.stage
         if stage == PASSING:
-            return self._send(message)
+            send = self._send  # what is no method is found faster as an attribute
+            return send(message)
         kind = message["type"]
+        if stage == WAITING and kind == "http.response.start":
+            return self._head(message)
         if kind == "http.response.body":
             if type(message.get("body", b"")) is not bytes:
                 message = {**message, "body": bytes(message["body"])}
             if stage == STREAMING:
                 return self._next(message)
             return self._first(message) if stage == HOLDING else self._send(message)
-        if kind == "http.response.start" and stage == WAITING:
-            return self._head(message)
         if stage == HOLDING:
             return self._release(message, "file" if kind in FILES else None)
         if stage == STREAMING and kind in FILES:
@@ -108,17 +111,23 @@ class CodedAnswer:
         headers = message.get("headers")
         if type(headers) is not list:
             message, headers = readable(message)
-        status = message.get("status")
-        if isinstance(status, int) and status < 200:
-            return self._send(message)  # interim: the answer follows it
         if FORMS in self._scope and self.choice is None and self.as_identity is None:
             self._ready = ready_answer(self._scope, message, self._codings[0].name)
             if self._ready is not None:
                 self._start = message
                 self.stage = HOLDING
                 return _nothing()
-        verdict = self._compression.judge.judge(status, headers)
+        compression = self._compression
+        status = message.get("status")
+        verdict = compression.judge.judge(status, headers)
         if verdict not in ENCODED:
+            if status == 200:  # the most frequent, in the fewest steps
+                self.stage = PASSING
+                compression.figures.skipped[verdict] += 1
+                send = self._send
+                return send(message)
+            if isinstance(status, int) and status < 200:
+                return self._send(message)  # interim: the answer follows it
             if status == 304 and self.asked:
                 suffixes = [coding.suffix for coding in self._codings]
                 headers = not_modified(headers, self.asked, suffixes)
@@ -151,9 +160,9 @@ class CodedAnswer:
         self._compression.figures.skipped[why] += 1
         return self._send(message)
 
-    async def _release(
+    def _release(
         self, message: Message | None, why: str | None, *, vary: bool = False
-    ) -> None:
+    ) -> Awaitable[None]:
         """Send the head that was held as it is, then `message`."""
         self.stage = PASSING
         if why is not None:
@@ -161,11 +170,11 @@ class CodedAnswer:
         start = self._start
         if vary:
             start = {**start, "headers": varied(start["headers"])}
-        await self._send(start)
-        if message is not None:
-            if FORMS in message or NEW_FORMS in message:  # no server's business
-                message = {key: value for key, value in message.items() if key not in _OURS}
-            await self._send(message)
+        if message is None:
+            return self._send(start)
+        if FORMS in message or NEW_FORMS in message:  # no server's business
+            message = {key: value for key, value in message.items() if key not in _OURS}
+        return self._both(start, message)
 
     async def release_head(self) -> None:
         """The app has ended and sent no body: what it did send is the server's to judge."""
@@ -196,26 +205,33 @@ class CodedAnswer:
     # --- a whole body ---------------------------------------------------------------------------
 
     def _first(self, message: Message) -> Awaitable[None]:
-        self._compression.collect()
-        ready = self._ready
-        if ready is not None and is_its_body(*ready, message):
-            self._compression.step()  # of the CPU's pressure also hits are to learn
-            return self._as_known(message, self._codings[0], ready[1])
+        compression, ready = self._compression, self._ready
+        if ready is not None:
+            compression.collect()
+            if is_its_body(*ready, message):
+                compression.step()  # of the CPU's pressure also hits are to learn
+                return self._as_known(message, self._codings[0], ready[1])
         body = message.get("body", b"")
-        is_head = self._scope["method"] == "HEAD"
         is_whole = not message.get("more_body")
-        if (
-            is_whole
-            and len(body) < self._compression.judge.minimum_bytes
-            and not (is_head and not body)
-        ):
+        is_head = self._scope["method"] == "HEAD"
+        if is_whole and len(body) < compression.judge.minimum_bytes and (body or not is_head):
             return self._release(message, "small")
+        compression.collect()
         why = self._refusal()
+        length, may_keep = said_of_body(self._start["headers"])
         if not is_head and why in (None, "pressure") and not self._hides:
             # A form that is ready costs nothing, however scarce the CPU is.
             forms = forms_of(message, self._scope, FORMS)
-            if forms is not None and (is_whole or self._length() == len(body)):
+            if forms is not None and (is_whole or length == len(body)):
                 return self._from_store(message, forms)
+            repeats = compression.repeats
+            if is_whole and repeats is not None and may_keep and length in (None, len(body)):
+                coding = self._codings[0]
+                # Where nothing is encoded now, the level is the cheap one: every form will do.
+                form, self._mark = repeats.meet(body, coding.name, coding.level(self._step))
+                if form is not None:
+                    coding.counts.repeated += 1
+                    return self._send_whole(message, form)
         if why is not None:
             return self._release(message, why, vary=why != "route")
         if is_head and not FILES.isdisjoint(self._scope.get("extensions") or ()):
@@ -224,7 +240,6 @@ class CodedAnswer:
         if is_head:
             # Its GET is encoded.  How long that gets is not known without doing it (§9.3.2).
             return self._send_coded_head(message=message)
-        length = self._length()
         if is_whole:
             if length not in (None, len(body)):
                 return self._release(message, "malformed")  # the server has to see that
@@ -235,23 +250,24 @@ class CodedAnswer:
             return self._release(message, "http-1.0", vary=True)  # it knows no chunks
         return self._begin(message, length)
 
-    def _length(self) -> int | None:
-        """What the app says of its length, in bytes."""
-        for name, value in self._start["headers"]:
-            if name.lower() == b"content-length":
-                return int(value)
-        return None
-
     async def _whole(self, message: Message, body: bytes) -> None:
-        coding = self._codings[0]
-        forms = None if self._hides else forms_of(message, self._scope, NEW_FORMS)
-        form = await self._encoded(coding, body, forms)
+        compression, coding, step = self._compression, self._codings[0], self._step
+        form = await encoded(compression, coding, body, step=step, hides=self._hides)
         if form is None:
             return await self._release(message, None, vary=True)
         coding.counts.whole += 1
+        if self._mark is not None and compression.repeats is not None:
+            compression.repeats.keep(self._mark, body, coding.name, coding.level(step), form)
+        return await self._send_whole(message, form)
+
+    def _send_whole(self, message: Message, form: bytes) -> Awaitable[None]:
+        """The coded answer, also to a cache that has just stored its body."""
+        forms = None if self._hides else forms_of(message, self._scope, NEW_FORMS)
+        if forms is not None:
+            forms.remember(self._codings[0].name, form)
         message = {**message, "body": form}
         message.pop(NEW_FORMS, None)
-        return await self._send_coded_head(len(form), message)
+        return self._send_coded_head(len(form), message)
 
     def _from_store(self, message: Message, forms: Forms) -> Awaitable[None]:
         """A stored body, in a form that is ready: nobody waits for a codec."""
@@ -282,30 +298,9 @@ class CodedAnswer:
         return self._both(start, message)
 
     async def _both(self, start: Message, message: Message) -> None:
-        await self._send(start)
-        await self._send(message)
-
-    async def _encoded(self, coding: Coding, body: bytes, forms: Forms | None) -> bytes | None:
-        """The body in this coding; None where that is not shorter, or the codec failed."""
-        compression, step = self._compression, self._step
-        try:
-            encode = partial(coding.encode, body, step)
-            if self._hides:
-                encode = partial(piece_of, self._hiding_encoder(coding), body, is_last=True)
-            if len(body) >= compression.thread_bytes_min:
-                form, busy_ns = await compression.in_thread(encode)
-            else:
-                form, busy_ns = encode()
-        except Exception as error:  # noqa: BLE001 - whatever a library raises, the plain body is an answer
-            compression.note_failure(error)
-            return None
-        coding.count(body, form, busy_ns)
-        if len(form) >= len(body):
-            compression.figures.skipped["no-gain"] += 1
-            return None
-        if forms is not None:
-            forms.remember(coding.name, form)
-        return form
+        send = self._send
+        await send(start)
+        await send(message)
 
     # --- a stream -------------------------------------------------------------------------------
 
@@ -330,7 +325,7 @@ class CodedAnswer:
             return False
         try:
             self.encoder = (
-                self._hiding_encoder(coding, stays_open=stays_open)
+                hiding_encoder(compression, coding, self._step, stays_open=stays_open)
                 if self._hides
                 else coding.encoder(self._step, stays_open=stays_open)
             )
@@ -383,11 +378,6 @@ class CodedAnswer:
             piece, busy_ns = piece_of(encoder, body, is_last=is_last)
         coding.count(body, piece, busy_ns)
         return piece
-
-    def _hiding_encoder(self, coding: Coding, *, stays_open: bool = False) -> HidingEncoder:
-        padding_bytes = 1 + randbelow(self._compression.hidden_bytes_max)
-        encoder = coding.encoder(self._step, stays_open=stays_open)
-        return HidingEncoder(encoder, coding.name, padding_bytes)
 
     def close(self) -> None:
         """Let the encoder go; it is called once more than there are ends."""

@@ -52,6 +52,7 @@ class CompressionLayer(Around):
         self._has_rules = compression.paths.has_any
         self._places = NameSequences(places_of)
         self._known_places = self._places.known
+        self._wanted_bytes = compression.judge.minimum_bytes if compression.keeps_forms else None
         self._judge_plain = compression.judge.judge_plain
         self._skipped = compression.figures.skipped
 
@@ -63,7 +64,7 @@ class CompressionLayer(Around):
         if type(headers) is not list:
             headers = scope["headers"] = list(headers)  # an iterator can be read once
         try:
-            accepts_at, site_at, is_conditional = self._known_places[tuple(map(NAME, headers))]
+            accepts_at, site_at, is_conditional = self._known_places[(*map(NAME, headers),)]
         except KeyError:
             accepts_at, site_at, is_conditional = self._places.learn(headers)
         if accepts_at >= 0:
@@ -82,10 +83,9 @@ class CompressionLayer(Around):
             scope, asked = self._as_the_app_knows(scope, dict(headers), codings)
         if not codings:
             return below(scope, receive, self._sending_plain(scope, send, choice))
-        compression = self.compression
-        if compression.keeps_forms:
-            scope[WANTED] = compression.judge.minimum_bytes
-        answer = CodedAnswer(compression, codings, scope, send)
+        if self._wanted_bytes is not None:
+            scope[WANTED] = self._wanted_bytes
+        answer = CodedAnswer(self.compression, codings, scope, send)
         if asked:
             answer.asked = asked
         if choice is not None:
@@ -93,7 +93,7 @@ class CompressionLayer(Around):
         if site_at >= 0 and headers[site_at][1] == b"cross-site":
             # Fetch Metadata (W3C): another site made the browser send it; ?1 is a user's click.
             was_clicked = (b"sec-fetch-user", b"?1") in headers
-            if not (was_clicked or compression.encodes_cross_site):
+            if not (was_clicked or self.compression.encodes_cross_site):
                 answer.as_identity = "cross-site"
         return _coded(below, answer, scope, receive)
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import gc
 import platform
 import random
+from contextlib import ExitStack
 from time import perf_counter_ns, process_time_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -69,12 +70,24 @@ class Unused:
 
 
 class Watched:
-    """An engine and its watch; `requests` says whether a request is there while it is used."""
+    """An engine, until `closing`, and its watch; `requests`: one is there while it is used."""
 
-    def __init__(self, *, watched: bool, requests: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        closing: ExitStack,
+        *,
+        watched: bool,
+        requests: bool = False,
+        is_pooled: bool = False,
+        **options: Any,
+    ) -> None:
         self.record: Record | None = None
         self.requests = requests
-        self.engine = create_engine("sqlite://", poolclass=StaticPool)
+        pool: dict[str, Any] = {"poolclass": StaticPool}
+        if is_pooled:
+            pool = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
+        self.engine = create_engine("sqlite://", **pool)
+        closing.callback(self.engine.dispose)
         # The finding itself is rare and told once: here no line is written for it.
         self.watch = StatementWatch(
             current_request=lambda: self.record, slow_s=None, log_per_minute_max=0, **options
@@ -126,15 +139,14 @@ def lazy(case: Watched) -> Callable[[int], Awaitable[None]]:
 
 
 def sessions(
-    size: int, *, same: bool, pool: bool, statements: bool, orm: bool = True
+    closing: ExitStack, size: int, *, same: bool, pool: bool, statements: bool, orm: bool = True
 ) -> Callable[[int], Awaitable[None]]:
     """Sessions of so many SELECTs of the ORM each, one session to a request.
 
     `same`: one statement again and again, which is told as repeated; else each is another.
     Without `orm` they are connections and SELECTs of Core.
     """
-    case = Watched(watched=False, requests=True)
-    case.engine = create_engine("sqlite://", poolclass=QueuePool, pool_size=1, max_overflow=0)
+    case = Watched(closing, watched=False, requests=True, is_pooled=True)
     Base.metadata.create_all(case.engine)
     with Session(case.engine) as session, session.begin():
         session.add_all([Order() for _ in range(A_REQUEST)])
@@ -215,20 +227,24 @@ def report_of(title: str, cases: dict[str, Callable[[int], Awaitable[None]]], pl
 
 def reports(plan: Plan) -> list[Report]:
     """All tables."""
+    with ExitStack() as closing:
+        return _reports(plan, closing)
 
+
+def _reports(plan: Plan, closing: ExitStack) -> list[Report]:
     def rows(use: Callable[[Watched], Callable[[int], Awaitable[None]]]) -> dict[str, Any]:
         return {
-            BARE: use(Watched(watched=False)),
-            "watched, outside a request": use(Watched(watched=True)),
-            "watched, in a request": use(Watched(watched=True, requests=True)),
+            BARE: use(Watched(closing, watched=False)),
+            "watched, outside a request": use(Watched(closing, watched=True)),
+            "watched, in a request": use(Watched(closing, watched=True, requests=True)),
             "watched, in a request that is not sampled": use(
-                Watched(watched=True, requests=True, repeats_min=None)
+                Watched(closing, watched=True, requests=True, repeats_min=None)
             ),
         }
 
     def sessions_of(size: int, *, same: bool, orm: bool = True) -> dict[str, Any]:
         def case(*, pool: bool, statements: bool) -> Callable[[int], Awaitable[None]]:
-            return sessions(size, same=same, pool=pool, statements=statements, orm=orm)
+            return sessions(closing, size, same=same, pool=pool, statements=statements, orm=orm)
 
         return {
             BARE: case(pool=False, statements=False),

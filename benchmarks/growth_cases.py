@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI, Response
 
+from benchmarks import installed_apps
 from benchmarks.installed_apps import EVERYTHING, PLENTY, TTL_S
-from benchmarks.layers import HEADERS, OFF, SMALL_BYTES, scopes
+from benchmarks.layers import HEADERS, LARGE_BYTES, OFF, SMALL_BYTES, scopes
 from benchmarks.runner import Answer, Case, CheckError, answer_of, on_loop
 from perf_middleware import RateLimitMiddleware, Settings, cache_response, install
 
@@ -59,12 +60,19 @@ def _at(path: str) -> Scope:
     return {**TEMPLATE(), "path": path, "raw_path": path.encode()}
 
 
-def _case(name: str, size: int, app: ASGIApp, scope: Callable[[], Scope], *headers: bytes) -> Case:
+def _case(
+    name: str,
+    size: int,
+    app: ASGIApp,
+    scope: Callable[[], Scope],
+    *headers: bytes,
+    body: bytes = SMALL_BYTES,
+) -> Case:
     return Case(
         name=f"{name}, {size}",
         build=lambda: app,
         scope=scope,
-        expected=Answer(status=200, body=SMALL_BYTES, header_names=frozenset(headers)),
+        expected=Answer(status=200, body=body, header_names=frozenset(headers)),
     )
 
 
@@ -285,4 +293,43 @@ def limiter_keys(sizes: Sequence[int], loop: LoopName) -> list[Row]:
         row("a quota of each address", limited, *told, floor=floor),
         row("a quota of each API key", by_header, *told, floor=floor),
         row("the same, an hour long", busy, *told, floor=floor),
+    ]
+
+
+# --- whole requests -----------------------------------------------------------------------------
+
+
+def whole_requests(sizes: Sequence[int], loop: LoopName) -> list[Row]:
+    """FastAPI's 20 kB route with everything on: what grows, as a share of all that a request costs.
+
+    A hit among so many entries, and a miss of one of so many clients.
+    """
+
+    def page(number: int) -> Scope:
+        return _at(f"/large/{number}")
+
+    def row(name: str, make: Callable[[int], FastAPI], asked: Any, *headers: bytes) -> Row:
+        def case(size: int) -> Case:
+            app = make(size)
+            number = drawn(size)
+            filled = _filled(app, map(asked, range(size)), loop) if headers else app
+            return _case(name, size, filled, lambda: asked(number()), *headers, body=LARGE_BYTES)
+
+        return Row(name=name, cases=tuple(map(case, sizes)), is_ours=bool(headers))
+
+    def hit(size: int) -> FastAPI:
+        bounds = {"entries_max": 2 * size + 1000, "bytes_max": BYTES_MAX << 3}
+        return installed_apps.hit(**{**EVERYTHING, "lifespan": OFF, "cache": bounds})
+
+    def miss(size: int) -> FastAPI:
+        quotas = {"quotas": [PLENTY], "entries_max": 2 * size + 1000}
+        return installed_apps.with_settings(**{**EVERYTHING, "lifespan": OFF, "ratelimit": quotas})
+
+    def by_client(number: int) -> Scope:
+        return {**_from(number), **page(number % 7)}
+
+    return [
+        row("bare app", lambda _: installed_apps.bare(), page),
+        row("everything, hit", hit, page, b"age"),
+        row("everything, miss, of so many addresses", miss, by_client, b"ratelimit"),
     ]

@@ -49,7 +49,13 @@ class TestFigures:
 
 
 @pytest.mark.parametrize(
-    "rows_of", [growth_cases.stored_entries, growth_cases.routes, growth_cases.limiter_keys]
+    "rows_of",
+    [
+        growth_cases.stored_entries,
+        growth_cases.routes,
+        growth_cases.limiter_keys,
+        growth_cases.whole_requests,
+    ],
 )
 def test_every_row_answers_at_every_size_and_is_measured(rows_of):
     made = in_process("t", (1, 3), rows_of, TINY)

@@ -147,7 +147,7 @@ class BoundedCache(Generic[K, V]):
         if lost is None:
             return False
         if lost or queues.held.length:
-            return self._settle(key, None, lost)
+            return self._settle(key, None, lost) and key in self._entries
         return True
 
     def _settle(self, key: K, before: V | None, lost: list[Entry[K, V]]) -> bool:

@@ -32,8 +32,6 @@ FIELDS_MAX: Final = 24  # of a head; apps send about five, and each name takes i
 _DECIDING: Final = frozenset({b"cache-control", b"content-type", b"vary"})
 _LOOKED_AT: Final = HOP_BY_HOP | NEVER_KEPT | {b"cache-groups", b"date", b"expires", b"set-cookie"}
 _BYTES: Final = {bytes}
-_PAIRS: Final = {2}
-_VALUE: Final = itemgetter(1)
 _NONE: Final[tuple[bytes, ...]] = ()
 
 
@@ -121,15 +119,16 @@ class KnownHeads:
 
     def of(
         self, status: int, sent: Sequence[Any], rule: CachePolicy | None
-    ) -> tuple[Known, tuple[bytes, ...]] | None:
+    ) -> tuple[Known, list[bytes]] | None:
         """What is known of a head with the fields `sent`, and the values of those.
 
         None where the judge has to look: of a request that has credentials or directives itself he
         must always.
         """
         try:
-            names, values = tuple(map(NAME, sent)), tuple(map(_VALUE, sent))
-        except (TypeError, LookupError):
+            names = tuple(map(NAME, sent))
+            values = [value for _, value in sent]
+        except (TypeError, LookupError, ValueError):
             return None  # no pairs
         try:
             shape = self._shapes.known[names]
@@ -137,7 +136,7 @@ class KnownHeads:
             return None  # a name that is a buffer
         except KeyError:
             shape = self._learn_shape(names, sent)
-        if shape is None or set(map(type, values)) != _BYTES or set(map(len, sent)) != _PAIRS:
+        if shape is None or set(map(type, values)) != _BYTES:
             return None
         key = (shape, status, id(rule), shape.decided_by(values))
         try:

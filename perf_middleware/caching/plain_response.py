@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def plain_response(
     known: Known,
-    values: tuple[bytes, ...],
+    values: list[bytes],
     body: bytes,
     *,
     key: bytes,
@@ -39,7 +39,7 @@ def plain_response(
 
     Every field is set here: to call the class with all of them takes as long as half of storing it.
     """
-    shape, keep, rule = known.shape, known.keep, known.rule
+    shape, keep = known.shape, known.keep
     assert keep is not None  # noqa: S101 - is_plain
     stored = StoredResponse.__new__(StoredResponse)
     stored.primary = stored.key = key
@@ -49,8 +49,7 @@ def plain_response(
     stored.headers = list(zip(shape.names, values))  # noqa: B905 - as many as were read
     stored._lines = shape.fields  # noqa: SLF001
     stored.body = body
-    stored.rule = rule
-    stored.rule_name = None if rule is None else rule.name
+    stored.rule = known.rule
     stored.route = route
     stored.counts = counts
     stored.choice = choice
@@ -59,14 +58,13 @@ def plain_response(
     stored.identity = b""
     stored.forms = None
     stored.hits = 0
-    stored.size_bytes = known.size_bytes + len(body) + 3 * len(key) + sum(map(len, values))
+    stored.size_bytes = known.size_bytes + len(body) + 3 * len(key) + len(b"".join(values))
     etag_at, modified_at = shape.etag_at, shape.modified_at
     stored.etag = None if etag_at < 0 else parse_etag(values[etag_at])
     stored.last_modified = None if modified_at < 0 else values[modified_at]
     stored.lifetimes = keep.lifetimes
     stored.produced_us = produced_us
     stored.received_s = received_s
-    stored.initial_age_us = age_us
     stored.stored_us = received_us
     stored.born_us = born_us = received_us - age_us
     stored.fresh_until_us = stored.early_from_us = born_us + known.fresh_us

@@ -78,9 +78,9 @@ class StoredResponse:
 
     __slots__ = (
         "_lines", "body", "born_us", "choice", "counts", "dependencies", "early_from_us", "etag",
-        "forms", "fresh_until_us", "headers", "hits", "identity", "initial_age_us", "key",
+        "forms", "fresh_until_us", "headers", "hits", "identity", "key",
         "last_modified", "lifetimes", "path", "primary", "produced_us", "received_s",
-        "refresh_from_us", "route", "rule", "rule_name", "shares_authorization", "shown_until_us",
+        "refresh_from_us", "route", "rule", "shares_authorization", "shown_until_us",
         "size_bytes", "status", "stored_us", "tags", "tail", "target", "usable_if_error_us",
         "usable_until_us", "useless_from_us", "vary",
     )  # fmt: skip
@@ -135,7 +135,6 @@ class StoredResponse:
         self.tags = tags
         self.route = route
         self.rule = rule
-        self.rule_name = None if rule is None else rule.name
         self.hits = 0
         self.counts = _UNCOUNTED
         self.produced_us = produced_us
@@ -193,7 +192,6 @@ class StoredResponse:
 
     def _set_times(self, lifetimes: Lifetimes, initial_age_us: int, now_us: int) -> None:
         self.lifetimes = lifetimes
-        self.initial_age_us = initial_age_us
         self.stored_us = now_us
         self.born_us = now_us - initial_age_us
         fresh_until_us = self.born_us + lifetimes.fresh_s * US_PER_S
@@ -217,6 +215,10 @@ class StoredResponse:
         if not isinstance(lines, dict):
             lines = self._lines = collect(self.headers, lines)
         return lines
+
+    @property
+    def rule_name(self) -> str | None:
+        return None if self.rule is None else self.rule.name
 
     @property
     def not_modified_headers(self) -> Headers:

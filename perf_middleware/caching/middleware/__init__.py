@@ -107,7 +107,7 @@ class CacheLayer(Around):
             and not self._by_rfc
             and not cache.store.is_varied(scope.get("raw_path"))
         ):
-            passing = Passing(cache, scope, receive, send, host, None, special, rule)
+            passing = Passing(cache, scope, receive, send, host, b"", rule, False, special)
             return passing.run(self.below)
         key = primary_key(scope, host)
         stored = self._get(key)
@@ -146,7 +146,7 @@ class CacheLayer(Around):
                     leads = not is_unstorable and cache.options.collapse
                     if not leads or key not in cache.flights.open:
                         # By place: to call a class with names packs them into a dict.
-                        passing = Passing(cache, scope, receive, send, host, key, None, rule, leads)
+                        passing = Passing(cache, scope, receive, send, host, key, rule, leads)
                         return passing.run(self.below)
                 request = CacheRequest(scope, receive, send, host, key, rule, self._ignored_cookies)
                 return miss(self.below, cache, request, "uri-miss")

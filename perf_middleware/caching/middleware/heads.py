@@ -42,7 +42,7 @@ class Judged:
 
 def known_head(
     cache: ResponseCache, request: CacheRequest, message: Message, sent: Sequence[Any]
-) -> tuple[Known, tuple[bytes, ...]] | None:
+) -> tuple[Known, list[bytes]] | None:
     """What is known of a head that is like one before; None where `judge_head` has to look."""
     rule, scope = request.rule, request.scope
     if (rule is None or rule.on_endpoint) and policy_of(scope) is not rule:

@@ -79,7 +79,7 @@ class Keeping:
     def take_known_head(
         self,
         known: Known,
-        values: tuple[bytes, ...],
+        values: list[bytes],
         *,
         length: int | None,
         age_us: int,
@@ -235,7 +235,7 @@ def known_keeping(
     request: CacheRequest,
     status: int,
     known: Known,
-    values: tuple[bytes, ...],
+    values: list[bytes],
 ) -> Keeping | None:
     """What keeps an answer with a head like one before; None where it has to be looked at.
 
@@ -255,7 +255,7 @@ def known_keeping(
     return keeping
 
 
-def known_length(cache: ResponseCache, known: Known, values: tuple[bytes, ...]) -> int | None:
+def known_length(cache: ResponseCache, known: Known, values: list[bytes]) -> int | None:
     """What Content-Length announces, UNTOLD without it; None for no length, or no room for it."""
     if cache.storing_bytes >= cache.storing_bytes_max:
         return None

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from perf_middleware.caching.figures import RouteCounts
     from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.runtime import ResponseCache
-    from perf_middleware.caching.runtime.flights import Outcome
     from perf_middleware.caching.special import Special
 
 
@@ -47,17 +46,16 @@ class Passing:
     """A GET of whose URL nothing is stored, on its way to the app; `leads`: others wait for it.
 
     Or one that is passed by for its credentials: those in `special`, where `rule` keeps them out,
-    if there is one; `key` may be None then.  No rule has a key of its own here.
+    if there is one; `key` is empty then.  No rule has a key of its own here.
 
     Most requests are one of these.  It keeps what only a Forwarding needs as it is now: before the
     app has read its data, before it was routed, before a layer below rewrites the request.
     """
 
     __slots__ = (
-        "_age_us", "_begun", "_cache", "_counts", "_headers", "_host", "_keeps", "_key", "_leads",
-        "_length", "_passed", "_path", "_purges_seen", "_query", "_raw_path", "_receive",
-        "_received_us", "_root_path", "_route", "_rule", "_scheme", "_scope", "_send",
-        "_sending_us", "_sent_us", "_special", "_values", "_wall_us", "_whole",
+        "_age_us", "_begun", "_cache", "_came", "_counts", "_host", "_keeps", "_key", "_leads",
+        "_length", "_purges_seen", "_receive", "_received_us", "_route", "_rule", "_scope", "_send",
+        "_sending_us", "_sent_us", "_special", "_then", "_values", "_wall_us", "_whole",
     )  # fmt: skip
 
     def __init__(
@@ -67,10 +65,10 @@ class Passing:
         receive: Receive,
         send: Send,
         host: bytes,
-        key: bytes | None,
+        key: bytes,
+        rule: CachePolicy | None,
+        leads: bool,
         special: Special | None = None,
-        rule: CachePolicy | None = None,
-        leads: bool = False,
     ) -> None:
         self._cache = cache
         self._scope = scope
@@ -81,24 +79,20 @@ class Passing:
         self._special = special
         self._rule = rule
         self._leads = leads
-        self._path = scope["path"]
-        self._scheme = scope.get("scheme", "http")
-        self._raw_path: bytes | None = scope.get("raw_path")
-        self._query = scope.get("query_string", b"")
-        self._root_path = scope.get("root_path") or ""
-        self._headers = scope["headers"].copy()
+        # As it came: from here on others may write into it.
+        self._came = came = {**scope}
+        came["headers"] = [*scope["headers"]]
         self._purges_seen = cache.purges.newest
-        self._passed = False
+        self._then: Send | None = None
+        """Where messages go once the head has decided that."""
         self._whole: Forwarding | None = None
-        self._keeps: Known | None = None
-        """By which verdict its answer is kept, once its head is on the way to the client."""
 
     async def run(self, app: ASGIApp) -> Any:
         """Call the app; who is to lead leads from here on, for a call may never run."""
-        cache, key = self._cache, self._key
-        if self._leads and key is not None and not cache.flights.lead_alone(key, self._scope):
+        cache = self._cache
+        if self._leads and not cache.flights.lead_alone(self._key, self._scope):
             request = CacheRequest(
-                self._scope, self._receive, self._send, self._host, key, self._rule,
+                self._scope, self._receive, self._send, self._host, self._key, self._rule,
                 cache.special.ignored_cookies,
             )  # fmt: skip
             return await miss(app, cache, request, "uri-miss")
@@ -114,48 +108,47 @@ class Passing:
         finally:
             if begun is not None:
                 tracked.end(begun)
-            if not self._passed:
+            if self._then is not self._send:
                 whole = self._whole or self._hand_over()
                 whole.failed = whole.failed or failed
                 whole.end()
 
     def send(self, message: Message) -> Awaitable[None]:
         """What the app sends; its head decides what becomes of all of it."""
-        if self._passed:
-            return self._send(message)
-        if self._whole is not None:
-            return self._whole.send(message)
-        if self._keeps is not None:
-            body = message.get("body")
-            if (
-                message["type"] == "http.response.body"
-                and type(body) is bytes
-                and len(body) == self._length
-                and not message.get("more_body")
-            ):
-                return self._store(message, body, self._keeps)
-            return self._hand_over().send(message)
+        then = self._then
+        if then is not None:
+            return then(message)
         if message["type"] != "http.response.start":
             return self._send(message)
         verdict = self._verdict(message)
         if verdict is None:
             return self._hand_over().send(message)
+        send: Send
         if isinstance(verdict, Known):
-            return self._send_kept_head(message, verdict)
-        return self._pass_on(message, verdict)
+            self._then, send = self._send_body, self._send_kept_head
+            field = self._take(verdict)
+        else:
+            self._then = send = self._send
+            field = self._pass_on(verdict)
+        if field is not None:
+            headers = [*message["headers"], field]
+            message = {**message}  # alone: with a key beside it two are built
+            message["headers"] = headers
+        return send(message)
 
-    def _pass_on(self, message: Message, refused: str) -> Awaitable[None]:
-        """Send the head; nothing of this answer is kept, and `refused` is why."""
-        self._passed = True
+    def _pass_on(self, refused: str) -> tuple[bytes, bytes] | None:
+        """Keep nothing of the answer, and `refused` is why; the field that tells it."""
         cache, special, rule = self._cache, self._special, self._rule
         status = cache.shown_status
         counts = self._count()
+        field = None
         if special is not None:
             counts.refused[refused] = counts.refused.get(refused, 0) + 1
             counts.bypassed["credentials"] = counts.bypassed.get("credentials", 0) + 1
             if status is not None:
                 field = special.bypass_field(status, None if rule is None else rule.name)
-        elif rule is None and refused is NO_FRESHNESS:
+            return field
+        if rule is None and refused is NO_FRESHNESS:
             counts.silent += 1
             if status is not None:
                 field = status.silent_miss
@@ -165,54 +158,56 @@ class Passing:
             if status is not None:
                 detail = refused if rule is None else f"{rule.name}; {refused}"
                 field = status.forwarded("uri-miss", stored=False, detail=detail)
-        if self._leads and self._key is not None:
+        if self._leads:
             if refused in OF_ITS_URL:
                 cache.note_unstorable(self._key, refused)
             cache.flights.land_alone(self._key, self._scope, "unstorable")
-        if status is None:
-            return self._send(message)
-        return self._send({**message, "headers": [*message["headers"], field]})
+        return field
 
-    async def _send_kept_head(self, message: Message, known: Known) -> None:
-        """Send the head of an answer that is to be stored."""
+    def _take(self, known: Known) -> tuple[bytes, bytes] | None:
+        """Keep the answer, which has come so far as its head; the field that tells it."""
         self._keeps = known
-        cache = self._cache
+        self._sending_us = 0
         counts = self._counts = self._count()
         counts.misses["uri-miss"] = counts.misses.get("uri-miss", 0) + 1
-        status = cache.shown_status
-        if status is not None:
-            field = known.stored_field(status)
-            message = {**message, "headers": [*message["headers"], field]}
-        self._sending_us = 0
+        status = self._cache.shown_status
+        return None if status is None else known.stored_field(status)
+
+    async def _send_kept_head(self, message: Message) -> None:
         try:
             await self._send(message)
         except OSError:
             (self._whole or self._hand_over()).has_left()  # its answer is still kept
-        sending_us = cache.clock() - self._received_us
+        sending_us = self._cache.clock() - self._received_us
         if self._whole is None:
             self._sending_us = sending_us
         else:
             self._whole.sending_us += sending_us
 
-    async def _store(self, message: Message, body: bytes, known: Known) -> None:
-        """Store the answer, and only then send what is left of it."""
-        cache, key, scope = self._cache, self._key, self._scope
-        store = cache.store
+    async def _send_body(self, message: Message) -> None:
+        """Store an answer that is whole with this message, and only then send that."""
+        cache, key, scope, known = self._cache, self._key, self._scope, self._keeps
+        body = message.get("body")
         if (
-            key is None
+            self._whole is not None
+            or type(body) is not bytes
+            or len(body) != self._length
+            or message.get("more_body")
+            or message["type"] != "http.response.body"
             or cache.shared is not None
             or cache.purges.newest != self._purges_seen
             or cache.storing_bytes + len(body) > cache.storing_bytes_max
-            or store.peek(key) is not None
+            or cache.store.peek(key) is not None
         ):
-            await self._hand_over().send(message)
+            await (self._whole or self._hand_over()).send(message)
             return
         now_us = cache.clock()
         produced_us = now_us - self._sent_us - self._sending_us
         if produced_us < 0:  # no max(): it takes as long as five of these lines
             produced_us = 0
+        came = self._came
         target, path = target_and_path_of(
-            self._scheme, self._host, self._raw_path or b"", self._query
+            came.get("scheme", "http"), self._host, came["raw_path"], came.get("query_string", b"")
         )
         stored = plain_response(
             known,
@@ -230,16 +225,15 @@ class Passing:
             received_s=self._wall_us // US_PER_S,
         )
         stored.refresh_early(cache.early_windows)
-        if not store.add(stored, now_us=now_us):
+        if not cache.store.add(stored, now_us=now_us):
             whole = self._hand_over()
             whole.let_go("no-room")
             await whole.send(message)
             return
         cache.note_stored(stored)
-        self._passed = True
+        self._then = self._send
         if self._leads:
-            outcome: Outcome = "stored" if known.is_for_others else "unstorable"
-            cache.flights.land_alone(key, scope, outcome)
+            cache.flights.land_alone(key, scope, "stored" if known.is_for_others else "unstorable")
         if WANTED in scope:
             message = with_forms(cache, scope, stored, message)
         with suppress(OSError):  # the client left; its answer is kept
@@ -248,7 +242,7 @@ class Passing:
     async def receive(self) -> Message:
         """What the client sends: a body, or that it has left, is a Forwarding's."""
         message = await self._receive()
-        if self._passed:
+        if self._then is self._send:
             return message
         left = message["type"] == "http.disconnect"
         if left or message.get("body") or message.get("more_body"):
@@ -293,7 +287,8 @@ class Passing:
         known, values = found
         if known.keep is None:
             return known.why
-        if not known.is_plain or self._root_path or not self._raw_path:
+        came = self._came
+        if not known.is_plain or came.get("root_path") or not came.get("raw_path"):
             return None
         length = known_length(cache, known, values)
         if length is None:
@@ -309,10 +304,10 @@ class Passing:
 
     def _count(self) -> RouteCounts:
         """The counts of the route that the app took."""
-        cache, scope = self._cache, self._scope
+        cache, scope, came = self._cache, self._scope, self._came
         known = cache.templates.known.get(id(scope.get("route")))
-        if known is None or "fastapi" in scope or scope.get("root_path") != self._root_path:
-            route = cache.route_of(scope, self._root_path)
+        if known is None or "fastapi" in scope or scope.get("root_path") != came.get("root_path"):
+            route = cache.route_of(scope, came.get("root_path") or "")
         else:
             route = known[1]
         self._route = route
@@ -321,13 +316,8 @@ class Passing:
     def _hand_over(self) -> Forwarding:
         """To what knows every case, with everything as it was when the request came."""
         cache, scope, special, key = self._cache, self._scope, self._special, self._key
-        came = dict(scope)
-        came["root_path"], came["path"], came["headers"] = (
-            self._root_path, self._path, self._headers,
-        )  # fmt: skip
-        came["raw_path"], came["query_string"] = self._raw_path, self._query
-        came["scheme"], came["method"] = self._scheme, "GET"
-        if key is None:
+        came = self._came
+        if not key:
             key = primary_key(came, self._host)
         request = CacheRequest(
             scope, self._receive, self._send,
@@ -347,11 +337,13 @@ class Passing:
             counted_as="" if special is None else "credentials",
         )
         whole.purges_seen = self._purges_seen
-        whole.root_path, whole.begun = self._root_path, self._begun
-        known = self._keeps
-        if known is not None and known.keep is not None:
+        whole.begun = self._begun
+        if self._then is not None:
+            known = self._keeps
+            assert known.keep is not None  # noqa: S101 - it is kept
             keeping = Keeping(cache, request, known.keep, known.status, self._received_us)
             keeping.take_known_head(known, self._values, length=self._length, age_us=self._age_us)
             whole.go_on(keeping, self._route, self._counts)
             whole.sending_us = self._sending_us
+        self._then = whole.send
         return whole

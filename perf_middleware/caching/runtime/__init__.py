@@ -234,7 +234,8 @@ class ResponseCache:
             return False
         stored.counts = self.figures.of(stored.route)
         stored.refresh_early(self.early_windows)
-        stored.received_s = int(self.wall_s()) - (now_us - stored.stored_us) // US_PER_S
+        since_us = now_us - stored.stored_us
+        stored.received_s = (int(self.wall_s() * US_PER_S) - since_us) // US_PER_S
         self.note_stored(stored)
         return True
 

@@ -140,8 +140,7 @@ class MemoryStore:
         """The same of what is the first of its URL, as most are, and without variants."""
         if now_us >= self._expiry.next_us:
             self.expire(now_us)
-        key, entries = stored.key, self._entries
-        if not entries.add(key, stored, stored.size_bytes) or entries.peek(key) is None:
+        if not self._entries.add(stored.key, stored, stored.size_bytes):
             return False
         self._link(stored)
         return True

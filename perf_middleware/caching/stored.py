@@ -38,7 +38,7 @@ _UNCOUNTED: Final = RouteCounts()  # until it is in a store
 NO_TAIL: Final[Headers] = []
 VALIDATED_FOR_S: Final = 600  # a stale response with a validator is worth keeping for a while
 # Measured with tracemalloc over some thousand entries (CPython 3.11); a test keeps them true.
-ENTRY_BYTES: Final = 1_800  # slots, lists, times, the tail of a hit; its places in a store
+ENTRY_BYTES: Final = 1_550  # slots, lists, times, the tail of a hit; its places in a store
 HEADER_BYTES: Final = 135  # two bytes objects and their tuple
 LINE_BYTES: Final = 130  # a field among `lines`: its name and list, the value is the header's
 TAG_BYTES: Final = 310  # a tag that no other entry has: the string, and its place in the index

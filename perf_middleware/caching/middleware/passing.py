@@ -125,8 +125,8 @@ class Passing:
             return self._hand_over().send(message)
         send: Send
         if isinstance(verdict, Known):
-            self._then, send = self._send_body, self._send_kept_head
             field = self._take(verdict)
+            self._then, send = self._send_body, self._send_kept_head
         else:
             self._then = send = self._send
             field = self._pass_on(verdict)
@@ -150,17 +150,19 @@ class Passing:
             return field
         if rule is None and refused is NO_FRESHNESS:
             counts.silent += 1
+            if self._leads:
+                cache.note_unstorable(self._key, refused)
             if status is not None:
                 field = status.silent_miss
         else:
+            if refused in OF_ITS_URL:
+                cache.note_unstorable(self._key, refused)
             counts.refused[refused] = counts.refused.get(refused, 0) + 1
             counts.misses["uri-miss"] = counts.misses.get("uri-miss", 0) + 1
             if status is not None:
                 detail = refused if rule is None else f"{rule.name}; {refused}"
                 field = status.forwarded("uri-miss", stored=False, detail=detail)
         if self._leads:
-            if refused in OF_ITS_URL:
-                cache.note_unstorable(self._key, refused)
             cache.flights.land_alone(self._key, self._scope, "unstorable")
         return field
 

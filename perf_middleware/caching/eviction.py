@@ -119,6 +119,8 @@ class BoundedCache(Generic[K, V]):
             before = entry.value
             if (entry.queue is queues.held) is not held:
                 raise ValueError(f"{key!r} is there, and {'not ' * held}held")
+        elif not held:
+            return self.add(key, value, size_bytes)
         if size_bytes > self.room_bytes:
             if entry is not None:
                 queues.remove(entry)
@@ -126,17 +128,31 @@ class BoundedCache(Generic[K, V]):
             return False
         if entry is not None:
             lost = queues.replace(entry, value, size_bytes)
-        elif held:
-            lost = queues.hold(key, value, size_bytes)
         else:
-            # In a tuple, for the sample goes by the low bits: whole numbers are their own hash.
-            hashed = hash((key,))
-            if not hashed & self._miniatures.mask and self._fills_up():
-                self._sample(hashed, size_bytes)
-            found = queues.insert(key, hashed, value, size_bytes)
-            if found is None:
-                return False
-            lost = found
+            lost = queues.hold(key, value, size_bytes)
+        return self._settle(key, before, lost)
+
+    def add(self, key: K, value: V, size_bytes: int) -> bool:
+        """`put` a key that has no entry, with a size that is not negative."""
+        if self._reads:
+            self._note_reads()
+        if size_bytes > self.room_bytes:
+            return False
+        # In a tuple, for the sample goes by the low bits: whole numbers are their own hash.
+        hashed = hash((key,))
+        if not hashed & self._miniatures.mask and self._fills_up():
+            self._sample(hashed, size_bytes)
+        queues = self._queues
+        lost = queues.insert(key, hashed, value, size_bytes)
+        if lost is None:
+            return False
+        if lost or queues.held.length:
+            return self._settle(key, None, lost) and key in self._entries
+        return True
+
+    def _settle(self, key: K, before: V | None, lost: list[Entry[K, V]]) -> bool:
+        """Tell of what left for `key`, under which there was `before`: whether it is still in."""
+        queues = self._queues
         is_in = True
         try:
             if lost:

@@ -62,11 +62,11 @@ class Expiry(Generic[K]):
         slot_of = self._slot_of
         before = slot_of.get(key)
         tick = deadline_us >> TICK_BITS
-        if tick < self._tick:
-            tick = self._tick
         if tick == self._last_tick:
             slot = self._last
         else:
+            if tick < self._tick:
+                tick = self._tick
             slot = self._last = self._slot(tick)
             self._last_tick = tick
         if before is not slot:

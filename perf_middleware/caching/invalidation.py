@@ -32,7 +32,14 @@ def invalidates(method: str, status: int) -> bool:
 
 
 def target_of(scheme: str, host: bytes, path: bytes, query: bytes, *, root: bytes = b"") -> bytes:
-    """The URL in the form in which stored responses are found: origin, decoded path and query.
+    """The URL in the form in which stored responses are found: origin, decoded path and query."""
+    return target_and_path_of(scheme, host, path, query, root=root)[0]
+
+
+def target_and_path_of(
+    scheme: str, host: bytes, path: bytes, query: bytes, *, root: bytes = b""
+) -> tuple[bytes, bytes]:
+    """The target of a URL, and what is its path and query (`path_of`).
 
     Two spellings of one URL (`%61`, `a`) are one target: the app's router sees the same path, its
     endpoint the same parameters.  So does it not see the `root` that the app is served below
@@ -43,8 +50,13 @@ def target_of(scheme: str, host: bytes, path: bytes, query: bytes, *, root: byte
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in {b"/", b""}:
         path = path[len(root) :] or b"/"
     find_origin = _known_origin if len(host) <= ORIGIN_BYTES_MAX else _origin
-    origin = find_origin(scheme, bytes(host))  # a bridge may send a buffer
-    return origin + path + b"?" + decoded_query(query) if query else origin + path
+    origin, has_path = find_origin(scheme, bytes(host))  # a bridge may send a buffer
+    if query:
+        path = b"".join((path, b"?", decoded_query(query)))
+    target = origin + path
+    if has_path or not path.startswith(b"/"):
+        path = path_of(target)
+    return target, path
 
 
 def decoded_query(query: bytes) -> bytes:
@@ -139,8 +151,10 @@ def _split(url: str) -> tuple[str, bytes, bytes, bytes] | None:
     return parts.scheme, _host_of(parts.scheme, host), path or b"/", query
 
 
-def _origin(scheme: str, host: bytes) -> bytes:
-    return scheme.encode() + b"://" + _host_of(scheme, host)
+def _origin(scheme: str, host: bytes) -> tuple[bytes, bool]:
+    """And whether a path begins in it already: a client may send a Host with a slash."""
+    origin = scheme.encode() + b"://" + _host_of(scheme, host)
+    return origin, path_of(origin) != b""
 
 
 # Shared by all apps of the process, as re's cache of patterns is: it holds nothing of theirs.

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.caching.fields import HOP_BY_HOP
 from perf_middleware.caching.judgement import NEVER_KEPT, Keep
-from perf_middleware.caching.stored import HEADER_BYTES, LINE_BYTES, US_PER_S
+from perf_middleware.caching.stored import ENTRY_BYTES, HEADER_BYTES, LINE_BYTES, US_PER_S
 from perf_middleware.field_names import NAME, NameSequences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from perf_middleware.caching.cache_status import CacheStatus
     from perf_middleware.caching.judgement import Judge
     from perf_middleware.caching.rules import CachePolicy
 
@@ -31,8 +32,6 @@ FIELDS_MAX: Final = 24  # of a head; apps send about five, and each name takes i
 _DECIDING: Final = frozenset({b"cache-control", b"content-type", b"vary"})
 _LOOKED_AT: Final = HOP_BY_HOP | NEVER_KEPT | {b"cache-groups", b"date", b"expires", b"set-cookie"}
 _BYTES: Final = {bytes}
-_PAIRS: Final = {2}
-_VALUE: Final = itemgetter(1)
 _NONE: Final[tuple[bytes, ...]] = ()
 
 
@@ -64,20 +63,48 @@ class Shape:
 class Known:
     """A verdict; `keep` None: not kept, and `why`.  Age and lines are each answer's own."""
 
-    __slots__ = ("is_for_others", "keep", "rule", "why")
+    __slots__ = (
+        "_field", "fresh_us", "is_for_others", "is_plain", "keep", "rule", "shape", "size_bytes",
+        "status", "usable_if_error_us", "usable_us", "useless_us", "why",
+    )  # fmt: skip
 
-    def __init__(self, verdict: Keep | str, rule: CachePolicy | None) -> None:
+    def __init__(
+        self, verdict: Keep | str, shape: Shape, status: int, rule: CachePolicy | None
+    ) -> None:
+        self.shape = shape
+        self.status = status
         self.rule = rule  # held: it is known by its id
         self.keep: Keep | None = None
         self.why: str | None = None
         self.is_for_others = False
+        self.is_plain = False
+        """Kept under its URL alone, its length told, its tags no parameters of the path."""
+        self._field: tuple[CacheStatus, tuple[bytes, bytes]] | None = None
+        self.size_bytes = ENTRY_BYTES + shape.head_bytes
         if isinstance(verdict, Keep):
             self.keep = replace(verdict, lines={})  # those of the answer that was judged
             lifetimes = verdict.lifetimes
             usable_s = lifetimes.fresh_s + lifetimes.stale_while_revalidate_s
             self.is_for_others = not lifetimes.must_validate and usable_s > 0
+            # The times of `StoredResponse`, counted from its birth.
+            fresh_us = lifetimes.fresh_s * US_PER_S
+            self.fresh_us = 0 if lifetimes.must_validate else fresh_us
+            self.usable_us = fresh_us + lifetimes.stale_while_revalidate_s * US_PER_S
+            self.usable_if_error_us = fresh_us + lifetimes.stale_if_error_s * US_PER_S
+            self.useless_us = max(self.usable_us, self.usable_if_error_us)
+            has_tags = rule is not None and bool(rule.tags)
+            self.is_plain = shape.length_at >= 0 and not verdict.vary and not has_tags
         else:
             self.why = verdict
+
+    def stored_field(self, status: CacheStatus) -> tuple[bytes, bytes]:
+        """Cache-Status, as `status` writes it, of an answer of the app that is stored by this."""
+        known = self._field
+        if known is None or known[0] is not status:
+            detail = None if self.rule is None else self.rule.name
+            field = status.forwarded("uri-miss", stored=True, detail=detail)
+            known = self._field = (status, field)
+        return known[1]
 
 
 class KnownHeads:
@@ -92,15 +119,16 @@ class KnownHeads:
 
     def of(
         self, status: int, sent: Sequence[Any], rule: CachePolicy | None
-    ) -> tuple[Known, Shape, tuple[bytes, ...]] | None:
+    ) -> tuple[Known, list[bytes]] | None:
         """What is known of a head with the fields `sent`, and the values of those.
 
         None where the judge has to look: of a request that has credentials or directives itself he
         must always.
         """
         try:
-            names, values = tuple(map(NAME, sent)), tuple(map(_VALUE, sent))
-        except (TypeError, LookupError):
+            names = tuple(map(NAME, sent))
+            values = [value for _, value in sent]
+        except (TypeError, LookupError, ValueError):
             return None  # no pairs
         try:
             shape = self._shapes.known[names]
@@ -108,14 +136,14 @@ class KnownHeads:
             return None  # a name that is a buffer
         except KeyError:
             shape = self._learn_shape(names, sent)
-        if shape is None or set(map(type, values)) != _BYTES or set(map(len, sent)) != _PAIRS:
+        if shape is None or set(map(type, values)) != _BYTES:
             return None
         key = (shape, status, id(rule), shape.decided_by(values))
         try:
             known = self._known[key]
         except KeyError:
             known = self._learn(key, status, sent, rule)
-        return None if known is None else (known, shape, values)
+        return None if known is None else (known, values)
 
     def _learn_shape(self, names: tuple[Any, ...], sent: Sequence[Any]) -> Shape | None:
         if len(sent) > FIELDS_MAX:
@@ -139,7 +167,7 @@ class KnownHeads:
                 sent_us=0, now_us=0, wall_us=0,
             )  # fmt: skip
             if not isinstance(verdict, Keep) or verdict.without == NEVER_KEPT:
-                known = Known(verdict, rule)
+                known = Known(verdict, key[0], status, rule)
         decided_by = key[-1]
         size_bytes = len(decided_by if isinstance(decided_by, bytes) else b"".join(decided_by))
         if size_bytes <= VALUES_BYTES_MAX:

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 US_PER_S: Final = 1_000_000
 NOT_SHOWN: Final = -(2**63)  # before any time on any clock
 _UNCOUNTED: Final = RouteCounts()  # until it is in a store
+NO_TAIL: Final[Headers] = []
 VALIDATED_FOR_S: Final = 600  # a stale response with a validator is worth keeping for a while
 # Measured with tracemalloc over some thousand entries (CPython 3.11); a test keeps them true.
-ENTRY_BYTES: Final = 1_800  # slots, lists, times, the tail of a hit; its places in a store
+ENTRY_BYTES: Final = 1_550  # slots, lists, times, the tail of a hit; its places in a store
 HEADER_BYTES: Final = 135  # two bytes objects and their tuple
 LINE_BYTES: Final = 130  # a field among `lines`: its name and list, the value is the header's
 TAG_BYTES: Final = 310  # a tag that no other entry has: the string, and its place in the index
@@ -77,16 +78,26 @@ class StoredResponse:
 
     __slots__ = (
         "_lines", "body", "born_us", "choice", "counts", "dependencies", "early_from_us", "etag",
-        "forms", "fresh_until_us", "headers", "hits", "identity", "initial_age_us", "key",
+        "forms", "fresh_until_us", "headers", "hits", "identity", "key",
         "last_modified", "lifetimes", "path", "primary", "produced_us", "received_s",
-        "refresh_from_us", "route", "rule", "rule_name", "shares_authorization", "shown_until_us",
+        "refresh_from_us", "route", "rule", "shares_authorization", "shown_until_us",
         "size_bytes", "status", "stored_us", "tags", "tail", "target", "usable_if_error_us",
-        "usable_until_us", "vary",
+        "usable_until_us", "useless_from_us", "vary",
     )  # fmt: skip
 
     etag: EntityTag | None
     last_modified: bytes | None
+    forms: CodedForms | None
+    """Made when somebody can use them."""
+    identity: bytes
+    """Of the same in the store that all processes share."""
+    received_s: int | None
+    """Unix time of its head, once it is in a store."""
     size_bytes: int
+    tail: Headers
+    """What a hit adds, until `shown_until_us`."""
+    useless_from_us: int
+    """From then on it can answer nothing, not even after the app has confirmed it."""
     _lines: Lines | frozenset[bytes]
 
     def __init__(
@@ -124,13 +135,12 @@ class StoredResponse:
         self.tags = tags
         self.route = route
         self.rule = rule
-        self.rule_name = None if rule is None else rule.name
         self.hits = 0
         self.counts = _UNCOUNTED
         self.produced_us = produced_us
-        self.identity = b""  # of the same in the store that all processes share
-        self.forms: CodedForms | None = None  # made when somebody can use them
-        self.received_s: int | None = None  # Unix time of its head, once it is in a store
+        self.identity = b""
+        self.forms = None
+        self.received_s = None
         if isinstance(lines, dict):
             self._set_headers(headers, lines)
         else:
@@ -182,7 +192,6 @@ class StoredResponse:
 
     def _set_times(self, lifetimes: Lifetimes, initial_age_us: int, now_us: int) -> None:
         self.lifetimes = lifetimes
-        self.initial_age_us = initial_age_us
         self.stored_us = now_us
         self.born_us = now_us - initial_age_us
         fresh_until_us = self.born_us + lifetimes.fresh_s * US_PER_S
@@ -191,9 +200,13 @@ class StoredResponse:
         self.usable_if_error_us = fresh_until_us + lifetimes.stale_if_error_s * US_PER_S
         # From here on a hit may be the one that refreshes it early; without it, when it is stale.
         self.early_from_us = self.fresh_until_us
-        self.tail: Headers = []
-        self.shown_until_us = NOT_SHOWN  # `tail` is what a hit adds, until then
+        self.tail = NO_TAIL
+        self.shown_until_us = NOT_SHOWN
         self.refresh_from_us = 0  # not before, where one has failed
+        until_us = max(fresh_until_us, self.usable_until_us, self.usable_if_error_us)
+        if self.etag is not None or self.last_modified is not None:
+            until_us += VALIDATED_FOR_S * US_PER_S
+        self.useless_from_us = until_us
 
     @property
     def lines(self) -> Lines:
@@ -202,6 +215,10 @@ class StoredResponse:
         if not isinstance(lines, dict):
             lines = self._lines = collect(self.headers, lines)
         return lines
+
+    @property
+    def rule_name(self) -> str | None:
+        return None if self.rule is None else self.rule.name
 
     @property
     def not_modified_headers(self) -> Headers:
@@ -241,17 +258,16 @@ class StoredResponse:
         born_us = self.born_us
         return (now_us - born_us) // US_PER_S if now_us > born_us else 0
 
-    @property
-    def useless_from_us(self) -> int:
-        """From when on it can answer nothing, not even after the app has confirmed it."""
-        until_us = self.born_us + self.lifetimes.fresh_s * US_PER_S
-        if until_us < self.usable_until_us:
-            until_us = self.usable_until_us
-        if until_us < self.usable_if_error_us:
-            until_us = self.usable_if_error_us
-        if self.etag is not None or self.last_modified is not None:
-            until_us += VALIDATED_FOR_S * US_PER_S
-        return until_us
+    def refresh_early(self, windows: float) -> None:
+        """Let hits refresh it, each by chance, in the last of its freshness: for as many `windows`
+        as it took to make, and never from its first half on.
+        """
+        fresh_until_us = self.fresh_until_us
+        window_us = int(self.produced_us * windows)
+        half_us = (fresh_until_us - self.born_us) // 2
+        if window_us > half_us:  # no min(): it takes as long as all the rest
+            window_us = half_us
+        self.early_from_us = fresh_until_us - window_us
 
     def is_safe_for(self, credentials: frozenset[bytes]) -> bool:
         """Whether a request that carries these may have it: by its own rule, or by its Vary."""

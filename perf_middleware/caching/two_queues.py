@@ -175,29 +175,34 @@ class TwoQueues(Generic[K, V]):
             ghosts.pop(hashed, None)
             if self.window_percent != ALL:
                 window = main
-        self._append(window, key, hashed, value, size_bytes)
-        return lost
-
-    def hold(self, key: K, value: V, size_bytes: int) -> list[Entry[K, V]]:
-        """Let a new key in that only `remove` takes out: what left for it."""
-        lost = self.make_room(size_bytes, 0)
-        self._append(self.held, key, 0, value, size_bytes)
-        return lost
-
-    def _append(self, queue: Queue[K, V], key: K, hashed: int, value: V, size_bytes: int) -> None:
+        # window.append, written out
         entry: Entry[K, V] = Entry()
         entry.key = key
         entry.hashed = hashed
         entry.value = value
         entry.size_bytes = size_bytes
         entry.hits = 0
-        entry.queue = queue
-        entry.newer = queue
-        entry.older = newest = queue.older
-        newest.newer = queue.older = entry
-        queue.size_bytes += size_bytes
-        queue.length += 1
+        entry.queue = window
+        entry.newer = window
+        entry.older = newest = window.older
+        newest.newer = window.older = entry
+        window.size_bytes += size_bytes
+        window.length += 1
         self.entries[key] = entry
+        return lost
+
+    def hold(self, key: K, value: V, size_bytes: int) -> list[Entry[K, V]]:
+        """Let a new key in that only `remove` takes out: what left for it."""
+        lost = self.make_room(size_bytes, 0)
+        entry: Entry[K, V] = Entry()
+        entry.key = key
+        entry.hashed = 0
+        entry.value = value
+        entry.size_bytes = size_bytes
+        entry.hits = 0
+        self.held.append(entry)
+        self.entries[key] = entry
+        return lost
 
     def replace(self, entry: Entry[K, V], value: V, size_bytes: int) -> list[Entry[K, V]]:
         """Give `entry` another value and size: what left for it.  It must fit into the room."""

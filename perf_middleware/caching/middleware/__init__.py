@@ -107,7 +107,7 @@ class CacheLayer(Around):
             and not self._by_rfc
             and not cache.store.is_varied(scope.get("raw_path"))
         ):
-            passing = Passing(cache, scope, receive, send, host, None, special, rule)
+            passing = Passing(cache, scope, receive, send, host, b"", rule, False, special)
             return passing.run(self.below)
         key = primary_key(scope, host)
         stored = self._get(key)
@@ -142,12 +142,12 @@ class CacheLayer(Around):
                     return send_whole(send, stored, tail, head=is_head, forms=forms)
             elif stored is None:
                 is_unstorable = hash(key) in cache.unstorable
-                if rule is None and method == "GET" and (cache.shared is None or is_unstorable):
-                    if is_unstorable or not cache.options.collapse:
-                        return Passing(cache, scope, receive, send, host, key).run(self.below)
-                    if key not in cache.flights.open:
-                        return self._leading(scope, receive, send, host=host, key=key)
-                # By place: to call a class with names packs them into a dict.
+                if method == "GET" and (cache.shared is None or is_unstorable):
+                    leads = not is_unstorable and cache.options.collapse
+                    if not leads or key not in cache.flights.open:
+                        # By place: to call a class with names packs them into a dict.
+                        passing = Passing(cache, scope, receive, send, host, key, rule, leads)
+                        return passing.run(self.below)
                 request = CacheRequest(scope, receive, send, host, key, rule, self._ignored_cookies)
                 return miss(self.below, cache, request, "uri-miss")
         request = CacheRequest(
@@ -168,21 +168,6 @@ class CacheLayer(Around):
             ):
                 return bypass(self.below, cache, request, special.reason)
         return self._considered(request)
-
-    async def _leading(
-        self, scope: Scope, receive: Receive, send: Send, *, host: bytes, key: bytes
-    ) -> Any:
-        """The first of those who miss the same; led from when it runs, for a call may never."""
-        cache = self.cache
-        flight = cache.flights.lead(key, scope)
-        if flight is not None:
-            passing = Passing(cache, scope, receive, send, host, key, flight=flight)
-            return await passing.run(self.below)
-        request = CacheRequest(
-            scope, receive, send,
-            host=host, primary=key, rule=None, ignored_cookies=self._ignored_cookies,
-        )  # fmt: skip
-        return await miss(self.below, cache, request, "uri-miss")
 
     async def _considered(self, request: CacheRequest) -> Any:
         """Every case, in the order in which they rule each other out."""

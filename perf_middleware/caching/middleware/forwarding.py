@@ -48,27 +48,22 @@ class Forwarding:
     for a refresh that no client waits for.
     """
 
-    # Defaults of the class, set on few: a request that is only passed on pays for none of them.
+    # Defaults of the class: only few set them.
     _counts: RouteCounts | None = None
     _route = UNMATCHED
     _keeping: Keeping | None = None
     _held: HeldBack | None = None
     _started = False
-    _hushed = False
-    """The client has its answer from elsewhere."""
-    _why = ""
-    """Why the answer is not kept."""
+    _hushed = False  # the client has its answer from elsewhere
+    _why = ""  # the answer is not kept
     _unconfirmed = False
-    _sending_us = 0
-    """What the client has taken to read."""
+    sending_us = 0  # what the client has taken to read
     _leaving: Leaving | None = None
-    _whole: Keeping | None = None
-    """What was stored as soon as it was whole, before the app said that this was the end."""
-    begun: Begun | None = None
-    """What the app reads for its answer, where that is collected."""
+    _whole: Keeping | None = None  # stored as soon as it was whole, before the app's last word
+    begun: Begun | None = None  # what the app reads for its answer, where that is collected
     failed = False
     on_release: Callable[[], None] | None = None
-    """Called when the outcome is known; the app may still have work to do behind its answer."""
+    """Called when the outcome is known: the app may still have work to do."""
 
     def __init__(
         self,
@@ -92,6 +87,11 @@ class Forwarding:
         self._validating = validating
         self.purges_seen = cache.purges.newest
         self.root_path: str = request.came.get("root_path") or ""
+
+    def go_on(self, keeping: Keeping, route: str, counts: RouteCounts) -> None:
+        """From here on; the head has been judged, counted and sent."""
+        self._keeping, self._route, self._counts = keeping, route, counts
+        self._started = True
 
     async def run(self, app: ASGIApp) -> Any:
         """Call the app; whoever waits is released whatever happens."""
@@ -145,15 +145,15 @@ class Forwarding:
         """The client's disconnect, for the app to hear when its answer matters to nobody else."""
         if self._is_awaited():
             # Others wait for this answer, or it is nearly stored: the app is not told to stop yet.
-            leaving = self._has_left()
+            leaving = self.has_left()
             if self._flight is not None:
                 self._flight.on_alone = leaving.wake
             await leaving.outlast(self._is_awaited, seconds=self._cache.options.outlive_s)
             if self._is_awaited():
-                self._let_go("abandoned")
+                self.let_go("abandoned")
         return message
 
-    def _has_left(self) -> Leaving:
+    def has_left(self) -> Leaving:
         leaving = self._leaving = self._leaving or Leaving()
         return leaving
 
@@ -171,7 +171,7 @@ class Forwarding:
             self._started = True
             return self._start(message)
         if kind in _UNSEEN_BODIES:
-            self._let_go("unseen-body")
+            self.let_go("unseen-body")
         if self._hushed:
             return send_nothing()
         if self._validating is not None and not self._started:
@@ -235,8 +235,8 @@ class Forwarding:
         try:
             await (self._request.send if self._held is None else self._send_head)(message)
         except OSError:
-            self._has_left()  # its answer is still kept, as in _body
-        self._sending_us += self._cache.clock() - began_us
+            self.has_left()  # its answer is still kept, as in _body
+        self.sending_us += self._cache.clock() - began_us
 
     def _refused(
         self, message: Message, sent: Any, why: str | None, tell_clients: bytes | None = None
@@ -263,14 +263,14 @@ class Forwarding:
         body = message.get("body", b"")
         why = keeping.add(body) if body else None
         if why is not None:
-            self._let_go(why)
+            self.let_go(why)
         elif not message.get("more_body") or (body and keeping.is_whole):
             why = keeping.store(
-                self._route, purges_seen=self.purges_seen, sending_us=self._sending_us,
+                self._route, purges_seen=self.purges_seen, sending_us=self.sending_us,
                 begun=self.begun,
             )  # fmt: skip
             if why is not None:
-                self._let_go(why)
+                self.let_go(why)
             else:
                 self._whole = keeping if message.get("more_body") else None
                 message = keeping.with_forms(message)
@@ -278,7 +278,7 @@ class Forwarding:
         if self._leaving is not None and why is None:
             if not self._leaving.is_longer_ago_than(self._cache.options.outlive_s):
                 return
-            self._let_go(why := "abandoned")
+            self.let_go(why := "abandoned")
         began_us = None if self._keeping is None else self._cache.clock()
         try:
             await self._request.send(message)
@@ -286,9 +286,9 @@ class Forwarding:
             # The client left.  Its answer is still kept, which is bounded.
             if why is not None:
                 raise
-            self._has_left()
+            self.has_left()
         if began_us is not None:
-            self._sending_us += self._cache.clock() - began_us
+            self.sending_us += self._cache.clock() - began_us
 
     def _take_back(self, whole: Keeping) -> None:
         """More came than Content-Length had announced: nobody knows which of the two is wrong."""
@@ -351,7 +351,7 @@ class Forwarding:
             flight is not None and flight.outcome is None and flight.waiting > 0
         )
 
-    def _let_go(self, why: str) -> None:
+    def let_go(self, why: str) -> None:
         """Go on without keeping the answer."""
         if self._keeping is not None:
             self._count_refusal(why)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from perf_middleware.caching.cache_status import Forward
     from perf_middleware.caching.fields import Lines
     from perf_middleware.caching.figures import RouteCounts
-    from perf_middleware.caching.known_heads import Known, Shape
+    from perf_middleware.caching.known_heads import Known
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.request import CacheRequest
     from perf_middleware.caching.runtime.tracked import Begun
@@ -42,7 +42,7 @@ class Judged:
 
 def known_head(
     cache: ResponseCache, request: CacheRequest, message: Message, sent: Sequence[Any]
-) -> tuple[Known, Shape, tuple[bytes, ...]] | None:
+) -> tuple[Known, list[bytes]] | None:
     """What is known of a head that is like one before; None where `judge_head` has to look."""
     rule, scope = request.rule, request.scope
     if (rule is None or rule.on_endpoint) and policy_of(scope) is not rule:

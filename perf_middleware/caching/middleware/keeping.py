@@ -7,7 +7,7 @@ their way at once.
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.caching.fields import collect
 from perf_middleware.caching.known_heads import age_without_date_us
@@ -20,7 +20,7 @@ from perf_middleware.coding_choice import CHOSEN, choice_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perf_middleware.asgi import Message
+    from perf_middleware.asgi import Message, Scope
     from perf_middleware.caching.fields import Headers, Lines
     from perf_middleware.caching.judgement import Keep
     from perf_middleware.caching.known_heads import Known, Shape
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from perf_middleware.caching.runtime.tracked import Begun
     from perf_middleware.coding_choice import Choice
 
+UNTOLD: Final = -1
 PARTS_MAX = 64  # further ones are joined: an object for each of ten bytes takes five times that
 
 
@@ -78,15 +79,14 @@ class Keeping:
     def take_known_head(
         self,
         known: Known,
-        shape: Shape,
-        values: tuple[bytes, ...],
+        values: list[bytes],
         *,
         length: int | None,
         age_us: int,
     ) -> None:
         """The same of one that is like another before: all of it is kept."""
-        self._headers = list(zip(shape.names, values))  # noqa: B905 - as many as were read
-        self._lines = shape
+        self._headers = list(zip(known.shape.names, values))  # noqa: B905 - as many as were read
+        self._lines = known.shape
         self._length = length
         self._age_us = age_us
         self.is_for_others = known.is_for_others
@@ -183,7 +183,7 @@ class Keeping:
             route=route,
             rule=rule,
             shares_authorization=keep.shares_authorization,
-            choice=self._choice(),
+            choice=chosen_coding(cache, request.scope),
             dependencies=dependencies,
         )
         if cache.shared is not None:
@@ -203,24 +203,31 @@ class Keeping:
         # Weak: another coding of the same body has it too.
         self._headers.append((b"etag", b"W/" + OWN_ETAG + digest + b'"'))
 
-    def _choice(self) -> Choice | None:
-        """What the endpoint, or an answer stored further in, says of its codings."""
-        scope, router_scope = self._request.scope, self._cache.router_scope
-        chosen = choice_of(scope.get("endpoint"), scope["method"])
-        if chosen is None and router_scope is not None:
-            # A layer between may have copied the scope before the router wrote into it.
-            chosen = choice_of(router_scope(scope).get("endpoint"), scope["method"])
-        return chosen or scope.get(CHOSEN)
-
     def with_forms(self, message: Message) -> Message:
         """The message whose body was stored just now, with room for that body's coded forms."""
-        stored, scope = self.stored, self._request.scope
-        if WANTED not in scope or stored is None:
+        if WANTED not in self._request.scope or self.stored is None:
             return message
-        if message.get("body") is not stored.body or message.get("more_body"):
-            return message
-        forms = forms_for(self._cache, scope, stored, NEW_FORMS)
-        return message if forms is None else {**message, NEW_FORMS: forms}
+        return with_forms(self._cache, self._request.scope, self.stored, message)
+
+
+def chosen_coding(cache: ResponseCache, scope: Scope) -> Choice | None:
+    """What the endpoint, or an answer stored further in, says of its codings."""
+    router_scope = cache.router_scope
+    chosen = choice_of(scope.get("endpoint"), scope["method"])
+    if chosen is None and router_scope is not None:
+        # A layer between may have copied the scope before the router wrote into it.
+        chosen = choice_of(router_scope(scope).get("endpoint"), scope["method"])
+    return chosen or scope.get(CHOSEN)
+
+
+def with_forms(
+    cache: ResponseCache, scope: Scope, stored: StoredResponse, message: Message
+) -> Message:
+    """The message that brought the body of `stored`, with room for its coded forms."""
+    if message.get("body") is not stored.body or message.get("more_body"):
+        return message
+    forms = forms_for(cache, scope, stored, NEW_FORMS)
+    return message if forms is None else {**message, NEW_FORMS: forms}
 
 
 def known_keeping(
@@ -228,32 +235,38 @@ def known_keeping(
     request: CacheRequest,
     status: int,
     known: Known,
-    shape: Shape,
-    values: tuple[bytes, ...],
+    values: list[bytes],
 ) -> Keeping | None:
     """What keeps an answer with a head like one before; None where it has to be looked at.
 
     That is for a length, a room or an age of its own.
     """
-    keep, at = known.keep, shape.length_at
-    if keep is None or cache.storing_bytes >= cache.storing_bytes_max:
+    length = known_length(cache, known, values)
+    if known.keep is None or length is None:
         return None
-    length = None
-    if at >= 0:
-        digits = values[at]
-        if not digits.isdigit() or len(digits) > LENGTH_DIGITS_MAX:
-            return None
-        length = int(digits)
-        if length > cache.options.entry_bytes_max:
-            return None
     now_us = cache.clock()
     wall_us = int(cache.wall_s() * US_PER_S)
     age_us = age_without_date_us(sent_us=request.sent_us, now_us=now_us, wall_us=wall_us)
     if age_us is None:
         return None
-    keeping = Keeping(cache, request, keep, status, now_us)
-    keeping.take_known_head(known, shape, values, length=length, age_us=age_us)
+    keeping = Keeping(cache, request, known.keep, status, now_us)
+    length = None if length == UNTOLD else length
+    keeping.take_known_head(known, values, length=length, age_us=age_us)
     return keeping
+
+
+def known_length(cache: ResponseCache, known: Known, values: list[bytes]) -> int | None:
+    """What Content-Length announces, UNTOLD without it; None for no length, or no room for it."""
+    if cache.storing_bytes >= cache.storing_bytes_max:
+        return None
+    at = known.shape.length_at
+    if at < 0:
+        return UNTOLD
+    digits = values[at]
+    if not digits.isdigit() or len(digits) > LENGTH_DIGITS_MAX:
+        return None
+    length = int(digits)
+    return length if length <= cache.options.entry_bytes_max else None
 
 
 def _parameters(rule: CachePolicy, request: CacheRequest) -> dict[str, Any]:

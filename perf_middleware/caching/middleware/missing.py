@@ -61,7 +61,8 @@ async def miss(
                 if not wait_s:
                     break
                 until_s = anyio.current_time() + wait_s
-            followed = cache.flights.open[request.key]
+            followed = cache.flights.flight_of(request.key)
+            assert followed is not None  # noqa: S101 - else it would lead itself
             began_us = cache.clock()
             meter = request.scope.get(METER)
             region = OUTSIDE if meter is None else meter.region
@@ -183,6 +184,6 @@ async def _answered_by_another(cache: ResponseCache, request: CacheRequest, fail
 
 
 def _leader_has_rule(cache: ResponseCache, request: CacheRequest) -> bool:
-    flight = cache.flights.open.get(request.key)
+    flight = cache.flights.flight_of(request.key)
     scope = request.scope if flight is None else flight.scope
     return policy_of(scope) is not None

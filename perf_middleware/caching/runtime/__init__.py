@@ -90,7 +90,7 @@ class ResponseCache:
         self.clock = clock
         self.wall_s = wall_s
         self._draw = draw
-        self._early_windows = self.options.early_refresh * EARLY_WINDOW
+        self.early_windows = self.options.early_refresh * EARLY_WINDOW
         self.store = MemoryStore(bytes_max=bytes_max, entries_max=entries_max, now_us=clock())
         self.rules = RuleBook(rules)
         self.judge = Judge(self.options)
@@ -128,7 +128,7 @@ class ResponseCache:
         self._hooks: dict[Happening, list[Callable[[StoredResponse], object]]] = {
             "store": [], "hit": [], "invalidate": [],
         }  # fmt: skip
-        self.hit_hooks = self._hooks["hit"]
+        self.hit_hooks, self._store_hooks = self._hooks["hit"], self._hooks["store"]
 
     # --- what the app's code may do -------------------------------------------------------------
 
@@ -232,16 +232,22 @@ class ResponseCache:
         """Put `stored` into the store; False where it has no room."""
         if not self.store.put(stored, now_us=now_us):
             return False
-        counts = stored.counts = self.figures.of(stored.route)
-        self._set_early(stored)
-        stored.received_s = int(self.wall_s()) - (now_us - stored.stored_us) // US_PER_S
+        stored.counts = self.figures.of(stored.route)
+        stored.refresh_early(self.early_windows)
+        since_us = now_us - stored.stored_us
+        stored.received_s = (int(self.wall_s() * US_PER_S) - since_us) // US_PER_S
+        self.note_stored(stored)
+        return True
+
+    def note_stored(self, stored: StoredResponse) -> None:
+        """Count what is in the store from now on, and tell of it."""
+        counts = stored.counts
         counts.stored += 1
         counts.stored_bytes += len(stored.body)
         if self.unstorable:
             self.unstorable.pop(hash(stored.primary), None)
-        if self._hooks["store"]:
+        if self._store_hooks:
             self.tell("store", stored)
-        return True
 
     def key_for(self, request: CacheRequest, vary: tuple[bytes, ...]) -> bytes | None:
         """The key in memory of a response to `request` that varies by `vary`."""
@@ -254,7 +260,7 @@ class ResponseCache:
         """Keep in memory what another process has stored for all, if there is room."""
         counts = stored.counts = self.figures.of(stored.route)
         counts.shared_hits += 1
-        self._set_early(stored)
+        stored.refresh_early(self.early_windows)
         if self.unstorable:
             self.unstorable.pop(hash(stored.primary), None)
         if not stored.dependencies or not self.tracked.may_not_use(stored):
@@ -295,7 +301,7 @@ class ResponseCache:
         renewed, may_keep = confirmed(
             self, stored, sent, lines, request, purges_seen=purges_seen, begun=begun
         )
-        self._set_early(renewed)
+        renewed.refresh_early(self.early_windows)
         if not may_keep:
             return renewed, False
         if self.shared is not None:
@@ -344,12 +350,6 @@ class ResponseCache:
                 self._naming_failed = True
                 logger.exception("a request's route could not be named; it counts as unmatched")
             return UNMATCHED
-
-    def _set_early(self, stored: StoredResponse) -> None:
-        fresh_until_us = stored.fresh_until_us
-        window_us = int(stored.produced_us * self._early_windows)
-        half_us = (fresh_until_us - stored.born_us) // 2
-        stored.early_from_us = fresh_until_us - min(window_us, half_us)
 
     def note_root(self, scope: Scope) -> None:
         """Remember the root_path that the app is served below."""

@@ -2,6 +2,9 @@
 
 A flight is open from the leader's look-up until its answer is stored or known not to be storable.
 Nobody waits longer than a bound, and nobody but the leader depends on the leader's client.
+
+For most nobody ever waits: who leads `alone` leaves no more than the scope of its request, of which
+a flight is made when somebody asks for it.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ class Flights:
 
     def __init__(self, *, waiting_max: int) -> None:
         self._waiting_max = waiting_max
-        self.open: dict[bytes, Flight] = {}
+        self.open: dict[bytes, Flight | Scope] = {}
         self.waiting = 0
         self.on_lease_over: Callable[[Lease], None] | None = None
 
@@ -71,6 +74,34 @@ class Flights:
         if key in self.open:
             return None
         flight = self.open[key] = Flight(key, scope)
+        return flight
+
+    def lead_alone(self, key: bytes, scope: Scope) -> bool:
+        """The same without a flight; False where one is open.  To be ended by `land_alone`."""
+        if key in self.open:
+            return False
+        self.open[key] = scope
+        return True
+
+    def land_alone(self, key: bytes, scope: Scope, outcome: Outcome) -> None:
+        """Close what the request with this scope has opened, and release who came to wait."""
+        if self.open.get(key) is scope:
+            del self.open[key]
+        else:
+            flight = self.flight_of(key, scope)
+            if flight is not None:
+                self.land(flight, outcome)
+
+    def flight_of(self, key: bytes, scope: Scope | None = None) -> Flight | None:
+        """The open flight of `key`; of the request with this `scope` alone, where one is given."""
+        found = self.open.get(key)
+        if found is None:
+            return None
+        if isinstance(found, Flight):
+            return found if scope is None or found.scope is scope else None
+        if scope is not None and found is not scope:
+            return None
+        flight = self.open[key] = Flight(key, found)
         return flight
 
     def land(self, flight: Flight, outcome: Outcome) -> None:

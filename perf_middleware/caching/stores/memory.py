@@ -35,7 +35,8 @@ class MemoryStore:
         self._entries: BoundedCache[bytes, Found] = BoundedCache(
             bytes_max=bytes_max, entries_max=entries_max, on_evict=self._forget
         )
-        self._by_path: dict[bytes, set[bytes]] = {}
+        # Most have a path of their own: its one key, without a set around it.
+        self._by_path: dict[bytes, bytes | set[bytes]] = {}
         self._by_tag: dict[str, set[bytes]] = {}
         self._varied: dict[bytes, int] = {}  # the paths, as they are sent, that have variants
         self.responses = 0
@@ -107,16 +108,12 @@ class MemoryStore:
         Once it is in, its URL is told apart by the fields in its key (`key_of`): what was kept
         under fewer goes.  False too where they are fewer than those of a response that came before.
         """
+        key, primary, entries = stored.key, stored.primary, self._entries
+        if len(key) == len(primary) and entries.peek(primary) is None:
+            return self.add(stored, now_us=now_us)
         if now_us >= self._expiry.next_us:
             self.expire(now_us)
-        key, primary, entries = stored.key, stored.primary, self._entries
         known = entries.peek(primary)
-        if known is None and len(key) == len(primary):  # the first of its URL, as most are
-            if entries.put(key, stored, stored.size_bytes) and key in entries:
-                self._link(stored)
-                return True
-            self._forget(key, stored)
-            return False
         names = names_in(key, primary)
         record = known if isinstance(known, Variants) else None
         if record is not None and not set(record.names).issubset(names):
@@ -138,6 +135,15 @@ class MemoryStore:
         record.keys.add(key)
         self._lead_by(record, primary, key)
         return key in entries
+
+    def add(self, stored: StoredResponse, *, now_us: int) -> bool:
+        """The same of what is the first of its URL, as most are, and without variants."""
+        if now_us >= self._expiry.next_us:
+            self.expire(now_us)
+        if not self._entries.add(stored.key, stored, stored.size_bytes):
+            return False
+        self._link(stored)
+        return True
 
     def _lead_by(self, record: Variants, primary: bytes, key: bytes) -> None:
         """Let `record`, which leads to `key`, be what is found under `primary`."""
@@ -202,7 +208,8 @@ class MemoryStore:
 
     def of_path(self, path: bytes) -> list[StoredResponse]:
         """The same of any host; `path` with its query."""
-        return self.stored(self._by_path.get(path, ()))
+        keys = self._by_path.get(path, ())
+        return self.stored((keys,) if isinstance(keys, bytes) else keys)
 
     def of_tag(self, tag: str) -> list[StoredResponse]:
         """Those with this tag, of any host."""
@@ -250,24 +257,37 @@ class MemoryStore:
         self.responses += 1
         key = stored.key
         self._expiry.schedule(key, stored.useless_from_us)
-        path = stored.path
-        keys = self._by_path.get(path)
-        if keys is None:
-            self._by_path[path] = {key}
+        path, by_path = stored.path, self._by_path
+        if path not in by_path:
+            by_path[path] = key
         else:
-            keys.add(key)
+            keys = by_path[path]
+            if isinstance(keys, set):
+                keys.add(key)
+            elif keys != key:
+                by_path[path] = {keys, key}
         for tag in stored.tags:
             self._by_tag.setdefault(tag, set()).add(key)
 
     def _unlink(self, stored: StoredResponse) -> None:
-        path = stored.path
-        if stored.key not in self._by_path.get(path, ()):
+        key, path = stored.key, stored.path
+        keys = self._by_path.get(path)
+        if keys == key:
+            del self._by_path[path]
+        elif isinstance(keys, set) and key in keys:
+            keys.discard(key)
+            if not keys:
+                del self._by_path[path]
+        else:
             return  # done already, or never linked
         self.responses -= 1
-        self._expiry.cancel(stored.key)
-        _discard(self._by_path, path, stored.key)
+        self._expiry.cancel(key)
         for tag in stored.tags:
-            _discard(self._by_tag, tag, stored.key)
+            tagged = self._by_tag.get(tag)
+            if tagged is not None:
+                tagged.discard(key)
+                if not tagged:
+                    del self._by_tag[tag]
 
     def _forget(self, key: bytes, found: Found) -> None:
         """Clean the indexes after an entry that is gone already."""
@@ -289,7 +309,7 @@ class MemoryStore:
 
 
 def _without_indexes(
-    taken: Iterable[Found], by_path: dict[bytes, set[bytes]], by_tag: dict[str, set[bytes]]
+    taken: Iterable[Found], by_path: dict[bytes, bytes | set[bytes]], by_tag: dict[str, set[bytes]]
 ) -> Iterator[StoredResponse]:
     """The stored responses among `taken`, their places in the indexes freed beside them."""
     for found in taken:
@@ -306,13 +326,3 @@ def sent_path(primary: bytes) -> bytes:
     for end in (b"\0", b"?", b"\n"):
         path = path.partition(end)[0]
     return path
-
-
-def _discard(
-    index: dict[bytes, set[bytes]] | dict[str, set[bytes]], name: object, key: bytes
-) -> None:
-    keys = index.get(name)  # type: ignore[call-overload]
-    if keys is not None:
-        keys.discard(key)
-        if not keys:
-            del index[name]  # type: ignore[arg-type]

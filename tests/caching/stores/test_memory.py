@@ -568,7 +568,7 @@ def check(store, bytes_max, entries_max):
     assert store.size_bytes <= store.room_bytes <= bytes_max
     assert store.size_bytes == sum(item.size_bytes for item in [*found, *records])
     assert set(store._by_path) == {b"/" + stored.target.rpartition(b"/")[2] for stored in found}
-    assert {key for named in store._by_path.values() for key in named} == keys
+    assert {stored.key for path in store._by_path for stored in store.of_path(path)} == keys
     for tag in ("s", "t"):
         tagged = {stored.key for stored in found if tag in stored.tags}
         assert {stored.key for stored in store.of_tag(tag)} == tagged

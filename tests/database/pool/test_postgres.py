@@ -274,7 +274,7 @@ def test_a_network_that_swallows_all_ends_statements_and_rollbacks_and_leaks_no_
         server = await asyncio.start_server(way.serve, "127.0.0.1", 0)
         async with server, opened(
             way.url(server.sockets[0].getsockname()[1]),
-            statement_s=0.1, connect_s=0.2, finish_s=0.1, pool_size=3, pool_overflow_max=0,
+            statement_s=0.5, connect_s=1.0, finish_s=0.3, pool_size=3, pool_overflow_max=0,
         ) as database:  # fmt: skip
 
             async def work(then):

@@ -121,3 +121,22 @@ async def test_a_process_finds_a_variant_of_a_url_it_has_never_heard_of(redis_se
         before = two.link.commands
         assert not (await two.reads("/first", headers=[("accept-language", "fr")]))[1]
         assert two.link.commands <= before + 4  # looked up, leased, stored, given back
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("nothing_set")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_answer_that_varies_by_less_is_stored_in_one_round_trip(redis_server):
+    pages = Pages()
+    one, two = (Process(pages, redis_server.url, namespace="by-less") for _ in range(2))
+    async with running(one, two):
+        pages.fields = [(b"vary", b"accept-language, x-client")]
+        await one.reads("/page", headers=[("accept-language", "de")])
+        await one.settled()
+        pages.fields = [(b"vary", b"accept-language")]
+        puts, put = [], two.shared._records.put
+        two.shared._records.put = lambda *given, **by: puts.append(by["names"]) or put(*given, **by)
+        assert not (await two.reads("/page", headers=[("accept-language", "fr")]))[1]
+        await two.settled()
+        assert puts == [(b"accept-language", b"x-client")]
+        assert (await one.reads("/page", headers=[("accept-language", "fr")]))[1]

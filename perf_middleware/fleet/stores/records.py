@@ -202,6 +202,10 @@ class Records(Messages):
             return Missing(full, leads=leads, lease_left_ms=0 if leads else more[1])
         return None  # it varies by ever more fields
 
+    def varies_by(self, key: bytes) -> tuple[bytes, ...]:
+        """The fields by which what is under `key` is known to vary; none where nothing is known."""
+        return self._known.names_of(key) or ()
+
     def know(self, key: bytes, names: tuple[bytes, ...]) -> None:
         """What is stored under `key` varies by these fields: it is looked up so from here on."""
         self._known.learn(key, names)

@@ -252,14 +252,16 @@ class SharedStore:
             # The store might not know: it has lost what it held, and counts anew.
             self.outdated += 1
             return
-        names: tuple[bytes, ...] | None = names_in(stored.key, stored.primary)
+        # With those that another process has seen: without them it would take two round trips.
+        own, key = names_in(stored.key, stored.primary), record_key(stored.primary)
+        names: tuple[bytes, ...] | None = united(own, self._records.varies_by(key)) or own
         while names is not None:
             parts = parts_of(names, lines)
             if parts is None:
                 return
             result = await self._records.put(
                 place_of(stored.target),
-                record_key(stored.primary),
+                key,
                 content,
                 ttl_ms=ttl_ms,
                 indexes=_indexes_of(stored),
@@ -275,7 +277,7 @@ class SharedStore:
                 names = None if both == names else both
                 continue
             if result:
-                self._records.know(record_key(stored.primary), names)
+                self._records.know(key, names)
             self.stored += result
             self.stored_bytes += len(content) * result
             self.outdated += not result

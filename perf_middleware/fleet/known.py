@@ -40,7 +40,7 @@ class Known:
         if prints:
             number = hash(key)
             slot = number & _NEWER
-            own = number >> SLOT_BITS & _PRINT | 1  # 0: it is empty
+            own = number >> SLOT_BITS & _PRINT | 1  # as _place_of, without a call
             if prints[slot] == own or prints[slot + 1] == own:
                 return ()
         return self._names.get(key)
@@ -51,24 +51,32 @@ class Known:
 
     def learn(self, key: bytes, names: tuple[bytes, ...]) -> None:
         """It varies by these, or by none."""
-        if not self._has_begun:
-            if not names:
-                return
+        if names:
             self.begin()
-        number = hash(key)
-        slot, own = number & _NEWER, number >> SLOT_BITS & _PRINT | 1
-        prints = self._prints
-        if not names:
-            if not prints:
-                prints = self._prints = array("I", bytes(4 << SLOT_BITS))
+            self.forget(key)
+            if len(self._names) >= VARIED_MAX:
+                self._names.clear()
+            self._names[key] = names
+        elif self._has_begun:
+            self._names.pop(key, None)
+            slot, own = _place_of(key)
+            if not self._prints:
+                self._prints = array("I", bytes(4 << SLOT_BITS))
+            prints = self._prints
             if own not in prints[slot : slot + 2]:
                 prints[slot + 1] = prints[slot]
                 prints[slot] = own
-            self._names.pop(key, None)
-            return
-        for at in (slot, slot + 1) if prints else ():
-            if prints[at] == own:
-                prints[at] = 0
-        if len(self._names) >= VARIED_MAX:
-            self._names.clear()
-        self._names[key] = names
+
+    def forget(self, key: bytes) -> None:
+        """It may vary by others from now on."""
+        self._names.pop(key, None)
+        slot, own = _place_of(key)
+        for at in (slot, slot + 1) if self._prints else ():
+            if self._prints[at] == own:
+                self._prints[at] = 0
+
+
+def _place_of(key: bytes) -> tuple[int, int]:
+    """The first slot of its pair, and its number, which is never that of an empty one."""
+    number = hash(key)
+    return number & _NEWER, number >> SLOT_BITS & _PRINT | 1

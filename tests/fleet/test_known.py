@@ -31,6 +31,11 @@ def test_what_was_learnt_last_is_known(known):
         assert known.names_of(b"a") == names
         assert known.names_of(b"b") is None
         assert len(known._names) == bool(names)
+    for names in ((), (b"x",)):
+        known.learn(b"a", names)
+        known.forget(b"a")
+        known.forget(b"a")
+        assert known.names_of(b"a") is None
 
 
 def test_what_does_not_vary_takes_no_more_room_however_much_it_is(known):

@@ -93,7 +93,7 @@ async def test_where_nothing_varies_a_first_look_up_is_a_plain_get(own_redis):
         assert (commands(own_redis)["get"], link.commands) == (before["get"] + 1, sent + 1)
         # All hear of the first that varies, and who comes later is told.
         assert await store(writer, b"c", *NAMES)
-        await until(lambda: reader._known.names_of(b"b") is None)
+        await until(lambda: reader.known.names_of(b"b") is None)
         for key in (b"b", b"c"):
             assert isinstance(await reader.find(b"/page", key, asking=Asking(*NAMES)), Found)
         assert link.commands == sent + 3
@@ -157,7 +157,7 @@ async def test_what_is_known_of_a_url_may_be_over(redis_server):
         assert await store(writer, b"a")
         found = await reader.find(b"/page", b"a", asking=Asking(*NAMES))
         assert (found.key, found.content[10:]) == (b"a", b"the answer")
-        assert reader._known.names_of(b"a") == ()
+        assert reader.known.names_of(b"a") == ()
         assert link.commands == before + 2
         assert taken == [1, 1, 1, 1, 2, 1]
 

@@ -17,7 +17,7 @@ from perf_middleware.caching.places import (
     told_of,
 )
 from perf_middleware.caching.selection import VARY_VALUE_BYTES_MAX
-from perf_middleware.fleet.layout import VARIES, Found, Missing, variant_key
+from perf_middleware.fleet.layout import VARIES, Found, Missing, message, variant_key
 from perf_middleware.fleet.runtime import Fleet
 from tests.fleet.processes import Pages, Process, running, until
 
@@ -116,7 +116,7 @@ async def test_a_process_finds_a_variant_of_a_url_it_has_never_heard_of(redis_se
             (primary,) = {stored.primary for stored in two.cache.store.of_path(path.encode())}
             key = record_key(primary)
             for process in (one, two):  # asked for in the cheapest way from here on
-                known = process.shared._records._known
+                known = process.shared._records.known
                 assert known.names_of(key) == (b"accept-language", b"x-client")
         before = two.link.commands
         assert not (await two.reads("/first", headers=[("accept-language", "fr")]))[1]
@@ -140,3 +140,22 @@ async def test_an_answer_that_varies_by_less_is_stored_in_one_round_trip(redis_s
         await two.settled()
         assert puts == [(b"accept-language", b"x-client")]
         assert (await one.reads("/page", headers=[("accept-language", "fr")]))[1]
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("nothing_set")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_that_a_known_url_varies_by_more_is_told(redis_server):
+    one, two = (Process(Pages(), redis_server.url, namespace="by-more") for _ in range(2))
+    async with running(one, two):
+        writer, reader = one.shared._records, two.shared._records
+        primary = b"http://h\n/page"
+        key = record_key(primary)
+        reader.known.begin()
+        for names in ((), (b"x",), (b"x", b"y")):
+            assert await writer.put(
+                b"http://h/page", key, CONTENT, ttl_ms=60_000, indexes=[], seen=writer.seen,
+                message=message("key", primary), names=names, secondary=b"-" * bool(names),
+            )  # fmt: skip
+            await until(lambda: reader.known.names_of(key) is None)
+            reader.known.learn(key, names)

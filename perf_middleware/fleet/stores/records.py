@@ -66,8 +66,9 @@ class Records(Messages):
 
     def __init__(self, link: Link, *, namespace: str, space: str, shards: int = 1) -> None:
         super().__init__(link, namespace=namespace, space=space, shards=shards)
-        self._known = Known()
-        self.on_varied = self._known.begin
+        self.known = Known()
+        """Who stores, or hears of an overwrite, tells it."""
+        self.on_varied = self.known.begin
         self._found_share = 0.0  # of the last look-ups that would have taken a lease
 
     @property
@@ -105,7 +106,7 @@ class Records(Messages):
         Raises as `Link.get`, some of it before it is awaited.  No coroutine of its own, for every
         hit would pay for it.
         """
-        if self._found_share < MOSTLY_FOUND or self._known.names_of(key) != ():
+        if self._found_share < MOSTLY_FOUND or self.known.names_of(key) != ():
             return None
         return self._link.get(self._records[self.shard_of(place)] + key)
 
@@ -140,7 +141,7 @@ class Records(Messages):
         """
         shard = self.shard_of(place)
         begin = self._records[shard]
-        names = self._known.names_of(key)
+        names = self.known.names_of(key)
         if names is None or (lease_ms and (was_asked or self._found_share < MOSTLY_FOUND)):
             return await self._choose(shard, key, asking, lease_ms, token)
         record: bytes | None
@@ -163,7 +164,7 @@ class Records(Messages):
                 full, value = key, record
         if value is not None and len(value) >= HEAD and self.is_reachable(shard, value):
             if names and full is key:
-                self._known.learn(key, ())
+                self.known.learn(key, ())
             self._found_share += (1 - self._found_share) * NEWEST_WEIGHS
             return Found(full, value, value[1] == SOFT)
         if not lease_ms:
@@ -184,7 +185,7 @@ class Records(Messages):
             )
             if kind == 2:
                 names = tuple(value.split(b","))
-                self._known.learn(key, names)
+                self.known.learn(key, names)
                 parts = None if asking is None else asking.parts_of(names)
                 if parts is None:
                     return None
@@ -193,7 +194,7 @@ class Records(Messages):
             full = value[len(begin) :]
             names = names_in(full, key)
             if names or kind == 1:  # of what is not there it is not known
-                self._known.learn(key, names)
+                self.known.learn(key, names)
             if kind == 1:
                 self._found_share += (1 - self._found_share) * NEWEST_WEIGHS
                 return Found(full, more[0], more[0][1] == SOFT)
@@ -201,14 +202,6 @@ class Records(Messages):
             leads = more[0] == 1
             return Missing(full, leads=leads, lease_left_ms=0 if leads else more[1])
         return None  # it varies by ever more fields
-
-    def varies_by(self, key: bytes) -> tuple[bytes, ...]:
-        """The fields by which what is under `key` is known to vary; none where nothing is known."""
-        return self._known.names_of(key) or ()
-
-    def know(self, key: bytes, names: tuple[bytes, ...]) -> None:
-        """What is stored under `key` varies by these fields: it is looked up so from here on."""
-        self._known.learn(key, names)
 
     async def put(
         self,

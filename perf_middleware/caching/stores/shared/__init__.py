@@ -254,30 +254,25 @@ class SharedStore:
             return
         # With those that another process has seen: without them it would take two round trips.
         own, key = names_in(stored.key, stored.primary), record_key(stored.primary)
-        names: tuple[bytes, ...] | None = united(own, self._records.varies_by(key)) or own
+        known = self._records.known.names_of(key) or ()
+        names: tuple[bytes, ...] | None = united(own, known) or own
         while names is not None:
             parts = parts_of(names, lines)
             if parts is None:
                 return
             result = await self._records.put(
-                place_of(stored.target),
-                key,
-                content,
-                ttl_ms=ttl_ms,
-                indexes=_indexes_of(stored),
-                seen=seen,
-                message=message("key", stored.primary),
-                origin=origin_of(stored.target),
-                names=names,
-                secondary=b",".join(parts),
-            )
+                place_of(stored.target), key, content,
+                ttl_ms=ttl_ms, indexes=_indexes_of(stored), seen=seen,
+                message=message("key", stored.primary), origin=origin_of(stored.target),
+                names=names, secondary=b",".join(parts),
+            )  # fmt: skip
             if isinstance(result, Unnamed):
                 # Another process has seen it vary by more.
                 both = united(names, result.names)
                 names = None if both == names else both
                 continue
             if result:
-                self._records.know(key, names)
+                self._records.known.learn(key, names)
             self.stored += result
             self.stored_bytes += len(content) * result
             self.outdated += not result

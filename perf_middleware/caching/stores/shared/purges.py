@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import ormsgpack
 
 from perf_middleware.caching.invalidation import origin_of, path_of
-from perf_middleware.caching.places import BARE, TAG, URL, index_name, matches_index
+from perf_middleware.caching.places import BARE, TAG, URL, index_name, matches_index, record_key
 from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
 from perf_middleware.fleet.layout import bytes_of, message, text_of
 from perf_middleware.path_patterns import PathPattern
@@ -211,6 +211,7 @@ class SharedPurges:
                     self.overwrites += 1
                     self._overwritten.append(primary)
                     cache.store.drop(primary)
+                    self._records.known.forget(record_key(primary))  # it may vary from now on
                 case ["target", bytes() as target, bool() as any_host, bool() as soft]:
                     purging.wanted_here({(target, any_host)}, soft=soft)
                 case ["tag", bytes() as name, bytes() as origin, bool() as soft]:

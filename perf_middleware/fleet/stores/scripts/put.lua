@@ -37,6 +37,7 @@ if known and #known <= 4096 then -- else it is none of ours
         return {2, known}
       end
     end
+    replaced = true -- whoever looks for it by fewer names would not find it
   end
 elseif is_record ~= '' then
   replaced = true

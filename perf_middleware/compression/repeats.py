@@ -9,11 +9,11 @@ here, so whoever gets a form has sent its very body.  A mark is of the length an
 is made of bodies that never come again too: 0.6 us for 20 kB, a hash over all takes 3.5.  Of two
 bodies with one mark the later takes the place; where none of those repeats (all differ in their
 time alone), only each PAUSE-th is kept.  And while nothing at all repeats, which is a comparison of
-bodies and not of marks, only each LOOKED_AT-th body is looked at: where fewer repeat than one in
+bodies and not of marks, only one body in LOOKED_AT is looked at: where fewer repeat than one in
 IN_VAIN_MAX, to look costs more than it saves.
 
-Bounded in bytes; what was not asked for the longest goes first.  It is for one event loop; those of
-several threads may share it, at the price of a count that is a few bodies off.
+Bounded in bytes; what was not asked for the longest goes first.  Event loops of several threads may
+share it: what changes the bodies and their sum has a lock, the much that only finds has none.
 Source of the admission at second sight: Einziger, Friedman, Manes, "TinyLFU", ACM ToS 2017 (the
 doorkeeper, which is all of the filter here).
 """
@@ -23,6 +23,7 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from contextlib import suppress
+from threading import Lock
 from typing import Final
 
 SEEN_SLOTS: Final = 4_096
@@ -38,6 +39,10 @@ IN_VAIN_MAX: Final = 256  # bodies that are looked at while none repeats
 LOOKED_AT: Final = 16  # from then on one in so many
 LARGE_BYTES: Final = 64 << 10  # and each from this size on, whose mark is nothing beside its coding
 
+# Of a prime number of bodies in a row, so that what comes at a regular distance (each second, each
+# sixteenth) is at all of these places in turn; cubes scatter those that are looked at.
+_ROUND: Final = 257
+_IS_PASSED_OVER: Final = bytes(at**3 % _ROUND >= _ROUND // LOOKED_AT for at in range(_ROUND))
 _WHOLE_BYTES_MAX: Final = 1_024  # so far a hash over all is as cheap
 _END_BYTES: Final = 128  # at both ends, where envelopes have their numbers and times
 _SAMPLES_SHIFT: Final = 7  # and so many single bytes between: 2**7
@@ -72,6 +77,7 @@ class RepeatedBodies:
     __slots__ = (
         "_held",
         "_in_vain",
+        "_lock",
         "_pauses",
         "_seen",
         "body_bytes_max",
@@ -85,6 +91,7 @@ class RepeatedBodies:
         self.held_bytes = 0
         self._in_vain = 0  # bodies since one has repeated
         self._held: OrderedDict[int, _Held] = OrderedDict()
+        self._lock = Lock()
         self._seen = array("q", bytes(8 * SEEN_SLOTS))
         self._pauses = bytearray(SEEN_SLOTS)
 
@@ -98,7 +105,7 @@ class RepeatedBodies:
         """
         in_vain = self._in_vain = self._in_vain + 1
         size = len(body)
-        if in_vain > IN_VAIN_MAX and in_vain % LOOKED_AT and size < LARGE_BYTES:
+        if in_vain > IN_VAIN_MAX and _IS_PASSED_OVER[in_vain % _ROUND] and size < LARGE_BYTES:
             return NOTHING
         if size > self.body_bytes_max:
             return NOTHING
@@ -115,23 +122,24 @@ class RepeatedBodies:
             if made is not None and made[0] >= level:
                 return made[1], None
         elif not held.was_given:
-            self._let_go(mark)
+            with self._lock:
+                self._let_go_locked(mark)
             self._pauses[mark % SEEN_SLOTS] = PAUSE
             return NOTHING
         return None, mark
 
     def keep(self, mark: int, body: bytes, coding: str, level: int, form: bytes) -> None:
         """The form that was made for a body, whose mark `meet` gave."""
-        before = self._held.get(mark)
-        forms = before.forms if before is not None and before.body == body else {}
-        held = _Held(body, forms | {coding: (level, form)})
-        held.was_given = bool(forms)  # it came again, in whatever coding
-        if before is not None:
-            self._let_go(mark)
-        if held.held_bytes <= self.bytes_max:
-            self._held[mark] = held
-            self.held_bytes += held.held_bytes
-            self._shrink_to(self.bytes_max)
+        with self._lock:
+            before = self._held.get(mark)
+            forms = before.forms if before is not None and before.body == body else {}
+            held = _Held(body, forms | {coding: (level, form)})
+            held.was_given = bool(forms)  # it came again, in whatever coding
+            self._let_go_locked(mark)
+            if held.held_bytes <= self.bytes_max:
+                self._held[mark] = held
+                self.held_bytes += held.held_bytes
+                self._shrink_locked(self.bytes_max)
 
     def _is_awaited(self, mark: int) -> bool:
         """Whether such a body came before, and none of late was kept for nothing."""
@@ -147,16 +155,16 @@ class RepeatedBodies:
 
     def shrink(self, share: float) -> int:
         """Forget this share, 0 to 1, of what came longest ago; the bytes that it took."""
-        before = self.held_bytes
-        self._shrink_to(int(before * (1 - share)))
-        return before - self.held_bytes
+        with self._lock:
+            before = self.held_bytes
+            self._shrink_locked(int(before * (1 - share)))
+            return before - self.held_bytes
 
-    def _shrink_to(self, bytes_max: int) -> None:
-        while self.held_bytes > bytes_max and self._held:
-            with suppress(KeyError):
-                self.held_bytes -= self._held.popitem(last=False)[1].held_bytes
+    def _shrink_locked(self, bytes_max: int) -> None:
+        while self.held_bytes > bytes_max:
+            self.held_bytes -= self._held.popitem(last=False)[1].held_bytes
 
-    def _let_go(self, mark: int) -> None:
+    def _let_go_locked(self, mark: int) -> None:
         held = self._held.pop(mark, None)
         if held is not None:
             self.held_bytes -= held.held_bytes

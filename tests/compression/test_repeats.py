@@ -15,6 +15,7 @@ from perf_middleware.compression.repeats import (
     ENTRY_BYTES,
     IN_VAIN_MAX,
     LARGE_BYTES,
+    LOOKALIKES_MAX,
     LOOKED_AT,
     PAUSE,
     SEEN_SLOTS,
@@ -43,13 +44,16 @@ def form(repeats, body, *, coding="gzip", level=4):
     return repeats.meet(bytes(bytearray(body)), coding, level)[0]
 
 
-def lookalike(body):
-    """Another body with the same mark: it differs where no sample is taken."""
+def lookalikes(body):
+    """Other bodies with the same mark: they differ where no sample is taken."""
     for at in range(len(body) // 2, len(body)):
         other = body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
         if mark_of(other) == mark_of(body):
-            return other
-    raise AssertionError("every byte is a sample")
+            yield other
+
+
+def lookalike(body):
+    return next(lookalikes(body))
 
 
 def others_than(body):
@@ -107,23 +111,52 @@ def test_each_coding_has_its_form_beside_one_body():
 def test_a_body_with_the_mark_of_another_never_gets_its_form():
     repeats, other = RepeatedBodies(100_000), lookalike(BODY)
     noted(repeats, BODY, times=2)
-    assert form(repeats, other) is None
+    assert repeats.meet(other, "gzip", 4)[0] is None
     assert form(repeats, BODY) == FORM
-    noted(repeats, other, form=b"other")
-    assert (form(repeats, other), form(repeats, BODY)) == (b"other", None)
-    assert len(repeats) == 1
+    noted(repeats, other, form=b"other", times=2)
+    assert [repeats.meet(body, "gzip", 4)[0] for body in (other, BODY)] == [b"other", FORM]
+    assert len(repeats) == 2
 
 
 def test_of_bodies_that_differ_in_their_time_alone_few_are_kept():
-    repeats, kept = RepeatedBodies(100_000), []
-    bodies = [BODY, lookalike(BODY)]
-    for number in range(5 * (PAUSE + 2)):
-        body = bodies[number % 2]
-        assert form(repeats, body) is None
-        noted(repeats, body)
-        kept.append(len(repeats))
-    assert sum(kept) == 5
-    assert repeats.held_bytes == 0
+    repeats, kept = RepeatedBodies(100_000), set()
+    bodies = [BODY, *lookalikes(BODY)][: 5 * (PAUSE + LOOKALIKES_MAX + 1)]
+    for body in bodies:
+        found, mark = repeats.meet(body, "gzip", 4)
+        assert found is None
+        if mark is not None:
+            repeats.keep(mark, body, "gzip", 4, FORM)
+        kept |= {held.body for held in repeats._held.values()}
+    assert 1 <= len(kept) <= len(bodies) / PAUSE + 1
+
+
+@pytest.mark.parametrize("variants", [2, 3])
+def test_variants_that_differ_in_a_few_bytes_are_all_remembered(variants):
+    repeats, bodies = RepeatedBodies(100_000), [BODY, *lookalikes(BODY)][:variants]
+    for _ in range(3 * PAUSE):
+        for body in bodies:
+            noted(repeats, body)
+    for body in bodies:
+        assert repeats.meet(body, "gzip", 4)[0] == FORM
+    assert len(repeats) == variants
+
+
+def test_what_repeats_keeps_its_place_beside_what_looks_alike():
+    repeats = RepeatedBodies(100_000)
+    noted(repeats, BODY, times=3)
+    for other in [*lookalikes(BODY)][:50]:
+        noted(repeats, other)
+        assert form(repeats, BODY) == FORM
+    assert len(repeats) == 1
+
+
+def test_what_has_repeated_leaves_its_place_when_only_others_come():
+    repeats, others = RepeatedBodies(100_000), [*lookalikes(BODY)]
+    noted(repeats, BODY, times=3)
+    for number in range(IN_VAIN_MAX):
+        assert len(repeats) == 1
+        noted(repeats, others[number])
+    assert len(repeats) == 0
 
 
 def test_while_nothing_repeats_few_bodies_are_looked_at():
@@ -171,7 +204,7 @@ def test_a_large_body_is_always_looked_at():
 
 def test_one_that_repeats_after_all_is_found_within_a_pause():
     repeats = RepeatedBodies(100_000)
-    for body in (BODY, BODY, lookalike(BODY)):
+    for body in (BODY, BODY, *[lookalike(BODY)] * LOOKALIKES_MAX):
         noted(repeats, body)
     sights = 0
     while form(repeats, BODY) is None:

@@ -6,14 +6,14 @@
 
 A body is found by its mark and given by its bytes: of no request, client or path is anything known
 here, so whoever gets a form has sent its very body.  A mark is of the length and of samples, for it
-is made of bodies that never come again too: 0.6 us for 20 kB, a hash over all takes 3.5.  Of two
-bodies with one mark the later takes the place; where none of those repeats (all differ in their
-time alone), only each PAUSE-th is kept.  And while nothing at all repeats, which is a comparison of
-bodies and not of marks, only each LOOKED_AT-th body is looked at: where fewer repeat than one in
-IN_VAIN_MAX, to look costs more than it saves.
+is made of bodies that never come again too: 0.6 us for 20 kB, a hash over all takes 3.5.  Of those
+with one mark the first that repeats has the place, the others get marks of all their bytes; where
+none repeats (all differ in their time alone), one in PAUSE is kept.  And while nothing at all
+repeats, which is a comparison of bodies and not of marks, only one body in LOOKED_AT is looked at:
+where fewer repeat than one in IN_VAIN_MAX, to look costs more than it saves.
 
-Bounded in bytes; what was not asked for the longest goes first.  It is for one event loop; those of
-several threads may share it, at the price of a count that is a few bodies off.
+Bounded in bytes; what was not asked for the longest goes first.  Event loops of several threads may
+share it: what changes the bodies and their sum has a lock, the much that only finds has none.
 Source of the admission at second sight: Einziger, Friedman, Manes, "TinyLFU", ACM ToS 2017 (the
 doorkeeper, which is all of the filter here).
 """
@@ -23,6 +23,7 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from contextlib import suppress
+from threading import Lock
 from typing import Final
 
 SEEN_SLOTS: Final = 4_096
@@ -35,9 +36,14 @@ FORM_BYTES: Final = 100  # and of each form
 NOTHING: Final = (None, None)  # no form, and none to keep
 PAUSE: Final = 16  # bodies that are passed over where one was kept for nothing
 IN_VAIN_MAX: Final = 256  # bodies that are looked at while none repeats
+LOOKALIKES_MAX: Final = 4  # bodies with the mark of one that was kept, until that is for nothing
 LOOKED_AT: Final = 16  # from then on one in so many
 LARGE_BYTES: Final = 64 << 10  # and each from this size on, whose mark is nothing beside its coding
 
+# Of a prime number of bodies in a row, so that what comes at a regular distance (each second, each
+# sixteenth) is at all of these places in turn; cubes scatter those that are looked at.
+_ROUND: Final = 257
+_IS_PASSED_OVER: Final = bytes(at**3 % _ROUND >= _ROUND // LOOKED_AT for at in range(_ROUND))
 _WHOLE_BYTES_MAX: Final = 1_024  # so far a hash over all is as cheap
 _END_BYTES: Final = 128  # at both ends, where envelopes have their numbers and times
 _SAMPLES_SHIFT: Final = 7  # and so many single bytes between: 2**7
@@ -46,12 +52,13 @@ _SAMPLES_SHIFT: Final = 7  # and so many single bytes between: 2**7
 class _Held:
     """One body, and by coding the level and the form."""
 
-    __slots__ = ("body", "forms", "held_bytes", "was_given")
+    __slots__ = ("body", "forms", "held_bytes", "lookalikes", "was_given")
 
     def __init__(self, body: bytes, forms: dict[str, tuple[int, bytes]]) -> None:
         self.body = body
         self.forms = forms
         self.was_given = False
+        self.lookalikes = 0
         self.held_bytes = ENTRY_BYTES + len(body)
         for _, form in forms.values():
             self.held_bytes += FORM_BYTES + len(form)
@@ -72,6 +79,7 @@ class RepeatedBodies:
     __slots__ = (
         "_held",
         "_in_vain",
+        "_lock",
         "_pauses",
         "_seen",
         "body_bytes_max",
@@ -85,6 +93,7 @@ class RepeatedBodies:
         self.held_bytes = 0
         self._in_vain = 0  # bodies since one has repeated
         self._held: OrderedDict[int, _Held] = OrderedDict()
+        self._lock = Lock()
         self._seen = array("q", bytes(8 * SEEN_SLOTS))
         self._pauses = bytearray(SEEN_SLOTS)
 
@@ -98,40 +107,54 @@ class RepeatedBodies:
         """
         in_vain = self._in_vain = self._in_vain + 1
         size = len(body)
-        if in_vain > IN_VAIN_MAX and in_vain % LOOKED_AT and size < LARGE_BYTES:
+        if in_vain > IN_VAIN_MAX and _IS_PASSED_OVER[in_vain % _ROUND] and size < LARGE_BYTES:
             return NOTHING
         if size > self.body_bytes_max:
             return NOTHING
         mark = mark_of(body)
         held = self._held.get(mark)
+        if held is not None and held.body != body:
+            self._note_lookalike(mark, held)
+            if not held.was_given:
+                return NOTHING
+            # What repeats keeps its place, and its lookalikes are told apart by all their bytes.
+            mark = hash((mark, body))
+            held = self._held.get(mark)
+            if held is not None and held.body != body:
+                return NOTHING
         if held is None:
             return (None, mark) if self._is_awaited(mark) else NOTHING
-        if held.body == body:
-            self._in_vain = 0
-            with suppress(KeyError):  # let go by the event loop of another thread
-                self._held.move_to_end(mark)
-            held.was_given = True
-            made = held.forms.get(coding)
-            if made is not None and made[0] >= level:
-                return made[1], None
-        elif not held.was_given:
-            self._let_go(mark)
-            self._pauses[mark % SEEN_SLOTS] = PAUSE
-            return NOTHING
+        self._in_vain = 0
+        with suppress(KeyError):  # let go by the event loop of another thread
+            self._held.move_to_end(mark)
+        held.was_given = True
+        held.lookalikes = 0
+        made = held.forms.get(coding)
+        if made is not None and made[0] >= level:
+            return made[1], None
         return None, mark
 
     def keep(self, mark: int, body: bytes, coding: str, level: int, form: bytes) -> None:
         """The form that was made for a body, whose mark `meet` gave."""
-        before = self._held.get(mark)
-        forms = before.forms if before is not None and before.body == body else {}
-        held = _Held(body, forms | {coding: (level, form)})
-        held.was_given = bool(forms)  # it came again, in whatever coding
-        if before is not None:
-            self._let_go(mark)
-        if held.held_bytes <= self.bytes_max:
-            self._held[mark] = held
-            self.held_bytes += held.held_bytes
-            self._shrink_to(self.bytes_max)
+        with self._lock:
+            before = self._held.get(mark)
+            forms = before.forms if before is not None and before.body == body else {}
+            held = _Held(body, forms | {coding: (level, form)})
+            held.was_given = bool(forms)  # it came again, in whatever coding
+            self._let_go_locked(mark)
+            if held.held_bytes <= self.bytes_max:
+                self._held[mark] = held
+                self.held_bytes += held.held_bytes
+                self._shrink_locked(self.bytes_max)
+
+    def _note_lookalike(self, mark: int, held: _Held) -> None:
+        """One more body has the mark of what is `held`; after too many that repeats no more."""
+        held.lookalikes += 1
+        if held.lookalikes >= (IN_VAIN_MAX if held.was_given else LOOKALIKES_MAX):
+            with self._lock:
+                self._let_go_locked(mark)
+            if not held.was_given:
+                self._pauses[mark % SEEN_SLOTS] = PAUSE
 
     def _is_awaited(self, mark: int) -> bool:
         """Whether such a body came before, and none of late was kept for nothing."""
@@ -147,16 +170,16 @@ class RepeatedBodies:
 
     def shrink(self, share: float) -> int:
         """Forget this share, 0 to 1, of what came longest ago; the bytes that it took."""
-        before = self.held_bytes
-        self._shrink_to(int(before * (1 - share)))
-        return before - self.held_bytes
+        with self._lock:
+            before = self.held_bytes
+            self._shrink_locked(int(before * (1 - share)))
+            return before - self.held_bytes
 
-    def _shrink_to(self, bytes_max: int) -> None:
-        while self.held_bytes > bytes_max and self._held:
-            with suppress(KeyError):
-                self.held_bytes -= self._held.popitem(last=False)[1].held_bytes
+    def _shrink_locked(self, bytes_max: int) -> None:
+        while self.held_bytes > bytes_max:
+            self.held_bytes -= self._held.popitem(last=False)[1].held_bytes
 
-    def _let_go(self, mark: int) -> None:
+    def _let_go_locked(self, mark: int) -> None:
         held = self._held.pop(mark, None)
         if held is not None:
             self.held_bytes -= held.held_bytes

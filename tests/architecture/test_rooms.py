@@ -57,6 +57,10 @@ THREADS_COUNT = (
     "the app's own figures are counted from any thread: a lock keeps each addition whole"
 )
 ALLOWED = {
+    (
+        "compression/repeats.py",
+        "threading",
+    ): "event loops of several threads share it: a lock keeps the sum that of what is held",
     ("metrics/custom/cells.py", "threading"): THREADS_COUNT,
     ("metrics/custom/figures.py", "threading"): THREADS_COUNT,
     ("metrics/custom/instruments.py", "threading"): THREADS_COUNT,

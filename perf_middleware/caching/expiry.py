@@ -48,7 +48,7 @@ class Expiry(Generic[K]):
         # The slot that was asked for last, of this tick, as long as the wheel stands still: what is
         # stored within one second mostly has one lifetime.
         self._last: dict[K, int] = {}
-        self._last_tick = -1
+        self._last_tick: int | None = None  # no number says none: a deadline may be any
         self.next_us = 0  # before it `due` finds nothing to do
 
     def __len__(self) -> int:
@@ -87,7 +87,7 @@ class Expiry(Generic[K]):
         self._slot_of.clear()
         self._dealt = {}
         self._last = {}
-        self._last_tick = -1
+        self._last_tick = None
 
     def due(self, now_us: int, limit: int) -> list[K]:
         """Take out keys whose deadline is over at `now_us`, those of a call in no order.
@@ -98,7 +98,7 @@ class Expiry(Generic[K]):
         target = now_us >> TICK_BITS
         keys: list[K] = []
         self._last = {}
-        self._last_tick = -1
+        self._last_tick = None
         while self._tick < target or self._dealt:
             limit = self._deal(limit)
             if self._dealt:

@@ -51,6 +51,16 @@ def test_a_deadline_that_was_over_when_it_was_scheduled_is_due_within_a_tick():
     assert due(wheel(a=-YEAR_S), TICK_US / S) == ["a"]
 
 
+@pytest.mark.parametrize("deadline_us", [-1, -TICK_US, -TICK_US - 1, 0])
+def test_so_is_one_before_the_clock_began(deadline_us):
+    """What was made, or went stale, before the machine was started."""
+    expiry = Expiry(now_us=5)
+    expiry.schedule("a", deadline_us)
+
+    assert expiry.due(2 * TICK_US, 10) == ["a"]
+    assert len(expiry) == 0
+
+
 def test_only_the_last_deadline_of_a_key_counts():
     expiry = wheel(earlier=100, later=100)
     expiry.schedule("earlier", NOW_US + 10 * S)

@@ -114,6 +114,23 @@ def test_the_reason_of_the_last_refusal_is_remembered(client):
     assert explained(cache, "http://testserver/plain")["last_refusal"] == "no-freshness"
 
 
+@pytest.mark.parametrize("collapse", [True, False])
+def test_it_is_the_last_one_also_where_the_answers_of_its_url_were_refused_before(collapse):
+    """A status without a lifetime of its own, where others have one by default."""
+
+    async def act():
+        app = App((b"cache-control", b"private"))
+        layer = cached(app, default_ttl_s=15, collapse=collapse)
+        told = []
+        for headers, status in ((app.headers, 200), ([(b"x-a", b"1")], 500)):
+            app.headers, app.status = headers, status
+            await ask(layer, "/")
+            told.append((await layer.cache.explain("http://example.test/"))["last_refusal"])
+        return told
+
+    assert run(act) == ["private", "no-freshness"]
+
+
 def test_a_path_alone_is_one_of_any_host(client):
     http, cache = client
     http.get("/kept")

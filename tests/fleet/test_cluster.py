@@ -6,7 +6,11 @@ import socket
 import time
 
 import pytest
+from redis.exceptions import SlotNotCoveredError
 
+from perf_middleware.errors import StoreUnavailableError
+from perf_middleware.fleet.drivers.cluster import ClusterLink
+from perf_middleware.fleet.stores.script import Script
 from tests.driving import ask, http_scope
 from tests.fleet.processes import Load, Pages, Process, running, until
 from tests.fleet.servers import STARTED_S, RedisServer
@@ -227,3 +231,27 @@ async def test_what_was_purged_on_any_node_is_heard_by_all_when_it_is_asked(clus
         assert await one.fleet.heard_by_all()
         assert not two.cache.store.keys()
         assert one.fleet._hearers.barriers.waited_out == 0
+
+
+class Uncovered:
+    """redis-py's client while nobody has a slot: its error is none of those of a single server."""
+
+    def get_node_from_key(self, key):
+        raise SlotNotCoveredError(f'Slot of "{key}" is not covered by the cluster.')
+
+    async def execute_command(self, *words):
+        self.get_node_from_key(words[-1])
+
+
+@pytest.mark.parametrize("runs_script", [False, True])
+async def test_a_slot_that_nobody_has_is_a_store_that_gives_no_answer(runs_script):
+    link = ClusterLink(
+        "redis://127.0.0.1:1", timeout_s=1, connect_timeout_s=1, heartbeat_s=1, waiting_max=9
+    )
+    link._cluster, link._loop = Uncovered(), asyncio.get_running_loop()
+    asked = (
+        link.run_script(Script("find"), (b"k",), ()) if runs_script else link._ask(("GET", b"k"))
+    )
+    with pytest.raises(StoreUnavailableError, match="not covered"):
+        await asked
+    assert link.waiting == 0

@@ -155,8 +155,6 @@ class Passing:
             if status is not None:
                 field = status.silent_miss
         else:
-            if refused in OF_ITS_URL:
-                cache.note_unstorable(self._key, refused)
             counts.refused[refused] = counts.refused.get(refused, 0) + 1
             counts.misses["uri-miss"] = counts.misses.get("uri-miss", 0) + 1
             if status is not None:
@@ -288,6 +286,8 @@ class Passing:
             return None
         known, values = found
         if known.keep is None:
+            if known.why in OF_ITS_URL:
+                cache.note_unstorable(self._key, known.why)
             return known.why
         came = self._came
         if not known.is_plain or came.get("root_path") or not came.get("raw_path"):

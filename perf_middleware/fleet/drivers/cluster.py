@@ -14,7 +14,12 @@ import anyio
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    NoScriptError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 
 from perf_middleware.errors import StoreRefusedError, StoreUnavailableError
 from perf_middleware.fleet.drivers.link import RedisLink
@@ -140,7 +145,8 @@ class ClusterLink:
         """Whether the node of `key` was not told the text of `script` yet, as it is from now on."""
         try:
             node = self._cluster.get_node_from_key(key)
-        except (AttributeError, RedisError):  # not connected, or nobody has its slot
+        except (AttributeError, RedisError, RedisClusterException):
+            # Not connected, or nobody has its slot.
             return False
         there = script.sha, node.name
         is_new = there not in self._scripts
@@ -190,7 +196,7 @@ class ClusterLink:
         except TimeoutError as error:
             self.timeouts += 1
             raise self._lost(f"no answer within {self._timeout_s:g} s") from error
-        except (RedisError, OSError) as error:
+        except (RedisError, RedisClusterException, OSError) as error:
             raise self._lost(told(error)) from error
         finally:
             self.waiting -= 1

@@ -37,7 +37,7 @@ class Messages:
         self._lives = [tag + b"e" for tag in tags]
         self._logs = [tag + b"p" for tag in tags]
         self._floors = [tag + b"f" for tag in tags]
-        self._varied = [tag + b"v" for tag in tags]
+        self._varied = [tag + b"w" for tag in tags]
         self.channel = b"{%s:%s:0}c" % (namespace.encode(), space.encode())
         self.shards = shards
         self._sender = b""

@@ -8,7 +8,7 @@ Keys of one shard, `{app:cache:0}` its hash tag, so that a cluster has them all 
     {..}i:<name>   index: the records with this tag, or of this URL, by the time they expire
     {..}n {..}e    how many messages there were; the life of this keyspace (lost with its data)
     {..}p {..}f    the last purges; the count below which everything was purged
-    {..}v          there where some record varies, or did
+    {..}w          there where some record varies, or did
 
 What changes something is one script, so one round trip and one atomic step; a look-up is one too,
 but for what is known (known.py) to be found without.  The indexes expire with what they point to.

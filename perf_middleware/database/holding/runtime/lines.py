@@ -46,6 +46,8 @@ class AppLines:
         self._getcurrent: Any = None
         self._shortcut = Shortcut()
         self._caller: CodeType | None = None  # the last that ended a search: mostly there is one
+        # Beyond the greenlet that runs: so many steps, and the code that is there.
+        self._way_beyond: tuple[range, CodeType | None] = (range(0), None)
 
     def now(self) -> Sequence[Spot]:
         """The innermost lines of the app, a few; none where only libraries are on the way."""
@@ -55,7 +57,10 @@ class AppLines:
             except ValueError:  # not so deep
                 continue
             if frame.f_code is code:
-                above = frame.f_back  # itself is the library's
+                above, parent = frame.f_back, None  # itself is the library's
+                if above is None:
+                    parent = self._greenlet()
+                    above = None if parent is None else self._beyond(parent)
                 if above is not None:
                     # As `_search`, for what is usual: one line of an endpoint.
                     own, caller = above.f_code, above.f_back
@@ -65,7 +70,11 @@ class AppLines:
                         and self._kinds.get(own.co_filename) == OWN
                     ):
                         return ((own, above.f_lasti),)
-                found = self._search(above)
+                    found = self._search(above, parent)
+                else:
+                    found = self._search(frame)
+                    if found and parent is not None:
+                        self._learn_beyond(parent)
                 if found:
                     return found
                 break
@@ -76,11 +85,37 @@ class AppLines:
             self._shortcut.learn(within)
         return found
 
-    def _search(self, frame: FrameType | None) -> list[Spot]:
+    def _beyond(self, parent: Any) -> FrameType | None:
+        """Who called the library that began this greenlet, by the way that was learnt, or None.
+
+        As a Shortcut, where no depth is counted: the frames of `parent` are passed one by one, and
+        the last must run the function that it ran before.
+        """
+        steps, code = self._way_beyond
+        frame: Any = parent.gr_frame
+        try:
+            for _ in steps:
+                frame = frame.f_back
+            above: FrameType | None = frame.f_back if frame.f_code is code else None
+        except AttributeError:  # not so many
+            return None
+        return above
+
+    def _learn_beyond(self, parent: Any) -> None:
+        frame = parent.gr_frame
+        within = self._within(frame)
+        if within is None:
+            return
+        steps = 0
+        while frame is not within:
+            frame = frame.f_back
+            steps += 1
+        self._way_beyond = (range(steps), within.f_code)
+
+    def _search(self, frame: FrameType | None, greenlet: Any = None) -> list[Spot]:
         # Each step of this loop costs each loan: a frame's object, and all that is said here.
         kinds = self._kinds
         found: list[Spot] = []
-        greenlet: Any = None
         left = FRAMES_MAX
         while left:
             if frame is None:

@@ -119,7 +119,8 @@ class RouteRow:
 class StatementFigures:
     """Rows by fingerprint and by text, and routes.
 
-    The caller sees to one thread at a time; `count_request` and a row's `count` need none.
+    The caller sees to one thread at a time; `count_request` and a row's `count` need none.  A row
+    of `by_text` or `by_route` may be added to in their place.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class StatementFigures:
         self._texts_chars = 0
         self._rows: dict[str, StatementRow] = {}
         self._other = StatementRow(Fingerprint(OTHER, OTHER, OTHER), OTHER)
-        self._routes: dict[str, RouteRow] = {}
+        self.by_route: dict[str, RouteRow] = {}
         self._second = -1
         self._new_texts = 0
         self.unread = 0
@@ -175,11 +176,11 @@ class StatementFigures:
 
     def count_request(self, route: str, statements: int, elapsed_ns: int, repeated: int) -> None:
         """One request that used a database has ended; `repeated` findings were made in it."""
-        row = self._routes.get(route)
+        row = self.by_route.get(route)
         if row is None:
-            if len(self._routes) >= ROUTES_MAX:
+            if len(self.by_route) >= ROUTES_MAX:
                 route = OTHER
-            row = self._routes.setdefault(route, RouteRow(route))
+            row = self.by_route.setdefault(route, RouteRow(route))
         row.requests += 1
         row.statements += statements
         row.sum_ns += elapsed_ns
@@ -194,12 +195,12 @@ class StatementFigures:
         """All counts back to zero; fingerprints that are known stay so."""
         for row in (*self._rows.values(), self._other):
             row.reset()
-        self._routes.clear()
+        self.by_route.clear()
         self.unread = 0
 
     def status(self, top: int = TOLD, by: Order = "seconds") -> dict[str, Any]:
         """The rows with most of `by`, the routes that took most, how full the bounded maps are."""
-        routes = sorted(self._routes.items(), key=lambda each: each[1].sum_ns, reverse=True)
+        routes = sorted(self.by_route.items(), key=lambda each: each[1].sum_ns, reverse=True)
         return {
             "fingerprints": len(self._rows),
             "texts": len(self.by_text),
@@ -261,7 +262,7 @@ class StatementFigures:
             [Value(NO_LABELS, len(self._rows))],
             across="max",
         )
-        routes = list(self._routes.values())
+        routes = list(self.by_route.values())
         yield counter(
             "perf_database_requests",
             "Requests that used a database.",

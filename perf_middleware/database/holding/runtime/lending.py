@@ -80,6 +80,8 @@ class Lending:
             try:
                 record = first()
             except is_empty:
+                record = None
+            if record is None:  # not within `except`: the pool's errors are not of an empty queue
                 record = take()
             # A queue's `_do_get` may call itself, and a StaticPool lends its one to many.
             if record in loans or (lent := len(loans)) >= self._loans_max:
@@ -115,8 +117,8 @@ class Lending:
         loans, clock_ns, ended = self._loans, self._clock_ns, self._ended
         means_ns = self._lengths.means_ns
         counts = self._counts
-        put = (idle and idle.put) or give_back
-        is_full: Any = idle.is_full if idle and idle.put else ()
+        put = give_back if idle is None else idle.put
+        is_full: Any = () if idle is None else idle.is_full
 
         def return_conn(record: Any) -> None:
             # Before it is back: another thread may have it at once.

@@ -32,6 +32,7 @@ Spot: TypeAlias = tuple[CodeType, int]
 
 FRAMES_MAX: Final = 120
 FRAMES_BETWEEN_MAX: Final = 4  # below the app's code is a server's, which is not walked to its end
+DEPTHS_MAX: Final = 50  # for which the way beyond a greenlet is known
 FILES_MAX: Final = 10_000  # whose code they are is remembered so long
 OWN, PASSED, CALLER = range(3)
 EVENT_LOOP: Final = asyncio.events.__file__
@@ -46,6 +47,9 @@ class AppLines:
         self._getcurrent: Any = None
         self._shortcut = Shortcut()
         self._caller: CodeType | None = None  # the last that ended a search: mostly there is one
+        # Beyond the greenlet that runs: so many steps, and the code that is there.  By the depth in
+        # it, as both are another's for a connection, for `execute`, for `scalars`.
+        self._ways_beyond: dict[int, tuple[range, CodeType]] = {}
 
     def now(self) -> Sequence[Spot]:
         """The innermost lines of the app, a few; none where only libraries are on the way."""
@@ -55,17 +59,24 @@ class AppLines:
             except ValueError:  # not so deep
                 continue
             if frame.f_code is code:
-                above = frame.f_back  # itself is the library's
+                above, parent = frame.f_back, None  # itself is the library's
+                if above is None:
+                    parent = self._greenlet()
+                    above = None if parent is None else self._beyond(parent, depth)
                 if above is not None:
                     # As `_search`, for what is usual: one line of an endpoint.
                     own, caller = above.f_code, above.f_back
-                    if (
-                        caller is not None
-                        and caller.f_code is self._caller
-                        and self._kinds.get(own.co_filename) == OWN
-                    ):
-                        return ((own, above.f_lasti),)
-                found = self._search(above)
+                    if self._kinds.get(own.co_filename) == OWN:
+                        if caller is not None and caller.f_code is self._caller:
+                            return ((own, above.f_lasti),)
+                    elif parent is not None:
+                        above = None  # another way than the one that was learnt
+                if above is None:
+                    found = self._search(frame)
+                    if found and parent is not None:
+                        self._learn_beyond(parent, depth)
+                else:
+                    found = self._search(above, parent)
                 if found:
                     return found
                 break
@@ -76,11 +87,42 @@ class AppLines:
             self._shortcut.learn(within)
         return found
 
-    def _search(self, frame: FrameType | None) -> list[Spot]:
+    def _beyond(self, parent: Any, depth: int) -> FrameType | None:
+        """Who called the library that began this greenlet, by the way that was learnt, or None.
+
+        As a Shortcut, where no depth is counted: the frames of `parent` are passed one by one, and
+        the last must run the function that it ran before.
+        """
+        way = self._ways_beyond.get(depth)
+        if way is None:
+            return None
+        steps, code = way
+        frame: Any = parent.gr_frame
+        try:
+            for _ in steps:
+                frame = frame.f_back
+            above: FrameType | None = frame.f_back if frame.f_code is code else None
+        except AttributeError:  # not so many
+            return None
+        return above
+
+    def _learn_beyond(self, parent: Any, depth: int) -> None:
+        frame = parent.gr_frame
+        within = self._within(frame)
+        if within is None:
+            return
+        steps = 0
+        while frame is not within:
+            frame = frame.f_back
+            steps += 1
+        if len(self._ways_beyond) >= DEPTHS_MAX:
+            self._ways_beyond.clear()
+        self._ways_beyond[depth] = (range(steps), within.f_code)
+
+    def _search(self, frame: FrameType | None, greenlet: Any = None) -> list[Spot]:
         # Each step of this loop costs each loan: a frame's object, and all that is said here.
         kinds = self._kinds
         found: list[Spot] = []
-        greenlet: Any = None
         left = FRAMES_MAX
         while left:
             if frame is None:

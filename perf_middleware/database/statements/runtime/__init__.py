@@ -118,7 +118,7 @@ class StatementWatch:
             texts_chars_max=texts_chars_max,
             new_texts_per_s_max=new_texts_per_s_max,
         )
-        self._by_text = self._figures.by_text
+        self._by_route = self._figures.by_route
         self._teller = Teller(per_minute_max=log_per_minute_max, events=events)
         self._failures = 0
         self._failure_told = False
@@ -155,52 +155,30 @@ class StatementWatch:
 
     def _around(self, dialect: Any, name: str, backslash_escapes: bool) -> Callable[..., Any]:
         """One of the dialect's functions, timed.  SQLAlchemy gives the execution context last."""
-        execute = getattr(dialect, name)
-        clock_ns = self._clock_ns
-        count = self._count
+        inner = execute = getattr(dialect, name)
+        if name == NO_PARAMS:
+
+            def execute(cursor: Any, statement: str, _: Any, context: Any) -> Any:
+                return inner(cursor, statement, context)
+
+        clock_ns, by_text, slow_ns = self._clock_ns, self._figures.by_text, self._slow_ns
+        current_request, count_in_request = self._current_request, self._count_in_request
 
         def run(cursor: Any, statement: str, parameters: Any, context: Any = None) -> Any:
             began_ns = clock_ns()
             try:
                 result = execute(cursor, statement, parameters, context)
             except BaseException as exc:
-                count(clock_ns() - began_ns, cursor, statement, context, backslash_escapes, exc)
+                elapsed_ns = clock_ns() - began_ns
+                self._count_failed(elapsed_ns, statement, context, backslash_escapes, exc)
                 raise
-            count(clock_ns() - began_ns, cursor, statement, context, backslash_escapes, None)
-            return result
-
-        def run_no_params(cursor: Any, statement: str, context: Any = None) -> Any:
-            began_ns = clock_ns()
+            elapsed_ns = clock_ns() - began_ns
+            # Without the lock: threads take turns at calls and jumps, and no sum has one between
+            # its reading and its writing.
             try:
-                result = execute(cursor, statement, context)
-            except BaseException as exc:
-                count(clock_ns() - began_ns, cursor, statement, context, backslash_escapes, exc)
-                raise
-            count(clock_ns() - began_ns, cursor, statement, context, backslash_escapes, None)
-            return result
-
-        # Not one for both that passes on what it gets: to take it apart costs 0.3 us.
-        timed: Callable[..., Any] = run_no_params if name == NO_PARAMS else run
-        timed.__wrapped__ = execute  # type: ignore[attr-defined]
-        timed.watch = self  # type: ignore[attr-defined]
-        return timed
-
-    def _count(
-        self,
-        elapsed_ns: int,
-        cursor: Any,
-        statement: str,
-        context: Any,
-        backslash_escapes: bool,
-        failure: BaseException | None,
-    ) -> None:
-        # Without the lock: threads take turns at calls and jumps, and no sum has one between
-        # its reading and its writing.
-        try:
-            row = self._by_text.get(statement)
-            if row is None:
-                row = self._row_of_new(statement, backslash_escapes)
-            if failure is None:
+                row = by_text.get(statement)
+                if row is None:
+                    row = self._row_of(statement, backslash_escapes)
                 rows = cursor.rowcount
                 # As `row.count`, whose call would take as long as this.
                 place = bisect_left(BUCKETS_NS, elapsed_ns) if elapsed_ns > FIRST_NS else 0
@@ -210,40 +188,85 @@ class StatementWatch:
                     row.longest_ns = elapsed_ns
                 if rows > 0:
                     row.rows += rows
-            else:
-                rows = -1
-                row.count(elapsed_ns, rows)
-                row.count_failure(was_cancelled=not isinstance(failure, Exception))
+                record = current_request()
+                if elapsed_ns >= slow_ns:
+                    self._tell_slow(row, elapsed_ns, rows, record, None)
+                if record is not None:
+                    count_in_request(record, row, elapsed_ns, context)
+            except Exception as exc:  # noqa: BLE001 - the statement has run: who asked gets its result
+                self._observer_failed(exc)
+            return result
+
+        def run_no_params(cursor: Any, statement: str, context: Any = None) -> Any:
+            return run(cursor, statement, None, context)
+
+        timed: Callable[..., Any] = run_no_params if name == NO_PARAMS else run
+        timed.__wrapped__ = inner  # type: ignore[attr-defined]
+        timed.watch = self  # type: ignore[attr-defined]
+        return timed
+
+    def _count_failed(
+        self,
+        elapsed_ns: int,
+        statement: str,
+        context: Any,
+        backslash_escapes: bool,
+        failure: BaseException,
+    ) -> None:
+        try:
+            row = self._row_of(statement, backslash_escapes)
+            row.count(elapsed_ns, -1)
+            row.count_failure(was_cancelled=not isinstance(failure, Exception))
             record = self._current_request()
             if elapsed_ns >= self._slow_ns:
-                self._tell_slow(row, elapsed_ns, rows, record, failure)
-            if record is None:
-                return
-            account = record.statements
-            if account is None:
-                account = self._open(record)
-            account.statements += 1
-            account.elapsed_ns += elapsed_ns
-            first = account.first
-            if first is None or not row.may_repeat or ALLOWED.get():
-                return
-            # Two threads of one request may lose a count here, no more.
-            if first is NONE_YET:
-                account.first, account.first_ns = row.fingerprint, elapsed_ns
-                return
-            tally = account.tally
-            if tally is None:
-                tally = account.tally = RequestTally(self._repeats_min)
-                tally.add(first, account.first_ns)
-            repeat = tally.add(row.fingerprint, elapsed_ns)
-            if repeat is not None:
-                self._look(tally, repeat, elapsed_ns, context)
-        except Exception as exc:  # noqa: BLE001 - the statement has run: who asked gets its result
+                self._tell_slow(row, elapsed_ns, -1, record, failure)
+            if record is not None:
+                self._count_in_request(record, row, elapsed_ns, context)
+        except Exception as exc:  # noqa: BLE001 - who asked gets the statement's own error
             self._observer_failed(exc)
 
-    def _row_of_new(self, statement: str, backslash_escapes: bool) -> StatementRow:
+    def _count_in_request(
+        self, record: RequestRecord, row: StatementRow, elapsed_ns: int, context: Any
+    ) -> None:
+        account = record.statements
+        if account is None:
+            account = RequestAccount()
+            account.statements = 1
+            account.elapsed_ns = account.first_ns = elapsed_ns
+            account.ended = False
+            account.first = account.tally = None
+            if self._looks:
+                seen = self._seen_requests
+                self._seen_requests = seen + 1
+                if seen % self._sample_every == 0:
+                    may_repeat = row.may_repeat and not ALLOWED.get()
+                    account.first = row.fingerprint if may_repeat else NONE_YET
+            # Threads take turns neither between a look and a step like this one.
+            earlier = record.statements
+            if earlier is None:
+                record.statements = account
+                return
+            account = earlier
+        account.statements += 1
+        account.elapsed_ns += elapsed_ns
+        first = account.first
+        if first is None or not row.may_repeat or ALLOWED.get():
+            return
+        # Two threads of one request may lose a count here, no more.
+        if first is NONE_YET:
+            account.first, account.first_ns = row.fingerprint, elapsed_ns
+            return
+        tally = account.tally
+        if tally is None:
+            tally = account.tally = RequestTally(self._repeats_min)
+            tally.add(first, account.first_ns)
+        repeat = tally.add(row.fingerprint, elapsed_ns)
+        if repeat is not None:
+            self._look(tally, repeat, elapsed_ns, context)
+
+    def _row_of(self, statement: str, backslash_escapes: bool) -> StatementRow:
         with self._lock:
-            return self._by_text.get(statement) or self._figures.row_of_new(
+            return self._figures.by_text.get(statement) or self._figures.row_of_new(
                 statement, now_us=self._clock_ns() // 1000, backslash_escapes=backslash_escapes
             )
 
@@ -264,23 +287,6 @@ class StatementWatch:
         if is_finding and repeat.fingerprint.id not in self._allowed_repeats:
             repeat.place = self._places.place_of(spot)
             repeat.load = load_of(context)
-
-    def _open(self, record: RequestRecord) -> RequestAccount:
-        account = RequestAccount()
-        account.statements = account.elapsed_ns = 0
-        account.ended = False
-        account.first = account.tally = None
-        if self._looks:
-            seen = self._seen_requests
-            self._seen_requests = seen + 1
-            if seen % self._sample_every == 0:
-                account.first = NONE_YET
-        # Threads take turns neither between a look and a step like this one.
-        earlier = record.statements
-        if earlier is not None:
-            return earlier
-        record.statements = account
-        return account
 
     def _tell_slow(
         self,
@@ -327,8 +333,16 @@ class StatementWatch:
             return
         account.ended = True
         tally = account.tally
-        account.first = account.tally = None  # what a background task does is not told
+        account.first = None  # what a background task does is not told
         try:
+            row = self._by_route.get(route)
+            if tally is None and row is not None:
+                # As `count_request`, for what is usual.
+                row.requests += 1
+                row.statements += account.statements
+                row.sum_ns += account.elapsed_ns
+                return
+            account.tally = None
             repeats = tally.findings() if tally is not None and tally.has_found else NO_REPEATS
             self._figures.count_request(route, account.statements, account.elapsed_ns, len(repeats))
             if repeats:

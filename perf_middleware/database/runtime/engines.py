@@ -129,6 +129,9 @@ class NamedDatabase:
         keeper, self._keeper = self._keeper, None
         if engine is not None:
             self._closes_until = asyncio.get_running_loop().time() + within_s
+            # To its pool, which nobody looks into any more: SQLAlchemy would leave it open there.
+            pool: Any = engine.pool
+            pool._do_return_conn = _close_returned  # noqa: SLF001
             await engine.dispose()
         if keeper is not None:
             try:
@@ -250,6 +253,10 @@ class NamedDatabase:
                 execute_when_free(cursor, statement, within_s=self._sqlite.busy_s)
         finally:
             cursor.close()
+
+
+def _close_returned(record: Any) -> None:
+    record.close()
 
 
 class SessionsRefusedError(DatabaseUnavailableError):

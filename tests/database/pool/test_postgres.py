@@ -227,6 +227,18 @@ class Way:
         return f"postgresql://{user}@127.0.0.1:{port}{self._parts.path}?sslmode=disable"
 
 
+def test_what_is_lent_as_its_database_closes_is_closed_when_it_comes_back(opened, run, postgres):
+    async def main():
+        async with opened(postgres) as database:
+            async with database.engine().connect() as connection:
+                driver = (await connection.get_raw_connection()).driver_connection
+                await database.close()
+                assert (await connection.exec_driver_sql("select 1")).scalar_one() == 1
+            assert driver.is_closed()
+
+    run(main())
+
+
 def test_one_whose_end_was_said_but_not_seen_yet_is_replaced_too(opened, run, postgres):
     """asyncpg is between both for a moment: longer here."""
 

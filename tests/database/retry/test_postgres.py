@@ -161,7 +161,9 @@ def test_a_deadlock_s_victim_is_tried_again(url):
 
             await asyncio.gather(bank.run(move(1, 2)), bank.run(move(2, 1)))
             assert await bank.balances() == {1: 100, 2: 100}
-            assert bank.retries() == {"deadlock": {"retried": 1}}
+            # Once, and once more where the victim was back before the other one had its lock.
+            assert len(attempts) > 2
+            assert bank.retries() == {"deadlock": {"retried": len(attempts) - 2}}
 
     run(main())
 

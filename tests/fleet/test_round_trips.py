@@ -143,6 +143,7 @@ async def test_what_is_known_of_a_url_may_be_over(redis_server):
         process(redis_server, "over") as (reader, link),
     ):
         taken = []
+        reader.known.begin()  # as it hears from the first that varies
         for names in ((), NAMES[:1], NAMES):
             assert await store(writer, b"a", *names)
             for _ in range(2):
@@ -159,7 +160,7 @@ async def test_what_is_known_of_a_url_may_be_over(redis_server):
         assert (found.key, found.content[10:]) == (b"a", b"the answer")
         assert reader.known.names_of(b"a") == ()
         assert link.commands == before + 2
-        assert taken == [1, 1, 1, 1, 2, 1]
+        assert taken == [1, 1, 2, 1, 2, 1]
 
 
 async def test_of_what_was_missing_nothing_is_known(redis_server):
@@ -167,6 +168,7 @@ async def test_of_what_was_missing_nothing_is_known(redis_server):
         assert isinstance(await records.find(b"/page", b"a", asking=Asking(*NAMES)), Missing)
         async with process(redis_server, "missing") as (writer, _):
             assert await store(writer, b"a", *NAMES)
+        await until(lambda: records.known.names_of(b"a") is None)
         before = link.commands
         assert isinstance(await records.find(b"/page", b"a", asking=Asking(*NAMES)), Found)
         assert link.commands == before + 1

@@ -110,6 +110,7 @@ async def test_a_process_finds_a_variant_of_a_url_it_has_never_heard_of(redis_se
         for path in ("/first", "/second"):
             await one.reads(path, headers=headers)
             await one.settled()
+            await until(lambda: two.shared._records.known.names_of(b"another") is None)
             before = two.link.commands
             assert await two.reads(path, headers=headers) == (f"{path} 0".encode(), True)
             assert two.link.commands == before + 1

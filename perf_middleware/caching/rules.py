@@ -180,14 +180,15 @@ class RuleBook:
     def __init__(self, rules: Sequence[tuple[PathPattern, CachePolicy]] = ()) -> None:
         self._rules = tuple(rules)
         self._learnt: dict[str, tuple[PathPattern, CachePolicy]] = {}
-        self._of_path: dict[str, CachePolicy | None] = {}
+        self.known: dict[str, CachePolicy | None] = {}
+        """By decoded path; it may be read instead of calling `rule_for`."""
         self.has_any = bool(self._rules)
         self.has_tracked = any(policy.tracked for _, policy in self._rules)
 
     def rule_for(self, path: str) -> CachePolicy | None:
         """The rule of a decoded path."""
         try:
-            return self._of_path[path]
+            return self.known[path]
         except KeyError:
             for pattern, policy in (*self._rules, *self._learnt.values()):
                 if pattern.matches(path):
@@ -203,14 +204,14 @@ class RuleBook:
             except ValueError:
                 pass  # no template: nothing more is known than this path
             else:
-                self._of_path.clear()
+                self.known.clear()
         self._remember(path, rule)
 
     def _remember(self, path: str, rule: CachePolicy | None) -> CachePolicy | None:
         if len(path) <= PATH_CHARS_MAX:
-            if len(self._of_path) >= PATHS_MAX:
-                self._of_path.clear()
-            self._of_path[path] = rule
+            if len(self.known) >= PATHS_MAX:
+                self.known.clear()
+            self.known[path] = rule
         return rule
 
 

@@ -419,4 +419,4 @@ def test_what_is_remembered_of_paths_is_bounded():
     book = RuleBook([(PathPattern.of("/a"), CachePolicy(name="a", ttl_s=1))])
     for number in range(25_000):
         book.rule_for(f"/{number}")
-    assert len(book._of_path) <= 10_000
+    assert len(book.known) <= 10_000

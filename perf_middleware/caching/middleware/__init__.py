@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 from perf_middleware.asgi import Around, app_path
 from perf_middleware.caching.invalidation import SAFE_METHODS, invalidates
 from perf_middleware.caching.judgement import credentials_reason
-from perf_middleware.caching.middleware.answers import forms_for, send_whole, tell_choice
+from perf_middleware.caching.middleware.answers import (
+    forms_for,
+    send_plain,
+    send_whole,
+    tell_choice,
+)
 from perf_middleware.caching.middleware.missing import miss
 from perf_middleware.caching.middleware.outcomes import bypass, hit, only_if_cached, select
 from perf_middleware.caching.middleware.passing import Passing
@@ -64,6 +69,7 @@ class CacheLayer(Around):
         self._special = cache.special
         self._tracked = cache.tracked
         self._known_special = cache.special.known
+        self._known_rules = cache.rules.known
         self._ignored_cookies = cache.special.ignored_cookies
         self._obeys_directives = cache.options.request_directives
         self._by_rfc = cache.options.authorization_by_rfc
@@ -97,8 +103,11 @@ class CacheLayer(Around):
         cache = self.cache
         rule = None
         if cache.rules.has_any:
-            below_root = scope.get("root_path")
-            rule = cache.rules.rule_for(app_path(scope) if below_root else scope["path"])
+            path = app_path(scope) if scope.get("root_path") else scope["path"]
+            try:
+                rule = self._known_rules[path]
+            except KeyError:
+                rule = cache.rules.rule_for(path)
         if (
             special is not None
             and special.is_simple
@@ -111,8 +120,12 @@ class CacheLayer(Around):
             return passing.run(self.below)
         key = primary_key(scope, host)
         stored = self._get(key)
-        is_plain = special is None and not ("session" in scope or "user" in scope)
-        if is_plain and (rule is None or not rule.needs_request):
+        if (
+            special is None
+            and "session" not in scope
+            and "user" not in scope
+            and (rule is None or not rule.needs_request)
+        ):
             if type(stored) is StoredResponse:
                 now_us = self._clock()
                 if now_us < stored.early_from_us and not (
@@ -121,8 +134,6 @@ class CacheLayer(Around):
                     stored.hits += 1
                     counts = stored.counts
                     counts.hits += 1
-                    if method == "GET":
-                        counts.hit_bytes += len(stored.body)
                     if cache.name_route is not None:
                         cache.name_route(stored.route)
                     if cache.hit_hooks:
@@ -133,13 +144,15 @@ class CacheLayer(Around):
                         tail = stored.tail
                     else:
                         tail = stored.show(now_us, cache.shown_status)
-                    if stored.choice is not None:
+                    if method != "GET":
                         tell_choice(cache, scope, stored)
-                    is_head = method == "HEAD"
-                    forms = None
-                    if WANTED in scope and not is_head:
-                        forms = forms_for(cache, scope, stored)
-                    return send_whole(send, stored, tail, head=is_head, forms=forms)
+                        return send_whole(send, stored, tail, head=True)
+                    counts.hit_bytes += len(stored.body)
+                    if stored.choice is None and WANTED not in scope:
+                        return send_plain(send, stored, tail)
+                    tell_choice(cache, scope, stored)
+                    forms = forms_for(cache, scope, stored)
+                    return send_whole(send, stored, tail, head=False, forms=forms)
             elif stored is None:
                 is_unstorable = hash(key) in cache.unstorable
                 if method == "GET" and (cache.shared is None or is_unstorable):

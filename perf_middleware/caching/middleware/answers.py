@@ -183,6 +183,18 @@ async def send_whole(
         await send({"type": "http.response.body", "body": stored.body, FORMS: forms})
 
 
+async def send_plain(send: Send, stored: StoredResponse, tail: Headers) -> None:
+    """The same to a GET, where no layer outside wants to know more of it: what most hits are."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": stored.status,
+            "headers": [*stored.headers, *tail],
+        }
+    )
+    await send({"type": "http.response.body", "body": stored.body})
+
+
 async def send_not_modified(send: Send, stored: StoredResponse, tail: Headers) -> None:
     """304 with the validators and cache fields, never a Content-Length (RFC 9110 §15.4.5)."""
     await send(

@@ -32,10 +32,15 @@ def primary_key(scope: Scope, host: bytes) -> bytes:
     A line feed stands between host and path: no field can contain one, while a client may well send
     a Host that looks like a piece of a path.
     """
-    query = scope.get("query_string")
-    scheme = scope.get("scheme", "http")
-    origin = _ORIGINS.get(scheme) or scheme.encode() + b"://"
-    path: bytes = scope.get("raw_path") or raw_path(scope)
+    try:
+        origin = _ORIGINS[scope["scheme"]]
+        query, path = scope["query_string"], scope["raw_path"]
+    except KeyError:  # another scheme, or a server that leaves out what it may
+        scheme = scope.get("scheme", "http")
+        origin = _ORIGINS.get(scheme) or scheme.encode() + b"://"
+        query, path = scope.get("query_string"), None
+    if path is None:
+        path = raw_path(scope)
     routed = scope["path"].encode("utf-8", "surrogateescape")
     if path != routed and unquote_to_bytes(path) != routed:
         # A middleware outside rewrote it, by a language or a tenant: the router goes by that.

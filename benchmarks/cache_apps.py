@@ -15,12 +15,17 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Depends, FastAPI, Response
+from starlette.applications import Starlette
+from starlette.responses import Response as StarletteResponse
+from starlette.routing import Route as StarletteRoute
 
 from benchmarks.layers import HEADERS, LARGE_BYTES, OFF, SMALL, scopes
 from perf_middleware import Settings, install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from starlette.requests import Request
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,6 +34,8 @@ LARGE = [SMALL] * 100
 TTL_S = 3600  # longer than any run: what expired would be no hit
 ENTRIES_MAX = 256  # of a cache that gets another URL with each request
 STORE_FOR_AN_HOUR = f"max-age={TTL_S}"
+
+NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False}
 
 plain_scope = scopes(PATH, HEADERS)
 
@@ -60,9 +67,13 @@ def app_of(
     decorate: Callable[[Any], Any] | None = None,
     cache_control: str | None = None,
     dependencies: Sequence[Any] = (),
+    telemetry: bool = True,
 ) -> FastAPI:
-    """The app, fresh: its endpoint inside `decorate`, its answers with this Cache-Control."""
-    app = FastAPI()
+    """The app, fresh: its endpoint inside `decorate`, its answers with this Cache-Control.
+
+    Without `telemetry` it does not ask at each request whether OpenTelemetry is configured.
+    """
+    app = FastAPI() if telemetry else FastAPI(telemetry=NO_TELEMETRY)
     headers = {} if cache_control is None else {"cache-control": cache_control}
 
     async def prebuilt(item: str) -> Response:
@@ -185,6 +196,26 @@ def ours_in_front(route: Route, calls: Calls) -> ASGIApp:
     """Our cache in a FastAPI app, before every middleware in it."""
     app = app_of(route, calls, cache_control=STORE_FOR_AN_HOUR)
     install(app, Settings(**{**CACHE_ALONE, "cache": {"position": "outer"}}))
+    return app
+
+
+def ours_without_telemetry(route: Route, calls: Calls) -> ASGIApp:
+    """The app with our cache alone, its innermost middleware, and FastAPI's telemetry off."""
+    app = app_of(route, calls, cache_control=STORE_FOR_AN_HOUR, telemetry=False)
+    install(app, Settings(**CACHE_ALONE))
+    return app
+
+
+def ours_in_starlette(route: Route, calls: Calls) -> ASGIApp:
+    """Our cache, the innermost middleware of a Starlette app: its one endpoint sends the bytes."""
+
+    async def prebuilt(request: Request) -> StarletteResponse:
+        calls.count += 1
+        headers = {"cache-control": STORE_FOR_AN_HOUR}
+        return StarletteResponse(LARGE_BYTES, media_type="application/json", headers=headers)
+
+    app = Starlette(routes=[StarletteRoute(PATH, prebuilt)])
+    install(app, Settings(**CACHE_ALONE))
     return app
 
 

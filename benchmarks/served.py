@@ -40,6 +40,8 @@ from benchmarks.cache_apps import (
     ours,
     ours_around,
     ours_in_front,
+    ours_in_starlette,
+    ours_without_telemetry,
 )
 from benchmarks.figures import Spread, spread
 from benchmarks.installed_apps import accepting
@@ -57,6 +59,7 @@ RAW = "raw"
 CONNECTIONS = 8  # enough that the server never waits for the client
 SETTLE_SHARE = 10  # of each round's requests one in so many runs untimed first
 START_S = 30.0
+KEPT_ALIVE_S = 600  # a connection has no work while the other servers have theirs
 ROOT: Final = Path(__file__).parents[1]
 READ_BYTES_MAX = 1 << 18
 HEAD_END: Final = b"\r\n\r\n"
@@ -85,9 +88,13 @@ SERVERS: Final[Mapping[str, Server]] = {
     "ours": Server(name="perf_middleware: hit", build=ours),
     "ours-in-front": Server(name='perf_middleware, position "outer": hit', build=ours_in_front),
     "ours-around": Server(name="perf_middleware around FastAPI: hit", build=ours_around),
+    "ours-without-telemetry": Server(
+        name="perf_middleware, FastAPI's telemetry off: hit", build=ours_without_telemetry
+    ),
+    "ours-in-starlette": Server(name="perf_middleware in Starlette: hit", build=ours_in_starlette),
     "bare": Server(name="bare app", build=app_of, hit=False),
 }
-OURS = ("ours", "ours-in-front", "ours-around")
+OURS = ("ours", "ours-in-front", "ours-around", "ours-without-telemetry", "ours-in-starlette")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,6 +348,7 @@ def main() -> None:
         http="httptools",
         access_log=False,
         log_level="warning",
+        timeout_keep_alive=KEPT_ALIVE_S,
     )
     print(listening.getsockname()[1], flush=True)  # it listens: who connects now will be served
     uvicorn.Server(config).run(sockets=[listening])

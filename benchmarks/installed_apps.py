@@ -31,10 +31,11 @@ BACKPRESSURE: Final[dict[str, Any]] = {
 }  # fmt: skip
 EVERYTHING: Final[dict[str, Any]] = {
     **LIMITED,
-    "metrics": {"server_timing": True, "trace_response": True},
     "backpressure": BACKPRESSURE,
-    # Compression, cache and memory watch are on by default.
+    "memory": {"shed": True},
+    # Metrics, compression and cache are on by default.
 }
+"""All layers, as in stacks.py."""
 
 
 def accepting(coding: bytes) -> tuple[tuple[bytes, bytes], ...]:

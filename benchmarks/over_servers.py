@@ -1,7 +1,8 @@
 """Throughput and latency over real servers: bare, everything on, a hit, and what the limit is.
 
     wrk  ->  uvicorn, granian    bare app | everything, a miss | everything, a hit, plain and gzip
-             (one worker)        a raw ASGI callable that answers with the hit's own bytes
+             (one worker)        the least of both that can be written by hand
+                                 a raw ASGI callable that answers with the hit's own bytes
          ->  nginx               its proxy_cache, the same bytes: the limit to look at
 
 Every server is alive all the time; short runs of wrk go to one after the other, in an order that
@@ -161,7 +162,8 @@ def _rows(stack: ExitStack, plan: Plan, missing: Mapping[str, str]) -> list[Row]
         start = servers.uvicorn if name == "uvicorn" else servers.granian
         started = {
             factory: stack.enter_context(start(factory, loop=plan.loop))
-            for factory in ("bare", "miss", *(["hit"] if name != "uvicorn" else []),
+            for factory in ("bare", "miss", "minimum", "minimum_hit",
+                            *(["hit"] if name != "uvicorn" else []),
                             *(["peers"] if have_peers() else []))
         }  # fmt: skip
         started.setdefault("hit", hit)
@@ -200,12 +202,14 @@ def _rows_under(
     rows = [
         row("bare app", PLAIN, started["bare"]),
         row("everything, miss", PLAIN, started["miss"], "bare app", MISS_OF_BARE_TARGET),
+        row("by hand, miss", PLAIN, started["minimum"], "bare app"),
     ]
     for said, coding in (("plain", PLAIN), ("gzip", GZIP)):
         floor = f"raw callable, {said}"
         rows += [
             row(floor, coding, raw[coding]),
             row(f"everything, hit, {said}", coding, started["hit"], floor, HIT_OF_RAW_TARGET),
+            row(f"by hand, hit alone, {said}", coding, started["minimum_hit"], floor),
         ]
         if "peers" in started:
             rows.append(row(f"assembled stack, hit, {said}", coding, started["peers"], floor))
@@ -234,6 +238,7 @@ def check(row: Row) -> Fetched:
         "raw callable": "age" in told,
         "proxy_cache hit": told.get("x-cache") == "HIT",
         "assembled stack": row.what.startswith("assembled") and _calls(row.running) == 1,
+        "by hand": "age" in told,
         "bare app": False,
     }[row.what.partition(",")[0]]
     is_gzip = told.get("content-encoding") == "gzip"

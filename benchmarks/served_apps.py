@@ -8,8 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from starlette.middleware.gzip import GZipMiddleware
+
 from benchmarks import installed_apps
+from benchmarks.cache_apps import HandWritten
 from benchmarks.installed_apps import EVERYTHING, PLENTY
+from benchmarks.stacks import Minimum
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -36,6 +40,21 @@ def miss() -> FastAPI:
 def hit() -> FastAPI:
     """Everything on; what it answers is stored, and its gzip form beside it."""
     return installed_apps.hit(**EVERYTHING)
+
+
+def minimum() -> FastAPI:
+    """The least that does the work of all layers, written by hand; it has nothing to store."""
+    app = installed_apps.bare()
+    app.add_middleware(Minimum)
+    return app
+
+
+def minimum_hit() -> FastAPI:
+    """A dict of answers as they were sent, in gzip or not, and nothing else of a stack."""
+    app = installed_apps.bare()
+    app.add_middleware(GZipMiddleware)
+    app.add_middleware(HandWritten)
+    return app
 
 
 def raw() -> ASGIApp:
@@ -69,7 +88,6 @@ def peers() -> FastAPI:
     from slowapi import Limiter
     from slowapi.middleware import SlowAPIASGIMiddleware
     from slowapi.util import get_remote_address
-    from starlette.middleware.gzip import GZipMiddleware
 
     FastAPICache.init(InMemoryBackend())
     calls = 0

@@ -2,6 +2,7 @@
 # make test      lint, types and the whole suite
 # make test-all  the same suite on every newer Python found on this machine
 # make browser   the example in Chromium and curl, in each content coding
+# make conformance  the public tests of HTTP caches against ours, over servers; needs Node.js
 # make bench     what each layer costs beside what others offer: the short form, under five minutes
 # make bench-full  the same at length, then docs/performance.md and the README's table from it
 # make bench-compare BASE=<rev>  whether this tree is slower than that revision: exit code 1 if so
@@ -19,7 +20,7 @@ PARALLEL ?= -n 4 --dist loadscope --no-loadscope-reorder
 # What is compiled is kept, whatever the environment says: each server that a test starts reads it.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help demo test test-all lint types compiled format browser bench bench-full bench-compare clean
+.PHONY: help demo test test-all lint types compiled format browser conformance bench bench-full bench-compare clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -68,6 +69,9 @@ format: $(VENV)/.dev
 
 browser: $(VENV)/.dev
 	$(VENV)/bin/python scripts/browser_check.py
+
+conformance: $(VENV)/.dev
+	$(VENV)/bin/python scripts/conformance.py
 
 # The peers stay out of the environment of the tests.
 $(BENCH_VENV)/.peers: $(VENV)/bin/python pyproject.toml

@@ -27,6 +27,7 @@ OF_THE_BODY: Final = frozenset(
     {b"content-encoding", b"content-length", b"content-range", b"content-type", b"etag"}
 )
 """Fields that say how to read the stored body: a 304 has none of its own (RFC 9111 §3.2)."""
+CONTENT_TYPE: Final = frozenset({b"content-type"})
 
 
 def is_not_modified(
@@ -120,14 +121,23 @@ def updated_headers(
 ) -> Headers:
     """The stored fields, those that `newer` brings replaced by all of its lines (RFC 9111 §3.2).
 
-    Not replaced: what describes the stored body, what belongs to the connection, `without`.
+    Not replaced: what describes the stored body, what belongs to the connection, `without`.  A
+    Content-Type of the same media type is taken, as one that names the charset: another one is what
+    frameworks write to an answer without a body, and would have an image read as JSON.
     """
     named = members(value for name, value in newer if name.lower() == b"connection")
-    kept = OF_THE_BODY | HOP_BY_HOP | without | {name.lower() for name in named}
     fresh = [(bytes(name).lower(), bytes(value)) for name, value in newer]
+    is_same_type = _media_types(fresh) == _media_types(stored)
+    of_the_body = OF_THE_BODY - CONTENT_TYPE if is_same_type else OF_THE_BODY
+    kept = of_the_body | HOP_BY_HOP | without | {name.lower() for name in named}
     fresh = [pair for pair in fresh if pair[0] not in kept]
     replaced = {name for name, _ in fresh}
     return [pair for pair in stored if pair[0] not in replaced] + fresh
+
+
+def _media_types(headers: Headers) -> list[bytes]:
+    types = (value for name, value in headers if name == b"content-type")
+    return [value.partition(b";")[0].strip().lower() for value in types]
 
 
 def _same_date(one: bytes, other: bytes, *, now_s: int) -> bool:

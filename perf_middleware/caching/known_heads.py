@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.caching.fields import HOP_BY_HOP
 from perf_middleware.caching.judgement import NEVER_KEPT, Keep
-from perf_middleware.caching.stored import ENTRY_BYTES, HEADER_BYTES, LINE_BYTES, US_PER_S
+from perf_middleware.caching.stored import (
+    ENTRY_BYTES,
+    KNOWN_HEADER_BYTES,
+    NO_LINES_BYTES,
+    US_PER_S,
+)
 from perf_middleware.field_names import NAME, NameSequences
 
 if TYPE_CHECKING:
@@ -53,11 +58,7 @@ class Shape:
         self.modified_at = _place(names, b"last-modified")
         self.fields = fields  # of which a stored response keeps the lines
         # Of the room that is accounted for a stored response, what is the same for all of them.
-        self.head_bytes = (
-            sum(map(len, names))
-            + HEADER_BYTES * len(names)
-            + LINE_BYTES * len(fields.intersection(names))
-        )
+        self.head_bytes = KNOWN_HEADER_BYTES * len(names) - NO_LINES_BYTES
 
 
 class Known:

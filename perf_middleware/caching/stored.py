@@ -41,6 +41,9 @@ VALIDATED_FOR_S: Final = 600  # a stale response with a validator is worth keepi
 ENTRY_BYTES: Final = 1_550  # slots, lists, times, the tail of a hit; its places in a store
 HEADER_BYTES: Final = 135  # two bytes objects and their tuple
 LINE_BYTES: Final = 130  # a field among `lines`: its name and list, the value is the header's
+# Of a known head: its names are the shape's, and nothing is kept as `lines`.
+KNOWN_HEADER_BYTES: Final = 105
+NO_LINES_BYTES: Final = 110
 TAG_BYTES: Final = 310  # a tag that no other entry has: the string, and its place in the index
 OWN_ETAG: Final = b'"~'
 """How the entity tags begin that this cache has made: the app knows none of them."""
@@ -210,11 +213,11 @@ class StoredResponse:
 
     @property
     def lines(self) -> Lines:
-        """The app's own words about caching; most are never asked for."""
+        """The app's own words about caching; those of a known head are read each time, for they are
+        seldom asked for, and kept they would take room that is not accounted for.
+        """
         lines = self._lines
-        if not isinstance(lines, dict):
-            lines = self._lines = collect(self.headers, lines)
-        return lines
+        return lines if isinstance(lines, dict) else collect(self.headers, lines)
 
     @property
     def rule_name(self) -> str | None:

@@ -96,7 +96,8 @@ def test_a_head_that_is_known_is_judged_as_if_it_were_not(
         stored_of(known.keep, headers, shape),
         stored_of(expected, headers, expected.lines),
     )
-    assert mine.size_bytes == theirs.size_bytes
+    # Its names are those of all heads like it, and its lines are read when they are asked for.
+    assert mine.size_bytes < theirs.size_bytes
     assert (mine.etag, mine.last_modified) == (theirs.etag, theirs.last_modified)
     assert mine.lines == theirs.lines
 

@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perf_middleware.caching.figures import RouteCounts
 from perf_middleware.caching.forms import CodedForms
 from perf_middleware.caching.judgement import Judge
+from perf_middleware.caching.known_heads import KnownHeads
 from perf_middleware.caching.options import CacheOptions
+from perf_middleware.caching.plain_response import plain_response
 from perf_middleware.caching.selection import VARY_FIELDS_MAX, VARY_VALUE_BYTES_MAX
 from perf_middleware.caching.stored import VALIDATED_FOR_S, StoredResponse
 from perf_middleware.caching.stores.memory import EXPIRED_AT_ONCE_MAX, MemoryStore, sent_path
@@ -459,6 +462,44 @@ def test_the_size_that_is_told_is_the_memory_that_it_takes(like):
     finally:
         tracemalloc.stop()
     assert 0.9 < taken_bytes / store.size_bytes < 1.1
+
+
+@pytest.mark.parametrize("body_bytes", [0, 500, 10_000])
+@pytest.mark.parametrize("fields", [0, 3, 12])
+def test_so_is_that_of_heads_like_one_before(body_bytes, fields):
+    store = empty(bytes_max=1 << 40, entries_max=10**7)
+    heads = KnownHeads(Judge(CacheOptions()))
+    counts = RouteCounts()
+    heads.of(200, known_head(0, fields), None)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(COUNT):
+            known, values = heads.of(200, known_head(number, fields), None)
+            key = b"http://h\n/items/%d" % number
+            stored = plain_response(
+                known, values, (b"%d" % number).ljust(body_bytes), key=key,
+                target=b"http://h/items/%d" % number, path=b"/items/%d" % number,
+                route="/items/{n}", counts=counts, choice=None, age_us=0, produced_us=1_000 + number,
+                received_us=number * 1_000, received_s=NOW_S + number,
+            )  # fmt: skip
+            assert store.add(stored, now_us=0)
+            stored.show(number * 1_000 + 300 * S, STATUS)
+        gc.collect()
+        taken_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.9 < taken_bytes / store.size_bytes < 1.1
+
+
+def known_head(number, fields):
+    # As a server gives them: the values are this answer's own, the names those of all answers.
+    return [
+        (b"content-type", bytes(bytearray(b"application/json"))),
+        (b"content-length", b"%d" % (10_000 + number)),
+        (b"cache-control", bytes(bytearray(b"max-age=3600"))),
+        *((b"x-field-%d" % at, b"value %d of %d" % (at, number)) for at in range(fields)),
+    ]
 
 
 @pytest.mark.parametrize(

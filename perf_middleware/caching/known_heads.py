@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 from perf_middleware.caching.fields import HOP_BY_HOP
 from perf_middleware.caching.judgement import NEVER_KEPT, Keep
 from perf_middleware.caching.stored import (
-    ENTRY_BYTES,
     KNOWN_HEADER_BYTES,
     NO_LINES_BYTES,
     US_PER_S,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from perf_middleware.caching.cache_status import CacheStatus
+    from perf_middleware.caching.fields import Headers
     from perf_middleware.caching.judgement import Judge
     from perf_middleware.caching.rules import CachePolicy
 
@@ -44,7 +44,7 @@ class Shape:
     """What the names of a head's fields tell, in their order; -1 for what is not among them."""
 
     __slots__ = (
-        "decided_by", "etag_at", "fields", "head_bytes", "length_at", "modified_at", "names",
+        "decided_by", "etag_at", "fields", "length_at", "modified_at", "names", "own_at",
     )  # fmt: skip
 
     def __init__(
@@ -53,26 +53,35 @@ class Shape:
         self.names = tuple(names)
         at = [place for place, name in enumerate(names) if name in deciding]
         self.decided_by: Callable[[Any], Any] = itemgetter(*at) if at else _nothing
+        self.own_at = tuple(sorted({*range(len(names))}.difference(at)))  # each answer has its own
         self.length_at = _place(names, b"content-length")
         self.etag_at = _place(names, b"etag")
         self.modified_at = _place(names, b"last-modified")
         self.fields = fields  # of which a stored response keeps the lines
-        # Of the room that is accounted for a stored response, what is the same for all of them.
-        self.head_bytes = KNOWN_HEADER_BYTES * len(names) - NO_LINES_BYTES
 
 
 class Known:
     """A verdict; `keep` None: not kept, and `why`.  Age and lines are each answer's own."""
 
     __slots__ = (
-        "_field", "fresh_us", "is_for_others", "is_plain", "keep", "rule", "shape", "size_bytes",
-        "status", "usable_if_error_us", "usable_us", "useless_us", "why",
+        "_field", "fresh_us", "head_bytes", "headers", "is_for_others", "is_plain", "keep", "rule",
+        "shape", "status", "usable_if_error_us", "usable_us", "useless_us", "why",
     )  # fmt: skip
 
     def __init__(
-        self, verdict: Keep | str, shape: Shape, status: int, rule: CachePolicy | None
+        self,
+        verdict: Keep | str,
+        shape: Shape,
+        status: int,
+        rule: CachePolicy | None,
+        values: Sequence[bytes],
     ) -> None:
         self.shape = shape
+        self.headers: Headers = list(zip(shape.names, values, strict=True))
+        """Of one such head: what decides is the same object in all of them."""
+        # The room that a stored response with such a head takes for it, beside all of its values.
+        self.head_bytes = KNOWN_HEADER_BYTES * len(shape.own_at) - NO_LINES_BYTES
+        self.head_bytes -= sum(map(len, values)) - sum(len(values[at]) for at in shape.own_at)
         self.status = status
         self.rule = rule  # held: it is known by its id
         self.keep: Keep | None = None
@@ -81,7 +90,6 @@ class Known:
         self.is_plain = False
         """Kept under its URL alone, its length told, its tags no parameters of the path."""
         self._field: tuple[CacheStatus, tuple[bytes, bytes]] | None = None
-        self.size_bytes = ENTRY_BYTES + shape.head_bytes
         if isinstance(verdict, Keep):
             self.keep = replace(verdict, lines={})  # those of the answer that was judged
             lifetimes = verdict.lifetimes
@@ -97,6 +105,13 @@ class Known:
             self.is_plain = shape.length_at >= 0 and not verdict.vary and not has_tags
         else:
             self.why = verdict
+
+    def headers_with(self, values: Sequence[bytes]) -> Headers:
+        """The fields of a head like it, with these values."""
+        shape, headers = self.shape, self.headers.copy()
+        for at in shape.own_at:
+            headers[at] = (shape.names[at], values[at])
+        return headers
 
     def stored_field(self, status: CacheStatus) -> tuple[bytes, bytes]:
         """Cache-Status, as `status` writes it, of an answer of the app that is stored by this."""
@@ -143,7 +158,7 @@ class KnownHeads:
         try:
             known = self._known[key]
         except KeyError:
-            known = self._learn(key, status, sent, rule)
+            known = self._learn(key, status, sent, rule, values)
         return None if known is None else (known, values)
 
     def _learn_shape(self, names: tuple[Any, ...], sent: Sequence[Any]) -> Shape | None:
@@ -157,7 +172,12 @@ class KnownHeads:
         return shape if names in self._shapes.known else None
 
     def _learn(
-        self, key: tuple[Any, ...], status: int, sent: Sequence[Any], rule: CachePolicy | None
+        self,
+        key: tuple[Any, ...],
+        status: int,
+        sent: Sequence[Any],
+        rule: CachePolicy | None,
+        values: Sequence[bytes],
     ) -> Known | None:
         known = None
         # Of these each answer is looked at: their functions, their reads, what clients are told.
@@ -168,7 +188,7 @@ class KnownHeads:
                 sent_us=0, now_us=0, wall_us=0,
             )  # fmt: skip
             if not isinstance(verdict, Keep) or verdict.without == NEVER_KEPT:
-                known = Known(verdict, key[0], status, rule)
+                known = Known(verdict, key[0], status, rule, values)
         decided_by = key[-1]
         size_bytes = len(decided_by if isinstance(decided_by, bytes) else b"".join(decided_by))
         if size_bytes <= VALUES_BYTES_MAX:

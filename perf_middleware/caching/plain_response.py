@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perf_middleware.caching.stored import (
+    ENTRY_BYTES,
     NO_TAIL,
     NOT_SHOWN,
     US_PER_S,
@@ -46,7 +47,10 @@ def plain_response(
     stored.target = target
     stored.path = path
     stored.status = known.status
-    stored.headers = list(zip(shape.names, values))  # noqa: B905 - as many as were read
+    stored.headers = headers = known.headers.copy()
+    names = shape.names
+    for at in shape.own_at:  # headers_with, written out
+        headers[at] = (names[at], values[at])
     stored._lines = shape.fields  # noqa: SLF001
     stored.body = body
     stored.rule = known.rule
@@ -58,7 +62,9 @@ def plain_response(
     stored.identity = b""
     stored.forms = None
     stored.hits = 0
-    stored.size_bytes = known.size_bytes + len(body) + 3 * len(key) + len(b"".join(values))
+    stored.size_bytes = (
+        ENTRY_BYTES + known.head_bytes + len(body) + 3 * len(key) + len(b"".join(values))
+    )
     etag_at, modified_at = shape.etag_at, shape.modified_at
     stored.etag = None if etag_at < 0 else parse_etag(values[etag_at])
     stored.last_modified = None if modified_at < 0 else values[modified_at]

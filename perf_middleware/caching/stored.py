@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from perf_middleware.caching.cache_status import CacheStatus
     from perf_middleware.caching.fields import Headers, Lines
     from perf_middleware.caching.forms import CodedForms
-    from perf_middleware.caching.known_heads import Shape
+    from perf_middleware.caching.known_heads import Known
     from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.syntax.directives import ResponseDirectives
     from perf_middleware.caching.syntax.etags import EntityTag
@@ -73,7 +73,7 @@ class Lifetimes:
 class StoredResponse:
     """One complete response of the app, as hits send it.
 
-    `headers` are the stored fields, `lines` the app's own words about caching: the shape of its
+    `headers` are the stored fields, `lines` the app's own words about caching: what is known of its
     head, where that has no others than are stored.  `tags` are those of
     its rule, then its `dependencies`, and behind them the groups that its `lines` name.  One that
     has dependencies is used only while memory is known to lack no purge (runtime/tracked.py).
@@ -111,7 +111,7 @@ class StoredResponse:
         target: bytes,
         status: int,
         headers: Headers,
-        lines: Lines | Shape,
+        lines: Lines | Known,
         body: bytes,
         lifetimes: Lifetimes,
         initial_age_us: int,
@@ -150,15 +150,16 @@ class StoredResponse:
             self._set_known_headers(headers, lines)
         self._set_times(lifetimes, initial_age_us, now_us)
 
-    def _set_known_headers(self, headers: Headers, shape: Shape) -> None:
-        """The same as `_set_headers`, of what the shape tells without a look at each field."""
+    def _set_known_headers(self, headers: Headers, known: Known) -> None:
+        """The same as `_set_headers`, of what is known of the head without a look at each field."""
+        shape = known.shape
         self.headers = headers
         self._lines = shape.fields
         etag_at, modified_at = shape.etag_at, shape.modified_at
         self.etag = None if etag_at < 0 else parse_etag(headers[etag_at][1])
         self.last_modified = None if modified_at < 0 else headers[modified_at][1]
         self.size_bytes = (
-            self._size_bytes() + shape.head_bytes + sum([len(value) for _, value in headers])
+            self._size_bytes() + known.head_bytes + sum([len(value) for _, value in headers])
         )
 
     def _size_bytes(self) -> int:

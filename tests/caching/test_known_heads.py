@@ -80,7 +80,6 @@ def test_a_head_that_is_known_is_judged_as_if_it_were_not(
     if found is None or age_us is None:
         return
     known, values = found
-    shape = known.shape
     expected = said(judge, status, sent, rule, delay_us=delay_us, wall_us=wall_us)
     if not isinstance(expected, Keep):
         assert (known.keep, known.why) == (None, expected)
@@ -90,10 +89,10 @@ def test_a_head_that_is_known_is_judged_as_if_it_were_not(
     lifetimes = expected.lifetimes
     usable_us = (lifetimes.fresh_s + lifetimes.stale_while_revalidate_s) * S
     assert known.is_for_others == (not lifetimes.must_validate and age_us < usable_us)
-    headers = list(zip(shape.names, values, strict=True))
+    headers = known.headers_with(values)
     assert headers == expected.headers(sent, None)
     mine, theirs = (
-        stored_of(known.keep, headers, shape),
+        stored_of(known.keep, headers, known),
         stored_of(expected, headers, expected.lines),
     )
     # Its names are those of all heads like it, and its lines are read when they are asked for.

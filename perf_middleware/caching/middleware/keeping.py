@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import Message, Scope
     from perf_middleware.caching.fields import Headers, Lines
     from perf_middleware.caching.judgement import Keep
-    from perf_middleware.caching.known_heads import Known, Shape
+    from perf_middleware.caching.known_heads import Known
     from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.runtime import ResponseCache
     from perf_middleware.caching.runtime.request import CacheRequest
@@ -43,7 +43,7 @@ class Keeping:
     )  # fmt: skip
 
     _headers: Headers
-    _lines: Lines | Shape
+    _lines: Lines | Known
     _length: int | None
     _age_us: int
     is_for_others: bool
@@ -85,8 +85,8 @@ class Keeping:
         age_us: int,
     ) -> None:
         """The same of one that is like another before: all of it is kept."""
-        self._headers = list(zip(known.shape.names, values))  # noqa: B905 - as many as were read
-        self._lines = known.shape
+        self._headers = known.headers_with(values)
+        self._lines = known
         self._length = length
         self._age_us = age_us
         self.is_for_others = known.is_for_others
@@ -134,7 +134,7 @@ class Keeping:
         if self._length is None:
             if self._status != 204:
                 if not isinstance(lines, dict):
-                    lines = collect(self._headers, lines.fields)
+                    lines = collect(self._headers, lines.shape.fields)
                 self._headers.append((b"content-length", b"%d" % len(body)))
         elif self._length != len(body):
             return "incomplete"

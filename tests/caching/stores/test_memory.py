@@ -480,8 +480,8 @@ def test_so_is_that_of_heads_like_one_before(body_bytes, fields):
             stored = plain_response(
                 known, values, (b"%d" % number).ljust(body_bytes), key=key,
                 target=b"http://h/items/%d" % number, path=b"/items/%d" % number,
-                route="/items/{n}", counts=counts, choice=None, age_us=0, produced_us=1_000 + number,
-                received_us=number * 1_000, received_s=NOW_S + number,
+                route="/items/{n}", counts=counts, choice=None, age_us=0,
+                produced_us=1_000 + number, received_us=number * 1_000, received_s=NOW_S + number,
             )  # fmt: skip
             assert store.add(stored, now_us=0)
             stored.show(number * 1_000 + 300 * S, STATUS)

@@ -8,10 +8,13 @@ Cache-Status: perf_middleware; fwd=bypass; detail="credentials: cookie"
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from perf_middleware.caching.syntax.lists import is_token
 from perf_middleware.caching.syntax.structured import quoted
+
+if TYPE_CHECKING:
+    from perf_middleware.caching.fields import Headers
 
 NAME: Final = b"cache-status"
 
@@ -31,12 +34,14 @@ class CacheStatus:
     """
 
     KEPT_MAX: Final = 1_000
+    TAILS_MAX: Final = 2_000  # about 300 bytes each; then it starts anew
 
     def __init__(self, cache: str) -> None:
         name = quoted(cache)
         self._cache = name[1:-1] if cache[:1].isalpha() and is_token(name[1:-1]) else name
         self._fields: dict[tuple[str, bool, str | None], tuple[bytes, bytes]] = {}
         self._kept: dict[tuple[str, int | None, bool, bool, str | None], bytes] = {}
+        self._tails: dict[tuple[int, int, str | None], Headers] = {}
         self.silent_miss = self.forwarded("uri-miss", stored=False, detail=NO_FRESHNESS)
         """The field of most answers: they say nothing of being stored."""
 
@@ -44,6 +49,19 @@ class CacheStatus:
         """An answer from the store; `ttl_s` is negative where it is stale (§2.1, §2.4)."""
         value = b"%b; hit; ttl=%d" % (self._cache, ttl_s)
         return value if detail is None else value + _detail(detail)
+
+    def hit_tail(self, age_s: int, ttl_s: int, detail: str | None) -> Headers:
+        """Age and this field, as a hit adds them: the same list for all that are as old."""
+        key = (age_s, ttl_s, detail)
+        tail = self._tails.get(key)
+        if tail is None:
+            if len(self._tails) >= self.TAILS_MAX:
+                self._tails.clear()
+            tail = self._tails[key] = [
+                *age_alone(age_s),
+                (NAME, self.hit(ttl_s=ttl_s, detail=detail)),
+            ]
+        return tail
 
     def forwarded(
         self, reason: Forward, *, stored: bool, detail: str | None
@@ -87,6 +105,12 @@ class CacheStatus:
             if len(self._kept) < self.KEPT_MAX:
                 self._kept[key] = value
         return value
+
+
+@lru_cache(maxsize=2_000)
+def age_alone(age_s: int) -> Headers:
+    """What a hit adds without this field."""
+    return [(b"age", b"%d" % age_s)]
 
 
 @lru_cache(maxsize=1_000)

@@ -16,6 +16,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from perf_middleware.caching.cache_status import age_alone
 from perf_middleware.caching.fields import AUTHORIZATION, collect
 from perf_middleware.caching.figures import RouteCounts
 from perf_middleware.caching.invalidation import path_of
@@ -38,12 +39,12 @@ _UNCOUNTED: Final = RouteCounts()  # until it is in a store
 NO_TAIL: Final[Headers] = []
 VALIDATED_FOR_S: Final = 600  # a stale response with a validator is worth keeping for a while
 # Measured with tracemalloc over some thousand entries (CPython 3.11); a test keeps them true.
-ENTRY_BYTES: Final = 1_550  # slots, lists, times, the tail of a hit; its places in a store
+ENTRY_BYTES: Final = 1_330  # slots, lists, times; its places in a store
 HEADER_BYTES: Final = 135  # two bytes objects and their tuple
 LINE_BYTES: Final = 130  # a field among `lines`: its name and list, the value is the header's
 # Of a known head: its names are the shape's, and nothing is kept as `lines`.
 KNOWN_HEADER_BYTES: Final = 105
-NO_LINES_BYTES: Final = 110
+NO_LINES_BYTES: Final = 150
 TAG_BYTES: Final = 310  # a tag that no other entry has: the string, and its place in the index
 OWN_ETAG: Final = b'"~'
 """How the entity tags begin that this cache has made: the app knows none of them."""
@@ -247,13 +248,11 @@ class StoredResponse:
         if now_us >= self.shown_until_us:
             age_s = self.age_s(now_us)
             born_us = self.born_us
-            age = (b"age", b"%d" % age_s)
             if status is None:
-                self.tail = [age]
+                self.tail = age_alone(age_s)
             else:
                 ttl_s = (self.fresh_until_us - born_us) // US_PER_S - age_s
-                value = status.hit(ttl_s=ttl_s, detail=self.rule_name)
-                self.tail = [age, (b"cache-status", value)]
+                self.tail = status.hit_tail(age_s, ttl_s, self.rule_name)
             self.shown_until_us = born_us + (age_s + 1) * US_PER_S
         return self.tail
 

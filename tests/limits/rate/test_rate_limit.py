@@ -202,6 +202,14 @@ async def test_each_client_is_told_its_own_numbers_in_turn():
     assert (await stage.ask(**other)).header("ratelimit") == '"default";r=7;t=15'
 
 
+async def test_what_is_left_is_told_also_where_the_seconds_are_those_of_the_answer_before():
+    stage = Stage(quota("100/minute"))
+    await stage.ask(client=("203.0.113.8", 1))  # from now on such a head is known
+    assert (await stage.ask()).header("ratelimit") == '"default";r=99;t=1'
+    stage.clock.pass_s(0.2)
+    assert (await stage.ask()).header("ratelimit") == '"default";r=98;t=1'
+
+
 async def test_fields_can_be_left_out_or_told_in_the_old_way_too():
     assert (await Stage(quota("10/minute"), headers=False).ask()).headers == []
     answer = await Stage(quota("10/minute"), legacy_headers=True).ask()

@@ -51,7 +51,6 @@ def telling_of_one(
 
     What is known of a head like one before, and not spent, takes half of the steps.
     """
-    known = rate.own_fields.known
 
     def sending(message: Message) -> Awaitable[None]:
         if message["type"] != START:
@@ -61,7 +60,7 @@ def telling_of_one(
         try:
             headers = message["headers"]
             if type(headers) is list and remaining:
-                said = known[tuple(map(NAME, headers))]
+                said = rate.own_fields.known[(*map(NAME, headers),)]
         except (LookupError, TypeError):
             pass
         if said is not SILENT:

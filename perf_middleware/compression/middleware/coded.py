@@ -6,6 +6,8 @@
        |--start of an event stream----------------> STREAMING   its head waits for no event
        `--start that is not worth it--------------> PASSING
 
+A hit whose form and head are known waits as READY, and is HOLDING where another body comes.
+
 The head is held until the first message of the body, because only that tells the length.  A piece
 that did not get out would leave a hole that no decoder of a stream can jump: after one the answer
 is broken for good, so that its client sees it end early instead of getting other bytes.

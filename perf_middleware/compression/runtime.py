@@ -189,9 +189,10 @@ class Compression:
         """
         if of_path is not None:
             return of_path
-        kept: Choice | None = start.get(CHOSEN)
-        if kept is not None:
-            return kept
+        if CHOSEN in start:
+            kept: Choice | None = start[CHOSEN]
+            if kept is not None:
+                return kept
         if self.router_scope is not None:
             scope = self.router_scope(scope)
         endpoint = scope.get("endpoint")

@@ -100,8 +100,13 @@ class Callers:
         peers = self._peers
 
         def key_of(scope: Mapping[str, Any]) -> bytes:
-            client = scope.get("client")
-            caller = peers.get(client[0]) if client else None
+            caller = None
+            try:
+                client = scope["client"]
+                if client:
+                    caller = peers[client[0]]
+            except KeyError:
+                pass
             if caller is None:
                 caller = self.caller_of(scope)
             before, key = caller.key_after

@@ -250,6 +250,29 @@ def test_a_body_that_is_changed_after_its_form_was_the_last_word_is_encoded_itse
     assert decoded("gzip", stage.ask("gzip").body) == b"quiet " * 500
 
 
+def test_a_head_whose_form_is_ready_goes_out_also_where_no_body_follows_it():
+    is_cut_off = False
+
+    def between(app):
+        async def layer(scope, receive, send):
+            async def passing(message):
+                if message["type"] == "http.response.start" or not is_cut_off:
+                    await send(message)
+
+            await app(scope, receive, passing)
+
+        return layer
+
+    stage = Stage(body=b"quiet " * 500, between=between)
+    for _ in range(2 * ASKED_MIN):
+        stage.ask("gzip")
+    assert stage.settled("gzip").header("content-encoding") == "gzip"
+    is_cut_off = True
+    answer = stage.ask("gzip")
+    assert [message["type"] for message in answer.messages] == ["http.response.start"]
+    assert answer.header("content-encoding") is None
+
+
 @pytest.mark.parametrize(
     "answer",
     [

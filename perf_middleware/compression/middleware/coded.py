@@ -6,6 +6,8 @@
        |--start of an event stream----------------> STREAMING   its head waits for no event
        `--start that is not worth it--------------> PASSING
 
+A hit whose form and head are known waits as READY, and is HOLDING where another body comes.
+
 The head is held until the first message of the body, because only that tells the length.  A piece
 that did not get out would leave a hole that no decoder of a stream can jump: after one the answer
 is broken for good, so that its client sees it end early instead of getting other bytes.
@@ -46,6 +48,9 @@ WAITING: Final = 0
 HOLDING: Final = 1
 STREAMING: Final = 2
 PASSING: Final = 3
+READY: Final = 4
+"""As HOLDING; and all is known that goes out where the body is the one that is expected."""
+HELD: Final = frozenset({HOLDING, READY})
 _OURS: Final = frozenset({FORMS, NEW_FORMS})
 FILES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
@@ -56,8 +61,8 @@ class CodedAnswer:
     `asked` is the If-None-Match of the client, where the app was asked another one; `choice` what a
     rule says of its path; `as_identity` why it gets no coding, whatever it accepts.
 
-    What is seldom set has its default in the class: most answers need the first four
-    alone, and are made faster than with slots.
+    Whoever makes one sets `compression`, `codings`, `scope`, `passed_on` and `stage`: an `__init__`
+    takes as long as all of them.  What is seldom set has its default in the class.
     """
 
     asked = b""
@@ -67,29 +72,27 @@ class CodedAnswer:
     _in_thread: anyio.Event | None = None
     _left_bytes: int | None = None
     """How much of the body is still to come, where the app has said."""
+    compression: Compression
+    codings: tuple[Coding, ...]
+    scope: Scope
+    passed_on: Send
+    stage: int
     _start: Message
-    _ready: tuple[Forms, CodedHead] | None = None
-    """What goes out where the held head is followed by the body of these forms."""
+    _known: CodedHead
+    """While it is READY: what goes out where the held head is followed by its body."""
     _mark: int | None = None
     """Of a body whose form is to be kept: it came before."""
     _hides: bool
     _step: int
 
-    def __init__(
-        self, compression: Compression, codings: tuple[Coding, ...], scope: Scope, send: Send
-    ) -> None:
-        self._compression = compression
-        self._codings = codings
-        self._scope = scope
-        self._send = send
-        self.stage = WAITING  # here, and not in the class: it is read for each message
-
     def send(self, message: Message) -> Awaitable[None]:
         """Not a coroutine function: what passes as it is costs no frame of ours."""
         stage = self.stage
         if stage == PASSING:
-            send = self._send  # what is no method is found faster as an attribute
+            send = self.passed_on  # what is no method is found faster as an attribute
             return send(message)
+        if stage == READY:
+            return self._after_ready(message)
         kind = message["type"]
         if stage == WAITING and kind == "http.response.start":
             return self._head(message)
@@ -98,12 +101,12 @@ class CodedAnswer:
                 message = {**message, "body": bytes(message["body"])}
             if stage == STREAMING:
                 return self._next(message)
-            return self._first(message) if stage == HOLDING else self._send(message)
+            return self._first(message) if stage == HOLDING else self.passed_on(message)
         if stage == HOLDING:
             return self._release(message, "file" if kind in FILES else None)
         if stage == STREAMING and kind in FILES:
             raise RuntimeError(f"{kind} cannot follow a body that is being encoded")
-        return self._send(message)
+        return self.passed_on(message)
 
     # --- the head -------------------------------------------------------------------------------
 
@@ -111,25 +114,26 @@ class CodedAnswer:
         headers = message.get("headers")
         if type(headers) is not list:
             message, headers = readable(message)
-        if FORMS in self._scope and self.choice is None and self.as_identity is None:
-            self._ready = ready_answer(self._scope, message, self._codings[0].name)
-            if self._ready is not None:
-                self._start = message
-                self.stage = HOLDING
+        scope = self.scope
+        if FORMS in scope and self.choice is None and self.as_identity is None:
+            known = ready_answer(scope, message, headers, self.codings[0].name)
+            if known is not None:
+                self._start, self._known = message, known
+                self.stage = READY
                 return _nothing()
-        compression = self._compression
+        compression = self.compression
         status = message.get("status")
         verdict = compression.judge.judge(status, headers)
         if verdict not in ENCODED:
             if status == 200:  # the most frequent, in the fewest steps
                 self.stage = PASSING
                 compression.figures.skipped[verdict] += 1
-                send = self._send
+                send = self.passed_on
                 return send(message)
             if isinstance(status, int) and status < 200:
-                return self._send(message)  # interim: the answer follows it
+                return self.passed_on(message)  # interim: the answer follows it
             if status == 304 and self.asked:
-                suffixes = [coding.suffix for coding in self._codings]
+                suffixes = [coding.suffix for coding in self.codings]
                 headers = not_modified(headers, self.asked, suffixes)
                 message = {**message, "headers": headers}
             return self._pass(message, verdict)
@@ -141,14 +145,14 @@ class CodedAnswer:
             why = self._refusal()
             if why is not None:
                 return self._release(None, why, vary=why != "route")
-            is_head = self._scope["method"] == "HEAD"
+            is_head = self.scope["method"] == "HEAD"
             return self._send_coded_head() if is_head else self._begin_events()
         return _nothing()
 
     def _refusal(self) -> str | None:
         """Why an answer that is worth encoding is not; what is left to know where it is."""
-        compression = self._compression
-        choice = compression.choice_for(self._scope, self._start, self.choice)
+        compression = self.compression
+        choice = compression.choice_for(self.scope, self._start, self.choice)
         if not choice.encode:
             return "route"
         self._hides = choice.hide_length
@@ -157,8 +161,8 @@ class CodedAnswer:
 
     def _pass(self, message: Message, why: str) -> Awaitable[None]:
         self.stage = PASSING
-        self._compression.figures.skipped[why] += 1
-        return self._send(message)
+        self.compression.figures.skipped[why] += 1
+        return self.passed_on(message)
 
     def _release(
         self, message: Message | None, why: str | None, *, vary: bool = False
@@ -166,12 +170,12 @@ class CodedAnswer:
         """Send the head that was held as it is, then `message`."""
         self.stage = PASSING
         if why is not None:
-            self._compression.figures.skipped[why] += 1
+            self.compression.figures.skipped[why] += 1
         start = self._start
         if vary:
             start = {**start, "headers": varied(start["headers"])}
         if message is None:
-            return self._send(start)
+            return self.passed_on(start)
         if FORMS in message or NEW_FORMS in message:  # no server's business
             message = {key: value for key, value in message.items() if key not in _OURS}
         return self._both(start, message)
@@ -188,32 +192,36 @@ class CodedAnswer:
         next_stage: int = PASSING,
     ) -> None:
         """The head of the coded answer, then `message`."""
-        start, coding = self._start, self._codings[0]
+        start, coding = self._start, self.codings[0]
         self.stage = next_stage
         headers = coded(
             start["headers"],
             coding.content_encoding,
-            suffix=coding.suffix if self._scope["method"] in ("GET", "HEAD") else b"",
+            suffix=coding.suffix if self.scope["method"] in ("GET", "HEAD") else b"",
             body_bytes=body_bytes,
         )
         start = {**start, "headers": headers}
         if message is None:
-            await self._send(start)
+            await self.passed_on(start)
         else:
             await self._both(start, message)
 
     # --- a whole body ---------------------------------------------------------------------------
 
+    def _after_ready(self, message: Message) -> Awaitable[None]:
+        compression, known = self.compression, self._known
+        compression.collect()
+        if is_its_body(known, message):
+            compression.step()  # of the CPU's pressure also hits are to learn
+            return self._as_known(message, self.codings[0], known)
+        self.stage = HOLDING
+        return self.send(message)
+
     def _first(self, message: Message) -> Awaitable[None]:
-        compression, ready = self._compression, self._ready
-        if ready is not None:
-            compression.collect()
-            if is_its_body(*ready, message):
-                compression.step()  # of the CPU's pressure also hits are to learn
-                return self._as_known(message, self._codings[0], ready[1])
+        compression = self.compression
         body = message.get("body", b"")
         is_whole = not message.get("more_body")
-        is_head = self._scope["method"] == "HEAD"
+        is_head = self.scope["method"] == "HEAD"
         if is_whole and len(body) < compression.judge.minimum_bytes and (body or not is_head):
             return self._release(message, "small")
         compression.collect()
@@ -221,12 +229,12 @@ class CodedAnswer:
         length, may_keep = said_of_body(self._start["headers"])
         if not is_head and why in (None, "pressure") and not self._hides:
             # A form that is ready costs nothing, however scarce the CPU is.
-            forms = forms_of(message, self._scope, FORMS)
+            forms = forms_of(message, self.scope, FORMS)
             if forms is not None and (is_whole or length == len(body)):
                 return self._from_store(message, forms)
             repeats = compression.repeats
             if is_whole and repeats is not None and may_keep and length in (None, len(body)):
-                coding = self._codings[0]
+                coding = self.codings[0]
                 # Where nothing is encoded now, the level is the cheap one: every form will do.
                 form, self._mark = repeats.meet(body, coding.name, coding.level(self._step))
                 if form is not None:
@@ -234,7 +242,7 @@ class CodedAnswer:
                     return self._send_whole(message, form)
         if why is not None:
             return self._release(message, why, vary=why != "route")
-        if is_head and not FILES.isdisjoint(self._scope.get("extensions") or ()):
+        if is_head and not FILES.isdisjoint(self.scope.get("extensions") or ()):
             # Its GET may be a file that the server sends itself, which is never encoded.
             return self._release(message, "file", vary=True)
         if is_head:
@@ -244,14 +252,14 @@ class CodedAnswer:
             if length not in (None, len(body)):
                 return self._release(message, "malformed")  # the server has to see that
             return self._whole(message, body)
-        if length == len(body) and forms_of(message, self._scope, NEW_FORMS) is not None:
+        if length == len(body) and forms_of(message, self.scope, NEW_FORMS) is not None:
             return self._whole(message, body)
-        if self._scope.get("http_version") == "1.0":
+        if self.scope.get("http_version") == "1.0":
             return self._release(message, "http-1.0", vary=True)  # it knows no chunks
         return self._begin(message, length)
 
     async def _whole(self, message: Message, body: bytes) -> None:
-        compression, coding, step = self._compression, self._codings[0], self._step
+        compression, coding, step = self.compression, self.codings[0], self._step
         form = await encoded(compression, coding, body, step=step, hides=self._hides)
         if form is None:
             return await self._release(message, None, vary=True)
@@ -262,28 +270,28 @@ class CodedAnswer:
 
     def _send_whole(self, message: Message, form: bytes) -> Awaitable[None]:
         """The coded answer, also to a cache that has just stored its body."""
-        forms = None if self._hides else forms_of(message, self._scope, NEW_FORMS)
+        forms = None if self._hides else forms_of(message, self.scope, NEW_FORMS)
         if forms is not None:
-            forms.remember(self._codings[0].name, form)
+            forms.remember(self.codings[0].name, form)
         message = {**message, "body": form}
         message.pop(NEW_FORMS, None)
         return self._send_coded_head(len(form), message)
 
     def _from_store(self, message: Message, forms: Forms) -> Awaitable[None]:
         """A stored body, in a form that is ready: nobody waits for a codec."""
-        ready = self._compression.kept_form(self._codings, forms)
+        ready = self.compression.kept_form(self.codings, forms)
         if ready is None:
             return self._release(message, "no-form", vary=True)
         coding, form = ready
-        if self._scope["method"] != "GET":  # it was another one where the answer was looked up
-            self._codings = (coding,)
+        if self.scope["method"] != "GET":  # it was another one where the answer was looked up
+            self.codings = (coding,)
             coding.counts.stored += 1
             message = {**message, "body": form}
             message.pop(FORMS, None)
             return self._send_coded_head(len(form), message)
         plain, known = self._start["headers"], forms.coded_head
         if known is None or known[0] is not form or known[1] != plain:
-            is_best = coding is self._codings[0]
+            is_best = coding is self.codings[0]
             known = forms.coded_head = known_head(coding, form, plain, forms, is_best=is_best)
         return self._as_known(message, coding, known)
 
@@ -298,7 +306,7 @@ class CodedAnswer:
         return self._both(start, message)
 
     async def _both(self, start: Message, message: Message) -> None:
-        send = self._send
+        send = self.passed_on
         await send(start)
         await send(message)
 
@@ -319,7 +327,7 @@ class CodedAnswer:
 
     def _open(self, *, stays_open: bool) -> bool:
         """Get an encoder, if there is room for one more stream."""
-        compression, coding = self._compression, self._codings[0]
+        compression, coding = self.compression, self.codings[0]
         if compression.figures.streams >= compression.streams_max:
             compression.figures.skipped["busy"] += 1
             return False
@@ -350,7 +358,7 @@ class CodedAnswer:
             if is_last:
                 self.close()
                 self.stage = PASSING
-            await self._send({**message, "body": piece})
+            await self.passed_on({**message, "body": piece})
         except BaseException:
             self.close()  # before those who wait for a thread go on
             raise
@@ -364,7 +372,7 @@ class CodedAnswer:
     async def _piece(self, encoder: Encoder, body: bytes, *, is_last: bool) -> bytes:
         if not body and not is_last:
             return b""  # says nothing, and only asks the server to send what it has
-        compression, coding = self._compression, self._codings[0]
+        compression, coding = self.compression, self.codings[0]
         if len(body) >= compression.thread_bytes_min:
             self._in_thread = anyio.Event()
             try:
@@ -383,7 +391,7 @@ class CodedAnswer:
         """Let the encoder go; it is called once more than there are ends."""
         if self.encoder is not None:
             self.encoder = None
-            self._compression.figures.streams -= 1
+            self.compression.figures.streams -= 1
 
 
 async def _nothing() -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from perf_middleware.compression.runtime import Coding
 
 
-def ready_answer(scope: Scope, start: Message, coding: str) -> tuple[Forms, CodedHead] | None:
+def ready_answer(scope: Scope, start: Message, headers: Headers, coding: str) -> CodedHead | None:
     """What is known of the coded answer to this GET, whose head `start` is and whose FORMS it has.
 
     None where an endpoint has a word in it, or a better form may come: the longer way decides.
@@ -26,27 +26,27 @@ def ready_answer(scope: Scope, start: Message, coding: str) -> tuple[Forms, Code
         known is not None
         and known[3] == coding
         and start.get("status") == 200
-        and known[1] == start.get("headers")
+        and known[1] == headers
         and scope["method"] == "GET"
         and CHOSEN not in scope
         and CHOSEN not in start
         and "trailers" not in start
     ):
-        return forms, known
+        return known
     return None
 
 
-def is_its_body(forms: Forms, known: CodedHead, message: Message) -> bool:
-    """Whether `message` brings the whole body of `forms`, of which `known` is still to go.
+def is_its_body(known: CodedHead, message: Message) -> bool:
+    """Whether `message` brings the whole body of the forms of which `known` is still to go.
 
     Something between may have put in another body; a better form may have been made.
     """
+    forms: Forms | None = message.get(FORMS)
     return (
-        forms.coded_head is known
-        and FORMS in message
-        and message[FORMS] is forms
+        forms is not None
+        and forms.coded_head is known  # which is of no other forms
         and message.get("body") is forms.body
-        and not message.get("more_body")
+        and ("more_body" not in message or not message["more_body"])
     )
 
 

@@ -13,7 +13,7 @@ from perf_middleware.asgi import Around, app_path
 from perf_middleware.coded_forms import WANTED
 from perf_middleware.compression.encoding import ENCODE, ENCODED, VARY, readable, varied
 from perf_middleware.compression.etags import without_coding
-from perf_middleware.compression.middleware.coded import HOLDING, CodedAnswer
+from perf_middleware.compression.middleware.coded import HELD, WAITING, CodedAnswer
 from perf_middleware.compression.negotiation import field_value
 from perf_middleware.compression.runtime import Compression
 from perf_middleware.compression.settings import CompressionSettings
@@ -73,8 +73,9 @@ class CompressionLayer(Around):
             value = None
         else:
             value = field_value([line for name, line in headers if name == b"accept-encoding"])
-        codings = self._known.get(value)
-        if codings is None:
+        try:
+            codings = self._known[value]
+        except KeyError:
             codings = self.compression.acceptable(value)
         # Before routing: mounts move what is below root_path.
         choice = self.compression.paths.choice_for(app_path(scope)) if self._has_rules else None
@@ -85,7 +86,10 @@ class CompressionLayer(Around):
             return below(scope, receive, self._sending_plain(scope, send, choice))
         if self._wanted_bytes is not None:
             scope[WANTED] = self._wanted_bytes
-        answer = CodedAnswer(self.compression, codings, scope, send)
+        answer = CodedAnswer()
+        answer.compression, answer.codings = self.compression, codings
+        answer.scope, answer.passed_on = scope, send
+        answer.stage = WAITING
         if asked:
             answer.asked = asked
         if choice is not None:
@@ -99,7 +103,6 @@ class CompressionLayer(Around):
 
     def _sending_plain(self, scope: Scope, send: Send, choice: Choice | None) -> Send:
         """For a client that accepts no coding of ours: another may, and caches must know."""
-        judge_plain, skipped = self._judge_plain, self._skipped
 
         def sending(message: Message) -> Awaitable[None]:
             if message["type"] != "http.response.start":
@@ -107,11 +110,11 @@ class CompressionLayer(Around):
             headers = message.get("headers")
             if (
                 type(headers) is list
-                and judge_plain(message.get("status"), headers) == ENCODE
+                and self._judge_plain(message.get("status"), headers) == ENCODE
                 and self.compression.choice_for(scope, message, choice).encode
                 and "trailers" not in message
             ):
-                skipped["not-accepted"] += 1
+                self._skipped["not-accepted"] += 1
                 message = {**message}
                 message["headers"] = [*headers, VARY]
                 return send(message)
@@ -166,12 +169,12 @@ async def _coded(app: ASGIApp, answer: CodedAnswer, scope: Scope, receive: Recei
     try:
         returned = await app(scope, receive, answer.send)
     except Exception:
-        if answer.stage == HOLDING:
+        if answer.stage in HELD:
             with suppress(Exception):  # the app's own error is the one to tell
                 await answer.release_head()
         raise
     else:
-        if answer.stage == HOLDING:
+        if answer.stage in HELD:
             await answer.release_head()
         return returned
     finally:

@@ -30,7 +30,9 @@ LEGACY_LIMIT: Final = b"x-ratelimit-limit"
 LEGACY_REMAINING: Final = b"x-ratelimit-remaining"
 LEGACY_RESET: Final = b"x-ratelimit-reset"
 
-_US: Final = 1_000_000
+US: Final = 1_000_000
+SILENT: Final = (False, False, False)
+"""What `own_fields` says of most apps; this very tuple."""
 
 
 def quoted(name: str) -> bytes:
@@ -42,7 +44,7 @@ def quoted(name: str) -> bytes:
 
 def seconds_up(time_us: int) -> int:
     """Whole seconds that are over when `time_us` is: rounded up."""
-    return -(-time_us // _US)
+    return -(-time_us // US)
 
 
 def retry_after_s(left: Sequence[Left]) -> int | None:
@@ -52,30 +54,31 @@ def retry_after_s(left: Sequence[Left]) -> int | None:
     drawn from the same bucket meanwhile.
     """
     if len(left) == 1 and left[0].wait_us > 0:
-        return -(-left[0].wait_us // _US)
+        return -(-left[0].wait_us // US)
     longest_us = 0
     for _, wait_us, _ in left:
         if wait_us == NEVER:
             return None
         if wait_us > longest_us:
             longest_us = wait_us
-    return -(-longest_us // _US)
+    return -(-longest_us // US)
 
 
 def own_fields(names: Sequence[bytes]) -> tuple[bool, bool, bool]:
     """Whether an app tells of its quotas itself, when to come again, and X-RateLimit-*."""
-    return (
+    said = (
         not OURS.isdisjoint(names),
         RETRY_AFTER in names,
         any(name.startswith(LEGACY) for name in names),
     )
+    return SILENT if said == SILENT else said
 
 
 class FieldLines:
     """The lines about some quotas, each by its name, its limit and its quota."""
 
     __slots__ = (
-        "_items", "_refusals", "_spent_us", "_template", "limits", "policy",
+        "_items", "_refusals", "_spent_us", "_template", "limits", "newest", "policy",
         "policy_field",
     )  # fmt: skip
 
@@ -92,6 +95,8 @@ class FieldLines:
         self._items = tuple(name.replace(b"%", b"%%") + b";r=%d;t=%d" for name in names)
         self._template = b", ".join(self._items)
         self._refusals = names
+        self.newest = -1, -1, (STATE, b"")
+        """Of one quota, where something is left: how much, the seconds, and the line of those."""
 
     def state(self, left: Sequence[tuple[int, int, int]]) -> bytes:
         """RateLimit of an admitted request: `t` is until all is left again.
@@ -102,12 +107,21 @@ class FieldLines:
             ((remaining, _, full_us),) = left
             if not remaining:
                 full_us -= self._spent_us[0]
-            return self._template % (remaining, -(-full_us // _US))
+            return self._template % (remaining, -(-full_us // US))
         values: list[int] = []
         for (remaining, _, full_us), spent_us in zip(left, self._spent_us, strict=True):
             until_us = full_us if remaining > 0 else full_us - spent_us
-            values += (remaining, -(-until_us // _US))
+            values += (remaining, -(-until_us // US))
         return self._template % tuple(values)
+
+    def state_field(self, remaining: int, full_s: int) -> tuple[bytes, bytes]:
+        """The line of one quota that has something left, and is full in so many seconds.
+
+        Many clients are told the same: `newest` may be read instead.
+        """
+        line = STATE, self._template % (remaining, full_s)
+        self.newest = remaining, full_s, line
+        return line
 
     def next_s(self, left: Sequence[tuple[int, int, int]]) -> int:
         """Seconds until a next request passes, after one that was admitted; 0: at once."""
@@ -115,7 +129,7 @@ class FieldLines:
         for (remaining, _, full_us), spent_us in zip(left, self._spent_us, strict=True):
             if not remaining and full_us - spent_us > longest_us:
                 longest_us = full_us - spent_us
-        return -(-longest_us // _US)
+        return -(-longest_us // US)
 
     def refused_state(self, left: Sequence[Left]) -> bytes:
         """RateLimit of a refused one: only the quotas that refuse it, until they would not.
@@ -123,13 +137,13 @@ class FieldLines:
         So that no window ends after Retry-After does (§6).
         """
         if len(left) == 1 and left[0].wait_us > 0:
-            return self._items[0] % (left[0].remaining, -(-left[0].wait_us // _US))
+            return self._items[0] % (left[0].remaining, -(-left[0].wait_us // US))
         items: list[bytes] = []
         for (remaining, wait_us, _), name in zip(left, self._refusals, strict=True):
             if wait_us == NEVER:
                 items.append(b"%b;r=%d" % (name, remaining))
             elif wait_us:
-                items.append(b"%b;r=%d;t=%d" % (name, remaining, -(-wait_us // _US)))
+                items.append(b"%b;r=%d;t=%d" % (name, remaining, -(-wait_us // US)))
         return b", ".join(items)
 
     def legacy(self, left: Sequence[tuple[int, int, int]]) -> list[tuple[bytes, bytes]]:
@@ -140,5 +154,5 @@ class FieldLines:
         return [
             (LEGACY_LIMIT, b"%d" % self.limits[at]),
             (LEGACY_REMAINING, b"%d" % remaining),
-            (LEGACY_RESET, b"%d" % -(-reset_us // _US)),
+            (LEGACY_RESET, b"%d" % -(-reset_us // US)),
         ]

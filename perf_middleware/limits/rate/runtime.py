@@ -22,7 +22,7 @@ from perf_middleware.limits.rate.stores.memory import ENTRIES_MAX, MemoryQuotas
 from perf_middleware.limits.rules import RouteRules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from perf_middleware.clock import Clock
     from perf_middleware.families import Family
@@ -96,6 +96,8 @@ class RateLimit:
         table += [(pattern, None, self._plans.exempt) for pattern in exempt_paths]
         self.rules: RouteRules[Plan] = RouteRules(table, attribute=ATTRIBUTE)
         self.default = self._plans.default
+        self.other_paths: Collection[str] | None = self._other_paths()
+        """Where another plan holds than the default one, None where not the path alone decides."""
         if self._plans.problems:
             raise SettingsError(tuple(self._plans.problems))
 
@@ -133,6 +135,10 @@ class RateLimit:
         """
         self._plans.name_endpoints(endpoints)
         self.rules.read_endpoints(self._plans.ahead(endpoint_ahead), is_by_host=is_by_host)
+        self.other_paths = self._other_paths()
+
+    def _other_paths(self) -> Collection[str] | None:
+        return None if self.has_exempt_networks else self.rules.literals
 
     def share(self, fleet: Fleet) -> None:
         """From now on judge for all processes together, in Redis."""

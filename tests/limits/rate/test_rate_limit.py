@@ -152,6 +152,64 @@ async def test_the_lists_of_the_app_stay_as_they_are():
     assert stage.app.headers == [(b"x-a", b"b")]
 
 
+@pytest.mark.parametrize(
+    "fields_of",
+    [
+        pytest.param(dict, id="none"),
+        pytest.param(lambda: {"headers": None}, id="None"),
+        pytest.param(lambda: {"headers": ((b"x-a", b"b"),)}, id="a tuple"),
+        pytest.param(lambda: {"headers": iter([(b"x-a", b"b")])}, id="what can be read once"),
+    ],
+)
+async def test_a_head_whose_fields_are_no_list_gets_ours_behind_them(fields_of):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, **fields_of()})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    stage = Stage(quota("10/minute"), app=app)
+    for left in ('"default";r=9;t=6', '"default";r=8;t=12'):
+        answer = await stage.ask()
+        assert answer.header("ratelimit") == left
+        assert answer.headers[:-2] == [*(fields_of().get("headers") or ())]
+
+
+@pytest.mark.parametrize("own", [[], [("x-kind", "plain")]])
+async def test_a_head_that_the_server_refuses_is_sent_to_it_once(own):
+    stage, sent = Stage(quota("10/minute"), app=App(*own)), []
+    await stage.ask()  # from now on such a head is known
+
+    async def receive():
+        return {"type": "http.request"}
+
+    def send(message):
+        sent.append(message["type"])
+        raise KeyError("no such client")
+
+    with pytest.raises(KeyError, match="no such client"):
+        await stage.layer(http_scope("/"), receive, send)
+    assert sent == ["http.response.start"]
+
+
+async def test_each_client_is_told_its_own_numbers_in_turn():
+    stage = Stage(quota("10/minute"))
+    one, other = {"client": ("203.0.113.7", 1)}, {"client": ("203.0.113.8", 1)}
+    told = [(await stage.ask(**each)).header("ratelimit") for each in (one, one, other, one, other)]
+    assert told == [
+        f'"default";r={left};t={full_s}'
+        for left, full_s in [(9, 6), (8, 12), (9, 6), (7, 18), (8, 12)]
+    ]
+    stage.clock.pass_s(3)
+    assert (await stage.ask(**other)).header("ratelimit") == '"default";r=7;t=15'
+
+
+async def test_what_is_left_is_told_also_where_the_seconds_are_those_of_the_answer_before():
+    stage = Stage(quota("100/minute"))
+    await stage.ask(client=("203.0.113.8", 1))  # from now on such a head is known
+    assert (await stage.ask()).header("ratelimit") == '"default";r=99;t=1'
+    stage.clock.pass_s(0.2)
+    assert (await stage.ask()).header("ratelimit") == '"default";r=98;t=1'
+
+
 async def test_fields_can_be_left_out_or_told_in_the_old_way_too():
     assert (await Stage(quota("10/minute"), headers=False).ask()).headers == []
     answer = await Stage(quota("10/minute"), legacy_headers=True).ask()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from perf_middleware.asgi import Around
 from perf_middleware.errors import SettingsError
 from perf_middleware.limits.rate.gcra import Left
-from perf_middleware.limits.rate.middleware.answers import refuse, telling
+from perf_middleware.limits.rate.middleware.answers import refuse, telling, telling_of_one
 from perf_middleware.limits.rate.middleware.sockets import Conversation, refuse_handshake
 from perf_middleware.limits.rate.plans import EVERY, INNER, OUTER
 from perf_middleware.limits.rate.runtime import RateLimit
@@ -49,50 +49,72 @@ class RateLimitLayer(Around):
         self._rule_for = rate.rules.rule_for
         self._default = rate.default
         self._memory = rate.memory
+        # Where no rule and no mark says otherwise: looked up here, and not for each request.
+        self._default_batch = batch = rate.default.requests[self._place]
+        self._default_single = None if batch is None else batch.single
+        self._tells_plainly = rate.tells and not rate.tells_legacy and self._place != INNER
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
         """A coroutine: the app's own where the request is admitted."""
-        kind = scope["type"]
-        if kind == "http":
-            literals = self._rules.literals
-            if literals is None or scope.get("root_path"):
-                plan = self._rule_for(scope) or self._default
-            else:
-                plan = literals.get(scope["path"]) or self._default
-            batch = plan.requests[self._place]
-            if batch is None:
-                if plan.is_exempt and self._counts_exempt:
-                    self.rate.count_exempt()
-                return self.below(scope, receive, send)
-            rate = self.rate
-            if rate.has_exempt_networks and rate.exempts(scope):
-                return self.below(scope, receive, send)
-            if rate.shared is not None:
-                return self._shared(batch, scope, receive, send)
-            single = batch.single
-            if single is None:
-                return self._judged(batch, scope, receive, send)
-            try:
-                key_of = single.key_of
-                key = key_of(scope)
-                left = None if key is None else self._memory.draw(key, single.quota, single.cost)
-            except Exception as error:  # noqa: BLE001 - fail open: no request for our mistake
-                rate.note_failure("the rate limit", error)
-                return self.below(scope, receive, send)
-            if left is None:
-                single.counts.exempt += 1
-                return self.below(scope, receive, send)
-            if left[1]:
-                single.counts.refused += 1
-                return refuse(rate, self._place, batch, (single,), (Left(*left),), scope, send)
-            single.counts.admitted += 1
-            if rate.tells:
-                send = telling(rate, self._place, batch.lines, (left,), send)
-            below = self.below
-            return below(scope, receive, send)
-        if kind == "websocket":
-            return self._websocket(scope, receive, send)
-        return self.below(scope, receive, send)
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                return self._websocket(scope, receive, send)
+            return self.below(scope, receive, send)
+        rate = self.rate
+        batch: Any  # none only where there is no single one
+        others = rate.other_paths
+        if others is None or scope["path"] in others or scope.get("root_path"):
+            batch = self._batch_for(scope)
+            single = None if batch is None else batch.single
+        else:
+            batch, single = self._default_batch, self._default_single
+        if single is None or rate.shared is not None:
+            return self._otherwise(batch, scope, receive, send)
+        try:
+            key_of = single.key_of
+            key = key_of(scope)
+            left = None if key is None else self._memory.draw(key, single.quota, single.cost)
+        except Exception as error:  # noqa: BLE001 - fail open: no request for our mistake
+            rate.note_failure("the rate limit", error)
+            return self.below(scope, receive, send)
+        if left is None:
+            single.counts.exempt += 1
+            return self.below(scope, receive, send)
+        if left[1]:
+            single.counts.refused += 1
+            return refuse(rate, self._place, batch, (single,), (Left(*left),), scope, send)
+        single.counts.admitted += 1
+        if self._tells_plainly:
+            send = telling_of_one(rate, batch.lines, left, send)
+        elif rate.tells:
+            send = telling(rate, self._place, batch.lines, (left,), send)
+        below = self.below
+        return below(scope, receive, send)
+
+    def _otherwise(
+        self, batch: Batch | None, scope: Scope, receive: Receive, send: Send
+    ) -> Awaitable[Any]:
+        """Where not one quota in memory decides."""
+        if batch is None:
+            return self.below(scope, receive, send)
+        judge = self._judged if self.rate.shared is None else self._shared
+        return judge(batch, scope, receive, send)
+
+    def _batch_for(self, scope: Scope) -> Batch | None:
+        """What is judged for a request; None, and counted, where it is exempt."""
+        literals = self._rules.literals
+        if literals is None or scope.get("root_path"):
+            plan = self._rule_for(scope) or self._default
+        else:
+            plan = literals.get(scope["path"]) or self._default
+        batch = plan.requests[self._place]
+        if batch is None:
+            if plan.is_exempt and self._counts_exempt:
+                self.rate.count_exempt()
+            return None
+        if self.rate.has_exempt_networks and self.rate.exempts(scope):
+            return None
+        return batch
 
     def _judged(self, batch: Batch, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
         rate = self.rate

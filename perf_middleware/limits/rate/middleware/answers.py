@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.field_names import NAME
-from perf_middleware.limits.rate.fields import RETRY_AFTER, STATE, retry_after_s
-from perf_middleware.limits.rate.plans import INNER
+from perf_middleware.limits.rate.fields import RETRY_AFTER, SILENT, STATE, US, retry_after_s
+from perf_middleware.limits.rate.plans import INNER, OUTER
 from perf_middleware.problem import NO_STORE, PROBLEM
 
 if TYPE_CHECKING:
@@ -39,31 +39,74 @@ def telling(
     def sending(message: Message) -> Awaitable[None]:
         if message["type"] != START:
             return send(message)
-        # A new list: the app's may be shared between its answers.
-        headers = [*(message.get("headers") or ())]
-        own = rate.own_fields
-        try:
-            tells, comes_again, tells_legacy = own.known[tuple(map(NAME, headers))]
-        except (LookupError, TypeError):
-            tells, comes_again, tells_legacy = own.learn(headers)
-        if tells and TOLD not in message:
+        return send(told(rate, place, lines, left, message))
+
+    return sending
+
+
+def telling_of_one(
+    rate: RateLimit, lines: FieldLines, left: tuple[int, int, int], send: Send
+) -> Send:
+    """The same of one quota, outside of all others and without X-RateLimit: most answers.
+
+    What is known of a head like one before, and not spent, takes half of the steps.
+    """
+
+    def sending(message: Message) -> Awaitable[None]:
+        if message["type"] != START:
             return send(message)
-        headers += lines.policy_field, (STATE, lines.state(left))
-        is_spent = not (left[0][0] if len(left) == 1 else all(one[0] for one in left))
-        if is_spent and not comes_again and message.get("status", 0) < ERRORS_FROM:
-            # The last one for now.  What the app itself says of coming again counts more.
-            wait_s = lines.next_s(left)
-            if wait_s:
-                headers.append((RETRY_AFTER, b"%d" % wait_s))
-        if rate.tells_legacy and not tells_legacy:
-            headers += lines.legacy(left)
+        remaining, _, full_us = left
+        said = None
+        try:
+            headers = message["headers"]
+            if type(headers) is list and remaining:
+                said = rate.own_fields.known[(*map(NAME, headers),)]
+        except (LookupError, TypeError):
+            pass
+        if said is not SILENT:
+            return send(told(rate, OUTER, lines, (left,), message))
+        full_s = -(-full_us // US)
+        newest_remaining, newest_s, state = lines.newest
+        if newest_remaining != remaining or newest_s != full_s:
+            state = lines.state_field(remaining, full_s)
         changed = {**message}
-        changed["headers"] = headers  # one display of both would make a dict more
-        if place == INNER:
-            changed[TOLD] = True
+        changed["headers"] = [*headers, lines.policy_field, state]
         return send(changed)
 
     return sending
+
+
+def told(
+    rate: RateLimit,
+    place: int,
+    lines: FieldLines,
+    left: Sequence[tuple[int, int, int]],
+    message: Message,
+) -> Message:
+    """The head with the fields, as far as the app leaves them to us."""
+    # A new list: the app's may be shared between its answers.
+    headers = [*(message.get("headers") or ())]
+    own = rate.own_fields
+    try:
+        tells, comes_again, tells_legacy = own.known[tuple(map(NAME, headers))]
+    except (LookupError, TypeError):
+        tells, comes_again, tells_legacy = own.learn(headers)
+    if tells and TOLD not in message:
+        return message
+    headers += lines.policy_field, (STATE, lines.state(left))
+    is_spent = not (left[0][0] if len(left) == 1 else all(one[0] for one in left))
+    if is_spent and not comes_again and message.get("status", 0) < ERRORS_FROM:
+        # The last one for now.  What the app itself says of coming again counts more.
+        wait_s = lines.next_s(left)
+        if wait_s:
+            headers.append((RETRY_AFTER, b"%d" % wait_s))
+    if rate.tells_legacy and not tells_legacy:
+        headers += lines.legacy(left)
+    changed = {**message}
+    changed["headers"] = headers  # one display of both would make a dict more
+    if place == INNER:
+        changed[TOLD] = True
+    return changed
 
 
 def refusal_of(

@@ -148,18 +148,21 @@ class MemoryQuotas:
         clock = self._clock
         now_us = clock()
         window_us = quota.window_us
-        if len(key) > KEY_BYTES_MAX:
-            key = bounded(key)
         keys = self._shards[hash(key) & _SHARD]
         slot = keys.get(key)
-        due_us = 0 if slot is None else slot[key]
         end_us = now_us + window_us
-        if due_us < now_us:
+        if slot is None:
+            if len(key) > KEY_BYTES_MAX:  # what is there is bounded
+                return self.draw(bounded(key), quota, cost)
             due_us = now_us
-        elif due_us > end_us:
-            due_us = end_us
-            self._keep(key, due_us, window_us, now_us)
-            slot = keys[key]
+        else:
+            due_us = slot[key]
+            if due_us < now_us:
+                due_us = now_us
+            elif due_us > end_us:
+                due_us = end_us
+                self._keep(key, due_us, window_us, now_us)
+                slot = keys[key]
         interval_us = quota.interval_us
         next_us = due_us + cost * interval_us
         if next_us > end_us or cost < 1:

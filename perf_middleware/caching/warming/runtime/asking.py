@@ -74,12 +74,12 @@ async def ask_app(
             unread = _Unread(deadline)
             try:
                 await app(scope, unread.receive, unread.send)
+            except ENDING:
+                raise
             except anyio.get_cancelled_exc_class():
                 if is_being_cancelled():
                     raise
                 asked.outcome, asked.why = "failed", "what it waited for was cancelled"
-            except ENDING:
-                raise
             except BaseException as error:  # noqa: BLE001 - whatever an app raises, also where it
                 # is no Exception, as servers do: this was no client's, and the lifespan goes on.
                 asked.outcome, asked.why = "failed", told(error)[:200]

@@ -120,14 +120,14 @@ class Round:
                         await anyio.lowlevel.checkpoint()
                     if self._agenda.is_full or named > self._asks_max:
                         break
+        except ENDING:
+            raise
         except anyio.get_cancelled_exc_class():
             if is_being_cancelled():
                 if self._goes_on():
                     self._failed(function, "was not over when the run was")
                 raise
             self._failed(function, "what it waited for was cancelled")
-        except ENDING:
-            raise
         except BaseException as error:  # noqa: BLE001 - the app's own function
             self._failed(function, told(error))
         finally:

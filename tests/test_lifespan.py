@@ -866,6 +866,7 @@ def test_an_app_serves_without_any_lifespan_and_says_so_once(caplog):
         assert get(perf, "/").body == b"hello"
     assert len(no_lifespan_lines(caplog)) == 1
     assert "perf.running()" in no_lifespan_lines(caplog)[0]
+    assert "jobs of perf.tasks wait for ever" in no_lifespan_lines(caplog)[0]
 
 
 async def test_an_app_mounted_in_another_installed_one_says_so_as_well(caplog):

@@ -351,13 +351,18 @@ async def test_a_close_that_raises_is_logged_and_the_others_close(caplog):
 # --- tasks --------------------------------------------------------------------------------------
 
 
-async def test_a_background_task_that_crashes_is_logged_and_the_app_goes_on(caplog):
+@pytest.mark.parametrize(
+    "error",
+    [OSError("gone"), SystemExit(3), BaseExceptionGroup("of a task group", [SystemExit(3)])],
+    ids=["an error", "an exit", "a group with one"],
+)
+async def test_a_background_task_that_crashes_is_logged_and_the_app_goes_on(caplog, error):
     crashed = anyio.Event()
     notes = []
 
     async def crash():
         crashed.set()
-        raise OSError("gone")
+        raise error
 
     async def start(background):
         background.start("poller", crash)
@@ -371,7 +376,7 @@ async def test_a_background_task_that_crashes_is_logged_and_the_app_goes_on(capl
         assert resources.states()["b"] == ("open", "")
     assert server.words == COMPLETE
     assert lines(caplog) == ["the background task 'poller' failed"]
-    assert caplog.records[0].exc_info[0] is OSError
+    assert caplog.records[0].exc_info[1] is error
 
 
 async def test_background_tasks_end_after_every_resource_is_closed():

@@ -5,6 +5,7 @@ import gc
 import logging
 import threading
 import time
+import traceback
 import weakref
 from functools import partial
 
@@ -112,6 +113,38 @@ async def test_a_cancelled_job_lets_go_of_its_locals():
         assert (await job.wait(timeout_s=60)).status == "cancelled"
         gc.collect()
         assert [large() for large in alive] == [None]
+
+
+@in_virtual_time
+async def test_who_asks_again_and_again_for_a_failed_jobs_result_leaves_nothing_in_its_error():
+    class Request:
+        pass
+
+    requests = []
+
+    async def fail():
+        raise ValueError("gone")
+
+    def ask(job):
+        request = Request()
+        requests.append(weakref.ref(request))
+        try:
+            raise KeyError("what the asker handles")
+        except KeyError:
+            job.result()
+
+    def frames_of(error):
+        return len(traceback.extract_tb(error.__traceback__))
+
+    async with queue_of() as queue:
+        job = await (await queue.submit(fail)).wait(timeout_s=60)
+        before = frames_of(job.error)
+        for _ in range(100):
+            with pytest.raises(ValueError, match="gone"):
+                ask(job)
+        assert frames_of(job.error) <= before + 3  # of the last who asked
+        gc.collect()
+        assert [ask for ask in requests[:-1] if ask() is not None] == []
 
 
 @in_virtual_time

@@ -44,10 +44,10 @@ class Job(Generic[R]):
     """
 
     __slots__ = (
-        "__weakref__", "_owner", "_raised", "_told", "_value", "_waiters", "args", "attempts", "context",
-        "due_us", "enqueued_us", "error", "finished_us", "id", "is_threaded", "is_unwanted",
-        "kept_bytes", "kwargs", "plan", "rank", "retries", "started_us", "status", "ticket",
-        "timeout_us", "unique_key", "worker",
+        "__weakref__", "_owner", "_raised", "_told", "_value", "_waiters", "args", "attempts",
+        "context", "due_us", "enqueued_us", "error", "finished_us", "id", "is_threaded",
+        "is_unwanted", "kept_bytes", "kwargs", "plan", "rank", "retries", "started_us", "status",
+        "ticket", "timeout_us", "unique_key", "worker",
     )  # fmt: skip
 
     def __init__(

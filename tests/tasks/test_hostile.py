@@ -423,3 +423,29 @@ def test_a_generator_function_is_refused_where_it_would_do_nothing():
     for call in (steps, async_steps, partial(steps)):
         with pytest.raises(TypeError, match="steps is a generator function"):
             TaskQueue().task(call)
+
+
+@pytest.mark.parametrize("retry_on", ["ValueError", 5, None, (ValueError, "OSError"), ValueError()])
+def test_what_is_no_type_of_errors_is_refused_before_a_job_waits_for_ever(retry_on):
+    with pytest.raises(ValueError, match="retry_on is a type of errors"):
+        TaskQueue().task(retries=1, retry_on=retry_on)(noop)
+
+
+async def noop():
+    return None
+
+
+@in_virtual_time
+async def test_a_call_that_was_made_already_is_no_task():
+    async with queue_of() as queue:
+        made = noop()
+        for wrong in (made, 5, None):
+            with pytest.raises(TypeError, match="a task is a function"):
+                await queue.submit(wrong)
+        made.close()
+
+
+@pytest.mark.parametrize("kind", [staticmethod, classmethod])
+def test_a_task_above_a_static_or_class_method_is_told_where_to_stand(kind):
+    with pytest.raises(TypeError, match="stands below @staticmethod and @classmethod"):
+        TaskQueue().task(kind(noop))

@@ -260,7 +260,9 @@ class _Supervisor:
     async def _supervised(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         try:
             await run()
-        except Exception:
+        except (GeneratorExit, KeyboardInterrupt, anyio.get_cancelled_exc_class()):
+            raise
+        except BaseException:  # SystemExit too: it would end every resource, and the app serve on
             self._owner.task_failures += 1
             logger.exception("the background task %r failed", name)
 

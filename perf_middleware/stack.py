@@ -369,8 +369,9 @@ class Entrance(Around):
         if self._lifespan is not None and not self._lifespan_ran():
             logger.warning(
                 "no lifespan has reached this app, so its probes and other resources are not "
-                "running: if it is mounted in another app, enter `async with perf.running():` in "
-                "that app's lifespan; if the server's lifespan is switched off, switch it on"
+                "running, and jobs of perf.tasks wait for ever: if it is mounted in another app, "
+                "enter `async with perf.running():` in that app's lifespan; if the server's "
+                "lifespan is switched off, switch it on"
             )
 
     async def _sample(self, scope: Scope, receive: Receive, send: Send) -> Any:

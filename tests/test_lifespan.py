@@ -351,13 +351,18 @@ async def test_a_close_that_raises_is_logged_and_the_others_close(caplog):
 # --- tasks --------------------------------------------------------------------------------------
 
 
-async def test_a_background_task_that_crashes_is_logged_and_the_app_goes_on(caplog):
+@pytest.mark.parametrize(
+    "error",
+    [OSError("gone"), SystemExit(3), BaseExceptionGroup("of a task group", [SystemExit(3)])],
+    ids=["an error", "an exit", "a group with one"],
+)
+async def test_a_background_task_that_crashes_is_logged_and_the_app_goes_on(caplog, error):
     crashed = anyio.Event()
     notes = []
 
     async def crash():
         crashed.set()
-        raise OSError("gone")
+        raise error
 
     async def start(background):
         background.start("poller", crash)
@@ -371,7 +376,7 @@ async def test_a_background_task_that_crashes_is_logged_and_the_app_goes_on(capl
         assert resources.states()["b"] == ("open", "")
     assert server.words == COMPLETE
     assert lines(caplog) == ["the background task 'poller' failed"]
-    assert caplog.records[0].exc_info[0] is OSError
+    assert caplog.records[0].exc_info[1] is error
 
 
 async def test_background_tasks_end_after_every_resource_is_closed():
@@ -866,6 +871,7 @@ def test_an_app_serves_without_any_lifespan_and_says_so_once(caplog):
         assert get(perf, "/").body == b"hello"
     assert len(no_lifespan_lines(caplog)) == 1
     assert "perf.running()" in no_lifespan_lines(caplog)[0]
+    assert "jobs of perf.tasks wait for ever" in no_lifespan_lines(caplog)[0]
 
 
 async def test_an_app_mounted_in_another_installed_one_says_so_as_well(caplog):

@@ -38,6 +38,14 @@ def test_every_count_of_a_function_is_named():
     assert {count for count in counts if count not in row} == set()
 
 
+def test_every_figure_stands_there_as_a_scrape_shows_it():
+    shown = {
+        family.name + ("_total" if family.kind == "counter" else "")
+        for family in ValueCache().families()
+    }
+    assert first_column("Figures") == shown
+
+
 @pytest.mark.parametrize(
     "name",
     [name for name, member in vars(ValueCache).items() if inspect.iscoroutinefunction(member)],

@@ -5,6 +5,7 @@ import gc
 import logging
 import threading
 import time
+import traceback
 import weakref
 from functools import partial
 
@@ -112,6 +113,35 @@ async def test_a_cancelled_job_lets_go_of_its_locals():
         assert (await job.wait(timeout_s=60)).status == "cancelled"
         gc.collect()
         assert [large() for large in alive] == [None]
+
+
+@in_virtual_time
+async def test_who_asks_again_and_again_for_a_failed_jobs_result_leaves_nothing_in_its_error():
+    class Request:
+        pass
+
+    requests = []
+
+    async def fail():
+        raise ValueError("gone")
+
+    def ask(job):
+        request = Request()
+        requests.append(weakref.ref(request))
+        job.result()
+
+    def frames_of(error):
+        return len(traceback.extract_tb(error.__traceback__))
+
+    async with queue_of() as queue:
+        job = await (await queue.submit(fail)).wait(timeout_s=60)
+        before = frames_of(job.error)
+        for _ in range(100):
+            with pytest.raises(ValueError, match="gone"):
+                ask(job)
+        assert frames_of(job.error) <= before + 3  # of the last who asked
+        gc.collect()
+        assert [ask for ask in requests[:-1] if ask() is not None] == []
 
 
 @in_virtual_time
@@ -393,3 +423,29 @@ def test_a_generator_function_is_refused_where_it_would_do_nothing():
     for call in (steps, async_steps, partial(steps)):
         with pytest.raises(TypeError, match="steps is a generator function"):
             TaskQueue().task(call)
+
+
+@pytest.mark.parametrize("retry_on", ["ValueError", 5, None, (ValueError, "OSError"), ValueError()])
+def test_what_is_no_type_of_errors_is_refused_before_a_job_waits_for_ever(retry_on):
+    with pytest.raises(ValueError, match="retry_on is a type of errors"):
+        TaskQueue().task(retries=1, retry_on=retry_on)(noop)
+
+
+async def noop():
+    return None
+
+
+@in_virtual_time
+async def test_a_call_that_was_made_already_is_no_task():
+    async with queue_of() as queue:
+        made = noop()
+        for wrong in (made, 5, None):
+            with pytest.raises(TypeError, match="a task is a function"):
+                await queue.submit(wrong)
+        made.close()
+
+
+@pytest.mark.parametrize("kind", [staticmethod, classmethod])
+def test_a_task_above_a_static_or_class_method_is_told_where_to_stand(kind):
+    with pytest.raises(TypeError, match="stands below @staticmethod and @classmethod"):
+        TaskQueue().task(kind(noop))

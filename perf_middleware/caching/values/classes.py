@@ -1,6 +1,7 @@
 """The classes whose objects may come back from bytes, by name: what is not known here is a miss.
 
-Objects are rebuilt as `copy` does it, without `__init__` or validators: what was put in comes back.
+Objects are rebuilt as `copy` does it, without `__init__` or validators: what was put in comes back,
+with what a dataclass holds beside its fields (of its `__post_init__`, say).
 Names of fields and their annotations are part of a class's record, so that a value written by
 another version of the program, whose class had other fields, is a miss and not a broken object.
 """
@@ -10,16 +11,21 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin, get_type_hints
 
 from perf_middleware.caching.values.keys import name_of
+from perf_middleware.errors import UnpackableValueError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 TRIES_MAX: Final = 100  # of an annotation that cannot be read
 NESTED_MAX: Final = 1_000  # classes that one annotation may lead to
+PLACE: Final = "_perf_cached_"
+"""How the names begin under which objects hold what their cached properties worked out."""
+_MADE_IN_PYTHON: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE, which `copyreg` looks at for the same reason
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 _MODEL_STATE: Final = (
     "__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__",
@@ -143,12 +149,18 @@ def _allowed(cls: Any, name: str) -> Allowed | None:
         return _of_model(cls, name)
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         names = cls._fields
-        return Allowed(cls, name, list, lambda state: _tuple_of(cls, names, state))
+        return Allowed(cls, name, _items_of, lambda state: _tuple_of(cls, names, state))
     return None
 
 
 def _value_of_enum(member: Enum) -> Any:
     return member.value
+
+
+def _items_of(value: Any) -> Any:
+    if getattr(value, "__dict__", None):  # of a class below the named tuple
+        raise UnpackableValueError(name_of(type(value)), "it has attributes beside its fields")
+    return list(value)
 
 
 def _tuple_of(cls: Any, names: tuple[str, ...], state: Any) -> Any:
@@ -159,21 +171,48 @@ def _tuple_of(cls: Any, names: tuple[str, ...], state: Any) -> Any:
 
 def _of_dataclass(cls: Any, name: str) -> Allowed:
     names = [field.name for field in fields(cls)]
+    known = frozenset(names)
     shape = _digest([f"{field.name}: {field.type}" for field in fields(cls)])
+    native = next(base for base in cls.__mro__ if not base.__flags__ & _MADE_IN_PYTHON)
 
     def take(value: Any) -> Any:
-        return [shape, [getattr(value, name) for name in names]]
+        if native is not object:  # what a list with fields holds is in none of them
+            raise UnpackableValueError(name, f"its fields are not all of it: {native.__name__}")
+        values = [getattr(value, name) for name in names]
+        beside = _beside_fields(value, known)
+        return [shape, values, beside] if beside else [shape, values]
 
     def make(state: Any) -> Any:
+        beside: Any = None
+        if type(state) is list and len(state) == 3:
+            *state, beside = state
         values = _state_of(shape, state)
         if type(values) is not list or len(values) != len(names):
             raise ValueError("other fields")
         made = cls.__new__(cls)
         for name, value in zip(names, values, strict=True):
             object.__setattr__(made, name, value)
+        if beside:
+            made.__dict__.update(beside)
         return made
 
     return Allowed(cls, name, take, make)
+
+
+def _beside_fields(value: Any, names: frozenset[str]) -> dict[str, Any] | None:
+    """What an object holds that is no field, but for what it can work out again."""
+    inside = getattr(value, "__dict__", None)
+    if not inside or inside.keys() <= names:
+        return None
+    return {
+        name: held
+        for name, held in inside.items()
+        if not (
+            name in names
+            or name.startswith(PLACE)
+            or isinstance(getattr(type(value), name, None), cached_property)
+        )
+    }
 
 
 def _of_model(cls: Any, name: str) -> Allowed:

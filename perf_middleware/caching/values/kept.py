@@ -15,6 +15,7 @@ The pickle never leaves the process.  `copy=False` keeps and gives anything as i
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -32,7 +33,7 @@ from zoneinfo import ZoneInfo
 from perf_middleware.caching.values.sizes import size_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 NEVER_US: Final = 1 << 62
 """A moment that does not come."""
@@ -153,14 +154,32 @@ def _is_immutable(value: Any, left: list[int]) -> bool:
     if left[0] < 0:
         return False
     if is_dataclass(kind):
-        params = kind.__dataclass_params__  # type: ignore[attr-defined]
+        # Its own: a class below a frozen dataclass, and none itself, may be changed.
+        params = kind.__dict__.get("__dataclass_params__")
         names = [field.name for field in fields(kind)]
-        return bool(params.frozen) and all(
-            _is_immutable(getattr(value, name, None), left) for name in names
+        return (
+            params is not None
+            and params.frozen
+            and _holds_only(value, names)
+            and all(_is_immutable(getattr(value, name, None), left) for name in names)
         )
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
-        return all(_is_immutable(inner, left) for inner in value)
+        return _holds_only(value, ()) and all(_is_immutable(inner, left) for inner in value)
     return False
+
+
+def _holds_only(value: Any, names: Iterable[str]) -> bool:
+    """Whether `value` has no attributes but these, and will have none: a cached property puts there
+    what all callers would share then.
+    """
+    inside = getattr(value, "__dict__", None)
+    if inside is None:
+        return True
+    return inside.keys() <= set(names) and not any(
+        isinstance(attribute, functools.cached_property)
+        for base in type(value).__mro__
+        for attribute in vars(base).values()
+    )
 
 
 def _inside(value: Any) -> Any:

@@ -193,6 +193,8 @@ class _Writing:
             number = _OBJECT
             try:
                 state = [allowed.name, allowed.take(value)]
+            except UnpackableValueError:
+                raise
             except Exception as error:
                 raise UnpackableValueError(name_of(kind), f"{error!r}") from error
         else:

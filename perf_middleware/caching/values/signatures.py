@@ -92,8 +92,16 @@ class Arguments:
                 )
         return self._key([_Part(f"{self.name}:"), *parts])
 
-    def key_by_function(self, key_of: Callable[..., Any]) -> Callable[..., str | None]:
-        """The key of a call, of what `key_of` returns for its arguments; None: not to be cached."""
+    def key_by_function(self, key_of: Any) -> Callable[..., str | None]:
+        """The key of a call, of what `key_of` returns for its arguments; None: not to be cached.
+
+        Raises TypeError for what is no plain function.
+        """
+        if not callable(key_of) or inspect.iscoroutinefunction(key_of):
+            raise TypeError(
+                f"{self.name}: key must be a text such as '{{user_id}}', or a plain function of "
+                f"the arguments, not {key_of!r}"
+            )
         prefix = f"{self.name}:"
 
         def key(*args: Any, **kwargs: Any) -> str | None:

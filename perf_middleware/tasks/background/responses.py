@@ -9,9 +9,11 @@ this one is not below it: left without `Depends` it stops the app's start, and i
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, ParamSpec
 
+import anyio
 from starlette.background import BackgroundTask
 from starlette.background import BackgroundTasks as StarletteBackgroundTasks
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI reads these annotations
@@ -84,13 +86,26 @@ class BackgroundTasks(BackgroundTask):
                     continue
             try:
                 await task()
-            except (Exception, SystemExit):  # a command-line function must not end the server
+            except (KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException as exc:  # a command-line function must not end the server
+                if isinstance(exc, anyio.get_cancelled_exc_class()) and _is_being_cancelled():
+                    raise
                 made_by = Origins().name_of(self._request)
                 logger.exception(
                     "background task %s%s failed",
                     name_of(call),
                     f" of {made_by}" if made_by else "",
                 )
+
+
+def _is_being_cancelled() -> bool:
+    """Whether this task is: a call may let the CancelledError of something else escape."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return True  # trio has its own, which comes from nowhere else
+    return task is None or task.cancelling() > 0
 
 
 async def background_tasks(

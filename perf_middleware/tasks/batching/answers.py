@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from perf_middleware.tasks.batching.errors import (
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
 
-def by_key(keys: Sequence[Hashable], results: Any, *, name: str, default: Any) -> list[Any]:
+def by_key(
+    keys: Sequence[Hashable], results: Any, *, given: Sequence[Hashable], name: str, default: Any
+) -> list[Any]:
     """For each key its value, or Failed: in the order of `keys`.
 
-    A mapping is read by key, a list or tuple by position.  An exception among the values fails its
-    key, as Failed does; a cancellation there is of something that the call has asked, so it is told
-    as BatchCancelledError.  Raises BatchResultError for anything else, or a list of another length.
+    A mapping is read by key, a list or tuple by position: not where the call has changed the list
+    that it was `given`, as nobody knows whose order that of its results is then.  An exception
+    among the values fails its key, as Failed does; a cancellation there is of something that the
+    call has asked, so it is told as BatchCancelledError.  Raises BatchResultError for anything
+    else, or a list of another length.
     """
     if isinstance(results, Mapping):
         return [
@@ -36,6 +41,12 @@ def by_key(keys: Sequence[Hashable], results: Any, *, name: str, default: Any) -
     if not isinstance(results, Sequence) or isinstance(results, str | bytes | bytearray):
         raise BatchResultError(
             name, f"it gave {_kind(results)}, not a list in the order of the keys, or a dict"
+        )
+    if len(given) != len(keys) or not all(map(is_, given, keys)):
+        raise BatchResultError(
+            name,
+            "it changed the list of keys that it was given, and gave a list: copy the keys before "
+            "you sort or empty them, or give a dict",
         )
     values = [_value(value, name) for value in results]
     if len(values) != len(keys):

@@ -26,8 +26,8 @@ def begin() -> None:
     signal.signal(signal.SIGINT, _nothing)
 
 
-def call_apart(function: Callable[..., Any], *args: Any) -> Any:
-    """`function(*args)`, which sees neither the talk with the app nor the app's Ctrl-C.
+def call_apart(call: bytes) -> Any:
+    """The call that `pickled` has made, which sees neither the talk with the app nor its Ctrl-C.
 
     Its error has the traceback as a note, and is a RuntimeError where it cannot be pickled.  What
     would end the process (SystemExit, also KeyboardInterrupt and cancellations) does so: given to
@@ -39,6 +39,7 @@ def call_apart(function: Callable[..., Any], *args: Any) -> Any:
     for descriptor in (IN, OUT, ERRORS):
         os.dup2(nothing, descriptor)
     try:
+        function, args = pickle.loads(call)  # noqa: S301 - our own app's
         return function(*args)
     except Exception as error:  # noqa: BLE001 - sent
         raise _to_send(error) from None
@@ -49,6 +50,16 @@ def call_apart(function: Callable[..., Any], *args: Any) -> Any:
             os.dup2(kept, descriptor)
             os.close(kept)
         os.close(nothing)
+
+
+def pickled(function: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
+    """A call, for `call_apart`.
+
+    Were it sent as it is, anyio's own loop would unpickle it, and one that cannot be (a function
+    that the process does not find, say) would be read again and again: its error would be the
+    answer to every later call.
+    """
+    return pickle.dumps((function, args), protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def _nothing(*_: object) -> None:

@@ -5,6 +5,7 @@ No pickle: a file that somebody else could write to must not be able to run code
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -22,6 +23,7 @@ STRICT: Final = (
     | orjson.OPT_PASSTHROUGH_DATETIME
     | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
+SCALARS: Final = frozenset({str, int, float, bool, NoneType})
 
 
 def packed(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
@@ -38,7 +40,7 @@ def packed(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes
         raise TaskArgumentsError(
             task, f"they take {len(text)} bytes, and {ARGUMENTS_BYTES_MAX} are the most"
         )
-    if orjson.loads(text) != call:
+    if not _comes_back(call, text):
         raise TaskArgumentsError(
             task, f"{_culprit(args, kwargs)} would not come back from JSON as it is"
         )
@@ -66,13 +68,30 @@ def check_fit(
         raise TaskArgumentsError(task, str(exc)) from exc
 
 
+def _comes_back(value: Any, text: bytes) -> bool:
+    """Whether `text`, which orjson made of `value`, gives it back."""
+    return bool(orjson.loads(text) == value) and _is_plain(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether there is nothing in `value` but JSON's own types: an enum equals its text, or number,
+    and would come back as that.
+    """
+    kind = type(value)
+    if kind is dict:
+        value = value.values()
+    elif kind is not list:
+        return kind in SCALARS
+    return SCALARS.issuperset(map(type, value)) or all(map(_is_plain, value))
+
+
 def _culprit(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     """The first argument that does not come back, by its place and type."""
     named = [(f"argument {number}", value) for number, value in enumerate(args, start=1)]
     named += [(f"argument {name}", value) for name, value in kwargs.items()]
     for name, value in named:
         try:
-            comes_back = orjson.loads(orjson.dumps(value, option=STRICT)) == value
+            comes_back = _comes_back(value, orjson.dumps(value, option=STRICT))
         except orjson.JSONEncodeError:
             comes_back = False
         if not comes_back:

@@ -106,6 +106,14 @@ def checked_retries(retries: object) -> int:
     return retries
 
 
+def checked_retry_on(retry_on: object) -> tuple[type[Exception], ...]:
+    """`retry_on`, one type of errors or several.  Raises ValueError."""
+    kinds = retry_on if isinstance(retry_on, tuple) else (retry_on,)
+    if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+        raise ValueError(f"retry_on is a type of errors, or a tuple of such, not {retry_on!r}")
+    return kinds
+
+
 def microseconds(name: str, seconds: object, *, least_us: int = 1) -> int | None:
     """`seconds` as whole microseconds, None as None.  Raises ValueError where that is no wait."""
     if seconds is None:

@@ -475,6 +475,10 @@ def test_what_cannot_be_cached_is_refused(function, said):
         memo.cached(ttl=60)(function)
 
 
+async def async_key(a):
+    return a
+
+
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
@@ -492,6 +496,8 @@ def test_what_cannot_be_cached_is_refused(function, said):
         pytest.param({"ttl": 1, "tags": "{b}"}, ValueError, "names 'b'", id="a tag's name"),
         pytest.param({"ttl": 1, "exclude": "b"}, ValueError, "no parameter 'b'", id="exclude"),
         pytest.param({"ttl": 1, "key": "{a}", "exclude": "a"}, ValueError, "either", id="both"),
+        pytest.param({"ttl": 1, "key": ["a"]}, TypeError, "a plain function", id="a list as key"),
+        pytest.param({"ttl": 1, "key": async_key}, TypeError, "plain function", id="an async key"),
         pytest.param({"ttl": 1, "name": "a*"}, ValueError, r"nor contain \*", id="a star"),
         pytest.param({"ttl": 1, "name": " "}, ValueError, "blank", id="a blank name"),
     ],

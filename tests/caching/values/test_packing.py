@@ -268,6 +268,54 @@ def test_an_object_comes_back_without_its_init_and_validators():
     assert again.name is not user.name
 
 
+@dataclass
+class Indexed:
+    words: list[str]
+
+    def __post_init__(self):
+        self.index = {word: at for at, word in enumerate(self.words)}
+
+    @cached_property
+    def pattern(self):
+        return object()  # cannot be packed, and need not
+
+
+@dataclass
+class Tagged(list):
+    name: str
+
+
+@dataclass
+class Failure(Exception):  # noqa: N818 - a value that a function returns
+    why: str
+
+
+class Named(Point):
+    pass
+
+
+def test_what_a_dataclass_holds_beside_its_fields_comes_back_too():
+    own = packer()
+    own._classes.register(Indexed)
+    value = Indexed(["a", "b"])
+    assert own.unpack(own.pack(value, key="k"), key="k").index == {"a": 0, "b": 1}
+    _ = value.pattern
+    again = own.unpack(own.pack([value], key="k"), key="k")[0]
+    assert again == value
+    assert again.index == value.index
+    assert again.pattern is not value.pattern
+
+
+@pytest.mark.parametrize("value", [Tagged("a"), Failure("no"), Named(1, 2)], ids=repr)
+def test_what_its_fields_do_not_tell_is_refused(value):
+    own = packer()
+    own._classes.register(type(value))
+    if isinstance(value, Named):
+        value.more = 3
+    with pytest.raises(UnpackableValueError, match="fields"):
+        own.pack(value, key="k")
+
+
 class OwnZone(tzinfo):
     def utcoffset(self, moment):
         return timedelta(0)

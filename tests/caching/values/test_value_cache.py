@@ -175,6 +175,56 @@ def test_a_write_that_fails_forgets_nothing(sync):
     run(main)
 
 
+class Item:
+    def __init__(self, shelf):
+        self.shelf = shelf
+
+
+@pytest.mark.parametrize("by", ["tags", "pattern"])
+@pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])
+@pytest.mark.parametrize(
+    ("change", "shelves"),
+    [
+        pytest.param(lambda item: setattr(item, "shelf", "b"), "ab", id="moved"),
+        pytest.param(lambda item: delattr(item, "shelf"), "a", id="gone, as by a commit"),
+    ],
+)
+def test_a_write_that_changes_its_argument_forgets_what_that_was_and_what_it_is(
+    change, shelves, sync, by
+):
+    async def main():
+        memo, _ = made()
+        load = reader(memo, tags="shelf:{user_id}", name="load", key="{user_id}")
+        concerned = {by: {"tags": "shelf:{item.shelf}", "pattern": "load:'{item.shelf}'"}[by]}
+
+        @memo.invalidates(**concerned)
+        async def write(item):
+            change(item)
+
+        @memo.invalidates(**concerned)
+        def write_now(item):
+            change(item)
+
+        kept = {shelf: await load(shelf) for shelf in "abc"}
+        write_now(Item("a")) if sync else await write(Item("a"))
+        assert {shelf for shelf in "abc" if await load(shelf) != kept[shelf]} == set(shelves)
+
+    run(main)
+
+
+def test_a_write_whose_tags_never_can_be_told_says_so():
+    memo, _ = made()
+
+    @memo.invalidates(tags="shelf:{item.shelf}")
+    def write(item):
+        item.written = True
+
+    item = Item("a")
+    del item.shelf
+    with pytest.raises(AttributeError, match="shelf"):
+        write(item)
+
+
 def test_a_write_is_a_method_as_well():
     memo, _ = made()
     calls = Calls()

@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
+from functools import cached_property
 from typing import NamedTuple
 from weakref import ref
 
@@ -41,6 +42,26 @@ class Frozen:
     a: object
 
 
+class Below(Frozen):
+    def __init__(self):
+        super().__init__(1)
+        self.b = []
+
+
+@dataclass(frozen=True)
+class Text:
+    text: str
+
+    @cached_property
+    def words(self):
+        return self.text.split()
+
+
+class Named(Point):
+    def __init__(self, *_args):
+        self.more = []
+
+
 @dataclass
 class Row:
     a: object
@@ -56,7 +77,7 @@ IMMUTABLE = [
 ]  # fmt: skip
 MUTABLE = [
     [1], {"a": 1}, {1}, bytearray(b"a"), deque([1]), ([1],), Point([1], 2), Frozen([1]), Row(1),
-    Model(a=[1]), {"a": [1]}, OrderedDict(a=1), [Row([1])],
+    Model(a=[1]), {"a": [1]}, OrderedDict(a=1), [Row([1])], Below(), Text("a b"), Named(1, 2),
 ]  # fmt: skip
 
 

@@ -26,8 +26,14 @@ async def asked_of(app):
 
 @pytest.mark.parametrize(
     "error",
-    [SystemExit(3), anyio.get_cancelled_exc_class, WordlessError],
-    ids=["an exit", "a cancellation", "an error without words"],
+    [
+        SystemExit(3),
+        anyio.get_cancelled_exc_class,
+        WordlessError,
+        BaseException("no Exception"),
+        BaseExceptionGroup("of a task group", [SystemExit(3)]),
+    ],
+    ids=["an exit", "a cancellation", "an error without words", "no Exception", "a group"],
 )
 def test_what_an_endpoint_raises_is_a_failure_of_its_request_alone(error):
     async def app(scope, receive, send):

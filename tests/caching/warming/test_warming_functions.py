@@ -130,8 +130,22 @@ def test_functions_that_never_end_are_listened_to_for_as_long_as_there_is_room()
 
 @pytest.mark.parametrize(
     "error",
-    [SystemExit(3), anyio.get_cancelled_exc_class, RuntimeError(), WordlessError],
-    ids=["an exit", "a cancellation", "an error", "an error without words"],
+    [
+        SystemExit(3),
+        anyio.get_cancelled_exc_class,
+        RuntimeError(),
+        WordlessError,
+        BaseException("no Exception"),
+        BaseExceptionGroup("of a task group", [SystemExit(3)]),
+    ],
+    ids=[
+        "an exit",
+        "a cancellation",
+        "an error",
+        "an error without words",
+        "no Exception",
+        "a group",
+    ],
 )
 def test_no_run_and_no_start_ends_with_what_a_function_raises(error):
     shop = shop_of(urls=["/a"])

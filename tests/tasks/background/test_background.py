@@ -358,6 +358,41 @@ def test_what_would_end_the_process_ends_its_own_task_also_where_it_runs_in_plac
     assert len(errors_in(caplog)) == 2
 
 
+@pytest.mark.parametrize(
+    "error",
+    [asyncio.CancelledError(), BaseException("no Exception")],
+    ids=["a cancellation of its own", "no Exception"],
+)
+def test_what_is_no_exception_stops_no_other_where_they_run_in_place(caplog, error):
+    ran = []
+
+    async def fail():
+        raise error
+
+    async def main():
+        tasks = BackgroundTasks()
+        tasks.add_task(fail)
+        tasks.add_task(ran.append, 1)
+        await tasks()
+
+    asyncio.run(main())
+    assert ran == [1]
+    assert len(errors_in(caplog)) == 1
+
+
+def test_a_cancellation_from_outside_ends_those_that_run_in_place():
+    async def main():
+        tasks = BackgroundTasks()
+        tasks.add_task(asyncio.sleep, 3_600)
+        running = asyncio.create_task(tasks())
+        await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(main())
+
+
 def test_what_cannot_be_enqueued_at_all_stops_no_other(caplog):
     async def main():
         ran = []

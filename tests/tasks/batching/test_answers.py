@@ -21,8 +21,8 @@ class OneLess(list):
         return iter(self[:-1])
 
 
-def read(results, keys=("a", "b"), default=MISSING):
-    return by_key(list(keys), results, name="load", default=default)
+def read(results, keys=("a", "b"), default=MISSING, given=("a", "b")):
+    return by_key(list(keys), results, given=list(given), name="load", default=default)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,13 @@ def read(results, keys=("a", "b"), default=MISSING):
 )
 def test_each_key_gets_its_own(results, outcomes):
     assert read(results) == outcomes
+
+
+@pytest.mark.parametrize("given", [("b", "a"), ("a",), ("a", "b", "c"), ()])
+def test_a_list_for_keys_that_the_call_has_changed_is_nobodys_order(given):
+    with pytest.raises(BatchResultError, match="changed the list of keys"):
+        read([1, 2], given=given)
+    assert read({"a": 1, "b": 2}, given=given) == [1, 2]
 
 
 def test_what_a_dict_does_not_have_is_missing():

@@ -125,6 +125,43 @@ async def test_a_call_that_raises_fails_all_who_asked_in_it_and_nobody_else():
 
 
 @on_each_loop
+async def test_what_a_call_raises_that_is_no_exception_ends_nothing_but_who_asked():
+    stopped = SystemExit(3)
+
+    def answer(keys):
+        if 1 in keys:
+            raise stopped
+        return keys
+
+    load = Bulk(answer).open()
+    with pytest.raises(SystemExit) as caught:
+        await load(1)
+    assert caught.value is stopped
+    assert await load(2) == 2
+    reading = load.reading()
+    assert (reading.counts.failed_calls, reading.in_flight) == (1, 0)
+
+
+@on_each_loop
+async def test_a_call_that_changes_its_list_of_keys_gives_nobody_anothers_value():
+    def with_list(change, keys):
+        change(keys)
+        return [key * 10 for key in keys]
+
+    def with_dict(change, keys):
+        values = {key: key * 10 for key in keys}
+        change(keys)
+        return values
+
+    for change in (list.reverse, list.clear, list.pop):
+        load = Bulk(functools.partial(with_list, change)).open(timeout_s=5)
+        told = await outcomes_of(load, 1, 2)
+        assert [type(each) for each in told] == [BatchResultError] * 2
+        load = Bulk(functools.partial(with_dict, change)).open(timeout_s=5)
+        assert await outcomes_of(load, 1, 2) == [10, 20]
+
+
+@on_each_loop
 async def test_what_is_missing_is_an_error_or_the_default():
     def none(keys):
         return {}

@@ -122,6 +122,21 @@ async def test_failures_are_values_where_that_is_asked_for():
 
 
 @on_each_loop
+async def test_what_is_no_exception_ends_the_rest_and_comes_out_as_it_is():
+    stopped = SystemExit(3)
+
+    async def stops():
+        raise stopped
+
+    for options in ({}, {"cancel_rest": False}, {"return_failures": True}):
+        work = Work()
+        with pytest.raises(SystemExit) as caught:
+            await gather_limited([work.one(1, turns=1_000), stops()], limit=2, **options)
+        assert caught.value is stopped
+        assert work.cancelled == [1]
+
+
+@on_each_loop
 async def test_who_is_cancelled_cancels_all_of_it():
     work = Work()
     with anyio.CancelScope() as scope:

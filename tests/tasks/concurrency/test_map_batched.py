@@ -129,6 +129,25 @@ async def test_an_error_of_the_block_comes_out_as_it_is():
 
 
 @on_each_loop
+async def test_what_is_no_exception_comes_out_as_it_is():
+    stopped = SystemExit(3)
+
+    async def stops(items):
+        if 3 in items:
+            raise stopped
+        return items
+
+    with pytest.raises(SystemExit) as caught:
+        await map_batched(stops, range(10), size=2, limit=2)
+    assert caught.value is stopped
+
+    async with map_batched(stops, range(10), size=2, limit=2) as results:
+        assert [await anext(results), await anext(results)] == [0, 1]
+        with pytest.raises(SystemExit):
+            await anext(results)
+
+
+@on_each_loop
 async def test_who_is_cancelled_within_the_block_cancels_what_runs():
     begun, ended = [], []
 

@@ -340,6 +340,33 @@ def test_what_a_call_prints_reads_and_raises_stays_apart_from_the_talk(quick_sta
     asyncio.run(main())
 
 
+class OnlyHere:
+    """Cannot be made again where it arrives, as a function that only the app's process has."""
+
+    def __reduce__(self):
+        return int, ("not there",)
+
+
+def test_a_call_that_does_not_arrive_fails_alone(quick_start):
+    """Its error was the answer to every later call of that process."""
+
+    async def main():
+        processes = WorkerProcesses(limit=1)
+        pid = await processes.run(os.getpid)
+        for _ in range(3):
+            with pytest.raises(ValueError, match="not there") as caught:
+                await processes.run(max, OnlyHere(), "more")
+            assert "In the worker process:" in caught.value.__notes__[0]
+            assert [await processes.run(abs, -number) for number in (1, 2, 3)] == [1, 2, 3]
+        assert await processes.run(os.getpid) == pid
+        with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
+            await processes.run(lambda: 1)  # and one that cannot leave
+        assert processes.reading().counts.failed == 4
+        assert await processes.run(os.getpid) == pid
+
+    asyncio.run(main())
+
+
 @on_each_loop
 async def test_who_goes_while_a_process_starts_leaves_it_to_the_next():
     """anyio forgets a process whose starter is cancelled; its interpreter stayed for ever."""
@@ -360,7 +387,8 @@ async def test_who_goes_while_a_process_starts_leaves_it_to_the_next():
 
     with pytest.MonkeyPatch.context() as instead:
         instead.setattr(anyio.to_process, "run_sync", run_sync)
-        instead.setattr(processes_module, "call_apart", lambda function, *args: function(*args))
+        instead.setattr(processes_module, "pickled", lambda function, args: (function, args))
+        instead.setattr(processes_module, "call_apart", lambda call: call[0](*call[1]))
         processes = WorkerProcesses(limit=2)
 
         async def goes_early(_):

@@ -3,7 +3,7 @@
 import inspect
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from uuid import UUID
 
 import pytest
@@ -41,6 +41,10 @@ class Kind(StrEnum):
     NEW = "new"
 
 
+class Level(IntEnum):
+    LOW = 1
+
+
 @pytest.mark.parametrize(
     ("value", "told"),
     [
@@ -48,6 +52,9 @@ class Kind(StrEnum):
         ({"at": datetime(2026, 1, 1, tzinfo=UTC)}, "argument 2 (dict) is not JSON"),
         (float("nan"), "argument 2 (float) would not come back"),
         (UUID(int=1), "argument 2 (UUID) would not come back"),
+        (Kind.NEW, "argument 2 (Kind) would not come back"),
+        (Level.LOW, "argument 2 (Level) would not come back"),
+        ({"of": [1, {"kind": Kind.NEW}]}, "argument 2 (dict) would not come back"),
         (Order(1), "argument 2 (Order) is not JSON"),
         ({1: "a"}, "argument 2 (dict) is not JSON"),
         (b"raw", "argument 2 (bytes) is not JSON"),

@@ -262,6 +262,42 @@ def test_an_error_without_words_is_a_dead_letter_too(tasks_of):
     run(main())
 
 
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_a_cancellation_of_its_own_is_an_error_and_does_not_leave_it_to_the_next_start(
+    tasks_of, in_thread
+):
+    """As of a future that it waits for and somebody else has cancelled."""
+
+    async def main():
+        tries = []
+        tasks = tasks_of()
+
+        @tasks.task(name="waits", retries=1)
+        async def waits():
+            tries.append(1)
+            gone = asyncio.get_running_loop().create_future()
+            gone.cancel()
+            await gone
+
+        @tasks.task(name="raises", retries=1)
+        def raises():
+            tries.append(1)
+            raise asyncio.CancelledError
+
+        async with tasks:
+            await tasks.background(None, raises if in_thread else waits, durable=True)
+
+            async def it_is_buried():
+                return await entries_of(tasks) == (1, 1)
+
+            await until(it_is_buried)
+            assert len(tries) == 2
+            (letter,) = await tasks.journal.dead_letters()
+            assert "raised CancelledError, and nobody had cancelled it" in letter["reason"]
+
+    run(main())
+
+
 def test_what_nobody_can_run_any_more_is_kept_and_told(tasks_of, caplog):
     async def main():
         async with tasks_of(drain_s=0, workers=1) as tasks:

@@ -7,9 +7,10 @@ goes when the object goes.  Of an async getter each access gives an awaitable.
 from __future__ import annotations
 
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from perf_middleware.caching.values.classes import PLACE
 from perf_middleware.caching.values.decorators.calls import is_on_event_loop
 from perf_middleware.caching.values.decorators.flights import LEADING, Flight
 from perf_middleware.caching.values.decorators.functions import require_function
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from perf_middleware.caching.values.runtime.core import Core
-
-PLACE: Final = "_perf_cached_"  # and the property's name: where its cell is in an object's __dict__
 
 
 class Cell:
@@ -52,6 +51,7 @@ class CachedProperty(property):
         self._cache = cache
         self._ttl_us = ttl_us
         self._counts = cache.figures.of(name)
+        # Where its cell is in an object's __dict__.
         self._place = PLACE + getattr(getter, "__name__", "value")
         self.stats = self._counts.stats
 

@@ -1,9 +1,14 @@
-"""`@memo.invalidates(...)`: what a function has changed is forgotten once it has succeeded."""
+"""`@memo.invalidates(...)`: what a function has changed is forgotten once it has succeeded.
+
+Its arguments may be what it changes: an item that goes from one category to another concerns both,
+one that is deleted, or expired by a commit, has no category any more.  So tags and patterns are
+told before the call and after it, and what either names is forgotten.
+"""
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 
@@ -14,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from perf_middleware.caching.values.runtime.core import Core
+
+Concerned: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
+"""Tags, and patterns over keys."""
 
 
 def invalidating_form(
@@ -36,17 +44,41 @@ def invalidating_form(
     patterns_of = Arguments(function, name=called, texts=cache.texts).tags(patterns)
     names = [f"{name}:*" for name in functions]
 
-    def forgotten(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[str], list[str]]:
-        return list(tags_of(*args, **kwargs)), [*patterns_of(*args, **kwargs), *names]
+    def told(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Concerned:
+        return tags_of(*args, **kwargs), (*patterns_of(*args, **kwargs), *names)
+
+    def told_before(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Concerned | None:
+        try:
+            return told(args, kwargs)
+        except Exception:  # noqa: BLE001 - of what is not there yet, or wrong arguments: after it
+            return None
+
+    def forgotten(
+        before: Concerned | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Concerned:
+        try:
+            after = told(args, kwargs)
+        except Exception:
+            if before is None:
+                raise
+            return before
+        if before is None or before == after:
+            return after
+        (tags_before, patterns_before), (tags_after, patterns_after) = before, after
+        return (
+            tuple({*tags_before, *tags_after}),
+            tuple({*patterns_before, *patterns_after}),
+        )
 
     made: Callable[..., Any]
     if is_async:
 
         async def invalidating(*args: Any, **kwargs: Any) -> Any:
+            before = told_before(args, kwargs)
             result = await function(*args, **kwargs)
             # What is written is written: whoever leaves now, the old values must go.
             with anyio.CancelScope(shield=True):
-                of_tags, of_patterns = forgotten(args, kwargs)
+                of_tags, of_patterns = forgotten(before, args, kwargs)
                 if of_tags:
                     await cache.purge(of_tags)
                 for pattern in of_patterns:
@@ -57,8 +89,9 @@ def invalidating_form(
     else:
 
         def invalidating_now(*args: Any, **kwargs: Any) -> Any:
+            before = told_before(args, kwargs)
             result = function(*args, **kwargs)
-            of_tags, of_patterns = forgotten(args, kwargs)
+            of_tags, of_patterns = forgotten(before, args, kwargs)
             cache.forget_tagged(of_tags)
             for pattern in of_patterns:
                 cache.forget_matching(pattern)

@@ -30,6 +30,10 @@ def is_for_warming() -> bool:
     return asked is not None and not asked.is_over
 
 
+ENDING: Final = (KeyboardInterrupt, GeneratorExit)
+"""What ends the process, or the task, and is nobody's failure."""
+
+
 def is_being_cancelled() -> bool:
     """Whether this task is: an app may let the CancelledError of something else escape."""
     try:
@@ -70,12 +74,15 @@ async def ask_app(
             unread = _Unread(deadline)
             try:
                 await app(scope, unread.receive, unread.send)
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an app raises: this was no client's
-                asked.outcome, asked.why = "failed", told(error)[:200]
+            except ENDING:
+                raise
             except anyio.get_cancelled_exc_class():
                 if is_being_cancelled():
                     raise
                 asked.outcome, asked.why = "failed", "what it waited for was cancelled"
+            except BaseException as error:  # noqa: BLE001 - whatever an app raises, also where it
+                # is no Exception, as servers do: this was no client's, and the lifespan goes on.
+                asked.outcome, asked.why = "failed", told(error)[:200]
     finally:
         _ASKING.reset(mark)
         asked.is_over = True  # a task that the app has begun meanwhile may go on for ever

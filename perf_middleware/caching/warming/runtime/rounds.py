@@ -18,7 +18,7 @@ import anyio.lowlevel
 
 from perf_middleware.caching.warming.decorators import urls_of
 from perf_middleware.caching.warming.plan import Agenda, ask_of
-from perf_middleware.caching.warming.runtime.asking import is_being_cancelled
+from perf_middleware.caching.warming.runtime.asking import ENDING, is_being_cancelled
 from perf_middleware.error_text import told
 
 if TYPE_CHECKING:
@@ -120,14 +120,16 @@ class Round:
                         await anyio.lowlevel.checkpoint()
                     if self._agenda.is_full or named > self._asks_max:
                         break
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the app's own function
-            self._failed(function, told(error))
+        except ENDING:
+            raise
         except anyio.get_cancelled_exc_class():
             if is_being_cancelled():
                 if self._goes_on():
                     self._failed(function, "was not over when the run was")
                 raise
             self._failed(function, "what it waited for was cancelled")
+        except BaseException as error:  # noqa: BLE001 - the app's own function
+            self._failed(function, told(error))
         finally:
             self._naming -= 1
             self._tell_news()

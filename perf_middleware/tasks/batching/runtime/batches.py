@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
+
 from perf_middleware.tasks.batching.answers import by_key
 from perf_middleware.tasks.batching.errors import (
     BatchCancelledError,
@@ -226,24 +228,31 @@ class LoopBatches:
     async def _run(self, batch: Batch) -> None:
         batch.has_begun = True
         keys = list(batch.entries)
+        given = keys.copy()  # the call's own: what it does to it, others do not see
         options, counts = self._options, self._counts
         began_us = self._clock()
         ours = True
         try:
             if batch.stage == OVER:
                 return
-            results = await batch.call(keys)
-            outcomes = by_key(keys, results, name=options.name, default=options.default)
+            results = await batch.call(given)
+            outcomes = by_key(
+                keys, results, given=given, name=options.name, default=options.default
+            )
         except Exception as error:  # noqa: BLE001 - those who asked get it
             counts.failed_calls += 1
             self._settle(batch, [Failed(error)] * len(keys))
         except GeneratorExit:  # the loop is gone, and nobody is left to be told
             ours = False
             raise
-        except BaseException:
+        except (anyio.get_cancelled_exc_class(), KeyboardInterrupt):
             ours = batch.stage == OVER  # we have cancelled it; else the loop ends, or the call did
             self._settle(batch, [Failed(BatchCancelledError(options.name))] * len(keys))
             raise
+        except BaseException as error:  # noqa: BLE001 - SystemExit, say: theirs who asked, too
+            # Out of this task it would end the loop with all that others have on it.
+            counts.failed_calls += 1
+            self._settle(batch, [Failed(error)] * len(keys))
         else:
             if batch.stage == RUNNING:
                 counts.failed_keys += sum(outcome.__class__ is Failed for outcome in outcomes)

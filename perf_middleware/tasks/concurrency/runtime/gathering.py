@@ -35,7 +35,7 @@ async def gather_limited(
     become free, so a generator makes each only when its turn comes.  Each runs in a task with a
     copy of the caller's contextvars.  The first error cancels the rest, waits for their end and is
     raised as it is; with `cancel_rest` false the rest is done first.  With `return_failures` each
-    error is a Failed in its place.  Cancelled, it cancels all and waits for their end.
+    Exception is a Failed in its place.  Cancelled, it cancels all and waits for their end.
 
     Raises ValueError for a limit below 1, TypeError for what is neither.
     """
@@ -52,13 +52,15 @@ async def gather_limited(
             for one in left:
                 _close(one)
     results, error = gathering.results, gathering.first_error
-    if return_failures or error is None:
+    if gathering.exit is not None:
+        error = gathering.exit
+    elif return_failures or error is None:
         return results
     try:
         raise error
     finally:
         results.clear()
-        gathering.first_error = None
+        gathering.first_error = gathering.exit = None
         del error, gathering  # no cycle of the error, its traceback and these frames
 
 
@@ -71,6 +73,8 @@ class _Gathering:
         self._cancel_rest = cancel_rest
         self.results: list[Any] = []
         self.first_error: BaseException | None = None
+        self.exit: BaseException | None = None
+        """What is no Exception, SystemExit say: it ends the rest, and is nobody's value."""
 
     async def run(self) -> None:
         """Until all have ended; errors of `asked` itself are raised."""
@@ -106,8 +110,12 @@ class _Gathering:
         except Exception as error:  # noqa: BLE001 - a value
             self._fail(index, error, scope)
         except BaseException as error:
-            if not isinstance(error, anyio.get_cancelled_exc_class()):
+            if isinstance(error, GeneratorExit):  # the loop is gone
                 raise
+            if not isinstance(error, anyio.get_cancelled_exc_class()):
+                self.exit = self.exit or error
+                scope.cancel()
+                return
             if not scope.cancel_called:  # from elsewhere; or the caller is, who learns of no error
                 self._fail(index, error, scope)
             raise

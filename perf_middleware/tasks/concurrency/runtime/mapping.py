@@ -38,11 +38,12 @@ R = TypeVar("R")
 class _Portion:
     """A portion whose results are there once `ended` is set."""
 
-    __slots__ = ("ended", "results")
+    __slots__ = ("ended", "exit", "results")
 
     def __init__(self) -> None:
         self.ended = anyio.Event()
         self.results: list[Any] = []
+        self.exit: BaseException | None = None  # what is no Exception is nobody's value
 
 
 class MapBatched(Generic[I, R]):
@@ -121,6 +122,8 @@ class MapBatched(Generic[I, R]):
                 await self._news.wait()
             portion = self._portions[0]
             await portion.ended.wait()
+            if portion.exit is not None:
+                raise portion.exit
             self._portions.popleft()
             self._holds_place = True
             self._ready = iter(portion.results)
@@ -134,7 +137,7 @@ class MapBatched(Generic[I, R]):
                 while True:
                     await self._places.acquire()
                     items = await anext(source, None)
-                    if items is None:
+                    if items is None or self._reading.cancel_called:  # who iterates has gone
                         break
                     portion = _Portion()
                     self._portions.append(portion)
@@ -171,10 +174,14 @@ class MapBatched(Generic[I, R]):
             portion.results = placed(results, count=count, first_index=first_index)
         except Exception as error:  # noqa: BLE001 - a value
             portion.results = all_failed(error, count=count, first_index=first_index)
-        except BaseException as error:
+        except GeneratorExit:  # the loop is gone
+            raise
+        except anyio.get_cancelled_exc_class() as error:
             # Cancelled from elsewhere: who iterates is told.  Where it is us, nobody iterates.
             portion.results = all_failed(error, count=count, first_index=first_index)
             raise
+        except BaseException as error:  # noqa: BLE001 - raised to who iterates, in no group
+            portion.exit = error
         finally:
             portion.ended.set()
 

@@ -24,7 +24,7 @@ from perf_middleware.tasks.concurrency.errors import (
 )
 from perf_middleware.tasks.concurrency.runtime.places import Places
 from perf_middleware.tasks.concurrency.runtime.starting import UNLIMITED, ready_processes
-from perf_middleware.tasks.drivers.worker_process import call_apart
+from perf_middleware.tasks.drivers.worker_process import call_apart, pickled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,10 +76,11 @@ class WorkerProcesses:
                 anyio.CancelScope(shield=not kill_on_cancel),
                 anyio.move_on_after(timeout_s),
             ):
+                call = pickled(function, args)
                 await ready.take()
                 has_begun = True
                 result: T = await anyio.to_process.run_sync(
-                    call_apart, function, *args, cancellable=True, limiter=UNLIMITED
+                    call_apart, call, cancellable=True, limiter=UNLIMITED
                 )
                 is_alive = True
                 return result

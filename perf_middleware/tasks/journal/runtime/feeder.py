@@ -259,7 +259,10 @@ class Feeder:
                     if held.is_over:
                         raise JobCancelledError(task.name, str(held.entry.number), "handed_back")
                     self._writer.ask_from_thread(lambda store: store.begin(held.entry))
-                return call(*args, **kwargs)
+                try:
+                    return call(*args, **kwargs)
+                except asyncio.CancelledError as exc:
+                    raise _own_cancellation(task.name) from exc
 
             return begun_in_thread
 
@@ -269,7 +272,13 @@ class Feeder:
                 # Where it cannot be written the task runs all the same: it was accepted.
                 with suppress(PerfMiddlewareError):
                     await self._writer.ask(lambda store: store.begin(held.entry))
-            return await call(*args, **kwargs)
+            try:
+                return await call(*args, **kwargs)
+            except asyncio.CancelledError as exc:
+                worker = asyncio.current_task()
+                if worker is None or worker.cancelling():
+                    raise
+                raise _own_cancellation(task.name) from exc
 
         return begun
 
@@ -315,3 +324,11 @@ class Feeder:
                 asyncio.get_running_loop().call_later(RETRY_S, self._write, entry, step)
 
         self._writer.put(step, tell)
+
+
+def _own_cancellation(task: str) -> RuntimeError:
+    """For a task that raised CancelledError itself, of something that it waited for.
+
+    What is cancelled from outside is left to the next start: this would be, for ever and untold.
+    """
+    return RuntimeError(f"{task} raised CancelledError, and nobody had cancelled it")

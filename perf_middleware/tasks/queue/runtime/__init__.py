@@ -25,6 +25,7 @@ from perf_middleware.tasks.queue.options import (
     Plan,
     QueueLimits,
     checked_retries,
+    checked_retry_on,
     microseconds,
     rank_of,
 )
@@ -167,6 +168,12 @@ class TaskQueue:
         timeout_s: float | AsSet | None,
         retry_on: type[Exception] | tuple[type[Exception], ...],
     ) -> Plan:
+        if isinstance(call, staticmethod | classmethod):
+            raise TypeError(f"a task stands below @staticmethod and @classmethod: {name_of(call)}")
+        if not callable(call):
+            raise TypeError(
+                f"a task is a function, and its arguments are given beside it: not {call!r:.100}"
+            )
         if yields(call):
             raise TypeError(
                 f"{name_of(call)} is a generator function: called as a task it would do nothing"
@@ -182,7 +189,7 @@ class TaskQueue:
             rank=rank_of(priority),
             retries=checked_retries(retries),
             timeout_us=microseconds("timeout_s", timeout_s),
-            retry_on=retry_on if isinstance(retry_on, tuple) else (retry_on,),
+            retry_on=checked_retry_on(retry_on),
         )
 
     def named(self, name: str) -> Task[..., Any, Any] | None:

@@ -14,6 +14,7 @@ from perf_middleware.tasks.queue.states import CANCELLED, FAILED, FINISHED, HAND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
     from perf_middleware.tasks.queue.options import Plan
     from perf_middleware.tasks.queue.runtime.workers import Worker
@@ -43,10 +44,10 @@ class Job(Generic[R]):
     """
 
     __slots__ = (
-        "__weakref__", "_owner", "_told", "_value", "_waiters", "args", "attempts", "context",
-        "due_us", "enqueued_us", "error", "finished_us", "id", "is_threaded", "is_unwanted",
-        "kept_bytes", "kwargs", "plan", "rank", "retries", "started_us", "status", "ticket",
-        "timeout_us", "unique_key", "worker",
+        "__weakref__", "_owner", "_raised", "_told", "_value", "_waiters", "args", "attempts",
+        "context", "due_us", "enqueued_us", "error", "finished_us", "id", "is_threaded",
+        "is_unwanted", "kept_bytes", "kwargs", "plan", "rank", "retries", "started_us", "status",
+        "ticket", "timeout_us", "unique_key", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +67,7 @@ class Job(Generic[R]):
     ) -> None:
         self._owner = owner
         self._value: Any = None
+        self._raised: tuple[TracebackType | None, BaseException | None] = (None, None)
         self._waiters: list[asyncio.Future[None]] | None = None
         self._told: list[Callable[[Job[Any]], None]] | None = None
         self.is_unwanted = False
@@ -144,8 +146,14 @@ class Job(Generic[R]):
             raise JobUnfinishedError(self.plan.name, self.id, status)
         if status in {CANCELLED, HANDED_BACK}:
             raise JobCancelledError(self.plan.name, self.id, status)
-        if status == FAILED and self.error is not None:
-            raise self.error
+        error = self.error
+        if status == FAILED and error is not None:
+            try:
+                # Each who asks would add his frames, with all that they hold, to the one traceback.
+                traceback, error.__context__ = self._raised
+                raise error.with_traceback(traceback)
+            finally:
+                del error, self  # no cycle of the error, its traceback and this frame
         value: R = self._value
         return value
 
@@ -196,6 +204,8 @@ class Job(Generic[R]):
         self.status = status
         self._value = value
         self.error = error
+        if error is not None:
+            self._raised = error.__traceback__, error.__context__
         self.finished_us = now_us
         self.context = NO_CONTEXT  # with all that it holds of a request
         waiters = self._waiters

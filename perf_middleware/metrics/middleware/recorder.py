@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.families import Exemplar
 from perf_middleware.metrics.requests.figures import RequestFigures, RouteTiming, StatusSeries
+from perf_middleware.metrics.requests.histogram import NEAR_CELL_BITS, NEAR_NS
 from perf_middleware.metrics.requests.slow_requests import SlowLog, SlowRequest
 from perf_middleware.metrics.requests.sockets import SocketFigures
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
@@ -29,9 +30,9 @@ class RequestRecorder:
     """Where finished exchanges go: the counters, and what is to be done beside counting."""
 
     __slots__ = (
-        "_naming_failed", "_overflow_told", "_scale_ns", "adds_headers", "database_used",
-        "exemplars", "figures", "server_timing", "slow_log", "slow_request_ns", "sockets",
-        "templates", "trace_context", "trace_response",
+        "_known_routes", "_naming_failed", "_near", "_overflow_told", "_scale_ns", "adds_headers",
+        "database_used", "exemplars", "figures", "server_timing", "slow_log", "slow_request_ns",
+        "sockets", "templates", "trace_context", "trace_response",
     )  # fmt: skip
 
     def __init__(
@@ -48,8 +49,10 @@ class RequestRecorder:
     ) -> None:
         self.figures = RequestFigures(buckets_s=buckets_s, series_max=series_max)
         self._scale_ns = self.figures.scale.fine_ns
+        self._near = self.figures.scale.near
         self.sockets = SocketFigures()
         self.templates = RouteTemplates()
+        self._known_routes = self.templates.known
         self.server_timing = server_timing
         self.trace_context = trace_context
         self.trace_response = trace_context and trace_response
@@ -67,23 +70,24 @@ class RequestRecorder:
         self, exchange: Exchange, status: Any, ended_ns: int, outcome: str = "answered"
     ) -> RouteTiming:
         """Count a finished request under its route."""
-        figures = self.figures
         scope = exchange.scope
         route = exchange.route
         if route is None:
             base = exchange.root_path
             try:
                 # A route of the app itself that is known by now needs no call.
-                known = self.templates.known.get(id(scope.get("route")))
-                if known is None or "fastapi" in scope or scope.get("root_path") != base:
+                known = self._known_routes.get(id(scope.get("route")))
+                if known is None or "fastapi" in scope or scope["root_path"] != base:
                     route = self.templates.template_of(scope, base)
                 else:
                     route = known[1]
+            except KeyError:  # a server may leave out the root_path; most do not
+                route = self.route_of(scope, base)
             except Exception as exc:  # noqa: BLE001 - counting must not fail the request
                 route = self._unnamed(exc)
         method: str = scope["method"]
         try:
-            series = figures.by_key[(method, route, status)]
+            series = self.figures.by_route[route][method][status]
         except (KeyError, TypeError):  # its first request, or a status that no key can be made of
             series = self._new_series(method, route, status)
         series.count += 1
@@ -91,7 +95,12 @@ class RequestRecorder:
         started_ns = exchange.started_ns
         duration_ns = ended_ns - started_ns
         scale = self._scale_ns
-        bucket = bisect_left(scale, duration_ns)
+        if duration_ns < NEAR_NS:
+            bucket = self._near[duration_ns >> NEAR_CELL_BITS]
+            while duration_ns > scale[bucket]:
+                bucket += 1
+        else:
+            bucket = bisect_left(scale, duration_ns)
         timing.durations[bucket] += 1
         timing.duration_sum_ns += duration_ns
         first_byte_ns = exchange.first_byte_ns

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.families import Exemplar
 from perf_middleware.metrics.requests.figures import RequestFigures, RouteTiming, StatusSeries
-from perf_middleware.metrics.requests.histogram import NEAR_CELL_BITS, NEAR_NS
 from perf_middleware.metrics.requests.slow_requests import SlowLog, SlowRequest
 from perf_middleware.metrics.requests.sockets import SocketFigures
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
@@ -30,7 +29,7 @@ class RequestRecorder:
     """Where finished exchanges go: the counters, and what is to be done beside counting."""
 
     __slots__ = (
-        "_known_routes", "_naming_failed", "_near", "_overflow_told", "_scale_ns", "adds_headers",
+        "_known_routes", "_naming_failed", "_overflow_told", "_scale_ns", "adds_headers",
         "database_used", "exemplars", "figures", "server_timing", "slow_log", "slow_request_ns",
         "sockets", "templates", "trace_context", "trace_response",
     )  # fmt: skip
@@ -49,7 +48,6 @@ class RequestRecorder:
     ) -> None:
         self.figures = RequestFigures(buckets_s=buckets_s, series_max=series_max)
         self._scale_ns = self.figures.scale.fine_ns
-        self._near = self.figures.scale.near
         self.sockets = SocketFigures()
         self.templates = RouteTemplates()
         self._known_routes = self.templates.known
@@ -87,7 +85,7 @@ class RequestRecorder:
                 route = self._unnamed(exc)
         method: str = scope["method"]
         try:
-            series = self.figures.by_route[route][method][status]
+            series = self.figures.by_key[(method, route, status)]
         except (KeyError, TypeError):  # its first request, or a status that no key can be made of
             series = self._new_series(method, route, status)
         series.count += 1
@@ -95,12 +93,7 @@ class RequestRecorder:
         started_ns = exchange.started_ns
         duration_ns = ended_ns - started_ns
         scale = self._scale_ns
-        if duration_ns < NEAR_NS:
-            bucket = self._near[duration_ns >> NEAR_CELL_BITS]
-            while duration_ns > scale[bucket]:
-                bucket += 1
-        else:
-            bucket = bisect_left(scale, duration_ns)
+        bucket = bisect_left(scale, duration_ns)
         timing.durations[bucket] += 1
         timing.duration_sum_ns += duration_ns
         first_byte_ns = exchange.first_byte_ns

@@ -79,10 +79,8 @@ class RequestFigures:
         self.in_progress = 0
         self.overflowed = 0
         self.series_max = series_max
+        # The middleware reads this table directly: a call would cost as much as the look-up.
         self.by_key: dict[tuple[str, str, int], StatusSeries] = {}
-        # The same by route, method and status: three look-ups that make no key and hash none.  The
-        # middleware reads it directly, since a call would cost as much.
-        self.by_route: dict[str, dict[str, dict[int, StatusSeries]]] = {}
         self._timings: dict[tuple[str, str], RouteTiming] = {}
         self._exceptions: dict[tuple[str, str, str], list[int]] = {}
 
@@ -106,7 +104,6 @@ class RequestFigures:
         )
         series = StatusSeries(labels, self._timing(method, route))
         self.by_key[(method, route, status)] = series
-        self.by_route.setdefault(route, {}).setdefault(method, {})[status] = series
         return series
 
     def _timing(self, method: str, route: str) -> RouteTiming:
@@ -145,7 +142,6 @@ class RequestFigures:
         # New tables instead of ten thousand cleared ones, which would hold the event loop up.
         # Requests in flight look their series up when they end, so they count in the new ones.
         self.by_key = {}
-        self.by_route = {}
         self._timings = {}
         self._exceptions = {}
         self.overflowed = 0

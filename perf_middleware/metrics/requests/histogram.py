@@ -7,12 +7,7 @@ adds neighbours up and is exact at every exported bound:
     fine      | | | | | | | | | | | | | | |  about 90 from 50 us to 100 s
     exported  |         |           |     |  `le` of the histogram that scrapers see
 
-Counting is one addition to a bucket that is found by a table of equal cells, each with the first of
-its buckets, and by a bisection where the table ends:
-
-    near      |0|0|0|1|2|3|3|4|4|...    cells of 16 us up to 34 ms; few have more than one bound
-
-Nanoseconds, whole: no float drifts.
+Counting is one bisection (in C) and one addition.  Nanoseconds, whole: no float drifts.
 """
 
 from __future__ import annotations
@@ -20,7 +15,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from itertools import pairwise
 from math import isfinite
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,9 +24,6 @@ NS_PER_S = 1_000_000_000
 _FINEST_NS = 50_000
 _COARSEST_NS = 100 * NS_PER_S
 _GROWTH = 1.2
-NEAR_CELL_BITS: Final = 14
-_NEAR_CELLS: Final = 2048  # 16 KiB
-NEAR_NS: Final = _NEAR_CELLS << NEAR_CELL_BITS
 
 
 def _fine_bounds_ns() -> list[int]:
@@ -50,7 +42,7 @@ class Scale:
     Raises ValueError for exported bounds that are not positive, finite and rising.
     """
 
-    __slots__ = ("_exported_at", "exported_s", "fine_ns", "fine_s", "near")
+    __slots__ = ("_exported_at", "exported_s", "fine_ns", "fine_s")
 
     def __init__(self, exported_s: Sequence[float]) -> None:
         rising = all(a < b for a, b in pairwise(exported_s))
@@ -60,11 +52,6 @@ class Scale:
         self.exported_s = tuple(exported_s)
         self.fine_ns: list[int] = sorted({*_fine_bounds_ns(), *exported_ns})
         self.fine_s = tuple(bound / NS_PER_S for bound in self.fine_ns)
-        # The hot path reads it: a third of the instructions of a bisection, and one line of memory.
-        self.near = tuple(
-            bisect_left(self.fine_ns, cell << NEAR_CELL_BITS) for cell in range(_NEAR_CELLS)
-        )
-        """For `ns >> NEAR_CELL_BITS`: the bucket of the least ns that are so; go on from there."""
         self._exported_at = [bisect_left(self.fine_ns, bound) for bound in exported_ns]
 
     def empty(self) -> list[int]:

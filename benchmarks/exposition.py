@@ -22,7 +22,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 
 from benchmarks.figures import Spread, spread
 from benchmarks.runner import CheckError, answer_of, arguments, on_loop, write_json
-from perf_middleware.metrics.middleware import Exchange, RequestRecorder
+from perf_middleware.metrics.middleware import RequestRecorder
+from perf_middleware.metrics.middleware.exchange import exchange_of
 from perf_middleware.metrics.routes import MetricsPage
 from perf_middleware.metrics.runtime import Metrics
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
@@ -95,7 +96,7 @@ def our_page(routes: int) -> ASGIApp:
     recorder = RequestRecorder(slow_request_s=None)
     for route, status, duration_ns in traffic(routes):
         scope: Scope = {"method": "GET", "headers": [SAMPLED_TRACE]}
-        exchange = Exchange(recorder, scope, unused, unused)
+        exchange = exchange_of(recorder, scope, unused, unused)
         exchange.route = route
         exchange.first_byte_ns = exchange.started_ns + duration_ns * 9 // 10
         exchange.request_bytes, exchange.response_bytes = 100, 2_000

@@ -316,35 +316,27 @@ class Entrance(Around):
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         kind = scope["type"]
-        if kind == "http":
-            headers = scope.get("headers")
+        if kind == "http" or kind == "websocket":
+            try:
+                headers, state = scope["headers"], scope["state"]
+            except KeyError:  # a server may leave them out; most do not
+                headers, state = scope.get("headers"), scope.get("state")
             if type(headers) is not list:
                 # An iterator can be read once; and a test may make a scope without them.
                 scope["headers"] = list(headers or ())
-            state = scope.get("state")
             if state is None:
                 scope["state"] = {"perf": self._perf}
             elif "perf" not in state:
                 state["perf"] = self._perf
-            elif type(state["perf"]) is self._kind and state["perf"] is not self._perf:
+            elif state["perf"] is not self._perf and type(state["perf"]) is self._kind:
                 return self._inside_another(scope, receive, send)
-            self._until_sample -= 1
-            if not self._until_sample:
+            if kind == "websocket":
+                return self._plain(scope, receive, send)
+            self._until_sample = until_sample = self._until_sample - 1
+            if not until_sample:
                 return self._sample(scope, receive, send)
             below = self._http
             return below(scope, receive, send)
-        if kind == "websocket":
-            headers = scope.get("headers")
-            if type(headers) is not list:
-                scope["headers"] = list(headers or ())
-            state = scope.get("state")
-            if state is None:
-                scope["state"] = {"perf": self._perf}
-            elif "perf" not in state:
-                state["perf"] = self._perf
-            elif type(state["perf"]) is self._kind and state["perf"] is not self._perf:
-                return self._inside_another(scope, receive, send)
-            return self._plain(scope, receive, send)
         if kind == "lifespan" and self._lifespan is not None:
             return self._lifespan(scope, receive, send)
         return self._core(scope, receive, send)

@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_left
+from collections import Counter
 from itertools import accumulate
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perf_middleware.families import Distribution, Exemplar, Family, LabelSet
+from perf_middleware.metrics.middleware import RequestRecorder
+from perf_middleware.metrics.middleware.exchange import exchange_of
 from perf_middleware.metrics.requests.figures import RequestFigures
 from perf_middleware.metrics.requests.histogram import NS_PER_S, Scale
 from perf_middleware.metrics.settings import DEFAULT_BUCKETS_S
@@ -30,6 +33,10 @@ bounds_s = st.lists(
 ).map(sorted)
 
 
+async def unused(*_):
+    raise AssertionError("nothing is sent or received here")
+
+
 def counted(scale, observed_ns):
     counts = scale.empty()
     for ns in observed_ns:
@@ -43,6 +50,22 @@ def test_an_exported_bound_counts_exactly_what_is_not_above_it(bounds, observed_
     exported = scale.coarsened(counted(scale, observed_ns))
     expected = [sum(ns <= round(bound * NS_PER_S) for ns in observed_ns) for bound in bounds]
     assert exported == [*expected, len(observed_ns)]
+
+
+@given(bounds_s, st.lists(durations_ns, min_size=1, max_size=60), st.data())
+def test_a_request_counts_in_the_bucket_that_a_bisection_finds(bounds, observed_ns, data):
+    recorder = RequestRecorder(buckets_s=bounds, slow_request_s=None)
+    fine_ns = recorder.figures.scale.fine_ns
+    begun_ns = [data.draw(st.integers(1, max(ns, 1))) for ns in observed_ns]
+    for first_byte_ns, ns in zip(begun_ns, observed_ns, strict=True):
+        exchange = exchange_of(recorder, {"method": "GET", "headers": []}, unused, unused)
+        exchange.route = "/"
+        exchange.first_byte_ns = exchange.started_ns + first_byte_ns
+        recorder.record(exchange, 200, exchange.started_ns + ns)
+    (timing,) = recorder.figures.timings()
+    for counts, expected in ((timing.durations, observed_ns), (timing.first_bytes, begun_ns)):
+        found = Counter(bisect_left(fine_ns, ns) for ns in expected)
+        assert {bucket: count for bucket, count in enumerate(counts) if count} == found
 
 
 @given(st.lists(durations_ns, min_size=1, max_size=60), st.floats(0.001, 1))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -441,6 +442,7 @@ START = {"type": "http.response.start", "status": 200, "headers": [(b"content-le
     [
         pytest.param([{"type": "http.response.body", "body": b"12345"}], 5, id="one part"),
         pytest.param([{"type": "http.response.body"}], 0, id="no body"),
+        pytest.param([{"type": "http.response.body", "body": None}], 0, id="a body that is None"),
         pytest.param(
             [
                 {"type": "http.response.body", "body": b"123", "more_body": True},
@@ -747,6 +749,23 @@ def test_a_scope_that_lacks_something_is_served(missing):
     at_once(wire.serve(middleware))
     assert len(wire.sent) == 2
     assert Told(middleware).statuses == {"200": 1}
+
+
+def test_routes_are_told_apart_where_the_server_sends_no_root_path():
+    route = SimpleNamespace(path_format="/items/{id}")
+
+    async def app(scope, receive, send):
+        scope["route"] = route
+        await answer(send, 200)
+
+    middleware = MetricsMiddleware(app)
+    for _ in range(3):  # on the first the route is not known as yet
+        scope = http()
+        del scope["root_path"]
+        at_once(Wire(scope).serve(middleware))
+    ((_, counted, _),) = middleware.recorder.figures.by_key
+    assert counted == "/items/{id}"
+    assert Told(middleware).statuses == {"200": 3}
 
 
 def test_ten_thousand_headers_are_read_once_at_most():

@@ -20,6 +20,7 @@ from perf_middleware.metrics.middleware.exchange import (
     Exchange,
     current_connection,
     current_exchange,
+    exchange_of,
     follow_scope,
     name_route,
     note_part,
@@ -122,7 +123,7 @@ class MetricsMiddleware(Around):
             recorder = self.recorder
             figures = recorder.figures
             figures.in_progress += 1
-            exchange = Exchange(recorder, scope, receive, send)
+            exchange = exchange_of(recorder, scope, receive, send)
             below = self.below
             token = set_current(exchange)
             try:

@@ -85,36 +85,35 @@ class Exchange:
     """
 
     __slots__ = (
-        "_receive", "_recorder", "_send", "_start", "_trace", "first_byte_ns", "head", "headers",
-        "left", "parts_ns", "recorded", "request_bytes", "response_bytes", "root_path", "route",
-        "scope", "started_ns", "statements", "status", "streamed",
+        "first_byte_ns", "head", "headers", "left", "parts_ns", "receives", "recorded", "recorder",
+        "request_bytes", "response_bytes", "root_path", "route", "scope", "sends", "started_ns",
+        "statements", "status", "streamed", "trace_part", "trace_start",
     )  # fmt: skip
 
-    def __init__(
-        self, recorder: RequestRecorder, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        self._recorder = recorder
-        self._receive = receive
-        self._send = send
-        self.scope = scope
-        self.headers: list[tuple[bytes, bytes]] = scope.get("headers", NO_HEADERS)
-        self.root_path: str = scope.get("root_path") or ""
-        self.route: str | None = None
-        self.status: Any = 0  # as the app says: the server complains of one that is none
-        self.first_byte_ns = 0
-        self.request_bytes = 0
-        self.response_bytes = 0
-        self.parts_ns: dict[str, int] | None = None
-        self.statements: Any = None
-        self.recorded: RouteTiming | None = None
-        self.left = False
-        self.streamed = False
-        self._trace: TraceContext | None = None
-        self._start: bytes | None = None
-        self.started_ns = perf_counter_ns()
+    first_byte_ns: int
+    head: Message
+    headers: list[tuple[bytes, bytes]]
+    left: bool
+    parts_ns: dict[str, int] | None
+    receives: Receive
+    recorded: RouteTiming | None
+    recorder: RequestRecorder
+    request_bytes: int
+    response_bytes: int
+    root_path: str
+    route: str | None
+    scope: Scope
+    sends: Send
+    started_ns: int
+    statements: Any
+    status: Any
+    """As the app says: the server complains of one that is none."""
+    streamed: bool
+    trace_part: TraceContext | None
+    trace_start: bytes | None
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        message = await self.receives()
         if message["type"] == "http.request":
             self.request_bytes += len(message.get("body", b""))
         elif message["type"] == "http.disconnect":
@@ -131,7 +130,10 @@ class Exchange:
         """
         kind = message["type"]
         if kind == "http.response.body":
-            body = message.get("body")
+            try:
+                body = message["body"]
+            except KeyError:  # an app may leave an empty one out; most do not
+                body = None
             if body:
                 self.response_bytes += len(body)
             if "more_body" not in message or not message["more_body"]:
@@ -143,7 +145,7 @@ class Exchange:
                 self.head = message
                 if not self.left:
                     self.status = message["status"]
-            recorder = self._recorder
+            recorder = self.recorder
             if recorder.adds_headers:
                 # New ones: the app may send the same message and list again for the next request.
                 headers = [*message.get("headers", ())]
@@ -164,10 +166,10 @@ class Exchange:
                             break
                     else:
                         # No TraceContext as yet: trace() makes one of this start if it is asked.
-                        value = self._start or trace_start()
-                        self._start = value
+                        value = self.trace_start or trace_start()
+                        self.trace_start = value
                     headers.append((b"traceresponse", value))
-                return self._send({**message, "headers": headers})
+                return self.sends({**message, "headers": headers})
         elif kind == "http.response.zerocopysend":
             count = message.get("count")
             self.response_bytes += self._announced_bytes() if count is None else count
@@ -176,21 +178,21 @@ class Exchange:
         elif kind == "http.response.pathsend":
             self.response_bytes += self._announced_bytes()
             return self._send_last(message)
-        send = self._send
+        send = self.sends
         return send(message)
 
     async def _send_last(self, message: Message) -> None:
-        send = self._send
+        send = self.sends
         await send(message)
         # Recorded here and not when the app returns: background tasks run after the response, and a
         # client that has its answer may scrape at once.
         if self.recorded is None:
             if self.left:
-                timing = self._recorder.record(self, self.status, perf_counter_ns(), "client left")
+                timing = self.recorder.record(self, self.status, perf_counter_ns(), "client left")
                 timing.disconnects += 1
                 self.recorded = timing
             else:
-                self.recorded = self._recorder.record(self, self.status, perf_counter_ns())
+                self.recorded = self.recorder.record(self, self.status, perf_counter_ns())
 
     def add_part(self, name: str, elapsed_ns: int) -> None:
         """Add to the breakdown that Server-Timing and the slow-request line show."""
@@ -217,15 +219,15 @@ class Exchange:
 
     def trace(self) -> TraceContext:
         """This request's place in its trace, one that starts here if none came in."""
-        if self._trace is None:
-            if self._start is None:
-                self._start = trace_start()
-            self._trace = take_part(self.headers, start=self._start)
-        return self._trace
+        if self.trace_part is None:
+            if self.trace_start is None:
+                self.trace_start = trace_start()
+            self.trace_part = take_part(self.headers, start=self.trace_start)
+        return self.trace_part
 
     def incoming_trace(self) -> TraceContext | None:
         """The trace that came in with the request, or None."""
-        if self._trace is None:
+        if self.trace_part is None:
             for name, _ in self.headers:
                 if name == b"traceparent":
                     break
@@ -240,7 +242,7 @@ class Exchange:
         Looked up only after a failure, so that no message pays for a frame that could catch it.
         False for a server whose `send` is not written in Python.
         """
-        send: Any = self._send
+        send: Any = self.sends
         code = getattr(getattr(send, "__func__", send), "__code__", None)
         if code is None:
             code = getattr(type(send).__call__, "__code__", None)
@@ -256,3 +258,29 @@ class Exchange:
         head = self.head if self.first_byte_ns else {}
         length = find_header(head.get("headers", ()), b"content-length")
         return int(length) if length is not None and length.isdigit() else 0
+
+
+def exchange_of(recorder: RequestRecorder, scope: Scope, receive: Receive, send: Send) -> Exchange:
+    """What stands between the server and the app for a request that comes now.
+
+    A function, since the way into an `__init__` and back takes as long as half of the fields.
+    """
+    exchange = Exchange()
+    exchange.recorder = recorder
+    exchange.receives = receive
+    exchange.sends = send
+    exchange.scope = scope
+    try:
+        exchange.headers = scope["headers"]
+        exchange.root_path = scope["root_path"] or ""
+    except KeyError:  # a server may leave them out; most do not
+        exchange.headers = scope.get("headers", NO_HEADERS)
+        exchange.root_path = scope.get("root_path") or ""
+    exchange.route = exchange.recorded = None
+    exchange.parts_ns = exchange.statements = None
+    exchange.trace_part = exchange.trace_start = None
+    exchange.status = exchange.first_byte_ns = 0
+    exchange.request_bytes = exchange.response_bytes = 0
+    exchange.left = exchange.streamed = False
+    exchange.started_ns = perf_counter_ns()
+    return exchange

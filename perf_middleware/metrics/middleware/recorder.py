@@ -29,9 +29,9 @@ class RequestRecorder:
     """Where finished exchanges go: the counters, and what is to be done beside counting."""
 
     __slots__ = (
-        "_naming_failed", "_overflow_told", "_scale_ns", "adds_headers", "database_used",
-        "exemplars", "figures", "server_timing", "slow_log", "slow_request_ns", "sockets",
-        "templates", "trace_context", "trace_response",
+        "_known_routes", "_naming_failed", "_overflow_told", "_scale_ns", "adds_headers",
+        "database_used", "exemplars", "figures", "server_timing", "slow_log", "slow_request_ns",
+        "sockets", "templates", "trace_context", "trace_response",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +50,7 @@ class RequestRecorder:
         self._scale_ns = self.figures.scale.fine_ns
         self.sockets = SocketFigures()
         self.templates = RouteTemplates()
+        self._known_routes = self.templates.known
         self.server_timing = server_timing
         self.trace_context = trace_context
         self.trace_response = trace_context and trace_response
@@ -67,23 +68,24 @@ class RequestRecorder:
         self, exchange: Exchange, status: Any, ended_ns: int, outcome: str = "answered"
     ) -> RouteTiming:
         """Count a finished request under its route."""
-        figures = self.figures
         scope = exchange.scope
         route = exchange.route
         if route is None:
             base = exchange.root_path
             try:
                 # A route of the app itself that is known by now needs no call.
-                known = self.templates.known.get(id(scope.get("route")))
-                if known is None or "fastapi" in scope or scope.get("root_path") != base:
+                known = self._known_routes.get(id(scope.get("route")))
+                if known is None or "fastapi" in scope or scope["root_path"] != base:
                     route = self.templates.template_of(scope, base)
                 else:
                     route = known[1]
+            except KeyError:  # a server may leave out the root_path; most do not
+                route = self.route_of(scope, base)
             except Exception as exc:  # noqa: BLE001 - counting must not fail the request
                 route = self._unnamed(exc)
         method: str = scope["method"]
         try:
-            series = figures.by_key[(method, route, status)]
+            series = self.figures.by_key[(method, route, status)]
         except (KeyError, TypeError):  # its first request, or a status that no key can be made of
             series = self._new_series(method, route, status)
         series.count += 1

@@ -23,16 +23,11 @@ class HoldsApp(Protocol):
     app: ASGIApp
 
 
-STARLETTES_OWN: Final = ("starlette.middleware.errors", "starlette.middleware.exceptions")
-"""Where the two classes are that stand below our layers in every app of Starlette's."""
-
-
 class Around:
     """A layer around `app`: tools and who steps aside know that one by its name.
 
-    Requests go to `below`, which is the same.  Of another layer, and of what Starlette puts below
-    ours, it is the method: to call an object takes three times as long as to call its method, and
-    there are many layers.
+    Requests go to `below`, which is the same.  Of another layer it is the method: to call an object
+    takes three times as long as to call its method, and there are many layers.
     """
 
     below: ASGIApp
@@ -44,9 +39,7 @@ class Around:
     @app.setter
     def app(self, app: ASGIApp) -> None:
         self._app = app
-        is_known = isinstance(app, Around) or type(app).__module__ in STARLETTES_OWN
-        layer: Any = app
-        self.below = layer.__call__ if is_known else app
+        self.below = app.__call__ if isinstance(app, Around) else app
 
     if TYPE_CHECKING:
 

@@ -12,8 +12,6 @@ from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.errors import ServerErrorMiddleware
-from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
@@ -306,18 +304,6 @@ def test_a_layer_calls_what_is_put_in_the_place_of_its_app():
     assert (layer.app, layer.below) == (other, other.__call__)
     layer.app = app
     assert layer.below is app
-
-
-@pytest.mark.parametrize("kind", [ServerErrorMiddleware, ExceptionMiddleware])
-def test_of_what_starlette_puts_below_a_layer_it_calls_the_method(kind):
-    class Own(kind):
-        """A user's may be given another `__call__` at any time."""
-
-    starlettes, users = kind(by_hand("answers")), Own(by_hand("answers"))
-    layer = RequestScope(starlettes)
-    assert (layer.app, layer.below) == (starlettes, starlettes.__call__)
-    layer.app = users
-    assert layer.below is layer.app is users
 
 
 def test_the_stack_can_be_followed_from_its_head():

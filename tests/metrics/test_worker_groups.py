@@ -151,6 +151,8 @@ def end(child):
     os.waitpid(child, 0)
 
 
+# Beside the threads of the test run: from Python 3.15 on an error, and the child goes on alone.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_child_keeps_no_lock_of_its_parent(tmp_path):
     place = Place(str(tmp_path), "shop.v1", False)
     parent, other = SnapshotDirectory(place), SnapshotDirectory(place)

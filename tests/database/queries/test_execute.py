@@ -6,6 +6,8 @@ import uuid
 
 import pytest
 from sqlalchemy import bindparam, func, insert, literal, select, text, union_all, update
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload, load_only, selectinload
 
 from perf_middleware import UncacheableQueryError
@@ -199,6 +201,25 @@ def test_the_result_is_one_of_sqlalchemy(url):
                     assert (await execute(session, given, {"which": 1})).scalar() == "Ann"
                     assert (await execute(session, given, {"which": 2})).scalar() == "Eve"
             assert ground.figures["hits"] == 6
+
+    run(main())
+
+
+def test_a_name_that_two_columns_have_is_ambiguous_from_the_cache_too(url):
+    async def main():
+        async with shop(url) as ground:
+            await ground.write(Owner(id=1, name="Ann"))
+            owners = Owner.__table__.c
+            twice = select(owners.id.label("one"), owners.name.label("one"))
+            for execute in (AsyncSession.execute, ground.queries.execute, ground.queries.execute):
+                async with ground.session() as session:
+                    row = (await execute(session, twice)).one()
+                    assert row == (1, "Ann")
+                    with pytest.raises(InvalidRequestError, match="Ambiguous column name 'one'"):
+                        _ = row.one
+                    with pytest.raises(InvalidRequestError, match="Ambiguous column name 'one'"):
+                        _ = row._mapping["one"]
+            assert ground.figures["hits"] == 1
 
     run(main())
 

@@ -25,6 +25,7 @@ from perf_middleware.database.statements.fingerprint import (
         pytest.param("select a-1, t1.b2", "SELECT a - ?, t1.b2", id="digits in names stay"),
         pytest.param("where a = 'it''s'", "WHERE a = ?", id="a string with a quote in it"),
         pytest.param(r"where a = E'it\'s'", "WHERE a = ?", id="a string with an escaped quote"),
+        pytest.param(r"where a = E'it''s\' b'", "WHERE a = ?", id="and a doubled one"),
         pytest.param("where a = U&'x' or b = X'ff'", "WHERE a = ? OR b = ?", id="prefixed strings"),
         pytest.param("select $$a 'b$$, $q$ $$ $q$", "SELECT ?", id="dollar quotes"),
         pytest.param("where a = 'open", "WHERE a = ?", id="a string that is not closed"),
@@ -153,9 +154,10 @@ SECRET = "zq9"
 SECRETS = st.lists(st.sampled_from(["zq9", "'", "''", " ", "\\", '"', "$", "--", "/*", "(", ","]),
                    min_size=1, max_size=8).map(lambda parts: "".join(["zq9", *parts]))  # fmt: skip
 # A space before those that a name or a number would swallow: aE'x' is the name aE and 'x'.
+# And one after E'x': in E'x''y\' what begins as 'y\' goes on to the next quote.
 LITERALS = st.one_of(
     SECRETS.map(lambda text: "'" + text.replace("'", "''") + "'"),
-    SECRETS.map(lambda text: " E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"),
+    SECRETS.map(lambda text: " E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "' "),
     SECRETS.filter(lambda text: "$t$" not in text + "$").map(lambda text: f" $t${text} $t$"),
     st.integers(10**6, 10**9).map(str),
     st.decimals(10**6, 10**9, places=3).map(str),

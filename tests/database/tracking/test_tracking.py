@@ -228,6 +228,7 @@ def test_a_commit_whose_outcome_is_unknown_is_told_and_a_refused_one_is_not(post
         async with tracked_at(postgres_url) as tracked:
             async with tracked.session() as session, tracked.session() as other:
                 session.add(User(id=1))
+                await session.flush()  # before a text SQLAlchemy 2.0 does not
                 pid = await session.scalar(text("select pg_backend_pid()"))
                 await other.execute(text(f"select pg_terminate_backend({pid}, 5000)"))
                 with pytest.raises(DBAPIError):

@@ -218,6 +218,8 @@ def test_files_of_owners_that_are_gone_are_removed(store_of, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+# Beside the threads of the test run: from Python 3.15 on an error, and the child goes on alone.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_fork_does_not_keep_its_parents_owner_alive(tmp_path):
     path = tmp_path / "tasks.db"
     owner = owners.Owner(path)

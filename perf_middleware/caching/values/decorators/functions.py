@@ -16,6 +16,7 @@ from perf_middleware.caching.values.signatures import Arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Self
 
     from perf_middleware.caching.values.figures import FunctionStats
     from perf_middleware.caching.values.kept import Kept
@@ -180,6 +181,10 @@ class CachedMethod(staticmethod):  # type: ignore[type-arg]
     A staticmethod only by descent: classes that look at each of their attributes, such as pydantic
     models, know that one and leave it alone.
     """
+
+    def __new__(cls, function: Callable[..., Any], **_: bool) -> Self:
+        # From Python 3.15 on staticmethod has one of its own, which takes no keywords.
+        return super().__new__(cls, function)  # type: ignore[call-arg]
 
     def __init__(self, function: Callable[..., Any], *, of_class: bool = False) -> None:
         super().__init__(function)

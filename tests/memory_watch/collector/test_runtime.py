@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from perf_middleware.memory_watch.collector import runtime
-from perf_middleware.memory_watch.collector.drivers.process import ProcessCollector
+from perf_middleware.memory_watch.collector.drivers.process import IMMORTAL_MAX, ProcessCollector
 from perf_middleware.memory_watch.collector.runtime import GarbageCollection
 from perf_middleware.memory_watch.collector.settings import GcSettings
 from perf_middleware.resource import Resources
@@ -73,7 +73,8 @@ def test_by_default_nothing_is_changed(backend):
         plain = GarbageCollection(process=ProcessCollector())
         async with opened(plain):
             plain.note_started()
-            assert (gc.get_threshold(), gc.get_freeze_count()) == (before, 0)
+            assert gc.get_threshold() == before
+            assert gc.get_freeze_count() <= IMMORTAL_MAX
 
     run(main, backend)
 
@@ -112,7 +113,7 @@ def test_what_is_there_after_the_start_is_frozen_and_thawed_at_the_end(backend):
     async def main():
         frozen = GarbageCollection(freeze=True, process=ProcessCollector())
         async with opened(frozen):
-            assert gc.get_freeze_count() == 0
+            assert gc.get_freeze_count() <= IMMORTAL_MAX
             frozen.note_started()
             counted = frozen.status()["frozen"]
             assert counted > 1_000
@@ -120,7 +121,7 @@ def test_what_is_there_after_the_start_is_frozen_and_thawed_at_the_end(backend):
             assert counted - 100 < gc.get_freeze_count() <= counted
             assert gc.collect() is not None
             assert gc.get_freeze_count() > 1_000
-        assert gc.get_freeze_count() == 0
+        assert gc.get_freeze_count() <= IMMORTAL_MAX
         assert frozen.status()["frozen"] == 0
 
     run(main, backend)

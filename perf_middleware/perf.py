@@ -92,7 +92,8 @@ class Perf:
     def add_resource(self, resource: Resource) -> None:
         """Open `resource` with the app, after our own, and close it before them.
 
-        Raises RuntimeError when the app runs already, ValueError for a name that is taken.
+        Raises RuntimeError when the app runs already, ValueError for a name that is taken,
+        TypeError for what is no resource.
         """
         self._resources.add(resource)
 

@@ -129,6 +129,10 @@ class Resources:
         """Open `resource` after those known so far; only before the start."""
         if self.running:
             raise RuntimeError("resources can only be added before the app has started")
+        members = ("name", "required", "open", "close", "status")
+        lacking = [member for member in members if not hasattr(resource, member)]
+        if lacking:
+            raise TypeError(f"{resource!r:.100} is no resource: it has no {', '.join(lacking)}")
         if resource.name in self._states:
             raise ValueError(f"there is a resource named {resource.name!r} already")
         self._resources.append(resource)

@@ -6,6 +6,7 @@ import math
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from time import monotonic
+from types import SimpleNamespace
 
 import anyio
 import anyio.lowlevel
@@ -174,6 +175,12 @@ async def test_an_app_may_start_and_stop_many_times(make):
             assert set(states.values()) == {"open"}
         assert server.words == COMPLETE
     assert notes == ["open a", "app starts", "app stops", "close a"] * 3
+
+
+def test_what_is_no_resource_is_refused_where_it_is_added():
+    perf = install(Starlette())
+    with pytest.raises(TypeError, match="no resource: it has no required, open, close, status"):
+        perf.add_resource(SimpleNamespace(name="a"))
 
 
 async def test_the_app_runs_in_the_task_and_context_of_the_server():

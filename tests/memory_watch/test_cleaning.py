@@ -114,11 +114,16 @@ def test_a_callback_that_fails_is_counted_and_told_once_and_the_next_goes_on(cap
     assert sum("cleanup bad failed" in record.message for record in caplog.records) == 1
 
 
-def test_a_callback_on_the_thread_that_wants_the_process_to_exit_does_not_end_the_watch():
+class OfTheApp(BaseException):
+    """As libraries have them for what `except Exception` is not to see."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), OfTheApp()])
+def test_a_callback_on_the_thread_that_wants_more_than_to_fail_does_not_end_the_watch(error):
     stage = Stage()
 
     def leave(pressure):
-        raise SystemExit(3)
+        raise error
 
     stage.watch.on_pressure("leave", leave, thread=True)
     stage.feed(0.8)

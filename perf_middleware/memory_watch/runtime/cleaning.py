@@ -193,7 +193,9 @@ class Cleaning:
                 if not cleaner.thread:
                     return Freed(cleaner.name, "skipped", reason="no event loop is known")
                 raise TypeError("a cleanup on the watch's thread must not be async")  # noqa: TRY301
-        except (Exception, SystemExit) as exc:  # noqa: BLE001 - the next one goes on
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - the next one goes on, and so does the watch
             return self._failed(cleaner, exc, begun_us)
         finally:
             if watcher is not None:

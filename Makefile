@@ -2,7 +2,7 @@
 # make test      lint, types and the whole suite
 # make test-all  the same suite on every newer Python found on this machine
 # make browser   the example in Chromium and curl, in each content coding
-# make conformance  the public tests of HTTP caches against ours, over servers; needs Node.js
+# make conformance  the public tests of HTTP caches against ours, over servers; needs Node.js and npm
 # make bench     what each layer costs beside what others offer: the short form, under five minutes
 # make bench-full  the same at length, then docs/performance.md and the README's table from it
 # make bench-compare BASE=<rev>  whether this tree is slower than that revision: exit code 1 if so

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
+from perf_middleware.cancellation import ENDING
 from perf_middleware.errors import ResourceStartError
 from perf_middleware.events import Events, ResourceChanged, ResourceState
 
@@ -264,7 +265,7 @@ class _Supervisor:
     async def _supervised(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         try:
             await run()
-        except (GeneratorExit, KeyboardInterrupt, anyio.get_cancelled_exc_class()):
+        except (*ENDING, anyio.get_cancelled_exc_class()):
             raise
         except BaseException:  # SystemExit too: it would end every resource, and the app serve on
             self._owner.task_failures += 1

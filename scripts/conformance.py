@@ -3,7 +3,8 @@
     the suite's client -> uvicorn: the response cache around a proxy -> the suite's origin
 
 The suite is http-cache-tests, behind cache-tests.fyi; npm brings it into build/conformance.  Ends
-with 1 where a test fails that is not in DECIDED, or one in there passes.
+with 1 where a test fails that is not in DECIDED, or one in there passes.  With two ports, its own
+and the origin's, it is that server itself.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
-MADE = ROOT / "build" / "conformance"
-INSTALLED = MADE / "node_modules" / "http-cache-tests"
 SUITE = "http-cache-tests@0.4.5"
+MADE = ROOT / "build" / "conformance" / SUITE.partition("@")[2]
+INSTALLED = MADE / "node_modules" / "http-cache-tests"
 CLIENT = """
 import fetch from 'node-fetch'
 import { runTests, getResults } from './node_modules/http-cache-tests/client/runner.mjs'
@@ -49,7 +50,7 @@ DECIDED = {
         "age-parse-nonnumeric", "age-parse-negative", "age-parse-float", "age-parse-dup-*",
         "age-parse-prefix-twoline", "age-parse-parameter", "age-parse-numeric-parameter",
     ),
-    "the app's failure is passed on, as these want it: they ask only caches that hide it": (
+    "the app's failure is passed on: what is not the origin's counts as cached with the suite": (
         "stale-close-*",
     ),
     "an answer with Set-Cookie is one client's, until a rule says otherwise": (
@@ -121,7 +122,7 @@ async def ask(port: int, scope: dict[str, Any], body: bytes) -> tuple[int, Answe
     return parser.get_status_code(), answer
 
 
-def proxy(port: int) -> Any:
+def make_proxy(port: int) -> Any:
     """An ASGI app that answers with what the origin at `port` answers."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -145,7 +146,7 @@ def proxy(port: int) -> Any:
 
 def serve(port: int, origin: int) -> None:
     """Serve the cache around the proxy until the process is ended."""
-    app = install(proxy(origin), Settings(**CACHE_ALONE))
+    app = install(make_proxy(origin), Settings(**CACHE_ALONE))
     uvicorn.run(
         app, port=port, lifespan="off", log_level="critical", access_log=False,
         server_header=False, date_header=False,
@@ -165,9 +166,10 @@ def fetch_suite() -> None:
 
 @contextmanager
 def running(*command: str, **environment: str) -> Iterator[None]:
-    """A server, until the block is left; where it runs the origin finds its first page."""
+    """A server, until the block is left; in the suite's folder, from which the origin has files."""
+    outside = {name: value for name, value in os.environ.items() if name[:12] != "PERFORMANCE_"}
     with subprocess.Popen(
-        command, cwd=INSTALLED, env=os.environ | environment, stdout=subprocess.DEVNULL
+        command, cwd=INSTALLED, env=outside | environment, stdout=subprocess.DEVNULL
     ) as process:
         try:
             yield
@@ -175,7 +177,7 @@ def running(*command: str, **environment: str) -> Iterator[None]:
             process.terminate()
 
 
-def results() -> list[tuple[str, str, Any]]:
+def run_suite() -> list[tuple[str, str, Any]]:
     """Kind, id and result (true, or why not) of each test."""
     fetch_suite()
     origin, port = free_port(), free_port()
@@ -227,4 +229,4 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         serve(int(sys.argv[1]), int(sys.argv[2]))
     else:
-        sys.exit(tell(results()))
+        sys.exit(tell(run_suite()))

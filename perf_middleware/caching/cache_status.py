@@ -8,15 +8,15 @@ Cache-Status: perf_middleware; fwd=bypass; detail="credentials: cookie"
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from perf_middleware.caching.syntax.lists import is_token
 from perf_middleware.caching.syntax.structured import quoted
 
-if TYPE_CHECKING:
-    from perf_middleware.caching.fields import Headers
-
 NAME: Final = b"cache-status"
+
+Tail: TypeAlias = tuple[tuple[bytes, bytes], ...]
+"""The fields that a hit adds to those stored: no list, for many answers have the same."""
 
 Forward: TypeAlias = Literal["bypass", "uri-miss", "vary-miss", "miss", "request", "stale"]
 """Why a request went on to the app (RFC 9211 §2.2)."""
@@ -41,7 +41,7 @@ class CacheStatus:
         self._cache = name[1:-1] if cache[:1].isalpha() and is_token(name[1:-1]) else name
         self._fields: dict[tuple[str, bool, str | None], tuple[bytes, bytes]] = {}
         self._kept: dict[tuple[str, int | None, bool, bool, str | None], bytes] = {}
-        self._tails: dict[tuple[int, int, str | None], Headers] = {}
+        self._tails: dict[tuple[int, int, str | None], Tail] = {}
         self.silent_miss = self.forwarded("uri-miss", stored=False, detail=NO_FRESHNESS)
         """The field of most answers: they say nothing of being stored."""
 
@@ -50,17 +50,15 @@ class CacheStatus:
         value = b"%b; hit; ttl=%d" % (self._cache, ttl_s)
         return value if detail is None else value + _detail(detail)
 
-    def hit_tail(self, age_s: int, ttl_s: int, detail: str | None) -> Headers:
-        """Age and this field, as a hit adds them: the same list for all that are as old."""
+    def hit_tail(self, age_s: int, ttl_s: int, detail: str | None) -> Tail:
+        """Age and this field, as a hit adds them: the same object for all that are as old."""
         key = (age_s, ttl_s, detail)
         tail = self._tails.get(key)
         if tail is None:
             if len(self._tails) >= self.TAILS_MAX:
                 self._tails.clear()
-            tail = self._tails[key] = [
-                *age_alone(age_s),
-                (NAME, self.hit(ttl_s=ttl_s, detail=detail)),
-            ]
+            field = (NAME, self.hit(ttl_s=ttl_s, detail=detail))
+            tail = self._tails[key] = (*age_alone(age_s), field)
         return tail
 
     def forwarded(
@@ -107,10 +105,11 @@ class CacheStatus:
         return value
 
 
-@lru_cache(maxsize=2_000)
-def age_alone(age_s: int) -> Headers:
-    """What a hit adds without this field."""
-    return [(b"age", b"%d" % age_s)]
+# Shared by all apps of the process, as re's cache of patterns is: it holds nothing of theirs.
+@lru_cache(maxsize=CacheStatus.TAILS_MAX)
+def age_alone(age_s: int) -> Tail:
+    """Age in whole seconds: all that a hit adds where Cache-Status is not shown (RFC 9111 §5.1)."""
+    return ((b"age", b"%d" % age_s),)
 
 
 @lru_cache(maxsize=1_000)

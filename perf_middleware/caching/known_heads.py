@@ -16,11 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.caching.fields import HOP_BY_HOP
 from perf_middleware.caching.judgement import NEVER_KEPT, Keep
-from perf_middleware.caching.stored import (
-    KNOWN_HEADER_BYTES,
-    NO_LINES_BYTES,
-    US_PER_S,
-)
+from perf_middleware.caching.stored import KNOWN_HEADER_BYTES, NO_LINES_BYTES, US_PER_S
 from perf_middleware.field_names import NAME, NameSequences
 
 if TYPE_CHECKING:
@@ -53,7 +49,8 @@ class Shape:
         self.names = tuple(names)
         at = [place for place, name in enumerate(names) if name in deciding]
         self.decided_by: Callable[[Any], Any] = itemgetter(*at) if at else _nothing
-        self.own_at = tuple(sorted({*range(len(names))}.difference(at)))  # each answer has its own
+        # Those of which each answer has its own value.
+        self.own_at = tuple([place for place, name in enumerate(names) if name not in deciding])
         self.length_at = _place(names, b"content-length")
         self.etag_at = _place(names, b"etag")
         self.modified_at = _place(names, b"last-modified")
@@ -79,9 +76,9 @@ class Known:
         self.shape = shape
         self.headers: Headers = list(zip(shape.names, values, strict=True))
         """Of one such head: what decides is the same object in all of them."""
-        # The room that a stored response with such a head takes for it, beside all of its values.
-        self.head_bytes = KNOWN_HEADER_BYTES * len(shape.own_at) - NO_LINES_BYTES
-        self.head_bytes -= sum(map(len, values)) - sum(len(values[at]) for at in shape.own_at)
+        # Added to the lengths of all values: those that decide are no answer's own.
+        shared_bytes = sum(len(value) for at, value in enumerate(values) if at not in shape.own_at)
+        self.head_bytes = KNOWN_HEADER_BYTES * len(shape.own_at) - NO_LINES_BYTES - shared_bytes
         self.status = status
         self.rule = rule  # held: it is known by its id
         self.keep: Keep | None = None

@@ -49,7 +49,7 @@ def plain_response(
     stored.status = known.status
     stored.headers = headers = known.headers.copy()
     names = shape.names
-    for at in shape.own_at:  # headers_with, written out
+    for at in shape.own_at:  # as headers_with, without the cost of a call
         headers[at] = (names[at], values[at])
     stored._lines = shape.fields  # noqa: SLF001
     stored.body = body

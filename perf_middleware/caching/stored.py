@@ -24,7 +24,7 @@ from perf_middleware.caching.syntax.etags import parse_etag
 from perf_middleware.caching.syntax.structured import parse_string_list
 
 if TYPE_CHECKING:
-    from perf_middleware.caching.cache_status import CacheStatus
+    from perf_middleware.caching.cache_status import CacheStatus, Tail
     from perf_middleware.caching.fields import Headers, Lines
     from perf_middleware.caching.forms import CodedForms
     from perf_middleware.caching.known_heads import Known
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 US_PER_S: Final = 1_000_000
 NOT_SHOWN: Final = -(2**63)  # before any time on any clock
 _UNCOUNTED: Final = RouteCounts()  # until it is in a store
-NO_TAIL: Final[Headers] = []
+NO_TAIL: Final[Tail] = ()
 VALIDATED_FOR_S: Final = 600  # a stale response with a validator is worth keeping for a while
 # Measured with tracemalloc over some thousand entries (CPython 3.11); a test keeps them true.
 ENTRY_BYTES: Final = 1_330  # slots, lists, times; its places in a store
@@ -74,10 +74,10 @@ class Lifetimes:
 class StoredResponse:
     """One complete response of the app, as hits send it.
 
-    `headers` are the stored fields, `lines` the app's own words about caching: what is known of its
-    head, where that has no others than are stored.  `tags` are those of
-    its rule, then its `dependencies`, and behind them the groups that its `lines` name.  One that
-    has dependencies is used only while memory is known to lack no purge (runtime/tracked.py).
+    `headers` are the stored fields, `lines` the app's own words about caching; for a head that is
+    known they are read from `headers`.  `tags` are those of its rule, then its `dependencies`, and
+    behind them the groups that its `lines` name.  One that has dependencies is used only while
+    memory is known to lack no purge (runtime/tracked.py).
     """
 
     __slots__ = (
@@ -98,7 +98,7 @@ class StoredResponse:
     received_s: int | None
     """Unix time of its head, once it is in a store."""
     size_bytes: int
-    tail: Headers
+    tail: Tail
     """What a hit adds, until `shown_until_us`."""
     useless_from_us: int
     """From then on it can answer nothing, not even after the app has confirmed it."""
@@ -240,7 +240,7 @@ class StoredResponse:
             fields.append((b"if-modified-since", self.last_modified))
         return fields
 
-    def show(self, now_us: int, status: CacheStatus | None) -> Headers:
+    def show(self, now_us: int, status: CacheStatus | None) -> Tail:
         """Age and Cache-Status of a hit at `now_us`, written once a second.
 
         `tail` may be read instead, as long as it is before `shown_until_us`.

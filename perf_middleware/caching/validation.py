@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 OF_THE_BODY: Final = frozenset(
     {b"content-encoding", b"content-length", b"content-range", b"content-type", b"etag"}
 )
-"""Fields that say how to read the stored body: a 304 has none of its own (RFC 9111 §3.2)."""
+"""Fields that say how to read the stored body: a 304's own are not taken (RFC 9111 §3.2), but for a
+Content-Type of the same media type."""
 CONTENT_TYPE: Final = frozenset({b"content-type"})
 
 

@@ -130,3 +130,14 @@ def test_what_a_forward_tells_can_be_read_again(reason, status, stored, collapse
     if detail is not None:
         readable = "".join(char if " " <= char <= "~" else "?" for char in detail)
         assert told[b"detail"] == readable[:DETAIL_CHARS_MAX]
+
+
+def test_hits_that_are_as_old_are_told_by_one_object_and_few_are_kept():
+    status = CacheStatus("ours")
+    tail = status.hit_tail(3, 57, None)
+    assert tail == ((b"age", b"3"), (b"cache-status", b"ours; hit; ttl=57"))
+    assert status.hit_tail(3, 57, None) is tail
+    assert status.hit_tail(3, 57, "/a")[1] == (b"cache-status", b'ours; hit; ttl=57; detail="/a"')
+    for age_s in range(CacheStatus.TAILS_MAX + 50):
+        assert status.hit_tail(age_s, 0, None)[0] == (b"age", b"%d" % age_s)
+    assert len(status._tails) <= CacheStatus.TAILS_MAX

@@ -97,6 +97,8 @@ def test_a_head_that_is_known_is_judged_as_if_it_were_not(
     )
     # Its names are those of all heads like it, and its lines are read when they are asked for.
     assert mine.size_bytes < theirs.size_bytes
+    own_bytes = sum(len(values[at]) for at in known.shape.own_at)
+    assert mine.size_bytes > 1_000 + len(b"body") + own_bytes
     assert (mine.etag, mine.last_modified) == (theirs.etag, theirs.last_modified)
     assert mine.lines == theirs.lines
 

@@ -109,8 +109,8 @@ async def lived(way, *, url, head, status, rules, times, collapse):
     return left, [(each.status, each.headers, each.body) for each in answers]
 
 
-def without_sizes(lived):
-    left, answers = lived
+def without_sizes(way):
+    left, answers = way
     stored = [
         {name: part for name, part in each.items() if name != "size_bytes"}
         for each in left["stored"]

@@ -173,7 +173,7 @@ def test_a_hit_shows_its_age_and_what_is_left():
 
 
 def test_a_hit_may_show_its_age_alone():
-    assert entry().show(5 * S, None) == [(b"age", b"5")]
+    assert entry().show(5 * S, None) == ((b"age", b"5"),)
 
 
 @pytest.mark.parametrize(

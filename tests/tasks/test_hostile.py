@@ -141,7 +141,7 @@ async def test_who_asks_again_and_again_for_a_failed_jobs_result_leaves_nothing_
                 ask(job)
         assert frames_of(job.error) <= before + 3  # of the last who asked
         gc.collect()
-        assert [ask for ask in requests[:-1] if ask() is not None] == []
+        assert [one for one in requests[:-1] if one() is not None] == []
 
 
 @in_virtual_time
@@ -443,6 +443,27 @@ async def test_a_call_that_was_made_already_is_no_task():
             with pytest.raises(TypeError, match="a task is a function"):
                 await queue.submit(wrong)
         made.close()
+
+
+@in_virtual_time
+async def test_a_task_below_a_class_or_static_method_is_called_as_that_is():
+    async with queue_of() as queue:
+
+        class Shop:
+            @classmethod
+            @queue.task
+            async def name(cls, count):
+                return cls.__name__, count
+
+            @staticmethod
+            @queue.task
+            async def price(count):
+                return 3 * count
+
+        jobs = [await Shop.name.enqueue(2), await Shop().name.enqueue(5)]
+        jobs += [await Shop.price.enqueue(4)]
+        results = [(await job.wait(timeout_s=60)).result() for job in jobs]
+        assert results == [("Shop", 2), ("Shop", 5), 12]
 
 
 @pytest.mark.parametrize("kind", [staticmethod, classmethod])

@@ -189,6 +189,8 @@ def _of_dataclass(cls: Any, name: str) -> Allowed:
         values = _state_of(shape, state)
         if type(values) is not list or len(values) != len(names):
             raise ValueError("other fields")
+        if beside is not None and (type(beside) is not dict or not cls.__dictoffset__):
+            raise ValueError("other attributes")
         made = cls.__new__(cls)
         for name, value in zip(names, values, strict=True):
             object.__setattr__(made, name, value)

@@ -49,7 +49,7 @@ HOLDING: Final = 1
 STREAMING: Final = 2
 PASSING: Final = 3
 READY: Final = 4
-"""As HOLDING; and all is known that goes out where the body is the one that is expected."""
+"""As HOLDING, and the coded head is known: it goes out if the body that it belongs to follows."""
 HELD: Final = frozenset({HOLDING, READY})
 _OURS: Final = frozenset({FORMS, NEW_FORMS})
 FILES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})

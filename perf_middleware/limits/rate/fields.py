@@ -96,7 +96,7 @@ class FieldLines:
         self._template = b", ".join(self._items)
         self._refusals = names
         self.newest = -1, -1, (STATE, b"")
-        """Of one quota, where something is left: how much, the seconds, and the line of those."""
+        """(remaining, seconds, line) told last by state_field; -1, -1 before any."""
 
     def state(self, left: Sequence[tuple[int, int, int]]) -> bytes:
         """RateLimit of an admitted request: `t` is until all is left again.

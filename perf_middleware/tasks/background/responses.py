@@ -9,7 +9,6 @@ this one is not below it: left without `Depends` it stops the app's start, and i
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -18,6 +17,7 @@ from starlette.background import BackgroundTask
 from starlette.background import BackgroundTasks as StarletteBackgroundTasks
 from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI reads these annotations
 
+from perf_middleware.cancellation import ENDING, is_being_cancelled
 from perf_middleware.task_errors import JournalUnavailableError, QueueClosedError, QueueFullError
 from perf_middleware.tasks.background.runtime import Origins
 from perf_middleware.tasks.queue.decorators import name_of
@@ -86,10 +86,10 @@ class BackgroundTasks(BackgroundTask):
                     continue
             try:
                 await task()
-            except (KeyboardInterrupt, GeneratorExit):
+            except ENDING:
                 raise
             except BaseException as exc:  # a command-line function must not end the server
-                if isinstance(exc, anyio.get_cancelled_exc_class()) and _is_being_cancelled():
+                if isinstance(exc, anyio.get_cancelled_exc_class()) and is_being_cancelled():
                     raise
                 made_by = Origins().name_of(self._request)
                 logger.exception(
@@ -97,15 +97,6 @@ class BackgroundTasks(BackgroundTask):
                     name_of(call),
                     f" of {made_by}" if made_by else "",
                 )
-
-
-def _is_being_cancelled() -> bool:
-    """Whether this task is: a call may let the CancelledError of something else escape."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        return True  # trio has its own, which comes from nowhere else
-    return task is None or task.cancelling() > 0
 
 
 async def background_tasks(

@@ -107,9 +107,9 @@ def checked_retries(retries: object) -> int:
 
 
 def checked_retry_on(retry_on: object) -> tuple[type[Exception], ...]:
-    """`retry_on`, one type of errors or several.  Raises ValueError."""
+    """`retry_on` as a tuple.  Raises ValueError for what is no subclass of Exception."""
     kinds = retry_on if isinstance(retry_on, tuple) else (retry_on,)
-    if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+    if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
         raise ValueError(f"retry_on is a type of errors, or a tuple of such, not {retry_on!r}")
     return kinds
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, PrivateAttr, RootModel
 
 from perf_middleware.caching.values import packing
-from perf_middleware.caching.values.classes import Classes
+from perf_middleware.caching.values.classes import Classes, _of_dataclass
 from perf_middleware.caching.values.packing import MISS, Packer
 from perf_middleware.errors import UnpackableValueError
 
@@ -292,6 +292,15 @@ class Failure(Exception):  # noqa: N818 - a value that a function returns
 
 class Named(Point):
     pass
+
+
+@pytest.mark.parametrize("beside", [5, [1], {"a": 1}])
+def test_what_such_a_state_cannot_be_is_refused(beside):
+    allowed = _of_dataclass(Branch, "Branch")
+    state = allowed.take(Branch([], None))
+    assert allowed.make(state) == Branch([], None)
+    with pytest.raises(ValueError, match="other attributes"):
+        allowed.make([*state, beside])
 
 
 def test_what_a_dataclass_holds_beside_its_fields_comes_back_too():

@@ -173,7 +173,9 @@ async def test_a_head_whose_fields_are_no_list_gets_ours_behind_them(fields_of):
         assert answer.headers[:-2] == [*(fields_of().get("headers") or ())]
 
 
-@pytest.mark.parametrize("own", [[], [("x-kind", "plain")]])
+@pytest.mark.parametrize(
+    "own", [pytest.param([], id="no fields"), pytest.param([("x-kind", "plain")], id="one field")]
+)
 async def test_a_head_that_the_server_refuses_is_sent_to_it_once(own):
     stage, sent = Stage(quota("10/minute"), app=App(*own)), []
     await stage.ask()  # from now on such a head is known

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextvars import ContextVar
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -11,6 +10,7 @@ import anyio
 
 from perf_middleware.caching.runtime.request import Silence
 from perf_middleware.caching.warming.asked import WARMING, Asked
+from perf_middleware.cancellation import ENDING, is_being_cancelled
 from perf_middleware.error_text import told
 
 if TYPE_CHECKING:
@@ -28,19 +28,6 @@ def is_for_warming() -> bool:
     """Whether this is done for a request of warming's that is under way."""
     asked = _ASKING.get()
     return asked is not None and not asked.is_over
-
-
-ENDING: Final = (KeyboardInterrupt, GeneratorExit)
-"""What ends the process, or the task, and is nobody's failure."""
-
-
-def is_being_cancelled() -> bool:
-    """Whether this task is: an app may let the CancelledError of something else escape."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        return True  # trio has its own, which comes from nowhere else
-    return task is None or task.cancelling() > 0
 
 
 class _Unread(Silence):

@@ -18,7 +18,7 @@ import anyio.lowlevel
 
 from perf_middleware.caching.warming.decorators import urls_of
 from perf_middleware.caching.warming.plan import Agenda, ask_of
-from perf_middleware.caching.warming.runtime.asking import ENDING, is_being_cancelled
+from perf_middleware.cancellation import ENDING, is_being_cancelled
 from perf_middleware.error_text import told
 
 if TYPE_CHECKING:

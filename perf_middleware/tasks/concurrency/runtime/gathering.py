@@ -109,16 +109,15 @@ class _Gathering:
             self.results[index] = await one
         except Exception as error:  # noqa: BLE001 - a value
             self._fail(index, error, scope)
-        except BaseException as error:
-            if isinstance(error, GeneratorExit):  # the loop is gone
-                raise
-            if not isinstance(error, anyio.get_cancelled_exc_class()):
-                self.exit = self.exit or error
-                scope.cancel()
-                return
+        except GeneratorExit:  # the loop is gone
+            raise
+        except anyio.get_cancelled_exc_class() as error:
             if not scope.cancel_called:  # from elsewhere; or the caller is, who learns of no error
                 self._fail(index, error, scope)
             raise
+        except BaseException as error:  # noqa: BLE001 - raised by gather_limited, in no group
+            self.exit = self.exit or error
+            scope.cancel()
         finally:
             self._places.release()
 

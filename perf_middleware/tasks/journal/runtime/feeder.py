@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from perf_middleware.cancellation import is_being_cancelled
 from perf_middleware.error_text import told
 from perf_middleware.errors import PerfMiddlewareError
 from perf_middleware.task_errors import (
@@ -275,8 +276,7 @@ class Feeder:
             try:
                 return await call(*args, **kwargs)
             except asyncio.CancelledError as exc:
-                worker = asyncio.current_task()
-                if worker is None or worker.cancelling():
+                if is_being_cancelled():
                     raise
                 raise _own_cancellation(task.name) from exc
 

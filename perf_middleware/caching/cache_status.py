@@ -34,7 +34,7 @@ class CacheStatus:
     """
 
     KEPT_MAX: Final = 1_000
-    TAILS_MAX: Final = 2_000  # about 300 bytes each; then it starts anew
+    TAILS_MAX: Final = 500  # about 400 bytes each, which no store accounts for; then it starts anew
 
     def __init__(self, cache: str) -> None:
         name = quoted(cache)

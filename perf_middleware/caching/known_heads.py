@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.caching.fields import HOP_BY_HOP
 from perf_middleware.caching.judgement import NEVER_KEPT, Keep
-from perf_middleware.caching.stored import KNOWN_HEADER_BYTES, NO_LINES_BYTES, US_PER_S
+from perf_middleware.caching.stored import (
+    HEADER_BYTES,
+    KNOWN_HEADER_BYTES,
+    NO_LINES_BYTES,
+    US_PER_S,
+)
 from perf_middleware.field_names import NAME, NameSequences
 
 if TYPE_CHECKING:
@@ -62,7 +67,8 @@ class Known:
 
     __slots__ = (
         "_field", "fresh_us", "head_bytes", "headers", "is_for_others", "is_plain", "keep", "rule",
-        "shape", "status", "usable_if_error_us", "usable_us", "useless_us", "why",
+        "shape", "shared_head_bytes", "status", "usable_if_error_us", "usable_us", "useless_us",
+        "why",
     )  # fmt: skip
 
     def __init__(
@@ -74,11 +80,17 @@ class Known:
         values: Sequence[bytes],
     ) -> None:
         self.shape = shape
-        self.headers: Headers = list(zip(shape.names, values, strict=True))
-        """Of one such head: what decides is the same object in all of them."""
-        # Added to the lengths of all values: those that decide are no answer's own.
-        shared_bytes = sum(len(value) for at, value in enumerate(values) if at not in shape.own_at)
-        self.head_bytes = KNOWN_HEADER_BYTES * len(shape.own_at) - NO_LINES_BYTES - shared_bytes
+        # What decides is the same object in all heads like it; what does not is each answer's own.
+        own = frozenset(shape.own_at)
+        self.headers: Headers = [
+            (name, b"" if at in own else value)
+            for at, (name, value) in enumerate(zip(shape.names, values, strict=True))
+        ]
+        # The room of a stored head beside its values: the first pays for what it has in common
+        # with the next ones, which are charged less.
+        shared_bytes = sum(len(value) for _, value in self.headers)
+        self.head_bytes = HEADER_BYTES * len(values) + sum(map(len, shape.names))
+        self.shared_head_bytes = KNOWN_HEADER_BYTES * len(own) - NO_LINES_BYTES - shared_bytes
         self.status = status
         self.rule = rule  # held: it is known by its id
         self.keep: Keep | None = None
@@ -104,7 +116,10 @@ class Known:
             self.why = verdict
 
     def headers_with(self, values: Sequence[bytes]) -> Headers:
-        """The fields of a head like it, with these values."""
+        """The fields of a head like it, with these values.
+
+        No answer's own value is held here: a table of heads would keep it when its answer is gone.
+        """
         shape, headers = self.shape, self.headers.copy()
         for at in shape.own_at:
             headers[at] = (shape.names[at], values[at])

@@ -65,6 +65,7 @@ def plain_response(
     stored.size_bytes = (
         ENTRY_BYTES + known.head_bytes + len(body) + 3 * len(key) + len(b"".join(values))
     )
+    known.head_bytes = known.shared_head_bytes
     etag_at, modified_at = shape.etag_at, shape.modified_at
     stored.etag = None if etag_at < 0 else parse_etag(values[etag_at])
     stored.last_modified = None if modified_at < 0 else values[modified_at]

@@ -39,7 +39,7 @@ _UNCOUNTED: Final = RouteCounts()  # until it is in a store
 NO_TAIL: Final[Tail] = ()
 VALIDATED_FOR_S: Final = 600  # a stale response with a validator is worth keeping for a while
 # Measured with tracemalloc over some thousand entries (CPython 3.11); a test keeps them true.
-ENTRY_BYTES: Final = 1_330  # slots, lists, times; its places in a store
+ENTRY_BYTES: Final = 1_550  # slots, lists, times, the tail of a hit; its places in a store
 HEADER_BYTES: Final = 135  # two bytes objects and their tuple
 LINE_BYTES: Final = 130  # a field among `lines`: its name and list, the value is the header's
 # Of a known head: its names are the shape's, and nothing is kept as `lines`.
@@ -162,6 +162,7 @@ class StoredResponse:
         self.size_bytes = (
             self._size_bytes() + known.head_bytes + sum([len(value) for _, value in headers])
         )
+        known.head_bytes = known.shared_head_bytes
 
     def _size_bytes(self) -> int:
         """The room that it takes beside its head."""

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 OF_THE_BODY: Final = frozenset(
     {b"content-encoding", b"content-length", b"content-range", b"content-type", b"etag"}
 )
-"""Fields that say how to read the stored body: a 304's own are not taken (RFC 9111 §3.2), but for a
-Content-Type of the same media type."""
+"""Fields that say how to read the stored body: a 304's own are not taken (RFC 9111 §3.2), but for
+the parameters of a Content-Type that has none."""
 CONTENT_TYPE: Final = frozenset({b"content-type"})
 
 
@@ -122,23 +122,29 @@ def updated_headers(
 ) -> Headers:
     """The stored fields, those that `newer` brings replaced by all of its lines (RFC 9111 §3.2).
 
-    Not replaced: what describes the stored body, what belongs to the connection, `without`.  A
-    Content-Type of the same media type is taken, as one that names the charset: another one is what
-    frameworks write to an answer without a body, and would have an image read as JSON.
+    Not replaced: what describes the stored body, what belongs to the connection, `without`.  To a
+    Content-Type without parameters those of a newer one are added, a charset mostly; nothing else
+    is taken of it: frameworks write one to an answer without a body, and would have an image read
+    as JSON, or Shift-JIS as UTF-8.
     """
     named = members(value for name, value in newer if name.lower() == b"connection")
     fresh = [(bytes(name).lower(), bytes(value)) for name, value in newer]
-    is_same_type = _media_types(fresh) == _media_types(stored)
-    of_the_body = OF_THE_BODY - CONTENT_TYPE if is_same_type else OF_THE_BODY
+    of_the_body = OF_THE_BODY - CONTENT_TYPE if _says_more(fresh, stored) else OF_THE_BODY
     kept = of_the_body | HOP_BY_HOP | without | {name.lower() for name in named}
     fresh = [pair for pair in fresh if pair[0] not in kept]
     replaced = {name for name, _ in fresh}
     return [pair for pair in stored if pair[0] not in replaced] + fresh
 
 
-def _media_types(headers: Headers) -> list[bytes]:
-    types = (value for name, value in headers if name == b"content-type")
-    return [value.partition(b";")[0].strip().lower() for value in types]
+def _says_more(newer: Headers, stored: Headers) -> bool:
+    """Whether the Content-Type of `newer` is the stored one, which has no parameters, with some."""
+    one, other = (
+        [value for name, value in headers if name == b"content-type"] for headers in (stored, newer)
+    )
+    if len(one) != 1 or len(other) != 1:
+        return False
+    media_type, semicolon, _ = other[0].partition(b";")
+    return bool(one[0] and semicolon) and media_type.strip().lower() == one[0].strip().lower()
 
 
 def _same_date(one: bytes, other: bytes, *, now_s: int) -> bool:

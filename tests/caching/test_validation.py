@@ -244,6 +244,7 @@ KEPT = [(b"content-type", b"a/b"), (b"x", b"1"), (b"content-length", b"4"), (b"x
                      id="its media type may be told more exactly"),
         pytest.param([(b"content-type", b"a/b"), (b"content-type", b"a/b;q=1")], NOTHING, KEPT,
                      id="not on several lines"),
+        pytest.param([(b"content-type", b"A/B")], NOTHING, KEPT, id="nor where it tells no more"),
         pytest.param([(b"content-type", b"a/b;q=1")], frozenset({b"content-type"}), KEPT,
                      id="nor what may not be stored of it"),
         pytest.param([(b"connection", b"content-type"), (b"content-type", b"a/b;q=1")], NOTHING,
@@ -261,6 +262,13 @@ KEPT = [(b"content-type", b"a/b"), (b"x", b"1"), (b"content-length", b"4"), (b"x
 )  # fmt: skip
 def test_a_304_replaces_fields_line_by_line(newer, without, expected):
     assert updated_headers(KEPT, newer, without=without) == expected
+
+
+@pytest.mark.parametrize("newer", [b"a/b; charset=utf-8", b"a/b", b"A/B;charset=shift_jis", b""])
+@pytest.mark.parametrize("kept", [b"a/b; charset=shift_jis", b"a/b;boundary=x", b"", b";"])
+def test_no_304_overwrites_or_loses_what_the_stored_body_is_read_by(kept, newer):
+    merged = updated_headers([(b"content-type", kept)], [(b"content-type", newer)], without=NOTHING)
+    assert merged == [(b"content-type", kept)]
 
 
 def test_these_fields_say_how_to_read_the_body():

@@ -1,6 +1,7 @@
 """A journal that others write to: rows of any shape, tasks of other services, a health to tell."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from starlette.applications import Starlette
@@ -211,6 +212,13 @@ FULL = """CREATE TEMP TRIGGER is_full BEFORE INSERT ON main.entries
     BEGIN SELECT RAISE(ABORT, 'disk is full'); END"""
 
 
+async def there_is_room_again(tasks):
+    while True:
+        with suppress(JournalUnavailableError):  # in one batch with a look that has failed
+            await tasks.journal._ask(lambda store: store._execute("DROP TRIGGER is_full"))
+            return
+
+
 def test_a_file_that_can_only_be_read_is_not_told_to_be_well_again(tmp_path, caplog):
     async def main():
         async with tasks_at(tmp_path / "tasks.db") as tasks:
@@ -221,7 +229,7 @@ def test_a_file_that_can_only_be_read_is_not_told_to_be_well_again(tmp_path, cap
             before = tasks.journal._counted().batches
             await until(lambda: tasks.journal._counted().batches > before + 6)  # looks, and claims
             assert "full" in tasks.status()["journal"]["state"]
-            await tasks.journal._ask(lambda store: store._execute("DROP TRIGGER is_full"))
+            await there_is_room_again(tasks)
             await until(lambda: tasks.status()["journal"]["state"] == "open")
             assert await entries_of(tasks) == (0, 0)
 

@@ -35,6 +35,8 @@ DEPTH_MAX: Final = 64
 NAMES_ITSELF: Final = "__cache_key__"
 LEFT_OUT: Final = "-"  # no other text
 _DIGEST_BYTES: Final = 16
+_BEYOND_FIELDS: Final = ("__pydantic_extra__", "__pydantic_private__")
+"""By what a pydantic model is compared beside its fields."""
 
 PLAIN: Final = frozenset({str, int, bool, float, bytes, NoneType})
 """Types whose `repr` is their text (but for ints of thousands of digits)."""
@@ -196,9 +198,11 @@ class _Writing:
             for name in names
             if hasattr(value, name)
         ]
-        extra = getattr(value, "__pydantic_extra__", None)
-        if extra:
-            inside.append(self.text(dict(extra), depth + 1))
+        inside += [
+            f"{name}={self._inner(dict(given), '', depth)}"
+            for name in _BEYOND_FIELDS
+            if (given := getattr(value, name, None))
+        ]
         return f"{name_of(kind)}({','.join(inside)})"
 
     def _each(self, values: Iterable[Any], depth: int) -> list[str]:

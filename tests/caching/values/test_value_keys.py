@@ -65,6 +65,15 @@ class Open(BaseModel, extra="allow"):
     owner: int
 
 
+class Private(BaseModel):
+    owner: int
+    _tenant: str = "a"
+
+    def of(self, tenant):
+        self._tenant = tenant
+        return self
+
+
 class Point(NamedTuple):
     x: int
     y: int
@@ -101,7 +110,8 @@ DISTINCT = [
     deque([1]), OrderedDict(a=1, b=2), OrderedDict(b=2, a=1), Counter("a"), defaultdict(int, a=1),
     MappingProxyType({"a": 1}), {"a": 1}, {"a": {"b": 1}}, {"a": 1, "b": 1}, Point(1, 2), (1, 2),
     Filter(1, []), Filter(1, ["a"]), Other(1, []), Model(owner=1, tags=[]), Model(owner=2, tags=[]),
-    Open(owner=1), Open(owner=1, more=2), RootModel[int](1), Named(1), Named("1"),
+    Open(owner=1), Open(owner=1, more=2), Private(owner=1), Private(owner=1).of("b"),
+    RootModel[int](1), Named(1), Named("1"),
 ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import site
 import sys
 import sysconfig
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -96,7 +97,7 @@ def code_roots(own: Sequence[str] = (), *, interrupting: Sequence[str] = ()) -> 
     if site.ENABLE_USER_SITE:
         scripts += [f"{base}bin/" for base in _as_roots([site.getuserbase()])]
     fixed = (*_as_roots([paths["stdlib"], paths["platstdlib"]]), *scripts)
-    searched = _as_roots([str(Path.cwd()), *(path or "." for path in sys.path)])
+    searched = _as_roots([".", *(path or "." for path in sys.path)])
     return CodeRoots(
         machinery=tuple(dict.fromkeys((*fixed, *prefixes))),
         own=tuple(_as_root(path) for path in own),
@@ -120,8 +121,12 @@ def _longest(roots: tuple[str, ...], file: str) -> int:
 
 def _as_roots(paths: Iterable[str]) -> tuple[str, ...]:
     """The directories as they are written and as links lead to them: code has either name."""
-    spelled = [(str(Path(path).absolute()), str(Path(path).resolve())) for path in paths]
-    return tuple(dict.fromkeys(_as_root(path) for pair in spelled for path in pair))
+    spelled: list[str] = []
+    for path in paths:
+        # A working directory that was deleted has no name: nothing is imported from there.
+        with suppress(OSError):
+            spelled += (str(Path(path).absolute()), str(Path(path).resolve()))
+    return tuple(dict.fromkeys(map(_as_root, spelled)))
 
 
 def _as_root(path: str) -> str:

@@ -100,3 +100,11 @@ def test_a_project_inside_a_prefix_is_own_where_the_app_is_imported_from(tmp_pat
 def test_an_app_in_site_packages_can_be_named_as_own():
     folder = str(Path(pytest.__file__).parent)
     assert code_roots([folder]).origin_of(pytest.__file__) == "own"
+
+
+def test_without_a_working_directory_an_app_elsewhere_is_still_own(tmp_path, monkeypatch):
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()  # a deploy took its place away under a running process manager
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    assert code_roots().origin_of(__file__) == "own"

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import sys
 import threading
 import time
 import traceback
@@ -446,27 +447,59 @@ async def test_a_call_that_was_made_already_is_no_task():
 
 
 @in_virtual_time
-async def test_a_task_below_a_class_or_static_method_is_called_as_that_is():
+async def test_a_task_above_a_class_or_static_method_is_called_as_that_is():
     async with queue_of() as queue:
 
         class Shop:
-            @classmethod
             @queue.task
+            @classmethod
             async def name(cls, count):
                 return cls.__name__, count
 
+            @queue.task(retries=1)
             @staticmethod
-            @queue.task
             async def price(count):
                 return 3 * count
 
-        jobs = [await Shop.name.enqueue(2), await Shop().name.enqueue(5)]
-        jobs += [await Shop.price.enqueue(4)]
+            @staticmethod
+            @queue.task
+            async def tax(count):
+                return 0.2 * count
+
+        class Branch(Shop):
+            pass
+
+        jobs = [await Shop.name.enqueue(2), await Branch().name.options(retries=1).enqueue(5)]
+        jobs += [await of.price.enqueue(4) for of in (Shop, Branch())]
+        jobs += [await of.tax.enqueue(5) for of in (Shop, Branch())]
         results = [(await job.wait(timeout_s=60)).result() for job in jobs]
-        assert results == [("Shop", 2), ("Shop", 5), 12]
+        assert results == [("Shop", 2), ("Branch", 5), 12, 12, 1.0, 1.0]
+        assert (await Branch.name(1), await Shop().price(1)) == (("Branch", 1), 3)
 
 
-@pytest.mark.parametrize("kind", [staticmethod, classmethod])
-def test_a_task_above_a_static_or_class_method_is_told_where_to_stand(kind):
-    with pytest.raises(TypeError, match="stands below @staticmethod and @classmethod"):
-        TaskQueue().task(kind(noop))
+@in_virtual_time
+async def test_a_task_below_a_classmethod_is_its_classs_or_is_told_where_to_stand():
+    async with queue_of() as queue:
+
+        def shop():
+            class Shop:
+                @classmethod
+                @queue.task
+                async def name(cls, count):
+                    return cls.__name__, count
+
+            return Shop
+
+        if sys.version_info >= (3, 13):
+            with pytest.raises(TypeError, match="a task stands above @classmethod"):
+                shop()
+        else:
+            job = await shop().name.enqueue(2)
+            assert (await job.wait(timeout_s=60)).result() == ("Shop", 2)
+
+
+def test_a_function_whose_first_argument_is_called_cls_may_be_a_task():
+    def made(cls):
+        return cls
+
+    assert TaskQueue().task(made)(5) == 5

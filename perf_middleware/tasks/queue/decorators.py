@@ -11,6 +11,7 @@ await send.options(delay_s=60).enqueue("a@b")     the same, a minute later
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -42,20 +43,26 @@ R = TypeVar("R")  # what its job gives
 class Task(Generic[P, C, R]):
     """A function and how its jobs are run.
 
-    A method works too: `thing.method.enqueue(...)` enqueues the call on `thing`.
+    A method works too: `thing.method.enqueue(...)` enqueues the call on `thing`, and one `of_class`
+    that on its class.
     """
 
-    def __init__(self, call: Callable[P, C], plan: Plan, engine: Engine) -> None:
+    def __init__(
+        self, call: Callable[P, C], plan: Plan, engine: Engine, *, of_class: bool = False
+    ) -> None:
         update_wrapper(self, call, updated=())  # an object's attributes would hide our own
         self._call = call
         self._engine = engine
+        self._of_class = of_class
         self.plan = plan
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> C:
         return self._call(*args, **kwargs)
 
     def __get__(self, thing: Any, kind: type | None = None) -> Any:
-        if thing is None:
+        if self._of_class:
+            thing = type(thing) if kind is None else kind
+        elif thing is None:
             return self
         call: Any = self._call
         bound = partial(call, thing)
@@ -194,6 +201,27 @@ def yields(call: Callable[..., Any]) -> bool:
     while isinstance(call, partial):
         call = call.func
     return inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call)
+
+
+def function_in(given: Any) -> Callable[..., Any]:
+    """What is decorated: the function itself, or that of a classmethod or staticmethod.
+
+    Raises TypeError for one that only a classmethod above could bind.  From Python 3.13 on that
+    gives a bound method, which calls the task with the class and enqueues it without.
+    """
+    if isinstance(given, staticmethod | classmethod):
+        return given.__func__
+    if sys.version_info >= (3, 13) and _wants_class(given):
+        raise TypeError(f"a task stands above @classmethod: {name_of(given)}")
+    function: Callable[..., Any] = given
+    return function
+
+
+def _wants_class(given: Any) -> bool:
+    code = getattr(given, "__code__", None)
+    around = getattr(given, "__qualname__", "").rpartition(".")[0]
+    is_of_class = bool(around) and not around.endswith("<locals>")
+    return is_of_class and code is not None and code.co_varnames[: code.co_argcount][:1] == ("cls",)
 
 
 def name_of(call: Callable[..., Any]) -> str:

@@ -16,7 +16,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, Self, TypeVar, overload
 
 from perf_middleware.clock import monotonic_us
-from perf_middleware.tasks.queue.decorators import AsyncTask, Task, is_async, name_of, yields
+from perf_middleware.tasks.queue.decorators import (
+    AsyncTask,
+    Task,
+    function_in,
+    is_async,
+    name_of,
+    yields,
+)
 from perf_middleware.tasks.queue.figures import families
 from perf_middleware.tasks.queue.options import (
     AS_SET,
@@ -123,18 +130,21 @@ class TaskQueue:
     ) -> Any:
         """Decorate a function whose calls may be enqueued; others run in threads than async ones.
 
+        Or a classmethod or staticmethod: it stands above those.
         retries: how often a job is tried again after an error of `retry_on`, with a random delay
         that grows.  timeout_s: of each attempt, None for none; left out, as the queue's.
-        Raises ValueError for what cannot be.
+        Raises ValueError for what cannot be, TypeError for what is no function or stands elsewhere.
         """
 
-        def decorate(function: Callable[..., Any]) -> Task[..., Any, Any]:
+        def decorate(given: Any) -> Any:
+            function = function_in(given)
             kind = AsyncTask if is_async(function) else Task
             plan = self._plan(function, name, priority, retries, timeout_s, retry_on)
-            task: Task[..., Any, Any] = kind(function, plan, self._engine)
+            of_class = isinstance(given, classmethod)
+            task: Task[..., Any, Any] = kind(function, plan, self._engine, of_class=of_class)
             if len(self._named) < NAMED_MAX or plan.name in self._named:
                 self._named[plan.name] = task
-            return task
+            return staticmethod(task) if isinstance(given, staticmethod) else task
 
         return decorate if call is None else decorate(call)
 
@@ -168,8 +178,6 @@ class TaskQueue:
         timeout_s: float | AsSet | None,
         retry_on: type[Exception] | tuple[type[Exception], ...],
     ) -> Plan:
-        if isinstance(call, staticmethod | classmethod):
-            raise TypeError(f"a task stands below @staticmethod and @classmethod: {name_of(call)}")
         if not callable(call):
             raise TypeError(
                 f"a task is a function, and its arguments are given beside it: not {call!r:.100}"

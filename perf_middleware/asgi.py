@@ -61,6 +61,14 @@ SAFE_IN_PATHS: Final = "/:@!$&'()*+,;=~"
 RawHeaders: TypeAlias = "Iterable[tuple[bytes, bytes]]"
 
 
+def header_pairs(headers: Iterable[Iterable[bytes]] | None) -> list[tuple[bytes, bytes]]:
+    """Header fields to be read more than once.
+
+    ASGI allows any iterable of two-item iterables, and a test may make a scope without them.
+    """
+    return [(name, value) for name, value in headers or ()]
+
+
 def find_header(headers: RawHeaders, name: bytes) -> bytes | None:
     """The first value of `name` (lower case, as ASGI servers send it), or None."""
     for key, value in headers:

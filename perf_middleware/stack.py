@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from perf_middleware.asgi import Around, StepsAside
+from perf_middleware.asgi import Around, StepsAside, header_pairs
 from perf_middleware.layer_meter import METER, OUTSIDE, LayerMeter
 from perf_middleware.metrics.middleware.exchange import CURRENT
 
@@ -322,8 +322,7 @@ class Entrance(Around):
             except KeyError:  # a server may leave them out; most do not
                 headers, state = scope.get("headers"), scope.get("state")
             if type(headers) is not list:
-                # An iterator can be read once; and a test may make a scope without them.
-                scope["headers"] = list(headers or ())
+                scope["headers"] = header_pairs(headers)
             if state is None:
                 scope["state"] = {"perf": self._perf}
             elif "perf" not in state:

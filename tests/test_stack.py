@@ -796,3 +796,28 @@ def test_overhead_is_the_mean_over_its_samples():
     overhead.reset()
     assert overhead.mean_us() == {}
     assert [point for family in overhead.families() for point in family.points] == []
+
+
+@pytest.mark.parametrize("section", ["none", "all"])
+def test_header_fields_may_be_iterables_of_iterables(section):
+    """As ASGI says, and as Falcon's test client sends them; the app reads them after everybody."""
+
+    async def app(scope, receive, send):
+        seen.append([tuple(field) for field in scope["headers"]])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    seen = []
+    limits = {
+        "ratelimit": {"quotas": ["10/minute"]},
+        "backpressure": {"enabled": True},
+        "deadlines": {"timeout_s": 5, "body_bytes_max": 9, "header_count_max": 9},
+        "compression": {"decode_requests": True},
+    }
+    wrapped = install(app, Settings(**(limits if section == "all" else {})))
+    fields = [("Accept-Encoding", "gzip"), ("Traceparent", f"00-{'a' * 32}-{'b' * 16}-01")]
+    scope = http_scope(headers=fields)
+    expected = scope["headers"]
+    scope["headers"] = map(iter, expected)
+    assert anyio.run(ask, wrapped, scope).body == b"hello"
+    assert seen == [expected]

@@ -126,7 +126,7 @@ def test_several_lines_of_accept_encoding_are_one_list():
 
 def test_headers_that_can_be_read_once_are_read_once():
     def once(scope):
-        scope["headers"] = iter(scope["headers"])
+        scope["headers"] = map(iter, scope["headers"])
         return scope
 
     async def app(scope, receive, send):

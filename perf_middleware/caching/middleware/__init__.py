@@ -10,7 +10,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.asgi import Around, app_path
+from perf_middleware.asgi import Around, app_path, header_pairs
 from perf_middleware.caching.invalidation import SAFE_METHODS, invalidates
 from perf_middleware.caching.judgement import credentials_reason
 from perf_middleware.caching.middleware.answers import (
@@ -84,7 +84,7 @@ class CacheLayer(Around):
             return self._invalidating(scope, receive, send)
         headers = scope["headers"]
         if type(headers) is not list:
-            headers = scope["headers"] = list(headers)  # an iterator can be read once
+            headers = scope["headers"] = header_pairs(headers)
         try:
             special, host_at = self._known_special[tuple(map(_NAME, headers))]
         except KeyError:

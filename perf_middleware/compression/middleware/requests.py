@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio.lowlevel
 from starlette.exceptions import HTTPException
 
+from perf_middleware.asgi import header_pairs
 from perf_middleware.compression.codecs import CorruptBodyError
 from perf_middleware.compression.decoding import (
     CODINGS_MAX,
@@ -95,7 +96,7 @@ class RequestDecodingMiddleware:
         if scope["type"] == "http":
             headers = scope["headers"]
             if type(headers) is not list:
-                headers = scope["headers"] = list(headers)  # an iterator can be read once
+                headers = scope["headers"] = header_pairs(headers)
             for name, _ in headers:
                 if name == CONTENT_ENCODING:
                     return await self._decoded(scope, receive, send)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from perf_middleware.asgi import Around, app_path
+from perf_middleware.asgi import Around, app_path, header_pairs
 from perf_middleware.coded_forms import WANTED
 from perf_middleware.compression.encoding import ENCODE, ENCODED, VARY, readable, varied
 from perf_middleware.compression.etags import without_coding
@@ -62,7 +62,7 @@ class CompressionLayer(Around):
             return below(scope, receive, send)
         headers = scope["headers"]
         if type(headers) is not list:
-            headers = scope["headers"] = list(headers)  # an iterator can be read once
+            headers = scope["headers"] = header_pairs(headers)
         try:
             accepts_at, site_at, is_conditional = self._known_places[(*map(NAME, headers),)]
         except KeyError:

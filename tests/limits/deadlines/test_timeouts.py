@@ -693,7 +693,7 @@ def test_headers_that_can_be_read_once_reach_the_app():
         await answers(scope, receive, send)
 
     scope = http_scope(headers=[("grpc-timeout", "5S")])
-    scope["headers"] = iter(scope["headers"])
+    scope["headers"] = map(iter, scope["headers"])
     layer = DeadlineMiddleware(app, follow_header=True, trusts=lambda _: True)
     assert anyio.run(ask, layer, scope).status == 200
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from starlette.exceptions import HTTPException
 
-from perf_middleware.asgi import Around
+from perf_middleware.asgi import Around, header_pairs
 from perf_middleware.errors import RequestRejectedError, SettingsError
 from perf_middleware.limits.deadlines.heads import (
     UNTOLD,
@@ -103,7 +103,7 @@ class RequestLimitsMiddleware(Around):
             return await self.below(scope, receive, send)
         headers = scope["headers"]
         if type(headers) is not list:
-            headers = scope["headers"] = list(headers)  # an iterator can be read once
+            headers = scope["headers"] = header_pairs(headers)
         if self._limits_heads:
             refused = self._refused_head(scope, headers)
             if refused is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.asgi import Around
+from perf_middleware.asgi import Around, header_pairs
 from perf_middleware.errors import DeadlineExceededError, SettingsError
 from perf_middleware.limits.deadlines.drivers.asyncio_work import AsyncioWork
 from perf_middleware.limits.deadlines.middleware.timed import TimedRequest
@@ -70,7 +70,7 @@ class DeadlineMiddleware(Around):
         is_told = False
         if deadlines.follows_header and not choice.is_exempt:
             if type(scope["headers"]) is not list:
-                scope["headers"] = list(scope["headers"])  # an iterator can be read once
+                scope["headers"] = header_pairs(scope["headers"])
             told_us = deadlines.told_us(scope)
             if told_us is not None and (timeout_us is None or told_us < timeout_us):
                 timeout_us = told_us

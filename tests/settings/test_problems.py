@@ -92,6 +92,17 @@ def problems_of(**arguments):
             id="a check of our own",
         ),
         pytest.param(
+            "PERFORMANCE_METRICS_BUCKETS_S", "1,1e300",
+            "PERFORMANCE_METRICS_BUCKETS_S: bounds must be at most 1e+09, not '1,1e300'",
+            id="longer than any request",
+        ),
+        pytest.param(
+            "PERFORMANCE_GC_THRESHOLDS", "700,10",
+            "PERFORMANCE_GC_THRESHOLDS must be a list of 3 whole numbers or none, not '700,10' "
+            "(item 3)",
+            id="one number too few",
+        ),
+        pytest.param(
             "PERFORMANCE_SERVICE", "..",
             "PERFORMANCE_SERVICE must be text of at most 64 characters "
             "matching ^[A-Za-z0-9_][A-Za-z0-9_.-]*$, not '..'",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio.lowlevel
 from starlette.exceptions import HTTPException
 
+from perf_middleware.asgi import tell_outside, telling_outside
 from perf_middleware.compression.codecs import CorruptBodyError
 from perf_middleware.compression.decoding import (
     CODINGS_MAX,
@@ -128,14 +129,13 @@ class RequestDecodingMiddleware:
             limits=self._limits, figures=figures,
         )  # fmt: skip
         try:
-            result = await self.app(seen, body.receive, body.send)
+            result = await telling_outside(self.app, scope)(seen, body.receive, body.send)
         except Exception as exc:
             if not body.is_answered or not comes_from(exc, body.refusal):
                 raise
             return None
         finally:
             body.close()
-            body.tell_what_was_matched()
         if body.refusal is not None and not body.is_answered:
             # The app has ended an answer that it may have made of half a body: the server is to
             # cut the connection, as for any app that fails in the middle.
@@ -214,16 +214,8 @@ class _DecodedBody:
     async def send(self, message: Message) -> None:
         """Pass on what the app answers, unless its request was refused."""
         if self.refusal is None:
-            if message["type"] == "http.response.start":
-                self._is_started = True
-                self.tell_what_was_matched()
+            self._is_started = self._is_started or message["type"] == "http.response.start"
             await self._send(message)
-
-    def tell_what_was_matched(self) -> None:
-        """Write into the server's scope what the router wrote into the app's: layers outside read
-        the route and what its endpoint has chosen there, as where no body was encoded.
-        """
-        self._scope.update({**self._seen, "headers": self._scope["headers"]})
 
     def close(self) -> None:
         """Let go of the decoders, wherever this object may still be held."""
@@ -239,7 +231,7 @@ class _DecodedBody:
         self.refusal = refusal = UndecodableBodyError(status, detail)
         if not self._is_started:
             self.is_answered = True
-            self.tell_what_was_matched()
+            tell_outside(self._scope, self._seen)
             await send_problem(self._scope, self._send, status, detail, title=TITLES[status])
         return refusal
 

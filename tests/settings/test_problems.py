@@ -1,5 +1,6 @@
 """What the user reads when a setting is wrong: the key as written, what is allowed or meant."""
 
+import errno
 import pickle
 import traceback
 
@@ -266,6 +267,37 @@ def test_a_directory_is_no_file(monkeypatch, tmp_path):
     monkeypatch.setenv("PERFORMANCE_CONFIG", str(tmp_path))
     (problem,) = problems_of()
     assert problem.startswith(f"{tmp_path} (from PERFORMANCE_CONFIG) cannot be read: ")
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """No file can be opened; `refused(enterable)` says if the directories may be entered.
+
+    The tests' own user may be one whom the system refuses nothing.
+    """
+
+    def refuse(*, enterable):
+        def open_nothing(path, *mode):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr("pathlib.Path.open", open_nothing)
+        monkeypatch.setattr("os.access", lambda path, mode: enterable)
+
+    return refuse
+
+
+def test_a_pyproject_that_may_not_be_read_is_told(refused):
+    refused(enterable=True)
+    assert problems_of() == ("pyproject.toml cannot be read: Permission denied",)
+
+
+def test_a_directory_that_may_not_be_entered_has_no_pyproject(refused, monkeypatch):
+    """A fixed bug: `sudo -u app` in somebody else's home stopped an app that has no settings."""
+    refused(enterable=False)
+    assert Settings().service == "app"
+    monkeypatch.setenv("PERFORMANCE_CONFIG", "perf.toml")
+    (problem,) = problems_of()
+    assert problem == "perf.toml (from PERFORMANCE_CONFIG) cannot be read: Permission denied"
 
 
 @pytest.mark.parametrize(

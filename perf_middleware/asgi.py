@@ -108,6 +108,31 @@ def path_below(root_path: str, path: str) -> str:
     return path
 
 
+def tell_outside(scope: Scope, seen: Scope) -> None:
+    """Write into `scope` what the router wrote into `seen`, its copy with other headers.
+
+    Layers outside read the route, and what its endpoint has chosen, where no copy was made.
+    """
+    scope.update({**seen, "headers": scope["headers"]})
+
+
+def telling_outside(app: ASGIApp, scope: Scope) -> ASGIApp:
+    """`app`, to be called with a copy of `scope`: what its router writes is told in time."""
+
+    async def call(seen: Scope, receive: Receive, send: Send) -> Any:
+        def sending(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                tell_outside(scope, seen)
+            return send(message)
+
+        try:
+            return await app(seen, receive, sending)
+        finally:
+            tell_outside(scope, seen)
+
+    return call
+
+
 async def send_response(
     scope: Scope,
     send: Send,

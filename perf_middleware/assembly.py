@@ -102,7 +102,9 @@ def assemble_inside(bundle: Bundle, app: Any) -> Perf:
             core = build_own_stack()
         finally:
             app.user_middleware, app.exception_handlers = users, handlers
-        return _entrance(bundle, core, outer, perf)
+        entrance = _entrance(bundle, core, outer, perf)
+        is_wrapped = vars(app).get("build_middleware_stack") is not build_middleware_stack
+        return _as_starlettes(entrance, core) if is_wrapped else entrance
 
     def build() -> None:
         if app.middleware_stack is None:  # no lifespan of its own: mounted in another app
@@ -117,6 +119,18 @@ def assemble_inside(bundle: Bundle, app: Any) -> Perf:
     perf = bundle.make_perf(app, description)
     app.build_middleware_stack = build_middleware_stack
     return perf
+
+
+def _as_starlettes(entrance: ASGIApp, core: Any) -> ASGIApp:
+    """The stack as Starlette builds it, for who wraps what builds it: its outermost layer first.
+
+    OpenTelemetry's FastAPIInstrumentor takes that one apart, and traces nothing where it is
+    missing.  It has nothing to do here: the same stands around the app, inside our layers.
+    """
+    from starlette.middleware.errors import ServerErrorMiddleware
+
+    handler, debug = getattr(core, "handler", None), getattr(core, "debug", False)
+    return ServerErrorMiddleware(entrance, handler=handler, debug=debug)
 
 
 class _OwnPaths:

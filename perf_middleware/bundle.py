@@ -241,6 +241,7 @@ class Bundle:
             decoded_bytes_max=compression.decoded_bytes_max,
             decoded_ratio_max=compression.decoded_ratio_max,
             figures=self.request_decoding,
+            follow=follow_scope if self.settings.metrics.enabled else None,
         )
 
     def _join_workers(self, settings: Settings) -> None:

@@ -12,6 +12,7 @@ from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
@@ -316,6 +317,77 @@ def test_the_stack_can_be_followed_from_its_head():
     assert built[0] == "Entrance"
     assert {middleware.__name__ for middleware, _ in ALL} <= set(built)
     assert "AsyncExitStackMiddleware" in built, "the innermost of FastAPI"
+
+
+class Traced:
+    """Stands around all that an app has built, and sees its requests."""
+
+    seen: list[str]
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "http":
+            self.seen.append(scope["path"])
+        await self.app(scope, receive, send)
+
+
+def instrument(app: Any) -> list[str]:
+    """Wrap what builds the app's stack as OpenTelemetry's FastAPIInstrumentor 0.66 does: it takes
+    Starlette's outermost layer apart, and leaves alone what does not begin with that one.
+    """
+    seen: list[str] = []
+    build_as_before = app.build_middleware_stack
+
+    def build_middleware_stack():
+        built = build_as_before()
+        if not isinstance(built, ServerErrorMiddleware):
+            return built
+        inner = ServerErrorMiddleware(built.app, handler=built.handler, debug=built.debug)
+        traced = Traced(inner)
+        traced.seen = seen
+        return ServerErrorMiddleware(traced)
+
+    app.build_middleware_stack = build_middleware_stack
+    return seen
+
+
+def server_of(app: Any) -> Any:
+    """It goes on when an app has failed."""
+
+    async def serve(scope, receive, send):
+        with suppress(AppError):
+            await app(scope, receive, send)
+
+    return serve
+
+
+async def fail(request: Request) -> Response:
+    raise AppError(request.url.path)
+
+
+async def answer_failure(request: Request, error: Exception) -> Response:
+    return PlainTextResponse(f"failed: {error}", 500)
+
+
+@FRAMEWORKS
+@pytest.mark.parametrize("installed_first", [True, False])
+def test_who_wraps_the_building_of_the_stack_finds_starlettes_outermost_layer(
+    framework, installed_first
+):
+    """A fixed bug: FastAPIInstrumentor.instrument_app(app) after install(app) traced nothing."""
+    app = build(framework, ALL[:2], installed_after=0 if installed_first else None)
+    app.add_route("/fail", fail)
+    app.add_exception_handler(Exception, answer_failure)
+    seen = instrument(app)
+    perf = app.state.perf if installed_first else install(app, Settings())
+    assert get(app, "/items/7", headers=[AUTHORIZED]).status == 200
+    answer = get(server_of(app), "/fail", headers=[AUTHORIZED])
+    assert (answer.status, answer.body) == (500, b"failed: /fail")
+    assert seen == ["/items/7", "/fail"]
+    assert routes_counted(perf) == {("/items/{id}", 200): 1, ("/fail", 500): 1}
+    assert get(app, "/metrics").status == 200
 
 
 # --- with the user's middlewares, measured and not ----------------------------------------------

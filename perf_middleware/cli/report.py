@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import platform
+import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +64,8 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def console_for_stdout() -> Console:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a value may have what its encoding has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     # No markup: a value such as [0.1,1] is text, not a style.
     console = Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:

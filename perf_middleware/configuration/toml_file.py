@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,9 @@ class TomlFileError(Exception):
 
 
 class TomlFileMissingError(TomlFileError):
-    """There is no such file: fine for pyproject.toml, a problem for a file that was named."""
+    """There is no such file, or its directory may not be entered: fine for pyproject.toml, a
+    problem for a file that was named.
+    """
 
 
 def load_toml(path: Path) -> dict[str, Any]:
@@ -31,7 +34,10 @@ def load_toml(path: Path) -> dict[str, Any]:
         raise TomlFileMissingError("does not exist") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise TomlFileError(f"cannot be read: {reason}") from None
+        # Of `sudo -u app` in somebody else's home: whether the file is there cannot be known.
+        is_out_of_reach = isinstance(error, PermissionError) and not os.access(path.parent, os.X_OK)
+        kind = TomlFileMissingError if is_out_of_reach else TomlFileError
+        raise kind(f"cannot be read: {reason}") from None
     if len(content) > TOML_BYTES_MAX:
         raise TomlFileError(f"is larger than {TOML_BYTES_MAX} bytes")
     try:

@@ -86,6 +86,8 @@ def _allowed(annotation: Any, metadata: Iterable[Any], *, plural: bool = False) 
         return _choice([choice.value for choice in annotation])
     if origin in (tuple, list, set, frozenset):
         items = _allowed(arguments[0], (), plural=True) if arguments else "values"
+        if origin is tuple and Ellipsis not in arguments:
+            items = f"{len(arguments)} {items}"
         return f"a list of {items}{_length(metadata, 'items', before=', ')}"
     if origin is dict:
         return _plain(dict, plural=plural) + _length(metadata, "entries", before=" of ")

@@ -17,6 +17,8 @@ DEFAULT_BUCKETS_S = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 
+BOUND_S_MAX = 1e9  # 30 years: a finger that slipped, or no seconds
+
 
 class MetricsSettings(Section):
     """Request metrics and their exposition."""
@@ -88,6 +90,8 @@ class MetricsSettings(Section):
             raise ValueError("bounds must be positive and rising")
         if value[-1] == float("inf"):
             raise ValueError("leave out +Inf, it is always there")
+        if value[-1] > BOUND_S_MAX:
+            raise ValueError(f"bounds must be at most {BOUND_S_MAX:g}")
         return value
 
     def make_recorder(self) -> RequestRecorder:

@@ -125,6 +125,17 @@ def test_a_process_reports_versions_stack_and_settings(project):
     assert not [line for line in done.stdout.splitlines() if line != line.rstrip()]
 
 
+def test_what_stdout_cannot_write_is_spelled_out(project):
+    """A fixed bug: a report into a file of another encoding (Windows, `LC_ALL=en_US.ISO-8859-1`)
+    ended with a traceback in its middle.
+    """
+    rules = '[{"path": "/caf\u00e9/*", "ttl": 5}]'
+    done = in_a_process("doctor", PYTHONIOENCODING="ascii", PERFORMANCE_CACHE_RULES=rules)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "/caf\\xe9/*" in done.stdout
+    assert "\nlifespan.enabled" in done.stdout, "all of it"
+
+
 def test_json_is_all_that_stdout_holds(project):
     done = in_a_process("doctor", "shop:app", "--json")
     assert done.returncode == 0

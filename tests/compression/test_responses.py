@@ -9,10 +9,15 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
 from perf_middleware import (
     CompressionMiddleware,
     CompressionRule,
+    MetricsMiddleware,
     Settings,
     hide_length,
     no_compression,
@@ -555,6 +560,30 @@ def test_a_coded_tag_is_asked_for_as_the_apps_own_and_named_again():
     assert asked[b"if-none-match"] == b'"1", "0"'
     assert answer.header("etag") == 'W/"1~pm-gzip"'
     assert answer.header("vary") == "Accept-Encoding"
+
+
+class ItemError(Exception):
+    """An endpoint has failed."""
+
+
+async def item(request):
+    if request.path_params["id"] == "bad":
+        raise ItemError
+    return Response(status_code=304, headers={"etag": '"1"'})
+
+
+@pytest.mark.parametrize("accepted", ["gzip", ""])
+@pytest.mark.parametrize("field", ["If-None-Match", "If-Match"])
+@pytest.mark.parametrize(("path", "status"), [("/items/7", 304), ("/items/bad", 500)])
+def test_a_request_with_a_coded_tag_is_counted_under_its_route(accepted, field, path, status):
+    """A fixed bug: standing alone, the layer hid the route of such a request from all outside."""
+    app = Starlette(routes=[Route("/items/{id}", item, methods=["PUT"])])
+    measured = MetricsMiddleware(CompressionMiddleware(app))
+    headers = {"Accept-Encoding": accepted, field: 'W/"1~pm-gzip"'}
+    client = TestClient(measured, raise_server_exceptions=False)
+    assert client.put(path, headers=headers).status_code == status
+    counted = [key[1:] for key in measured.recorder.figures.by_key]
+    assert counted == [("/items/{id}", status)]
 
 
 def test_the_tag_of_identity_stays_that():

@@ -119,6 +119,7 @@ def test_fine_bounds_grow_by_a_fifth_at_most():
         pytest.param([1.0, 1.0], id="twice the same"),
         pytest.param([0.0, 1.0], id="zero"),
         pytest.param([1.0, math.inf], id="infinite"),
+        pytest.param([1.0, 1e300], id="no whole number of nanoseconds"),
         pytest.param([math.nan], id="not a number"),
     ],
 )

@@ -133,6 +133,7 @@ def slow_app(clock, seconds):
         pytest.param(1.0, 1.0, True, id="at the threshold"),
         pytest.param(1.0, 7.0, True, id="above"),
         pytest.param(None, 7_000.0, False, id="switched off"),
+        pytest.param(1e300, 7_000.0, False, id="a number too large for the clock"),
     ],
 )
 def test_the_threshold(clock, caplog, threshold_s, takes_s, logged):

@@ -83,6 +83,25 @@ def test_a_runtime_directory_that_is_none_gives_way_to_the_next_one(monkeypatch,
     monkeypatch.setattr("tempfile.tempdir", None)
 
 
+def test_nowhere_to_write_is_told_by_who_writes_and_keeps_no_process_from_looking_around(
+    monkeypatch, tmp_path
+):
+    """A fixed bug: on a read-only root without /dev/shm the exchange was given up for good, and a
+    process alone, which needs no directory, was told that too.
+    """
+
+    def none_usable() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", none_usable)
+    monkeypatch.setattr(processes, "_MEMORY", str(tmp_path / "missing"))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.delenv("SERVER_SOFTWARE", raising=False)
+    seen = processes.surroundings(None)
+    assert Path(seen.runtime_dir).is_absolute()
+    assert place_of(seen, service="shop") is None
+
+
 def test_a_process_is_marked_by_its_start_and_one_that_ended_is_not_there(monkeypatch, tmp_path):
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     mark = processes.mark_of(child.pid)

@@ -1,5 +1,6 @@
 """What the user reads when a setting is wrong: the key as written, what is allowed or meant."""
 
+import errno
 import pickle
 import traceback
 
@@ -90,6 +91,17 @@ def problems_of(**arguments):
             "PERFORMANCE_METRICS_BUCKETS_S", "2,1",
             "PERFORMANCE_METRICS_BUCKETS_S: bounds must be positive and rising, not '2,1'",
             id="a check of our own",
+        ),
+        pytest.param(
+            "PERFORMANCE_METRICS_BUCKETS_S", "1,1e300",
+            "PERFORMANCE_METRICS_BUCKETS_S: bounds must be at most 1e+09, not '1,1e300'",
+            id="longer than any request",
+        ),
+        pytest.param(
+            "PERFORMANCE_GC_THRESHOLDS", "700,10",
+            "PERFORMANCE_GC_THRESHOLDS must be a list of 3 whole numbers or none, not '700,10' "
+            "(item 3)",
+            id="one number too few",
         ),
         pytest.param(
             "PERFORMANCE_SERVICE", "..",
@@ -255,6 +267,37 @@ def test_a_directory_is_no_file(monkeypatch, tmp_path):
     monkeypatch.setenv("PERFORMANCE_CONFIG", str(tmp_path))
     (problem,) = problems_of()
     assert problem.startswith(f"{tmp_path} (from PERFORMANCE_CONFIG) cannot be read: ")
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """No file can be opened; `refused(enterable)` says if the directories may be entered.
+
+    The tests' own user may be one whom the system refuses nothing.
+    """
+
+    def refuse(*, enterable):
+        def open_nothing(path, *mode):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr("pathlib.Path.open", open_nothing)
+        monkeypatch.setattr("os.access", lambda path, mode: enterable)
+
+    return refuse
+
+
+def test_a_pyproject_that_may_not_be_read_is_told(refused):
+    refused(enterable=True)
+    assert problems_of() == ("pyproject.toml cannot be read: Permission denied",)
+
+
+def test_a_directory_that_may_not_be_entered_has_no_pyproject(refused, monkeypatch):
+    """A fixed bug: `sudo -u app` in somebody else's home stopped an app that has no settings."""
+    refused(enterable=False)
+    assert Settings().service == "app"
+    monkeypatch.setenv("PERFORMANCE_CONFIG", "perf.toml")
+    (problem,) = problems_of()
+    assert problem == "perf.toml (from PERFORMANCE_CONFIG) cannot be read: Permission denied"
 
 
 @pytest.mark.parametrize(

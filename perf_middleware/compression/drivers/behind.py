@@ -60,7 +60,8 @@ class EncodingBehind:
 
     def put(self, job: Job) -> bool:
         """Let it be encoded soon; False where too much waits already, or no thread can be had."""
-        if self._thread is not None and not self._thread.is_alive():
+        thread = self._thread  # it takes itself away when it ends, at any moment
+        if thread is not None and not thread.is_alive() and self._thread is thread:
             self._begin_anew()  # after a fork: it was the parent's, and what it was doing is there
         size_bytes = len(job.forms.body)
         if self.waiting >= self._waiting_max:

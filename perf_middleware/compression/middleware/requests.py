@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio.lowlevel
 from starlette.exceptions import HTTPException
 
-from perf_middleware.asgi import header_pairs
+from perf_middleware.asgi import header_pairs, tell_outside, telling_outside
 from perf_middleware.compression.codecs import CorruptBodyError
 from perf_middleware.compression.decoding import (
     CODINGS_MAX,
@@ -34,7 +34,7 @@ from perf_middleware.refusal import comes_from
 from perf_middleware.standing_alone import section_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from perf_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
     from perf_middleware.compression.codecs import DecodingCodec
@@ -67,7 +67,8 @@ class RequestDecodingMiddleware:
     A body that decodes to more than `decoded_bytes_max` bytes, or past the first megabyte to more
     than `decoded_ratio_max` times what was sent, is refused with 413, a corrupt or truncated one
     with 400, a coding that is not known here, or a third on top of two, with 415 before anything
-    is read.  Stands alone with these two arguments; `codecs` are those it offers, best first.
+    is read.  Stands alone with these two arguments; `codecs` are those it offers, best first;
+    `follow` is told of the scope that the app sees in place of the server's.
 
     Raises SettingsError, which names each wrong argument.
     """
@@ -78,6 +79,7 @@ class RequestDecodingMiddleware:
         *,
         codecs: Sequence[DecodingCodec] | None = None,
         figures: RequestDecodingFigures | None = None,
+        follow: Callable[[Scope], object] | None = None,
         **settings: Any,
     ) -> None:
         for name in settings.keys() - LIMITS:
@@ -87,6 +89,7 @@ class RequestDecodingMiddleware:
         made = section_of(CompressionSettings, settings, call="RequestDecodingMiddleware")
         self.app = app
         self.figures = RequestDecodingFigures() if figures is None else figures
+        self._follow = follow
         self._limits = made.decoding_limits()
         offered = available_decoding_codecs() if codecs is None else codecs
         self._offered = {codec.name: codec for codec in offered}
@@ -116,14 +119,17 @@ class RequestDecodingMiddleware:
             return await self.app(scope, receive, send)
         for codec in codecs:
             figures.count_decoded(codec.name)
+        plain = [field for field in headers if field[0] not in OF_ENCODED_BODIES]
+        seen = {**scope, "headers": plain}
+        if self._follow is not None:
+            self._follow(seen)
         body = _DecodedBody(
-            scope, receive, send,
+            scope, seen, receive, send,
             chain=DecodingChain([codec.decoder() for codec in codecs], self._limits),
             limits=self._limits, figures=figures,
         )  # fmt: skip
-        plain = [field for field in headers if field[0] not in OF_ENCODED_BODIES]
         try:
-            result = await self.app({**scope, "headers": plain}, body.receive, body.send)
+            result = await telling_outside(self.app, scope)(seen, body.receive, body.send)
         except Exception as exc:
             if not body.is_answered or not comes_from(exc, body.refusal):
                 raise
@@ -153,6 +159,7 @@ class _DecodedBody:
     def __init__(
         self,
         scope: Scope,
+        seen: Scope,
         receive: Receive,
         send: Send,
         *,
@@ -163,6 +170,7 @@ class _DecodedBody:
         self.refusal: UndecodableBodyError | None = None
         self.is_answered = False
         self._scope = scope
+        self._seen = seen
         self._receive = receive
         self._send = send
         self._chain: DecodingChain | None = chain
@@ -223,6 +231,7 @@ class _DecodedBody:
         self.refusal = refusal = UndecodableBodyError(status, detail)
         if not self._is_started:
             self.is_answered = True
+            tell_outside(self._scope, self._seen)
             await send_problem(self._scope, self._send, status, detail, title=TITLES[status])
         return refusal
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from perf_middleware.asgi import Around, app_path, header_pairs
+from perf_middleware.asgi import Around, app_path, header_pairs, telling_outside
 from perf_middleware.coded_forms import WANTED
 from perf_middleware.compression.encoding import ENCODE, ENCODED, VARY, readable, varied
 from perf_middleware.compression.etags import without_coding
@@ -81,7 +81,9 @@ class CompressionLayer(Around):
         choice = self.compression.paths.choice_for(app_path(scope)) if self._has_rules else None
         asked = b""
         if is_conditional:
-            scope, asked = self._as_the_app_knows(scope, dict(headers), codings)
+            seen, asked = self._as_the_app_knows(scope, dict(headers), codings)
+            if seen is not scope:
+                below, scope = telling_outside(below, scope), seen
         if not codings:
             return below(scope, receive, self._sending_plain(scope, send, choice))
         if self._wanted_bytes is not None:

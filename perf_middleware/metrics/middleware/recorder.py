@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perf_middleware.metrics")
 
+NEVER_S: Final = 4e9  # more than a century, and still a small number of nanoseconds
 EXEMPLAR_EVERY_NS: Final = 50_000_000  # at most 20 a second and route: enough, and off the hot path
 
 
@@ -57,7 +58,8 @@ class RequestRecorder:
         self.adds_headers = server_timing or self.trace_response
         self.exemplars = trace_context and exemplars
         # Without a threshold nothing reaches it: one comparison instead of a test for None.
-        self.slow_request_ns = 1 << 62 if slow_request_s is None else round(slow_request_s * 1e9)
+        threshold_s = NEVER_S if slow_request_s is None else min(slow_request_s, NEVER_S)
+        self.slow_request_ns = round(threshold_s * 1e9)
         self.slow_log = SlowLog(slow_log_per_minute_max)
         self.database_used: Callable[[Exchange, str], object] = _nobody
         """Called at the end of each request whose `statements` are set, with its route."""

@@ -46,7 +46,8 @@ class Scale:
 
     def __init__(self, exported_s: Sequence[float]) -> None:
         rising = all(a < b for a, b in pairwise(exported_s))
-        if not exported_s or not rising or exported_s[0] <= 0 or not isfinite(exported_s[-1]):
+        longest_ns = exported_s[-1] * NS_PER_S if exported_s else 0.0
+        if not exported_s or not rising or exported_s[0] <= 0 or not isfinite(longest_ns):
             raise ValueError(f"bounds must be positive, finite and rising: {exported_s}")
         exported_ns = [round(bound * NS_PER_S) for bound in exported_s]
         self.exported_s = tuple(exported_s)

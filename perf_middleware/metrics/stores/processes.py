@@ -11,6 +11,7 @@ from perf_middleware.metrics.workers.groups import ProcessMark, Surroundings
 
 _PROC = Path("/proc")
 _MEMORY = "/dev/shm"  # noqa: S108 - the directories within are checked for their owner
+_LAST = "/tmp"  # noqa: S108 - as above
 
 
 def surroundings(directory: Path | None) -> Surroundings:
@@ -55,7 +56,10 @@ def _runtime_dir() -> str:
     for candidate in (os.environ.get("XDG_RUNTIME_DIR", ""), _MEMORY):
         if Path(candidate).is_absolute() and os.access(candidate, os.W_OK | os.X_OK):
             return candidate
-    return tempfile.gettempdir()
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:  # nothing can be written anywhere: whoever needs it will say so
+        return _LAST
 
 
 def _boot() -> str:

@@ -5,6 +5,7 @@ import gc
 import json
 import pickle
 import weakref
+from functools import partial
 from typing import Annotated
 
 import anyio
@@ -12,16 +13,19 @@ import pytest
 from fastapi import Body, FastAPI, Form, UploadFile
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from perf_middleware import (
+    CompressionMiddleware,
     RequestDecodingMiddleware,
     Settings,
     SettingsError,
     UndecodableBodyError,
     install,
+    no_compression,
 )
 from tests.compression.coded import MB, OFFERED, coded, repeated
 from tests.driving import DEADLINE_S, Answer, http_scope
@@ -611,6 +615,52 @@ def test_a_setting_switches_it_on():
         if family.name == "perf_compression_request_refused"
     ]  # fmt: skip
     assert [point.value for point in refused[0].points] == [1]
+
+
+async def size_of(request):
+    return PlainTextResponse("size " + str(len(await request.body())) + " " * 2_000)
+
+
+ROUTES = [
+    Route("/sizes/{name}", size_of, methods=["POST"]),
+    Route("/secret", no_compression(partial(size_of)), methods=["POST"]),
+]
+ACCEPTED = [("Accept-Encoding", "gzip")]
+
+
+@pytest.mark.parametrize("coding", ["gzip", None])
+@pytest.mark.parametrize("middlewares", [[], [Middleware(CORSMiddleware)]], ids=["none", "one"])
+def test_a_request_is_counted_under_its_route_however_its_body_came(coding, middlewares):
+    """A fixed bug: what the router wrote stayed in a copy, and these were `unmatched`."""
+    app = Starlette(routes=ROUTES, middleware=middlewares)
+    perf = install(app, Settings(compression={"decode_requests": True}))
+    body = BODY if coding is None else coded(BODY, coding)
+    assert ask(app, coding, body, path="/sizes/7").status == 200
+    assert [key[1:] for key in perf.metrics.recorder.figures.by_key] == [("/sizes/{name}", 200)]
+
+
+@pytest.mark.parametrize("coding", ["gzip", None])
+@pytest.mark.parametrize("is_measured", [True, False])
+def test_an_endpoints_choice_holds_however_the_body_of_its_request_came(coding, is_measured):
+    """A fixed bug: `@no_compression` was not obeyed where the request was encoded."""
+    app = Starlette(routes=ROUTES)
+    metrics = {"enabled": is_measured}
+    install(app, Settings(compression={"decode_requests": True}, metrics=metrics))
+    check_the_choice(app, coding)
+
+
+@pytest.mark.parametrize("coding", ["gzip", None])
+def test_an_endpoints_choice_holds_also_where_both_layers_stand_alone(coding):
+    app = RequestDecodingMiddleware(Starlette(routes=ROUTES))
+    check_the_choice(CompressionMiddleware(app), coding)
+
+
+def check_the_choice(app, coding):
+    body = BODY if coding is None else coded(BODY, coding)
+    answer = ask(app, coding, body, path="/sizes/7", headers=ACCEPTED)
+    assert answer.header("content-encoding") == "gzip"
+    answer = ask(app, coding, body, path="/secret", headers=ACCEPTED)
+    assert (answer.status, answer.header("content-encoding")) == (200, None)
 
 
 def test_fastapi_reads_json_and_uploads_that_came_encoded():

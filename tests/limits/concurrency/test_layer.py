@@ -1,7 +1,9 @@
 """The layer by plain ASGI messages: who waits, who is refused, when permits come back."""
 
 import asyncio
+import gc
 import random
+import weakref
 
 import anyio
 import pytest
@@ -737,3 +739,28 @@ def test_one_layer_serves_one_loop_after_another():
     assert len(names) == len(set(names)) == 13
     layer.backpressure.reset_counts()
     assert layer.backpressure.status()["admitted"] == 0
+
+
+def test_an_app_is_let_go_of_and_so_are_the_loops_that_it_ran_in():
+    """A fixed bug: each event loop kept its permits for ever, and they the app with all it held."""
+
+    async def app(scope, receive, send):
+        await send(START)
+        await send(BODY)
+
+    layer = BackpressureMiddleware(app, limit_first=1, **FIXED)
+    loops = []
+
+    async def run(layer):
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        assert (await ask(layer, http_scope("/"))).status == 200
+
+    for _ in range(3):
+        asyncio.run(run(layer))
+    gc.collect()
+    assert [loop() is None for loop in loops[:-1]] == [True, True], "the last may be asked again"
+    gone = weakref.ref(layer.backpressure)
+    del layer
+    gc.collect()
+    assert gone() is None
+    assert loops[-1]() is None

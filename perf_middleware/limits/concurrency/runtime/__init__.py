@@ -7,8 +7,6 @@ from asyncio import get_running_loop
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
-from anyio.lowlevel import RunVar
-
 from perf_middleware.asgi import find_header
 from perf_middleware.clock import monotonic_us
 from perf_middleware.events import SheddingChanged
@@ -93,7 +91,8 @@ class Backpressure:
         self._waiting_max = waiting_max
         self._partitions = dict(partitions or {})
         self._turn_budget_us = turn_budget_us
-        self._gates: RunVar[Gate] = RunVar("perf_middleware.backpressure")
+        # Of the loops that are not closed: a gate holds its own, so that no weak key would let go.
+        self._gates: dict[asyncio.AbstractEventLoop | None, Gate] = {}
         self.gate = self._new_gate(None)
         self.here: tuple[Gate, int, Callable[[], bool]] = self.gate, 0, _never
         """The gate with its thread, and whether its loop runs: no two loops run in one thread, so
@@ -118,11 +117,12 @@ class Backpressure:
 
     def gate_on(self, loop: asyncio.AbstractEventLoop | None) -> Gate:
         """The permits on `loop`, the running one: an app may be run in one loop after another."""
-        try:
-            gate = self._gates.get()
-        except LookupError:
-            gate = self._new_gate(loop)
-            self._gates.set(gate)
+        gate = self._gates.get(loop)
+        if gate is None:
+            for other in list(self._gates):  # another thread's loop may come in between
+                if other is not None and other.is_closed():
+                    self._gates.pop(other, None)
+            gate = self._gates[loop] = self._new_gate(loop)
         self.gate = gate
         if loop is not None:
             self.here = gate, get_ident(), loop.is_running

@@ -23,6 +23,7 @@ from tests.caching.stage import (
     start,
 )
 
+NO_STORE = (b"cache-control", b"no-store")
 LANGUAGES = [b"de", b"en", b"fr"]
 
 
@@ -224,6 +225,33 @@ def test_a_leader_that_fails_lets_one_of_those_who_wait_lead(backend, ending):
         assert app.calls == 2
         assert {client.body for client in others} == {b"hello"}
         assert leader.body != b"hello"
+        assert_at_rest(layer.cache)
+
+    run(act, backend)
+
+
+def refuses(status):
+    async def ending(receive, send):
+        await send(start(status=status))
+        await send(end(b"no"))
+
+    return ending
+
+
+@BACKENDS
+@pytest.mark.parametrize("status", [403, 406, 429, 431, 500, 502, 503, 504, 599])
+def test_a_leader_that_is_refused_or_answered_with_a_failure_lets_one_who_waits_lead(
+    backend, status
+):
+    """Its answer is of no use to others, and says nothing of theirs."""
+
+    async def act():
+        app = Fails(refuses(status))
+        layer = cached(app)
+        leader, *others = await burst(layer, [Client() for _ in range(100)], open_gate=app.gate)
+        assert leader.body == b"no"
+        assert app.calls == 2
+        assert {client.body for client in others} == {b"hello"}
         assert_at_rest(layer.cache)
 
     run(act, backend)
@@ -659,6 +687,15 @@ def test_reloads_are_not_collapsed():
         pytest.param({"headers": [(b"if-none-match", b'"1"')]}, {"status": 304}, id="a 304"),
         pytest.param({"headers": [(b"range", b"bytes=0-1")]}, {"status": 206}, id="a part"),
         pytest.param({"session": {"user": 5}}, {}, id="a session"),
+        pytest.param({}, {"status": 429}, id="what one client has asked too often"),
+        pytest.param({}, {"status": 503, "headers": ()}, id="a failure without a word"),
+        pytest.param({}, {"status": 403, "headers": ()}, id="a refusal without a word"),
+        pytest.param({}, {"status": 500, "headers": [NO_STORE]}, id="a failure not to be stored"),
+        pytest.param(
+            {"headers": [(b"accept-language", b"a" * 9_000)]},
+            {"headers": [MAX_AGE, (b"vary", b"accept-language")]},
+            id="a field too long to vary by",
+        ),
     ],
 )
 def test_one_request_of_another_kind_leaves_the_url_its_protection(asked, changes):
@@ -666,10 +703,11 @@ def test_one_request_of_another_kind_leaves_the_url_its_protection(asked, change
         app = App()
         layer = cached(app)
         await ask(layer, "/another")
-        app.status = changes.get("status", 200)
+        usual = app.headers
+        app.status, app.headers = changes.get("status", 200), list(changes.get("headers", usual))
         asked_with = dict(asked)
         await ask(layer, "/", *asked_with.pop("headers", ()), **asked_with)
-        app.status, app.gate = 200, anyio.Event()
+        app.status, app.headers, app.gate = 200, usual, anyio.Event()
         await burst(layer, [Client() for _ in range(100)], open_gate=app.gate)
         assert app.calls == 3
 

@@ -1,12 +1,17 @@
 """Many requests that miss the same at once: who asks the app, who waits, who is let go."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from starlette.testclient import TestClient
 
-from perf_middleware import cache_response
+from perf_middleware import ResponseCacheMiddleware, cache_response
+from perf_middleware.caching.runtime.flights import Flights
 from tests.caching.stage import (
     BACKENDS,
     MAX_AGE,
@@ -841,3 +846,44 @@ def test_an_app_whose_client_left_is_told_as_soon_as_nobody_else_waits():
             tasks.cancel_scope.cancel()
 
     run(act)
+
+
+def test_requests_of_other_event_loops_neither_wait_for_a_leader_nor_fail():
+    """As an app's own tests ask it: a TestClient gives each request of a thread its own loop."""
+    inside = threading.Barrier(8)  # breaks where one of them does not come
+
+    async def endpoint(request):
+        await anyio.to_thread.run_sync(inside.wait, 30)
+        return PlainTextResponse("hello", headers={"cache-control": "max-age=60"})
+
+    app = ResponseCacheMiddleware(Starlette(routes=[Route("/", endpoint)]), default_ttl=60)
+    client = TestClient(app)
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: client.get("/"), range(8)))
+    assert [answer.text for answer in answers] == ["hello"] * 8
+
+
+def test_who_misses_while_loops_are_mixed_asks_alone_and_then_collapses_again():
+    flights = Flights(waiting_max=10)
+
+    def follows_elsewhere(key):
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(
+                anyio.run, lambda: flights.follow(flights.flight_of(key), until_s=0.0)
+            ).result()
+
+    async def follow(key):
+        return await flights.follow(flights.flight_of(key), until_s=anyio.current_time())
+
+    first, second = {}, {}
+    flights.lead_alone(b"/1", first)
+    assert follows_elsewhere(b"/1") == "full"
+    assert anyio.run(follow, b"/1") == "late"
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(flights.lead_alone, b"/2", second).result()
+    assert anyio.run(follow, b"/2") == "full"
+    assert anyio.run(follow, b"/1") == "full"
+    flights.land_alone(b"/1", first, "stored")
+    flights.land_alone(b"/2", second, "stored")
+    flights.lead_alone(b"/3", first)
+    assert anyio.run(follow, b"/3") == "late"

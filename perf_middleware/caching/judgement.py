@@ -8,7 +8,7 @@ Brings the RFC's rules (storability, freshness) and the owner's (rules, options)
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from perf_middleware.caching.cache_status import NO_FRESHNESS
 from perf_middleware.caching.fields import RATE_LIMITS, RESPONSE_FIELDS, collect, storable_headers
@@ -20,6 +20,7 @@ from perf_middleware.caching.freshness import (
     heuristic_lifetime_s,
     initial_age_us,
 )
+from perf_middleware.caching.reuse import FAILURES
 from perf_middleware.caching.rules import NEGATIVE_STATUSES, STATUSES, CachePolicy
 from perf_middleware.caching.selection import vary_names
 from perf_middleware.caching.storability import (
@@ -69,10 +70,21 @@ class Keep:
 
 OF_ITS_URL: Final = frozenset(
     {"already-stale", "content-length", "event-stream", "must-understand", NO_FRESHNESS, "no-reads",
-     "no-store", "private", "replica", "set-cookie", "status", "too-large", "trailers",
-     "unseen-body", "vary", "wrote"}
+     "no-store", "private", "replica", "set-cookie", "too-large", "trailers", "unseen-body", "vary",
+     "wrote"}
 )  # fmt: skip
 """Refusals that the next request for a URL will most likely meet as well."""
+
+
+def outcome_of_refusal(status: int) -> Literal["unstorable", "failed", "gone"]:
+    """What it means for those who wait, or come next, that an answer was not stored.
+
+    unstorable: theirs will not be stored either.  A failure says nothing of them, nor does what one
+    client is refused (401, 403, 406, 429, 431): another one may lead.
+    """
+    if status < 400 or status in NEGATIVE_STATUSES:
+        return "unstorable"
+    return "failed" if status in FAILURES else "gone"
 
 
 class Judge:

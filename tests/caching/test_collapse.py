@@ -1,12 +1,17 @@
 """Many requests that miss the same at once: who asks the app, who waits, who is let go."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from starlette.testclient import TestClient
 
-from perf_middleware import cache_response
+from perf_middleware import ResponseCacheMiddleware, cache_response
+from perf_middleware.caching.runtime.flights import Flights
 from tests.caching.stage import (
     BACKENDS,
     MAX_AGE,
@@ -23,6 +28,7 @@ from tests.caching.stage import (
     start,
 )
 
+NO_STORE = (b"cache-control", b"no-store")
 LANGUAGES = [b"de", b"en", b"fr"]
 
 
@@ -224,6 +230,33 @@ def test_a_leader_that_fails_lets_one_of_those_who_wait_lead(backend, ending):
         assert app.calls == 2
         assert {client.body for client in others} == {b"hello"}
         assert leader.body != b"hello"
+        assert_at_rest(layer.cache)
+
+    run(act, backend)
+
+
+def refuses(status):
+    async def ending(receive, send):
+        await send(start(status=status))
+        await send(end(b"no"))
+
+    return ending
+
+
+@BACKENDS
+@pytest.mark.parametrize("status", [403, 406, 429, 431, 500, 502, 503, 504, 599])
+def test_a_leader_that_is_refused_or_answered_with_a_failure_lets_one_who_waits_lead(
+    backend, status
+):
+    """Its answer is of no use to others, and says nothing of theirs."""
+
+    async def act():
+        app = Fails(refuses(status))
+        layer = cached(app)
+        leader, *others = await burst(layer, [Client() for _ in range(100)], open_gate=app.gate)
+        assert leader.body == b"no"
+        assert app.calls == 2
+        assert {client.body for client in others} == {b"hello"}
         assert_at_rest(layer.cache)
 
     run(act, backend)
@@ -659,6 +692,15 @@ def test_reloads_are_not_collapsed():
         pytest.param({"headers": [(b"if-none-match", b'"1"')]}, {"status": 304}, id="a 304"),
         pytest.param({"headers": [(b"range", b"bytes=0-1")]}, {"status": 206}, id="a part"),
         pytest.param({"session": {"user": 5}}, {}, id="a session"),
+        pytest.param({}, {"status": 429}, id="what one client has asked too often"),
+        pytest.param({}, {"status": 503, "headers": ()}, id="a failure without a word"),
+        pytest.param({}, {"status": 403, "headers": ()}, id="a refusal without a word"),
+        pytest.param({}, {"status": 500, "headers": [NO_STORE]}, id="a failure not to be stored"),
+        pytest.param(
+            {"headers": [(b"accept-language", b"a" * 9_000)]},
+            {"headers": [MAX_AGE, (b"vary", b"accept-language")]},
+            id="a field too long to vary by",
+        ),
     ],
 )
 def test_one_request_of_another_kind_leaves_the_url_its_protection(asked, changes):
@@ -666,10 +708,11 @@ def test_one_request_of_another_kind_leaves_the_url_its_protection(asked, change
         app = App()
         layer = cached(app)
         await ask(layer, "/another")
-        app.status = changes.get("status", 200)
+        usual = app.headers
+        app.status, app.headers = changes.get("status", 200), list(changes.get("headers", usual))
         asked_with = dict(asked)
         await ask(layer, "/", *asked_with.pop("headers", ()), **asked_with)
-        app.status, app.gate = 200, anyio.Event()
+        app.status, app.headers, app.gate = 200, usual, anyio.Event()
         await burst(layer, [Client() for _ in range(100)], open_gate=app.gate)
         assert app.calls == 3
 
@@ -803,3 +846,44 @@ def test_an_app_whose_client_left_is_told_as_soon_as_nobody_else_waits():
             tasks.cancel_scope.cancel()
 
     run(act)
+
+
+def test_requests_of_other_event_loops_neither_wait_for_a_leader_nor_fail():
+    """As an app's own tests ask it: a TestClient gives each request of a thread its own loop."""
+    inside = threading.Barrier(8)  # breaks where one of them does not come
+
+    async def endpoint(request):
+        await anyio.to_thread.run_sync(inside.wait, 30)
+        return PlainTextResponse("hello", headers={"cache-control": "max-age=60"})
+
+    app = ResponseCacheMiddleware(Starlette(routes=[Route("/", endpoint)]), default_ttl=60)
+    client = TestClient(app)
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: client.get("/"), range(8)))
+    assert [answer.text for answer in answers] == ["hello"] * 8
+
+
+def test_who_misses_while_loops_are_mixed_asks_alone_and_then_collapses_again():
+    flights = Flights(waiting_max=10)
+
+    def follows_elsewhere(key):
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(
+                anyio.run, lambda: flights.follow(flights.flight_of(key), until_s=0.0)
+            ).result()
+
+    async def follow(key):
+        return await flights.follow(flights.flight_of(key), until_s=anyio.current_time())
+
+    first, second = {}, {}
+    flights.lead_alone(b"/1", first)
+    assert follows_elsewhere(b"/1") == "full"
+    assert anyio.run(follow, b"/1") == "late"
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(flights.lead_alone, b"/2", second).result()
+    assert anyio.run(follow, b"/2") == "full"
+    assert anyio.run(follow, b"/1") == "full"
+    flights.land_alone(b"/1", first, "stored")
+    flights.land_alone(b"/2", second, "stored")
+    flights.lead_alone(b"/3", first)
+    assert anyio.run(follow, b"/3") == "late"

@@ -3,6 +3,7 @@
 import anyio
 import pytest
 from starlette.applications import Starlette
+from starlette.authentication import UnauthenticatedUser
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
@@ -157,3 +158,46 @@ def test_schemes_are_told_apart():
             assert await ask(scheme) == scheme.encode()
 
     anyio.run(main)
+
+
+@pytest.mark.parametrize(
+    "as_user",
+    [str, User, lambda name: {"name": name}],
+    ids=["a name", "an object of the app's", "claims"],
+)
+def test_a_user_of_any_kind_in_the_scope_has_an_answer_of_his_own(as_user):
+    """Found by a header of the app's own invention, which says nothing to the cache."""
+
+    async def page(request):
+        user = request.scope["user"]
+        name = user["name"] if isinstance(user, dict) else getattr(user, "name", user)
+        return PlainTextResponse(name, headers={"cache-control": "max-age=60"})
+
+    def found(app):
+        async def middleware(scope, receive, send):
+            if scope["type"] == "http":
+                scope["user"] = as_user(dict(scope["headers"])[b"x-member"].decode())
+            await app(scope, receive, send)
+
+        return middleware
+
+    client = client_of(Route("/", page), wrap=found)
+    told = [client.get("/", headers={"x-member": name}) for name in ("ada", "bob")]
+    assert [answer.text for answer in told] == ["ada", "bob"]
+    assert 'fwd=bypass; detail="user"' in told[1].headers["cache-status"]
+
+
+@pytest.mark.parametrize("nobody", [None, "", {}, UnauthenticatedUser()])
+def test_nobody_as_the_user_in_the_scope_is_anybody(nobody):
+    async def page(request):
+        return PlainTextResponse("all", headers={"cache-control": "max-age=60"})
+
+    def found(app):
+        async def middleware(scope, receive, send):
+            await app({**scope, "user": nobody}, receive, send)
+
+        return middleware
+
+    client = client_of(Route("/", page), wrap=found)
+    told = [client.get("/").headers["cache-status"] for _ in range(2)]
+    assert " hit;" in told[1]

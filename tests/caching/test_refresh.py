@@ -652,6 +652,25 @@ def test_a_failure_leaves_what_is_stored():
     run(act)
 
 
+@pytest.mark.parametrize("status", [428, 429, 431, 511])
+@pytest.mark.parametrize("asked", [(), (b"cache-control", b"no-cache")], ids=["stale", "asked"])
+def test_what_one_client_is_told_of_himself_leaves_what_is_stored_for_the_others(status, asked):
+    """Else whoever has used up his quota could empty the cache by pressing reload."""
+
+    async def act():
+        app = App(MAX_AGE, (b"etag", b'"1"'), body=b"old")
+        layer = cached(app)
+        await ask(layer)
+        if not asked:
+            layer.cache.clock.pass_s(70)
+        app.status, app.headers, app.parts = status, [], [b"no"]
+        assert (await ask(layer, "/", *([asked] if asked else []))).status == status
+        app.status, app.headers = 304, [MAX_AGE, (b"etag", b'"1"')]
+        assert (await ask(layer)).body == b"old"
+
+    run(act)
+
+
 @pytest.mark.parametrize("directive", [b"only-if-cached", b"no-store"])
 def test_who_wants_nothing_asked_or_stored_has_nothing_refreshed(directive):
     async def act():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.caching.judgement import OF_ITS_URL
+from perf_middleware.caching.judgement import OF_ITS_URL, outcome_of_refusal
 from perf_middleware.caching.middleware.answers import HeldBack, answer, send_nothing, told_head
 from perf_middleware.caching.middleware.heads import counted, drop_replaced, judge_head, known_head
 from perf_middleware.caching.middleware.keeping import Keeping, known_keeping
@@ -244,7 +244,7 @@ class Forwarding:
         if why is not None:
             self._count_refusal(why)
             drop_replaced(self._cache, self._request, self._validating, message["status"])
-        self._release("unstorable")
+        self._release(outcome_of_refusal(message["status"]))
         return self._send_head(self._told(message, sent, why, tell_clients))
 
     def _told(
@@ -355,8 +355,8 @@ class Forwarding:
         """Go on without keeping the answer."""
         if self._keeping is not None:
             self._count_refusal(why)
-        # The next answer is storable where this one only came too late.
-        self._release("gone" if why == "invalidated" else "unstorable")
+        # The next answer is storable where this one came too late, or to a field that is too long.
+        self._release("gone" if why in {"invalidated", "vary"} else "unstorable")
 
     def _count(self) -> RouteCounts:
         """Count the request, under the route that the app took for it."""
@@ -377,11 +377,11 @@ class Forwarding:
             self._keeping.drop()
             self._keeping = None
         flight = self._flight
-        if outcome == "unstorable" and self._why in OF_ITS_URL and self._may_keep:
+        if self._why in OF_ITS_URL and self._may_keep:
             request = self._request
             # What is said to one of these is not said to everybody.
             if not (request.credentials or request.is_head or request.is_for_one_client):
-                self._cache.note_unstorable(request.primary, self._why)
+                self._cache.note_unstorable(request.primary, self._why, outcome)
         if flight is not None and flight.outcome is None:
             self._cache.flights.land(flight, outcome)
         if self._leaving is not None:

@@ -9,6 +9,7 @@ from perf_middleware.caching.cache_status import NO_FRESHNESS
 from perf_middleware.caching.decorators import policy_of
 from perf_middleware.caching.judgement import Keep
 from perf_middleware.caching.runtime.request import personal
+from perf_middleware.caching.storability import NEVER_STORED
 from perf_middleware.caching.stored import US_PER_S
 from perf_middleware.caching.validation import head_confirms
 
@@ -152,8 +153,13 @@ def counted(
 def drop_replaced(
     cache: ResponseCache, request: CacheRequest, stored: StoredResponse | None, status: int
 ) -> None:
-    """A whole answer shows that what was to be confirmed holds no more (RFC 9111 §4.3.3)."""
+    """A whole answer shows that what was to be confirmed holds no more (RFC 9111 §4.3.3).
+
+    Not one about the client: who has used up his quota could empty the store by it.
+    """
     if stored is None or status >= 500 or status in request.spared or request.is_head:
+        return
+    if status in NEVER_STORED:
         return
     cache.let_go(stored)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from perf_middleware.caching.cache_status import NO_FRESHNESS
 from perf_middleware.caching.decorators import ATTRIBUTE, policy_of
 from perf_middleware.caching.invalidation import target_and_path_of
-from perf_middleware.caching.judgement import OF_ITS_URL
+from perf_middleware.caching.judgement import OF_ITS_URL, outcome_of_refusal
 from perf_middleware.caching.known_heads import Known, age_without_date_us
 from perf_middleware.caching.middleware.forwarding import Forwarding
 from perf_middleware.caching.middleware.keeping import (
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from perf_middleware.caching.figures import RouteCounts
     from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.runtime import ResponseCache
+    from perf_middleware.caching.runtime.flights import Outcome
     from perf_middleware.caching.special import Special
 
 
@@ -129,19 +130,20 @@ class Passing:
             self._then, send = self._send_body, self._send_kept_head
         else:
             self._then = send = self._send
-            field = self._pass_on(verdict)
+            field = self._pass_on(verdict, message["status"])
         if field is not None:
             headers = [*message["headers"], field]
             message = {**message}  # alone: with a key beside it two are built
             message["headers"] = headers
         return send(message)
 
-    def _pass_on(self, refused: str) -> tuple[bytes, bytes] | None:
+    def _pass_on(self, refused: str, code: int) -> tuple[bytes, bytes] | None:
         """Keep nothing of the answer, and `refused` is why; the field that tells it."""
         cache, special, rule = self._cache, self._special, self._rule
         status = cache.shown_status
         counts = self._count()
         field = None
+        outcome: Outcome = "unstorable" if code < 400 else outcome_of_refusal(code)
         if special is not None:
             counts.refused[refused] = counts.refused.get(refused, 0) + 1
             counts.bypassed["credentials"] = counts.bypassed.get("credentials", 0) + 1
@@ -151,7 +153,7 @@ class Passing:
         if rule is None and refused is NO_FRESHNESS:
             counts.silent += 1
             if self._leads:
-                cache.note_unstorable(self._key, refused)
+                cache.note_unstorable(self._key, refused, outcome)
             if status is not None:
                 field = status.silent_miss
         else:
@@ -161,7 +163,7 @@ class Passing:
                 detail = refused if rule is None else f"{rule.name}; {refused}"
                 field = status.forwarded("uri-miss", stored=False, detail=detail)
         if self._leads:
-            cache.flights.land_alone(self._key, self._scope, "unstorable")
+            cache.flights.land_alone(self._key, self._scope, outcome)
         return field
 
     def _take(self, known: Known) -> tuple[bytes, bytes] | None:
@@ -287,7 +289,7 @@ class Passing:
         known, values = found
         if known.keep is None:
             if known.why in OF_ITS_URL:
-                cache.note_unstorable(self._key, known.why)
+                cache.note_unstorable(self._key, known.why, outcome_of_refusal(known.status))
             return known.why
         came = self._came
         if not known.is_plain or came.get("root_path") or not came.get("raw_path"):

@@ -17,7 +17,7 @@ import anyio.lowlevel
 from perf_middleware.caching.cache_status import CacheStatus
 from perf_middleware.caching.cookies import IgnoredCookies
 from perf_middleware.caching.decorators import listed
-from perf_middleware.caching.evidence import Evidence
+from perf_middleware.caching.evidence import Evidence, Refusals
 from perf_middleware.caching.figures import CacheFigures
 from perf_middleware.caching.forms import CodedForms
 from perf_middleware.caching.invalidation import root_of
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import Scope
     from perf_middleware.caching.cache_status import Forward
     from perf_middleware.caching.fields import Headers, Lines
+    from perf_middleware.caching.runtime.flights import Outcome
     from perf_middleware.caching.runtime.request import CacheRequest
     from perf_middleware.caching.runtime.tracked import Begun
     from perf_middleware.caching.stored import StoredResponse
@@ -61,7 +62,6 @@ logger = logging.getLogger("perf_middleware.caching")
 Happening = Literal["store", "hit", "invalidate"]
 EARLY_WINDOW: Final = 7  # times what it takes to make; a draw beyond has a chance below 1 in 1,000
 PURGED_AT_ONCE: Final = 250  # about 3 ms
-UNSTORABLE_MAX: Final = 10_000
 ROOTS_MAX: Final = 16  # a proxy's client may choose them
 NAME: Final = "perf_middleware"
 
@@ -117,7 +117,8 @@ class ResponseCache:
         self.storing_bytes_max = max(
             int(bytes_max * self.options.storing_share_max), self.options.entry_bytes_max
         )
-        self.unstorable: dict[int, str] = {}  # by the key's hash: a client may send long ones
+        self.refusals = Refusals()
+        self.unstorable = self.refusals.of_urls
         self.name_route: Callable[[str], None] | None = None
         self.note_part: Callable[[str, int], None] | None = None
         self.router_scope: Callable[[Scope], Scope] | None = None  # as the router saw it
@@ -222,11 +223,9 @@ class ResponseCache:
 
     # --- what the middleware does ---------------------------------------------------------------
 
-    def note_unstorable(self, key: bytes, why: str) -> None:
+    def note_unstorable(self, key: bytes, why: str, outcome: Outcome = "unstorable") -> None:
         """Remember that nothing came of `key`: its requests need not wait for each other."""
-        if len(self.unstorable) >= UNSTORABLE_MAX:
-            self.unstorable.clear()
-        self.unstorable[hash(key)] = why
+        self.refusals.note(key, why, of_url=outcome == "unstorable")
 
     def keep(self, stored: StoredResponse, now_us: int) -> bool:
         """Put `stored` into the store; False where it has no room."""
@@ -244,8 +243,8 @@ class ResponseCache:
         counts = stored.counts
         counts.stored += 1
         counts.stored_bytes += len(stored.body)
-        if self.unstorable:
-            self.unstorable.pop(hash(stored.primary), None)
+        if self.refusals:
+            self.refusals.forget(stored.primary)
         if self._store_hooks:
             self.tell("store", stored)
 
@@ -261,8 +260,8 @@ class ResponseCache:
         counts = stored.counts = self.figures.of(stored.route)
         counts.shared_hits += 1
         stored.refresh_early(self.early_windows)
-        if self.unstorable:
-            self.unstorable.pop(hash(stored.primary), None)
+        if self.refusals:
+            self.refusals.forget(stored.primary)
         if not stored.dependencies or not self.tracked.may_not_use(stored):
             self.store.put(stored, now_us=now_us)
 

@@ -9,6 +9,7 @@ a flight is made when somebody asks for it.
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 Outcome: TypeAlias = "Literal['stored', 'unstorable', 'failed', 'gone', 'late', 'full']"
 
 # failed: the app did; gone: the leader is, without an answer that would say anything
+# full: nobody else can wait, or not in this event loop
+SEVERAL: Final = 0  # threads: no thread has this number
 ATTEMPTS_MAX: Final = 2  # leaders that a request waits for before it goes alone
 
 
@@ -61,18 +64,24 @@ class Flight:
 
 
 class Flights:
-    """The open flights of one cache, at most `waiting_max` requests waiting for all of them."""
+    """The open flights of one cache, at most `waiting_max` requests waiting for all of them.
+
+    Nobody waits for a leader in another event loop, which cannot wake him: several run at once
+    where an app's tests ask it from threads.  While they lead, each request asks for itself.
+    """
 
     def __init__(self, *, waiting_max: int) -> None:
         self._waiting_max = waiting_max
         self.open: dict[bytes, Flight | Scope] = {}
         self.waiting = 0
+        self._thread = SEVERAL  # that all of `open` are led in
         self.on_lease_over: Callable[[Lease], None] | None = None
 
     def lead(self, key: bytes, scope: Scope) -> Flight | None:
         """A new flight of the request with this scope, or None where one is open."""
         if key in self.open:
             return None
+        self.lead_alone(key, scope)
         flight = self.open[key] = Flight(key, scope)
         return flight
 
@@ -80,6 +89,9 @@ class Flights:
         """The same without a flight; False where one is open.  To be ended by `land_alone`."""
         if key in self.open:
             return False
+        thread = get_ident()
+        if self._thread != thread:
+            self._thread = SEVERAL if self.open else thread
         self.open[key] = scope
         return True
 
@@ -115,7 +127,7 @@ class Flights:
 
     async def follow(self, flight: Flight, *, until_s: float) -> Outcome:
         """Wait for the outcome, at most until `until_s` on anyio's clock."""
-        if self.waiting >= self._waiting_max:
+        if self.waiting >= self._waiting_max or self._thread != get_ident():
             return "full"
         self.waiting += 1
         flight.waiting += 1

@@ -250,7 +250,9 @@ def personal(scope: Scope) -> str | None:
     """
     if scope.get("session"):
         return "session"
-    if getattr(scope.get("user"), "is_authenticated", False):
+    user = scope.get("user")
+    # A middleware may put a name or claims there: what does not say that it is nobody is somebody.
+    if user is not None and getattr(user, "is_authenticated", bool(user)):
         return "user"
     return None
 

@@ -5,10 +5,14 @@ Nobody waits longer than a bound, and nobody but the leader depends on the leade
 
 For most nobody ever waits: who leads `alone` leaves no more than the scope of its request, of which
 a flight is made when somebody asks for it.
+
+Nobody waits for what another event loop does: an app that is asked in several threads at once, each
+with a loop of its own, is asked by each of them.
 """
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
@@ -68,11 +72,16 @@ class Flights:
         self.open: dict[bytes, Flight | Scope] = {}
         self.waiting = 0
         self.on_lease_over: Callable[[Lease], None] | None = None
+        self._home = get_ident()
+        self._elsewhere: dict[bytes, int] = {}
+        """The threads of those that were opened in another: two loops never run in one thread."""
 
     def lead(self, key: bytes, scope: Scope) -> Flight | None:
         """A new flight of the request with this scope, or None where one is open."""
         if key in self.open:
             return None
+        if get_ident() != self._home:
+            self._elsewhere[key] = get_ident()
         flight = self.open[key] = Flight(key, scope)
         return flight
 
@@ -80,13 +89,15 @@ class Flights:
         """The same without a flight; False where one is open.  To be ended by `land_alone`."""
         if key in self.open:
             return False
+        if get_ident() != self._home:
+            self._elsewhere[key] = get_ident()
         self.open[key] = scope
         return True
 
     def land_alone(self, key: bytes, scope: Scope, outcome: Outcome) -> None:
         """Close what the request with this scope has opened, and release who came to wait."""
         if self.open.get(key) is scope:
-            del self.open[key]
+            self._close(key)
         else:
             flight = self.flight_of(key, scope)
             if flight is not None:
@@ -107,7 +118,7 @@ class Flights:
     def land(self, flight: Flight, outcome: Outcome) -> None:
         """Close `flight`; closing twice does nothing."""
         if self.open.get(flight.key) is flight:
-            del self.open[flight.key]
+            self._close(flight.key)
         flight.land(outcome)
         if flight.lease is not None and self.on_lease_over is not None:
             self.on_lease_over(flight.lease)
@@ -115,7 +126,8 @@ class Flights:
 
     async def follow(self, flight: Flight, *, until_s: float) -> Outcome:
         """Wait for the outcome, at most until `until_s` on anyio's clock."""
-        if self.waiting >= self._waiting_max:
+        is_here = self._elsewhere.get(flight.key, self._home) == get_ident()
+        if not is_here or self.waiting >= self._waiting_max:
             return "full"
         self.waiting += 1
         flight.waiting += 1
@@ -128,3 +140,8 @@ class Flights:
             if not flight.waiting and flight.on_alone is not None:
                 flight.on_alone()
         return flight.outcome or "late"
+
+    def _close(self, key: bytes) -> None:
+        if self._elsewhere:
+            self._elsewhere.pop(key, None)
+        del self.open[key]

@@ -1,6 +1,7 @@
 """Which errors mean that the database is away: the statement is right, and nobody was there for it.
 
     refused, reset, no socket          while connecting or in a statement
+    any other word of a driver         while connecting: no such role, password, database, file
     08xxx, 57P01 to 57P03, 53300       the server said so: it ends, it starts, it takes no more
     TimeoutError of the driver's own   nothing was heard in `connect_s`, `statement_s`
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 from perf_middleware.database.retry.transient import (
+    CONNECTING,
     began_no_commit,
     came_through,
     chain,
@@ -37,6 +39,10 @@ def is_loss(error: BaseException) -> bool:
         return False
     if transient_reason(error) == "connection":
         return True
+    if came_through(error, CONNECTING):
+        # All that a driver says while it connects: a role, a file that are not there. What
+        # SQLAlchemy says by itself there (a pool that has none in time) has no `orig`.
+        return not is_sqlalchemys(error) or getattr(error, "orig", None) is not None
     return any(sqlstate_of(link) == TOO_MANY_CONNECTIONS for link in chain(error))
 
 

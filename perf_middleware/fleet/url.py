@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 SCHEMES: Final = ("redis", "rediss", "unix")
+OF_OTHERS: Final = frozenset({
+    "decode_responses", "health_check_interval", "legacy_responses", "max_connections", "protocol",
+    "retry_on_error", "retry_on_timeout", "socket_connect_timeout", "socket_timeout", "timeout",
+})  # fmt: skip
+"""Options for pools and clients, as other libraries are told by the same URL: not for us."""
 
 
 class UrlError(ValueError):
@@ -38,6 +43,16 @@ def check_url(url: str, *, cluster: bool = False) -> None:
         raise UrlError("has no number of a database as its path: redis://host:6379/0")
     if cluster and database not in {"", "0"}:
         raise UrlError("a cluster has no database but 0")
+
+
+def for_connecting(url: str) -> str:
+    """The URL without the options that mean nothing here."""
+    query = urlsplit(url).query
+    if not query:
+        return url
+    options = [pair for pair in parse_qsl(query) if pair[0] not in OF_OTHERS]
+    address = url.partition("?")[0]  # whose form urlunsplit would change, of a socket
+    return f"{address}?{urlencode(options)}" if options else address
 
 
 def shown(url: str) -> str:

@@ -62,7 +62,8 @@ async def miss(
                     break
                 until_s = anyio.current_time() + wait_s
             followed = cache.flights.flight_of(request.key)
-            assert followed is not None  # noqa: S101 - else it would lead itself
+            if followed is None:
+                continue  # it was that of another loop, and has ended in this moment
             began_us = cache.clock()
             meter = request.scope.get(METER)
             region = OUTSIDE if meter is None else meter.region

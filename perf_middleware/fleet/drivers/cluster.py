@@ -32,6 +32,7 @@ from perf_middleware.fleet.drivers.port import (
     require_loop,
     told,
 )
+from perf_middleware.fleet.url import for_connecting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -60,7 +61,7 @@ class ClusterLink:
             heartbeat_s=heartbeat_s,
             waiting_max=waiting_max,
         )
-        self._url = url
+        self._url = for_connecting(url)
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._waiting_max = waiting_max

@@ -38,7 +38,7 @@ from perf_middleware.fleet.drivers.port import (
     require_loop,
     told,
 )
-from perf_middleware.fleet.url import shown
+from perf_middleware.fleet.url import for_connecting, shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -48,9 +48,6 @@ if TYPE_CHECKING:
 NO_SOCKET: Final = -1  # that may be written to: what goes through TLS is the transport's
 PROBES: Final = 3  # answers in time, one after the other, before it is used again
 _GET: Final = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
-OF_POOLS: Final = frozenset({"max_connections", "timeout", "socket_timeout", "retry_on_timeout",
-                             "health_check_interval", "protocol"})  # fmt: skip
-"""Options of a URL that mean nothing here."""
 
 
 class _Talk(asyncio.Protocol):
@@ -94,10 +91,8 @@ class RedisLink:
         heartbeat_s: float,
         waiting_max: int,
     ) -> None:
-        options: dict[str, Any] = {**parse_url(url)}
+        options: dict[str, Any] = {**parse_url(for_connecting(url))}
         self._make = options.pop("connection_class", Connection)
-        for name in OF_POOLS & options.keys():
-            del options[name]
         self._options = options
         self.shown_url = shown(url)
         self._timeout_s = timeout_s

@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import sqlite3
 
 import pytest
 from asyncpg import exceptions as asyncpg_errors
@@ -32,6 +33,13 @@ def raised_in(module, function, error):
     return caught.value
 
 
+def connecting(error):
+    return raised_in("sqlalchemy.pool.base", "connect", error)
+
+
+UNOPENED = sqlite3.OperationalError("unable to open database file")
+
+
 @pytest.mark.parametrize(
     ("error", "loss"),
     [
@@ -51,6 +59,13 @@ def raised_in(module, function, error):
             True,
             id="it says nothing",
         ),
+        pytest.param(
+            connecting(wrapped(asyncpg_errors.InvalidPasswordError("x"))), True, id="a password"
+        ),
+        pytest.param(connecting(wrapped(UNOPENED)), True, id="a file that cannot be opened"),
+        pytest.param(wrapped(UNOPENED), False, id="another file, which a statement attaches"),
+        pytest.param(connecting(exc.TimeoutError("x")), False, id="a pool that has none"),
+        pytest.param(connecting(ValueError("x")), False, id="the app's own, while connecting"),
         pytest.param(TimeoutError(), False, id="a timeout of the app's"),
         pytest.param(ConnectionRefusedError(), False, id="a connection to somebody else"),
         pytest.param(wrapped(asyncpg_errors.UniqueViolationError("x")), False, id="a constraint"),

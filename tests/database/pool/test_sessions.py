@@ -215,8 +215,9 @@ def test_a_database_that_was_away_at_the_start_is_found_when_it_comes(run, tmp_p
         with pytest.raises(DatabaseUnavailableError):
             await database.open(tasks)
         assert not database.status()["main"]["answers"]
-        with pytest.raises(OperationalError):
+        with pytest.raises(DatabaseUnavailableError) as caught:
             await make_table(database)
+        assert isinstance(caught.value.__cause__, OperationalError)
         (tmp_path / "later").mkdir()
         await make_table(database)  # what an app uses does not wait for our look
         while not told:

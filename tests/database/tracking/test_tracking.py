@@ -275,6 +275,24 @@ def test_what_a_request_reads_is_collected_in_its_tasks_too(url):
     run(main())
 
 
+def test_what_sqlalchemy_asks_on_an_engines_first_connection_is_nobodys_read(url):
+    """A fixed bug: on PostgreSQL the request that made it got a KeyError."""
+
+    async def main():
+        engine = create_async_engine(url)
+        tracked = Tracked(engine)
+        try:
+            with collecting_reads() as reads:
+                async with tracked.session() as session:
+                    await session.execute(text("select 1"))
+                assert set(reads.tables) == set()
+                assert not reads.has_written
+        finally:
+            await engine.dispose()
+
+    asyncio.run(main())
+
+
 def test_one_statement_for_several_schemas_is_told_for_each(postgres_url):
     async def main():
         async with tracked_at(postgres_url) as tracked:

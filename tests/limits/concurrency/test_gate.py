@@ -229,6 +229,40 @@ def test_a_slow_partition_leaves_the_rest_alone():
     stage.check()
 
 
+def test_any_number_may_wait_for_a_partition_while_the_line_behind_it_is_full():
+    """Each that is moved there is shed and brings its permit back, for the next one."""
+    stage = Stage(limit=1_001, waiting_max=1_000, partitions={"reports": 1_000})
+    slow = [stage.arrive(partition="reports") for _ in range(1_000)]
+    stage.arrive()
+    waiting = [stage.arrive(partition="reports") for _ in range(1_000)]
+    others = [stage.arrive() for _ in range(1_000)]
+    stage.end(slow.pop())
+    assert [each.state for each in waiting] == [SHED] * 1_000
+    stage.loop.settle()
+    stage.check()
+    assert others[0] in stage.running
+    for each in slow:
+        stage.end(each)
+    stage.loop.settle(200)
+    stage.check()
+    assert stage.gate.partitions["reports"].in_flight == 0
+
+
+def test_all_who_wait_behind_a_partition_may_be_late_at_once():
+    stage = Stage(limit=1_000, waiting_max=1_000, partitions={"reports": 1_000})
+    for _ in range(500):
+        stage.arrive()
+    running = [stage.arrive(partition="reports") for _ in range(500)]
+    late = [stage.arrive(partition="reports") for _ in range(1_500)]
+    assert stage.gate.waiting == 1_500, "500 for the app, 1,000 for their partition"
+    stage.loop.now_us += 200_000
+    stage.loop.run_timers()
+    stage.loop.settle()
+    assert [each.state for each in late] == [SHED] * 1_500
+    stage.check()
+    assert stage.gate.partitions["reports"].in_flight == len(running)
+
+
 def test_without_asyncio_a_permit_is_given_on_at_once():
     stage = Stage(limit=1, on_loop=False)
     first, second = stage.arrive(), stage.arrive()

@@ -222,12 +222,15 @@ class Tracking:
             if context is None or OWN_STATEMENT in context.execution_options:
                 return execute(cursor, statement, *rest)
             connection = context.root_connection
-            info = info_of(connection)
+            try:
+                info = connection.info
+            except NotImplementedError:  # what SQLAlchemy asks on an engine's first connection
+                return execute(cursor, statement, *rest)
             info.setdefault(self._since, self.newest_purge())
             touched = touched_by(context, statement, tables)
             reads = CURRENT_READS.get()
             if reads is not None:
-                self._collect(reads, touched, context)
+                self._collect(reads, info, touched, context)
             if touched.writes:
                 if reads is not None and tables.knows_relations:
                     is_text = context.compiled is None or context.compiled.isplaintext
@@ -254,9 +257,7 @@ class Tracking:
 
         return do
 
-    def _collect(self, reads: Reads, touched: Touched, context: Any) -> None:
-        connection = context.root_connection
-        info = info_of(connection)
+    def _collect(self, reads: Reads, info: Any, touched: Touched, context: Any) -> None:
         pending: Pending | None = info.get(self._pending)
         if touched.writes or self._unseen in info or pending:
             reads.has_written = True
@@ -267,7 +268,7 @@ class Tracking:
             reads.add(touched.reads)
         else:
             reads.add_rows(rows)
-        if not is_autocommit(connection):
+        if not is_autocommit(context.root_connection):
             reads.begun_at(info[self._since])
 
     def _beginning(self, begin: Callable[..., Any]) -> Any:

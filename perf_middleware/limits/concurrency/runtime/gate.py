@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.limits.concurrency.line import GRANTED, WAITING, Line, Ticket
+from perf_middleware.limits.concurrency.line import GRANTED, Line, Ticket
 from perf_middleware.limits.concurrency.runtime.partition import Partition
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Gate:
     """
 
     __slots__ = (
-        "_batch", "_begun_us", "_chosen", "_clock", "_fold", "_granted", "_granted_us",
+        "_batch", "_begun_us", "_chosen", "_clock", "_fold", "_freed", "_granted", "_granted_us",
         "_is_pumping", "_is_turn_open", "_on_shed", "_settle_left", "_settle_until_us", "_soon",
         "_timer", "_timer_us", "_turn_budget_us", "_turn_us", "figures", "in_flight", "is_lined",
         "last_us", "limit", "line", "loop", "partitions", "wait_us",
@@ -94,6 +94,7 @@ class Gate:
         self._granted = 0  # in the last round of grants; 0: nobody waited since
         self._granted_us = 0
         self._chosen: list[Ticket] = []  # who has a permit, and is woken in this turn or the next
+        self._freed: list[Partition] = []  # whose waiters are being moved to the app's line
         self._timer: asyncio.TimerHandle | None = None
         self._timer_us = 0
 
@@ -237,18 +238,22 @@ class Gate:
             self._release_partition(name)
 
     def _release_partition(self, name: str) -> None:
-        partition = self.partitions[name]
+        partition, freed = self.partitions[name], self._freed
         partition.in_flight -= 1
-        if partition.line.count:
-            now_us = self._clock()
-            while partition.in_flight < partition.limit:
-                ticket = partition.line.next(now_us)
-                self._wake_shed(partition.line)
-                if ticket is None:
-                    break
-                partition.in_flight += 1
-                ticket.partition = name
-                ticket.state = WAITING
+        if not partition.line.count or partition in freed:
+            return
+        freed.append(partition)
+        if len(freed) > 1:
+            return
+        # A full line sheds who is moved there, or another, and that brings a permit back meanwhile:
+        # these calls only note it, as one within the other they would be too deep for Python.
+        now_us = self._clock()
+        while freed:
+            ticket = (partition := freed[-1]).next(now_us)
+            self._wake_shed(partition.line)
+            if ticket is None:
+                freed.remove(partition)
+            else:
                 self._join(ticket, now_us)
 
     # --- serving the line -----------------------------------------------------------------------
@@ -391,10 +396,5 @@ class Gate:
         return {
             "in_flight": self.in_flight,
             "waiting": self.waiting,
-            "partitions": {
-                name: {
-                    "limit": each.limit, "in_flight": each.in_flight, "waiting": each.line.count,
-                }
-                for name, each in self.partitions.items()
-            },
-        }  # fmt: skip
+            "partitions": {name: each.status() for name, each in self.partitions.items()},
+        }

@@ -149,6 +149,11 @@ class CachePolicy:
             identity = self.private_by(scope)
             if identity is None:
                 return None
+            if isinstance(identity, bool):
+                raise TypeError(
+                    f"private_by gave {identity}, which says whether and not who: all would share "
+                    "one answer (None: do not cache; what differs by a few cases is a key)"
+                )
             parts.append(_digest([_as_bytes(identity)]))
         elif self.private_by:
             parts.append(_digest([_digest(_values_of(name, fields)) for name in self.private_by]))

@@ -33,6 +33,17 @@ def test_an_object_as_identity_is_never_a_key(caplog):
     assert "must be text" in caplog.text
 
 
+def test_whether_somebody_asks_is_no_identity(caplog):
+    @cache_response(ttl=60, private_by=lambda scope: b"x-u" in dict(scope["headers"]))
+    async def me(request):
+        return PlainTextResponse(request.headers["x-u"])
+
+    client = client_of(Route("/", me))
+    for number in range(3):
+        assert client.get("/", headers={"x-u": f"u{number}"}).text == f"u{number}"
+    assert "whether and not who" in caplog.text
+
+
 @pytest.mark.parametrize("part", ["key", "private_by"])
 def test_an_async_function_is_refused_as_a_part_of_the_key(part):
     async def of(scope):

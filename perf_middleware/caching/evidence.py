@@ -26,28 +26,25 @@ class Refusals:
 
     def __init__(self) -> None:
         self.of_urls: dict[int, str] = {}
-        self._of_answers: dict[int, str] = {}
+        self.of_answers: dict[int, str] = {}
 
     def note(self, key: bytes, why: str, *, of_url: bool) -> None:
         """`of_url` False: of that one answer alone, a failure or what one client was refused."""
         at = hash(key)
-        known = self.of_urls if of_url or at in self.of_urls else self._of_answers
+        known = self.of_urls if of_url or at in self.of_urls else self.of_answers
         if len(known) >= REFUSALS_MAX:
             known.clear()
         known[at] = why
-
-    def __bool__(self) -> bool:
-        return bool(self.of_urls or self._of_answers)
 
     def forget(self, key: bytes) -> None:
         """Something was stored."""
         at = hash(key)
         self.of_urls.pop(at, None)
-        self._of_answers.pop(at, None)
+        self.of_answers.pop(at, None)
 
     def last(self, key: bytes) -> str | None:
         at = hash(key)
-        return self.of_urls.get(at) or self._of_answers.get(at)
+        return self.of_urls.get(at) or self.of_answers.get(at)
 
 
 class Evidence:

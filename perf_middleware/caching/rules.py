@@ -146,7 +146,7 @@ class CachePolicy:
                 return None
             parts.append(_as_bytes(part))
         if callable(self.private_by):
-            identity = self.private_by(scope)
+            identity: object = self.private_by(scope)
             if identity is None:
                 return None
             if isinstance(identity, bool):
@@ -275,7 +275,7 @@ def _chosen(scope: Mapping[str, Any], names: tuple[str, ...]) -> bytes:
     return b"&".join(chosen)
 
 
-def _as_bytes(part: str | bytes | int) -> bytes:
+def _as_bytes(part: object) -> bytes:
     """Raises TypeError for an object: its text may be an address, which another one gets later."""
     if isinstance(part, bytes):
         return part

@@ -243,7 +243,7 @@ class ResponseCache:
         counts = stored.counts
         counts.stored += 1
         counts.stored_bytes += len(stored.body)
-        if self.refusals:
+        if self.unstorable or self.refusals.of_answers:
             self.refusals.forget(stored.primary)
         if self._store_hooks:
             self.tell("store", stored)
@@ -260,7 +260,7 @@ class ResponseCache:
         counts = stored.counts = self.figures.of(stored.route)
         counts.shared_hits += 1
         stored.refresh_early(self.early_windows)
-        if self.refusals:
+        if self.unstorable or self.refusals.of_answers:
             self.refusals.forget(stored.primary)
         if not stored.dependencies or not self.tracked.may_not_use(stored):
             self.store.put(stored, now_us=now_us)

@@ -104,7 +104,7 @@ def assemble_inside(bundle: Bundle, app: Any) -> Perf:
             app.user_middleware, app.exception_handlers = users, handlers
         entrance = _entrance(bundle, core, outer, perf)
         is_wrapped = vars(app).get("build_middleware_stack") is not build_middleware_stack
-        return _as_starlettes(entrance, core) if is_wrapped else entrance
+        return _as_starlettes(entrance) if is_wrapped else entrance
 
     def build() -> None:
         if app.middleware_stack is None:  # no lifespan of its own: mounted in another app
@@ -121,16 +121,15 @@ def assemble_inside(bundle: Bundle, app: Any) -> Perf:
     return perf
 
 
-def _as_starlettes(entrance: ASGIApp, core: Any) -> ASGIApp:
+def _as_starlettes(entrance: ASGIApp) -> ASGIApp:
     """The stack as Starlette builds it, for who wraps what builds it: its outermost layer first.
 
     OpenTelemetry's FastAPIInstrumentor takes that one apart, and traces nothing where it is
-    missing.  It has nothing to do here: the same stands around the app, inside our layers.
+    missing.  The app's own handler of errors runs in the same layer further in, and only there.
     """
     from starlette.middleware.errors import ServerErrorMiddleware
 
-    handler, debug = getattr(core, "handler", None), getattr(core, "debug", False)
-    return ServerErrorMiddleware(entrance, handler=handler, debug=debug)
+    return ServerErrorMiddleware(entrance)
 
 
 class _OwnPaths:

@@ -367,7 +367,11 @@ async def fail(request: Request) -> Response:
     raise AppError(request.url.path)
 
 
+handled: list[str] = []
+
+
 async def answer_failure(request: Request, error: Exception) -> Response:
+    handled.append(request.url.path)
     return PlainTextResponse(f"failed: {error}", 500)
 
 
@@ -380,11 +384,13 @@ def test_who_wraps_the_building_of_the_stack_finds_starlettes_outermost_layer(
     app = build(framework, ALL[:2], installed_after=0 if installed_first else None)
     app.add_route("/fail", fail)
     app.add_exception_handler(Exception, answer_failure)
+    handled.clear()
     seen = instrument(app)
     perf = app.state.perf if installed_first else install(app, Settings())
     assert get(app, "/items/7", headers=[AUTHORIZED]).status == 200
     answer = get(server_of(app), "/fail", headers=[AUTHORIZED])
     assert (answer.status, answer.body) == (500, b"failed: /fail")
+    assert handled == ["/fail"]
     assert seen == ["/items/7", "/fail"]
     assert routes_counted(perf) == {("/items/{id}", 200): 1, ("/fail", 500): 1}
     assert get(app, "/metrics").status == 200

@@ -6,45 +6,13 @@ the templates of routes that have answered tell which one a path belongs to.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from perf_middleware.path_patterns import PathPattern
 from perf_middleware.route_templates import UNMATCHED
 
 if TYPE_CHECKING:
     from perf_middleware.caching.figures import CacheFigures, RouteCounts
-
-REFUSALS_MAX: Final = 10_000  # of each kind; then it is forgotten, and learnt again
-
-
-class Refusals:
-    """Why the last answer of a URL was not stored, by its key's hash: a client may send long ones.
-
-    `of_urls` are those of which the next answer most likely is not stored either; their requests
-    need not wait for each other.
-    """
-
-    def __init__(self) -> None:
-        self.of_urls: dict[int, str] = {}
-        self.of_answers: dict[int, str] = {}
-
-    def note(self, key: bytes, why: str, *, of_url: bool) -> None:
-        """`of_url` False: of that one answer alone, a failure or what one client was refused."""
-        at = hash(key)
-        known = self.of_urls if of_url or at in self.of_urls else self.of_answers
-        if len(known) >= REFUSALS_MAX:
-            known.clear()
-        known[at] = why
-
-    def forget(self, key: bytes) -> None:
-        """Something was stored."""
-        at = hash(key)
-        self.of_urls.pop(at, None)
-        self.of_answers.pop(at, None)
-
-    def last(self, key: bytes) -> str | None:
-        at = hash(key)
-        return self.of_urls.get(at) or self.of_answers.get(at)
 
 
 class Evidence:

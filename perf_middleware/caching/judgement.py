@@ -70,8 +70,8 @@ class Keep:
 
 OF_ITS_URL: Final = frozenset(
     {"already-stale", "content-length", "event-stream", "must-understand", NO_FRESHNESS, "no-reads",
-     "no-store", "private", "replica", "set-cookie", "too-large", "trailers", "unseen-body", "vary",
-     "wrote"}
+     "no-store", "private", "replica", "set-cookie", "status", "too-large", "trailers",
+     "unseen-body", "vary", "wrote"}
 )  # fmt: skip
 """Refusals that the next request for a URL will most likely meet as well."""
 
@@ -79,8 +79,8 @@ OF_ITS_URL: Final = frozenset(
 def outcome_of_refusal(status: int) -> Literal["unstorable", "failed", "gone"]:
     """What it means for those who wait, or come next, that an answer was not stored.
 
-    unstorable: theirs will not be stored either.  A failure says nothing of them, nor does what one
-    client is refused (401, 403, 406, 429, 431): another one may lead.
+    unstorable: theirs will not be stored either.  A failure says nothing of them, nor does any
+    other error, which one client may be refused with alone (403, 429): another one may lead.
     """
     if status < 400 or status in NEGATIVE_STATUSES:
         return "unstorable"

@@ -1,17 +1,13 @@
 """Many requests that miss the same at once: who asks the app, who waits, who is let go."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from starlette.testclient import TestClient
 
-from perf_middleware import ResponseCacheMiddleware, cache_response
-from perf_middleware.caching.runtime.flights import Flights
+from perf_middleware import cache_response
+from perf_middleware.caching.refused import IN_A_ROW_MAX
 from tests.caching.stage import (
     BACKENDS,
     MAX_AGE,
@@ -848,42 +844,31 @@ def test_an_app_whose_client_left_is_told_as_soon_as_nobody_else_waits():
     run(act)
 
 
-def test_requests_of_other_event_loops_neither_wait_for_a_leader_nor_fail():
-    """As an app's own tests ask it: a TestClient gives each request of a thread its own loop."""
-    inside = threading.Barrier(8)  # breaks where one of them does not come
+def test_an_error_that_is_always_told_keeps_nobody_waiting_in_the_end():
+    """One refusal speaks of one client; so many in a row speak of the URL, until one is stored."""
 
-    async def endpoint(request):
-        await anyio.to_thread.run_sync(inside.wait, 30)
-        return PlainTextResponse("hello", headers={"cache-control": "max-age=60"})
+    async def at_once(app, layer):
+        asked, app.gate = app.calls, anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(Client().ask, layer)
+            await settle()
+            calls = app.calls - asked
+            app.gate.set()
+        app.gate = None
+        return calls
 
-    app = ResponseCacheMiddleware(Starlette(routes=[Route("/", endpoint)]), default_ttl=60)
-    client = TestClient(app)
-    with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda _: client.get("/"), range(8)))
-    assert [answer.text for answer in answers] == ["hello"] * 8
+    async def act():
+        app = App((b"content-type", b"text/plain"), status=403)
+        layer = cached(app, default_ttl_s=60)
+        for _ in range(IN_A_ROW_MAX - 1):
+            await ask(layer, "/")
+        assert await at_once(app, layer) == 1
+        assert await at_once(app, layer) == 20
 
+        app.status, app.headers = 200, [MAX_AGE]
+        await ask(layer, "/")
+        await layer.cache.purge(everything=True)
+        assert await at_once(app, layer) == 1
 
-def test_who_misses_while_loops_are_mixed_asks_alone_and_then_collapses_again():
-    flights = Flights(waiting_max=10)
-
-    def follows_elsewhere(key):
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(
-                anyio.run, lambda: flights.follow(flights.flight_of(key), until_s=0.0)
-            ).result()
-
-    async def follow(key):
-        return await flights.follow(flights.flight_of(key), until_s=anyio.current_time())
-
-    first, second = {}, {}
-    flights.lead_alone(b"/1", first)
-    assert follows_elsewhere(b"/1") == "full"
-    assert anyio.run(follow, b"/1") == "late"
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(flights.lead_alone, b"/2", second).result()
-    assert anyio.run(follow, b"/2") == "full"
-    assert anyio.run(follow, b"/1") == "full"
-    flights.land_alone(b"/1", first, "stored")
-    flights.land_alone(b"/2", second, "stored")
-    flights.lead_alone(b"/3", first)
-    assert anyio.run(follow, b"/3") == "late"
+    run(act)

@@ -131,6 +131,20 @@ def test_it_is_the_last_one_also_where_the_answers_of_its_url_were_refused_befor
     assert run(act) == ["private", "no-freshness"]
 
 
+def test_what_one_client_was_refused_is_told_until_something_is_stored():
+    async def act():
+        app = App(status=429)
+        layer = cached(app)
+        told = []
+        for status in (429, 200):
+            app.status = status
+            await ask(layer, "/")
+            told.append((await layer.cache.explain("http://example.test/"))["last_refusal"])
+        return told
+
+    assert run(act) == ["status", None]
+
+
 def test_a_path_alone_is_one_of_any_host(client):
     http, cache = client
     http.get("/kept")

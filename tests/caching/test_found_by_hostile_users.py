@@ -198,7 +198,38 @@ def test_a_user_of_any_kind_in_the_scope_has_an_answer_of_his_own(as_user):
     assert 'fwd=bypass; detail="user"' in told[1].headers["cache-status"]
 
 
-@pytest.mark.parametrize("nobody", [None, "", {}, UnauthenticatedUser()])
+class Untold:
+    """What says nothing of itself, and must not be asked."""
+
+    def __bool__(self):
+        raise RuntimeError("asked")
+
+
+class Basket(list):
+    """An account that has bought nothing."""
+
+
+@pytest.mark.parametrize("user", [0, [], Basket(), Untold()], ids=["0", "a list", "empty", "mute"])
+def test_a_user_who_is_empty_is_somebody(user):
+    async def page(request):
+        return PlainTextResponse("mine", headers={"cache-control": "max-age=60"})
+
+    def found(app):
+        async def middleware(scope, receive, send):
+            await app({**scope, "user": user}, receive, send)
+
+        return middleware
+
+    client = client_of(Route("/", page), wrap=found)
+    told = [client.get("/").headers["cache-status"] for _ in range(2)]
+    assert 'fwd=bypass; detail="user"' in told[1]
+
+
+class Anonymous(Untold):
+    is_authenticated = False
+
+
+@pytest.mark.parametrize("nobody", [None, "", {}, False, UnauthenticatedUser(), Anonymous()])
 def test_nobody_as_the_user_in_the_scope_is_anybody(nobody):
     async def page(request):
         return PlainTextResponse("all", headers={"cache-control": "max-age=60"})

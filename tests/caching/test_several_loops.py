@@ -10,6 +10,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from perf_middleware import Settings, install
+from perf_middleware.caching.runtime.flights import Flights
 
 AT_ONCE = 4
 FRESH = {"cache-control": "max-age=60"}
@@ -54,3 +55,22 @@ def test_on_a_loop_of_its_own_one_call_is_still_for_all():
         answers = list(threads.map(client.get, ["/"] * AT_ONCE))
     assert [answer.status_code for answer in answers] == [200] * AT_ONCE
     assert len(calls) == 1
+
+
+def test_who_asks_on_another_loop_takes_nothing_from_those_who_share_one():
+    flights = Flights(waiting_max=10)
+
+    def elsewhere(call, *arguments):
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(call, *arguments).result()
+
+    one, other = {}, {}
+    assert flights.lead_alone(b"/1", one)
+    assert elsewhere(flights.lead_alone, b"/2", other)
+    assert not elsewhere(flights.lead_alone, b"/1", other)
+    assert (flights.is_led_here(b"/1"), flights.is_led_here(b"/2")) == (True, False)
+    assert not elsewhere(flights.is_led_here, b"/1")
+    assert (flights.leader_of(b"/1"), flights.leader_of(b"/2")) == (one, other)
+    elsewhere(flights.land_alone, b"/2", other, "stored")
+    assert flights.lead_alone(b"/2", one)
+    assert flights.is_led_here(b"/2")

@@ -381,7 +381,7 @@ class Forwarding:
             request = self._request
             # What is said to one of these is not said to everybody.
             if not (request.credentials or request.is_head or request.is_for_one_client):
-                self._cache.note_unstorable(request.primary, self._why, outcome)
+                self._cache.refused.note(request.primary, self._why, outcome)
         if flight is not None and flight.outcome is None:
             self._cache.flights.land(flight, outcome)
         if self._leaving is not None:

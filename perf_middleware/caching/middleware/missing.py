@@ -54,7 +54,7 @@ async def miss(
     if collapses:
         for _ in range(ATTEMPTS_MAX):
             flight = cache.flights.lead(request.key, request.scope)
-            if flight is not None:
+            if flight is not None or not cache.flights.is_led_here(request.key):
                 break
             if until_s is None:
                 wait_s = worth_waiting_s(cache, request, stored)
@@ -185,6 +185,4 @@ async def _answered_by_another(cache: ResponseCache, request: CacheRequest, fail
 
 
 def _leader_has_rule(cache: ResponseCache, request: CacheRequest) -> bool:
-    flight = cache.flights.flight_of(request.key)
-    scope = request.scope if flight is None else flight.scope
-    return policy_of(scope) is not None
+    return policy_of(cache.flights.leader_of(request.key) or request.scope) is not None

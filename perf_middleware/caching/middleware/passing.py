@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from perf_middleware.caching.figures import RouteCounts
     from perf_middleware.caching.rules import CachePolicy
     from perf_middleware.caching.runtime import ResponseCache
-    from perf_middleware.caching.runtime.flights import Outcome
     from perf_middleware.caching.special import Special
 
 
@@ -143,7 +142,6 @@ class Passing:
         status = cache.shown_status
         counts = self._count()
         field = None
-        outcome: Outcome = "unstorable" if code < 400 else outcome_of_refusal(code)
         if special is not None:
             counts.refused[refused] = counts.refused.get(refused, 0) + 1
             counts.bypassed["credentials"] = counts.bypassed.get("credentials", 0) + 1
@@ -152,8 +150,6 @@ class Passing:
             return field
         if rule is None and refused is NO_FRESHNESS:
             counts.silent += 1
-            if self._leads:
-                cache.note_unstorable(self._key, refused, outcome)
             if status is not None:
                 field = status.silent_miss
         else:
@@ -163,7 +159,7 @@ class Passing:
                 detail = refused if rule is None else f"{rule.name}; {refused}"
                 field = status.forwarded("uri-miss", stored=False, detail=detail)
         if self._leads:
-            cache.flights.land_alone(self._key, self._scope, outcome)
+            cache.flights.land_alone(self._key, self._scope, outcome_of_refusal(code))
         return field
 
     def _take(self, known: Known) -> tuple[bytes, bytes] | None:
@@ -268,6 +264,9 @@ class Passing:
             if own is not rule:
                 return None
         if rule is None and self._cache.judge.is_silent(sent):
+            if self._leads:
+                outcome = outcome_of_refusal(message["status"])
+                self._cache.refused.note(self._key, NO_FRESHNESS, outcome)
             return NO_FRESHNESS
         if self._special is None:
             return self._known_verdict(message, sent)
@@ -289,7 +288,7 @@ class Passing:
         known, values = found
         if known.keep is None:
             if known.why in OF_ITS_URL:
-                cache.note_unstorable(self._key, known.why, outcome_of_refusal(known.status))
+                cache.refused.note(self._key, known.why, outcome_of_refusal(known.status))
             return known.why
         came = self._came
         if not known.is_plain or came.get("root_path") or not came.get("raw_path"):

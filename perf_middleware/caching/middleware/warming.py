@@ -129,7 +129,7 @@ def _tell(
     elif now is not None and _is_fresh(cache, now, asked.margin_us):
         asked.outcome = "fresh"  # another process has renewed it
     else:
-        asked.why = cache.refusals.last(request.primary) or ""
+        asked.why = cache.refused.last(request.primary) or ""
         if not asked.why and cache.purges.newest != purges_seen:
             asked.was_overtaken = True
             asked.why = "something was purged meanwhile"

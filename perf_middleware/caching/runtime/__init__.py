@@ -17,7 +17,7 @@ import anyio.lowlevel
 from perf_middleware.caching.cache_status import CacheStatus
 from perf_middleware.caching.cookies import IgnoredCookies
 from perf_middleware.caching.decorators import listed
-from perf_middleware.caching.evidence import Evidence, Refusals
+from perf_middleware.caching.evidence import Evidence
 from perf_middleware.caching.figures import CacheFigures
 from perf_middleware.caching.forms import CodedForms
 from perf_middleware.caching.invalidation import root_of
@@ -25,6 +25,7 @@ from perf_middleware.caching.judgement import Judge
 from perf_middleware.caching.known_heads import KnownHeads
 from perf_middleware.caching.options import CacheOptions
 from perf_middleware.caching.purges import PurgeLog
+from perf_middleware.caching.refused import Refused
 from perf_middleware.caching.rules import CachePolicy, RuleBook
 from perf_middleware.caching.runtime.confirming import confirmed
 from perf_middleware.caching.runtime.explain import explain, scope_of
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from perf_middleware.asgi import Scope
     from perf_middleware.caching.cache_status import Forward
     from perf_middleware.caching.fields import Headers, Lines
-    from perf_middleware.caching.runtime.flights import Outcome
     from perf_middleware.caching.runtime.request import CacheRequest
     from perf_middleware.caching.runtime.tracked import Begun
     from perf_middleware.caching.stored import StoredResponse
@@ -117,8 +117,8 @@ class ResponseCache:
         self.storing_bytes_max = max(
             int(bytes_max * self.options.storing_share_max), self.options.entry_bytes_max
         )
-        self.refusals = Refusals()
-        self.unstorable = self.refusals.of_urls
+        self.refused = Refused()
+        self.unstorable = self.refused.of_urls  # each miss looks there
         self.name_route: Callable[[str], None] | None = None
         self.note_part: Callable[[str, int], None] | None = None
         self.router_scope: Callable[[Scope], Scope] | None = None  # as the router saw it
@@ -223,10 +223,6 @@ class ResponseCache:
 
     # --- what the middleware does ---------------------------------------------------------------
 
-    def note_unstorable(self, key: bytes, why: str, outcome: Outcome = "unstorable") -> None:
-        """Remember that nothing came of `key`: its requests need not wait for each other."""
-        self.refusals.note(key, why, of_url=outcome == "unstorable")
-
     def keep(self, stored: StoredResponse, now_us: int) -> bool:
         """Put `stored` into the store; False where it has no room."""
         if not self.store.put(stored, now_us=now_us):
@@ -243,8 +239,8 @@ class ResponseCache:
         counts = stored.counts
         counts.stored += 1
         counts.stored_bytes += len(stored.body)
-        if self.unstorable or self.refusals.of_answers:
-            self.refusals.forget(stored.primary)
+        if self.unstorable or self.refused.of_answers:
+            self.refused.forget(stored.primary)
         if self._store_hooks:
             self.tell("store", stored)
 
@@ -260,8 +256,8 @@ class ResponseCache:
         counts = stored.counts = self.figures.of(stored.route)
         counts.shared_hits += 1
         stored.refresh_early(self.early_windows)
-        if self.unstorable or self.refusals.of_answers:
-            self.refusals.forget(stored.primary)
+        if self.unstorable or self.refused.of_answers:
+            self.refused.forget(stored.primary)
         if not stored.dependencies or not self.tracked.may_not_use(stored):
             self.store.put(stored, now_us=now_us)
 

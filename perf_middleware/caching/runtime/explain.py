@@ -97,7 +97,7 @@ def explain(cache: ResponseCache, scope: Scope) -> tuple[dict[str, Any], CacheRe
         "method": scope["method"],
         "rule": explained_rule(rule),
         "stored": [explained_entry(entry, now_us=now_us) for entry in entries],
-        "last_refusal": cache.refusals.last(request.primary),
+        "last_refusal": cache.refused.last(request.primary),
     }
     if scope["method"] not in {"GET", "HEAD"}:
         return told | {"verdict": f"{scope['method']} is never answered from the store"}, request

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 Outcome: TypeAlias = "Literal['stored', 'unstorable', 'failed', 'gone', 'late', 'full']"
 
 # failed: the app did; gone: the leader is, without an answer that would say anything
-# full: nobody else can wait, or not in this event loop
-SEVERAL: Final = 0  # threads: no thread has this number
 ATTEMPTS_MAX: Final = 2  # leaders that a request waits for before it goes alone
 
 
@@ -67,45 +65,56 @@ class Flights:
     """The open flights of one cache, at most `waiting_max` requests waiting for all of them.
 
     Nobody waits for a leader in another event loop, which cannot wake him: several run at once
-    where an app's tests ask it from threads.  While they lead, each request asks for itself.
+    where an app's tests ask it from threads.
     """
 
     def __init__(self, *, waiting_max: int) -> None:
         self._waiting_max = waiting_max
         self.open: dict[bytes, Flight | Scope] = {}
         self.waiting = 0
-        self._thread = SEVERAL  # that all of `open` are led in
+        self._home = get_ident()
+        self._away: dict[bytes, int] = {}  # of those led elsewhere, where; one loop a thread
         self.on_lease_over: Callable[[Lease], None] | None = None
 
     def lead(self, key: bytes, scope: Scope) -> Flight | None:
         """A new flight of the request with this scope, or None where one is open."""
-        if key in self.open:
+        if not self.lead_alone(key, scope):
             return None
-        self.lead_alone(key, scope)
         flight = self.open[key] = Flight(key, scope)
         return flight
+
+    def is_led_here(self, key: bytes) -> bool:
+        """Whether who leads `key` runs in this event loop."""
+        return self._away.get(key, self._home) == get_ident()
 
     def lead_alone(self, key: bytes, scope: Scope) -> bool:
         """The same without a flight; False where one is open.  To be ended by `land_alone`."""
         if key in self.open:
             return False
         thread = get_ident()
-        if self._thread != thread:
-            self._thread = SEVERAL if self.open else thread
+        if thread != self._home:
+            self._away[key] = thread
         self.open[key] = scope
         return True
 
     def land_alone(self, key: bytes, scope: Scope, outcome: Outcome) -> None:
         """Close what the request with this scope has opened, and release who came to wait."""
         if self.open.get(key) is scope:
-            del self.open[key]
+            self._close(key)
         else:
             flight = self.flight_of(key, scope)
             if flight is not None:
                 self.land(flight, outcome)
 
+    def leader_of(self, key: bytes) -> Scope | None:
+        """The scope of the request that leads `key`."""
+        found = self.open.get(key)
+        return found.scope if isinstance(found, Flight) else found
+
     def flight_of(self, key: bytes, scope: Scope | None = None) -> Flight | None:
-        """The open flight of `key`; of the request with this `scope` alone, where one is given."""
+        """The open flight of `key`, which is led here; of the request with this `scope` alone,
+        where one is given.
+        """
         found = self.open.get(key)
         if found is None:
             return None
@@ -119,15 +128,20 @@ class Flights:
     def land(self, flight: Flight, outcome: Outcome) -> None:
         """Close `flight`; closing twice does nothing."""
         if self.open.get(flight.key) is flight:
-            del self.open[flight.key]
+            self._close(flight.key)
         flight.land(outcome)
         if flight.lease is not None and self.on_lease_over is not None:
             self.on_lease_over(flight.lease)
             flight.lease = None
 
+    def _close(self, key: bytes) -> None:
+        del self.open[key]
+        if self._away:
+            self._away.pop(key, None)
+
     async def follow(self, flight: Flight, *, until_s: float) -> Outcome:
         """Wait for the outcome, at most until `until_s` on anyio's clock."""
-        if self.waiting >= self._waiting_max or self._thread != get_ident():
+        if self.waiting >= self._waiting_max:
             return "full"
         self.waiting += 1
         flight.waiting += 1

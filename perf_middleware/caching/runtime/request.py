@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perf_middleware.caching")
 
 NO_CREDENTIALS: Final[frozenset[bytes]] = frozenset()
+_MAY_BE_BLANK: Final = frozenset({bool, bytes, dict, str})
 
 _ORIGINS: Final = {"http": b"http://", "https": b"https://"}
 
@@ -252,9 +253,14 @@ def personal(scope: Scope) -> str | None:
         return "session"
     user = scope.get("user")
     # A middleware may put a name or claims there: what does not say that it is nobody is somebody.
-    if user is not None and getattr(user, "is_authenticated", bool(user)):
+    if user is not None and getattr(user, "is_authenticated", not _is_blank(user)):
         return "user"
     return None
+
+
+def _is_blank(user: object) -> bool:
+    """Whether it is an empty name or none of claims; an object of the app's own is not asked."""
+    return type(user) in _MAY_BE_BLANK and not user
 
 
 class BodyRead:

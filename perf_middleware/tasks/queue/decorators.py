@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import sys
 import time
+import warnings
 from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial, update_wrapper
@@ -206,18 +207,25 @@ def yields(call: Callable[..., Any]) -> bool:
 def function_in(given: Any) -> Callable[..., Any]:
     """What is decorated: the function itself, or that of a classmethod or staticmethod.
 
-    Raises TypeError for one that only a classmethod above could bind.  From Python 3.13 on that
-    gives a bound method, which calls the task with the class and enqueues it without.
+    Warns of one that most likely gets a classmethod above it, which no decorator can see.  From
+    Python 3.13 on that gives a bound method, which calls the task with the class and enqueues it
+    without.
     """
     if isinstance(given, staticmethod | classmethod):
         return given.__func__
     if sys.version_info >= (3, 13) and _wants_class(given):
-        raise TypeError(f"a task stands above @classmethod: {name_of(given)}")
+        warnings.warn(
+            f"{name_of(given)}: on a class method @task stands above @classmethod; below it, it is "
+            "enqueued without its class",
+            RuntimeWarning,
+            stacklevel=4,
+        )
     function: Callable[..., Any] = given
     return function
 
 
 def _wants_class(given: Any) -> bool:
+    """By the name that everybody gives the first argument of a class method."""
     code = getattr(given, "__code__", None)
     around = getattr(given, "__qualname__", "").rpartition(".")[0]
     is_of_class = bool(around) and not around.endswith("<locals>")

@@ -44,6 +44,7 @@ SQLITE_LOCKED_SHAREDCACHE: Final = 262  # plain SQLITE_LOCKED is this connection
 
 INVALID_TRANSACTION: Final = "8s2b"  # SQLAlchemy: used on after its connection was lost
 CONNECTING: Final = "sqlalchemy.pool"
+DRIVING: Final = ("sqlalchemy.dialects", "sqlalchemy.connectors", "sqlalchemy.engine.default")
 WRAPPED_MAX: Final = 32  # errors looked through; what lies deeper is not known
 
 
@@ -81,7 +82,7 @@ def reason_of_one(error: BaseException) -> Reason | Literal[""] | None:
         return "connection"
     if began_no_commit(error) or is_between_ends(error):
         return "connection"
-    if is_of_the_socket(error) and came_through(error, CONNECTING):
+    if is_of_the_socket(error) and is_from_connecting(error):
         return "connection"
     return None
 
@@ -144,6 +145,27 @@ def came_through(error: BaseException, package: str) -> bool:
             return True
         traceback = traceback.tb_next
     return False
+
+
+def is_from_connecting(error: BaseException) -> bool:
+    """Whether a driver raised `error` while the pool made or tested a connection.
+
+    Not where an app's own listener did (`connect`, `checkout`, `do_connect`): SQLAlchemy's events
+    call that, while all that a driver does, also for a listener, is called by SQLAlchemy's dialect.
+    """
+    traceback = error.__traceback__
+    is_in_pool = is_of_others = False
+    while traceback is not None:
+        name = traceback.tb_frame.f_globals.get("__name__")
+        name = name if isinstance(name, str) else ""
+        if is_in_pool and name.startswith(DRIVING):
+            return True
+        if name.startswith(CONNECTING):
+            is_in_pool = True
+        elif is_in_pool and not name.startswith("sqlalchemy."):
+            is_of_others = True
+        traceback = traceback.tb_next
+    return is_in_pool and not is_of_others
 
 
 def ended_without_commit(error: BaseException) -> bool:

@@ -165,17 +165,17 @@ class BackpressureMiddleware(Around):
         """Until the ticket is granted, shed or its client gone; returns who has listened to it."""
         backpressure = self.backpressure
         now_us = ticket.arrived_us
-        reason = backpressure.refusal_of(scope, ticket, gate)
-        if backpressure.dry_run:
-            backpressure.note_dry(reason, ticket, gate, partition)
-            return None
-        if reason is not None:
-            ticket.state, ticket.reason = SHED, reason
-            backpressure.note_shed(reason, ticket.criticality, now_us)
-            gate.give_back_partition(ticket)
-            return None
         hearing = None
         try:
+            reason = backpressure.refusal_of(scope, ticket, gate)
+            if backpressure.dry_run:
+                backpressure.note_dry(reason, ticket, gate, partition)
+                return None
+            if reason is not None:
+                ticket.state, ticket.reason = SHED, reason
+                backpressure.note_shed(reason, ticket.criticality, now_us)
+                gate.give_back_partition(ticket)
+                return None
             if find_header(scope["headers"], b"expect") is None:  # to listen is to ask for the body
                 hearing = Hearing(receive, gate, ticket, self._clock)
             gate.wait(ticket, partition, now_us)

@@ -1,7 +1,11 @@
-"""Databases that refuse to be connected to, over HTTP: a wrong role, no such database or folder."""
+"""Databases that refuse to be connected to, over HTTP: a wrong role, no such database or folder.
+
+And those that do not: where the app's own listener has something wrong, no database is away.
+"""
 
 import asyncio
 import sqlite3
+import time
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -16,10 +20,10 @@ ITEM = "insert into items values (1, 7)"
 
 
 @contextmanager
-def served(url):
+def served(url, app="app"):
     settings = {"URL": url, "REQUIRED": "false", "SQLITE_BUSY_S": "0.1"}
     env = {f"PERFORMANCE_DATABASE_{name}": value for name, value in settings.items()}
-    with serving_app("tests.database.faults.app:app", env=env) as server:
+    with serving_app(f"tests.database.faults.{app}:app", env=env) as server:
         yield Load(urlsplit(server.url).port)
 
 
@@ -87,3 +91,29 @@ def test_a_file_that_somebody_has_for_himself_is_a_503_while_it_cannot_be_opened
         assert_refused(load)
         other.execute("rollback")
         assert_well_soon(load)
+
+
+@pytest.mark.parametrize("is_sqlite", [True, False], ids=["SQLite", "PostgreSQL"])
+def test_what_an_apps_listener_has_wrong_is_a_500_of_a_database_that_is_well(
+    request, tmp_path, is_sqlite
+):
+    """A fixed bug: a mistake in its SQL was answered by 503, and the database told as away."""
+    if is_sqlite:
+        url = f"sqlite:///{tmp_path}/app.db"
+        with sqlite3.connect(tmp_path / "app.db") as connection:
+            connection.execute(TABLE)
+            connection.execute(ITEM)
+    else:
+        parts = urlsplit(request.getfixturevalue("postgres"))
+        url = parts._replace(path="/listened").geturl()
+        asked_of(parts.geturl(), "create database listened")
+        asked_of(url, TABLE, ITEM)
+    with served(url, "listening") as load:
+        for wrong in ("function", "table", "syntax", "permission"):
+            load.now(f"POST /wrong/{wrong}")
+            for _ in range(3):  # on a new connection, and on one that is there
+                assert load.now("/fresh/1").status == 500, wrong
+            time.sleep(0.5)  # one that is suspected is asked after 0.1 s
+            assert load.now("/status").body["state"] == "open", wrong
+            load.now("POST /right")
+            assert load.now("/fresh/1").body == 7

@@ -66,7 +66,9 @@ class Loop:
 class Stage:
     """A gate, and requests that are counted by hand."""
 
-    def __init__(self, *, limit=2, waiting_max=10, budget=BUDGET, partitions=None, on_loop=True):
+    def __init__(
+        self, *, limit=2, waiting_max=10, budget=BUDGET, partitions=None, on_loop=True, on_shed=None
+    ):
         self.loop = Loop()
         self.shed = []
         self.fold = LimitFold(Fixed(limit=limit))
@@ -80,7 +82,7 @@ class Stage:
             ),
             partitions=partitions or {},
             turn_budget_us=budget,
-            on_shed=self.shed.append,
+            on_shed=on_shed or self.shed.append,
             figures=BackpressureFigures(),
             clock=self.loop.clock,
         )
@@ -246,6 +248,64 @@ def test_any_number_may_wait_for_a_partition_while_the_line_behind_it_is_full():
     stage.loop.settle(200)
     stage.check()
     assert stage.gate.partitions["reports"].in_flight == 0
+
+
+class Failing:
+    """Told who is shed; fails at first, as a filter of an app's logs may."""
+
+    def __init__(self, times, error=RuntimeError):
+        self.times = times
+        self.error = error
+
+    def __call__(self, _):
+        if self.times:
+            self.times -= 1
+            raise self.error
+
+
+def two_wait_behind_a_full_line(on_shed):
+    stage = Stage(limit=3, waiting_max=2, partitions={"reports": 2}, on_shed=on_shed)
+    slow = [stage.arrive(partition="reports") for _ in range(2)]
+    stage.arrive()
+    waiting = [stage.arrive(partition="reports") for _ in range(2)]
+    others = [stage.arrive() for _ in range(2)]
+    return stage, slow, waiting, others
+
+
+def assert_serves_on(stage):
+    """Of three who come for a partition of two, the third has its turn behind them."""
+    for each in list(stage.running):
+        stage.end(each)
+        stage.loop.settle(200)
+    first, second, third = (stage.arrive(partition="reports") for _ in range(3))
+    stage.end(first)
+    stage.end(second)
+    stage.loop.settle(200)
+    stage.check()
+    assert third in stage.running
+
+
+def test_who_fails_to_be_told_of_one_that_is_shed_keeps_nobody_waiting():
+    """A fixed bug: no partition gave a permit on afterwards, and who was shed was never woken."""
+    stage, slow, waiting, others = two_wait_behind_a_full_line(Failing(times=1))
+    stage.end(slow[0])
+    assert [each.state for each in waiting] == [SHED, SHED]
+    stage.loop.settle(200)
+    stage.check()
+    assert not set(waiting) & set(stage.waiting), "both are woken"
+    assert others[0] in stage.running
+    assert stage.gate.figures.failures == 1
+    assert_serves_on(stage)
+
+
+def test_what_ends_the_program_in_the_midst_of_a_move_leaves_partitions_that_serve():
+    stage, slow, _, _ = two_wait_behind_a_full_line(Failing(times=1, error=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        stage.end(slow[0])
+    third = stage.arrive(partition="reports")
+    stage.end(slow[1])
+    stage.loop.settle(200)
+    assert third.state != WAITING
 
 
 def test_all_who_wait_behind_a_partition_may_be_late_at_once():

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import random
 import weakref
 
@@ -562,6 +563,56 @@ def test_who_would_wait_past_its_deadline_is_shed_at_once():
 
     scene(play)
     assert layer.backpressure.figures.totals()["shed"] == {"deadline": 2}
+
+
+class Filter(logging.Filter):
+    """An app's, which fails."""
+
+    def filter(self, _):
+        raise KeyError("tenant")
+
+
+@pytest.fixture
+def failing_filter():
+    logger, failing = logging.getLogger("perf_middleware.limits"), Filter()
+    logger.addFilter(failing)
+    yield
+    logger.removeFilter(failing)
+
+
+REPORTS = [{"path": "/reports", "partition": "reports", "limit": 1}]
+
+
+@pytest.mark.usefixtures("failing_filter")
+def test_a_log_filter_that_raises_turns_no_refusal_into_an_error():
+    """A fixed bug: a partition lost a permit for good by it, and the request was a 500."""
+    layer = BackpressureMiddleware(App(), limit_first=1, rules=REPORTS, **FIXED)
+    layer.backpressure.remaining_us = lambda _: 0
+
+    async def run():
+        gate = layer.backpressure.gate_on(asyncio.get_running_loop())
+        gate.in_flight = 1
+        assert (await ask(layer, http_scope("/reports"))).status == 503
+        assert gate.partitions["reports"].in_flight == 0
+
+    anyio.run(run)
+    assert layer.backpressure.figures.failures == 1
+
+
+@pytest.mark.usefixtures("failing_filter")
+def test_a_request_that_fails_before_it_waits_gives_its_partitions_permit_back():
+    """A fixed bug: a hook that raised, and a log filter that did so then, cost it for good."""
+    layer = BackpressureMiddleware(App(), limit_first=1, rules=REPORTS, **FIXED)
+    layer.backpressure.remaining_us = lambda scope: scope["nothing"]
+
+    async def run():
+        gate = layer.backpressure.gate_on(asyncio.get_running_loop())
+        gate.in_flight = 1
+        with pytest.raises(KeyError, match="tenant"):
+            await ask(layer, http_scope("/reports"))
+        assert gate.partitions["reports"].in_flight == 0
+
+    anyio.run(run)
 
 
 def test_a_dry_run_lets_everyone_in_and_counts():

@@ -242,12 +242,15 @@ class Backpressure:
             self._is_shedding = True
             self._shed_since_us = now_us
             self._shed_count = 1
-            logger.warning(
-                "backpressure: requests are shed (%s): limit %d, in flight %d, waiting %d",
-                reason, self.limit, self.in_flight, self.waiting,
-            )  # fmt: skip
-            self._tell(now_us)
             self._watch()
+            try:
+                self._tell(now_us)
+                logger.warning(
+                    "backpressure: requests are shed (%s): limit %d, in flight %d, waiting %d",
+                    reason, self.limit, self.in_flight, self.waiting,
+                )  # fmt: skip
+            except Exception:  # noqa: BLE001 - a log's filter, say, which is no request's either
+                self.figures.failures += 1
 
     def note_waited(self, ticket: Ticket, now_us: int) -> None:
         """One request was granted its permit after a wait."""

@@ -25,7 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from perf_middleware.limits.concurrency.line import GRANTED, Line, Ticket
-from perf_middleware.limits.concurrency.runtime.partition import Partition
+from perf_middleware.limits.concurrency.runtime.partition import Partition, give_on
 
 if TYPE_CHECKING:
     import asyncio
@@ -45,7 +45,8 @@ GRANT_SHARE: Final = 1 / 8  # of the newest time between grants in its mean
 class Gate:
     """Gives permits to requests on `loop` (None: not asyncio).
 
-    `on_shed(ticket)` is called for each waiter that is shed, before it is woken.
+    `on_shed(ticket)` is called for each waiter that is shed, before it is woken; where it raises,
+    that is counted in `figures.failures`, and the waiter is woken all the same.
     """
 
     __slots__ = (
@@ -209,7 +210,10 @@ class Gate:
         if line.shed:
             for ticket in line.take_shed():
                 self.give_back_partition(ticket)
-                self._on_shed(ticket)
+                try:
+                    self._on_shed(ticket)
+                except Exception:  # noqa: BLE001 - a log's filter, say; the others wait all the same
+                    self.figures.failures += 1
                 ticket.wake()
 
     # --- permits come back ----------------------------------------------------------------------
@@ -243,18 +247,8 @@ class Gate:
         if not partition.line.count or partition in freed:
             return
         freed.append(partition)
-        if len(freed) > 1:
-            return
-        # A full line sheds who is moved there, or another, and that brings a permit back meanwhile:
-        # these calls only note it, as one within the other they would be too deep for Python.
-        now_us = self._clock()
-        while freed:
-            ticket = (partition := freed[-1]).next(now_us)
-            self._wake_shed(partition.line)
-            if ticket is None:
-                freed.remove(partition)
-            else:
-                self._join(ticket, now_us)
+        if len(freed) == 1:  # else a call further out does it
+            give_on(freed, self._clock(), wake_shed=self._wake_shed, join=self._join)
 
     # --- serving the line -----------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from perf_middleware.limits.concurrency.line import WAITING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from perf_middleware.limits.concurrency.line import Line, Ticket
 
 
@@ -33,3 +35,28 @@ class Partition:
     def status(self) -> dict[str, Any]:
         """A small JSON-able picture."""
         return {"limit": self.limit, "in_flight": self.in_flight, "waiting": self.line.count}
+
+
+def give_on(
+    freed: list[Partition],
+    now_us: int,
+    *,
+    wake_shed: Callable[[Line], None],
+    join: Callable[[Ticket, int], None],
+) -> None:
+    """Move those who wait for permits of `freed` to the app's line; `freed` is empty afterwards.
+
+    A full line sheds who is moved there, or another, and that brings a permit back meanwhile: who
+    is called then only adds to `freed`, as calls within each other would be too deep for Python.
+    """
+    try:
+        while freed:
+            partition = freed[-1]
+            ticket = partition.next(now_us)
+            wake_shed(partition.line)
+            if ticket is None:
+                freed.remove(partition)
+            else:
+                join(ticket, now_us)
+    finally:
+        freed.clear()  # what is left here would be taken for one that is being served, for ever

@@ -598,7 +598,7 @@ def test_caches_that_shrink_leave_no_height_beside_an_older_figure_of_malloc(tmp
         return (witness.malloc_bytes - witness.known_bytes) // MIB
 
     assert others_have() == 50
-    clock.now_us += 1_000_000
+    clock.now_us += memory.MALLOC_EVERY_US // 2
     used[0], known[0] = 60 * MIB, 10 * MIB
     assert others_have() == 50  # malloc is not yet due
     clock.now_us += memory.MALLOC_EVERY_US
@@ -606,3 +606,34 @@ def test_caches_that_shrink_leave_no_height_beside_an_older_figure_of_malloc(tmp
     used[0] = 70 * MIB
     clock.now_us += memory.MALLOC_EVERY_US
     assert others_have() == 60  # what is no cache has grown
+
+
+def test_malloc_that_is_read_fast_is_new_at_each_look(tmp_path, monkeypatch):
+    """A figure of some seconds ago makes stairs of a cache that fills, which look like a leak."""
+    used = [0]
+    figures = lambda: MallocMemory(used_bytes=used[0], free_bytes=0)  # noqa: E731
+    monkeypatch.setattr(memory, "load_allocator", lambda: Allocator(figures=figures))
+    clock = FakeClock()
+    probe = MemoryProbe(root=tmp_path, clock=clock)
+    for second in range(10):
+        used[0] = second * MIB
+        assert probe.witness().malloc_bytes == second * MIB
+        clock.now_us += 1_000_000
+
+
+def test_malloc_that_is_read_slowly_takes_no_more_than_a_thousandth_of_the_time(
+    tmp_path, monkeypatch
+):
+    clock, reads = FakeClock(), []
+
+    def figures():
+        reads.append(clock.now_us)
+        clock.now_us += 8_000
+        return MallocMemory(used_bytes=0, free_bytes=0)
+
+    monkeypatch.setattr(memory, "load_allocator", lambda: Allocator(figures=figures))
+    probe = MemoryProbe(root=tmp_path, clock=clock)
+    for _ in range(40):
+        probe.witness()
+        clock.now_us += 1_000_000
+    assert len(reads) in range(4, 6)

@@ -15,12 +15,13 @@ process occupies (anonymous bytes) decides how much, for that is what runs out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from perf_middleware.memory_watch.leaks.robust_trend import Trend, robust_trend
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from perf_middleware.memory_watch.leaks.history import Trough
 
@@ -33,9 +34,10 @@ POINTS_MIN: Final = 6  # fewer have no thirds
 SURE_SHARE_MIN: Final = 0.5
 THIRD_SHARE_MIN: Final = 0.2  # of the whole slope, in each third: else it was a step
 LAST_SHARE_MIN: Final = 0.7  # of the first third's slope, in the last: else it slows down
-# Of the early half's slope: slowing, where the intervals part.  A leak that is taken for slowing
-# once is judged again with the next point; a cache that is taken for a leak is a false alarm.
+# Of the early half's slope: slowing, where that is sure.  A leak that is taken for slowing once is
+# judged again with the next point; a cache that is taken for a leak is a false alarm.
 LATE_SHARE_MAX: Final = 0.85
+Z_FALLING: Final = 2.58  # 99 % on both sides: a leak's rate looks as if it fell in one of 200 looks
 LOAD_SHARE_MIN: Final = 0.25  # of the requests of the first third, in the last
 SMALL_BLOCK_BYTES_MAX: Final = 512  # SMALL_REQUEST_THRESHOLD of CPython's obmalloc
 IN_USE_SHARE_MIN: Final = 0.5  # of what is occupied more must be given out: else it is in pieces
@@ -43,11 +45,15 @@ IN_USE_SHARE_MIN: Final = 0.5  # of what is occupied more must be given out: els
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One figure over a span: its trend a second, its trend a request, and its shape."""
+    """One figure over a span: its trend a second, its trend a request, and its shape.
+
+    `is_coarse`: it goes by stairs, so that its shape is a guess.
+    """
 
     per_s: Trend
     per_request: Trend | None
     shape: Shape
+    is_coarse: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +98,8 @@ class Growth:
         enough = self.amount.per_s.low * IN_USE_SHARE_MIN
         malloc = self.malloc
         if malloc is not None and malloc.shape == "steady" and malloc.per_s.high >= enough:
-            return True
+            # Stairs of a reading that is dear, and so seldom made, look steady whatever is below.
+            return not (malloc.is_coarse and self.blocks.shape == "slowing")
         # A block may be larger than small ones where malloc gave it: then malloc has to show it.
         return self.blocks.shape == "steady" and (
             malloc is None or _reach(self.blocks, malloc) >= enough
@@ -146,7 +153,7 @@ def _series(
                 shape = "flat"
         elif shape == "slowing":
             shape = "flat"  # with the load: nothing is said of the growth itself
-    return Series(per_s=per_s, per_request=per_request, shape=shape)
+    return Series(per_s=per_s, per_request=per_request, shape=shape, is_coarse=is_coarse(ys))
 
 
 def _load_fell(requests: Sequence[float]) -> bool:
@@ -164,7 +171,11 @@ def shape_of(xs: Sequence[float], ys: Sequence[float], whole: Trend) -> Shape:
     late = robust_trend(xs[half:], ys[half:])
     if early is None or late is None:
         return "flat"
-    if early.is_rising and late.high < early.low and late.slope < early.slope * LATE_SHARE_MAX:
+    if (
+        early.is_rising
+        and late.slope < early.slope * LATE_SHARE_MAX
+        and (late.high < early.low or rate_falls(zip(xs, ys, strict=True)))
+    ):
         return "slowing"
     parts = [
         robust_trend(xs[start : start + third + 1], ys[start : start + third + 1])
@@ -179,3 +190,28 @@ def shape_of(xs: Sequence[float], ys: Sequence[float], whole: Trend) -> Shape:
     if last.slope < first.slope * LAST_SHARE_MIN:
         return "slowing"
     return "steady" if whole.low >= whole.slope * SURE_SHARE_MIN else "flat"
+
+
+def is_coarse(ys: Sequence[float]) -> bool:
+    """Whether a figure stands still, to the byte, between two points and moves between others.
+
+    It was not read for each of them, or grows by leaps.
+    """
+    return len(ys) > len(set(ys)) > 1 and any(before == after for before, after in pairwise(ys))
+
+
+def rate_falls(*courses: Iterable[tuple[float, float]]) -> bool:
+    """Whether the slope from one point (x, y) to the next surely becomes less and less.
+
+    Between two courses nothing is compared but their slopes.  Halves of a smooth curve cannot tell
+    it: the slope changes within each of them as well, so that the interval of the early one
+    reaches down to where that of the late one begins.
+    """
+    middles, rates = [], []
+    for course in courses:
+        for (x, y), (next_x, next_y) in pairwise(course):
+            if next_x > x:
+                middles.append((x + next_x) / 2)
+                rates.append((next_y - y) / (next_x - x))
+    trend = robust_trend(middles, rates, z=Z_FALLING)
+    return trend is not None and trend.high < 0

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
+from perf_middleware.memory_watch.leaks.confirming import CONFIRMED_SHARE_MIN
 from perf_middleware.memory_watch.leaks.growth import IN_USE_SHARE_MIN
-from perf_middleware.memory_watch.leaks.robust_trend import robust_trend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perf_middleware.memory_watch.leaks.growth import Growth, Series
+    from perf_middleware.memory_watch.leaks.growth import Growth
     from perf_middleware.memory_watch.leaks.history import Trough
     from perf_middleware.memory_watch.leaks.route_growth import GrowingRoute, InUse
 
@@ -41,7 +41,6 @@ Reason: TypeAlias = Literal[
 ]
 
 EXPLAINED_SHARE_MIN: Final = 0.5  # of the growth, by traced lines or by caches that fill
-CONFIRMED_SHARE_MIN: Final = 0.7  # of the rate, after the tracing
 ENDED_SHARE_MAX: Final = 0.5  # of the rate of a leak, for its being taken back
 ALIVE_SHARE_MIN: Final = 0.5  # of the rate, from one collection to the next
 NATIVE_LEVEL_MIN: Final = 1  # two minutes at default settings
@@ -226,36 +225,6 @@ def is_alive(growth: Growth, before: InUse, after: InUse, *, passed_s: float, lo
     if malloc is None or malloc.shape != "steady" or before[1] is None or after[1] is None:
         return False
     return (after[1] - before[1]) / passed_s >= malloc.per_s.slope * share
-
-
-def load_share(growth: Growth, points: Sequence[Trough]) -> float:
-    """The requests a second in `points`, of those while it grew; at most 1, and 1 if unknown."""
-    first, last = points[0], points[-1]
-    passed_s = (last.at_us - first.at_us) / US_PER_S
-    if first.requests is None or last.requests is None or not growth.requests_per_s or not passed_s:
-        return 1.0
-    return min(1.0, (last.requests - first.requests) / passed_s / growth.requests_per_s)
-
-
-def goes_on(growth: Growth, points: Sequence[Trough]) -> bool:
-    """Whether what grew steadily still does in `points`, at this load."""
-    share = load_share(growth, points) * CONFIRMED_SHARE_MIN
-    seconds = [(point.at_us - points[0].at_us) / US_PER_S for point in points]
-    if _goes_on(growth.blocks, seconds, [float(point.blocks) for point in points], share):
-        return True
-    mallocs = [float(point.malloc_bytes) for point in points if point.malloc_bytes is not None]
-    return (
-        growth.malloc is not None
-        and len(mallocs) == len(points)
-        and _goes_on(growth.malloc, seconds, mallocs, share)
-    )
-
-
-def _goes_on(series: Series, seconds: Sequence[float], ys: Sequence[float], share: float) -> bool:
-    if series.shape != "steady":
-        return False
-    trend = robust_trend(seconds, ys)
-    return trend is not None and trend.slope > 0 and trend.slope >= series.per_s.slope * share
 
 
 def is_bursty(points: Sequence[Trough]) -> bool:

@@ -14,7 +14,7 @@ Cost, measured with one group that has a limit: sample() 35 us, 20 us without an
 limits are due; witness() 23 us, and 0.08 ms for each 400,000 small dictionaries that live, in which
 no other thread runs; read() 0.2 ms, and families() 0.1 ms from what is kept.  PSS and USS take
 2.6 ms for 750 MB and are 10 s old at least before they are read again, malloc's figures (see
-allocator.py) 5 s: none of these takes more than a thousandth of the time.
+allocator.py) half a second: none of these takes more than a thousandth of the time.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ logger = logging.getLogger("perf_middleware.memory_watch")
 LIMITS_EVERY_US: Final = 3_000_000
 READ_EVERY_US: Final = 1_000_000  # scrapes cannot hammer the kernel
 SHARED_EVERY_US: Final = 10_000_000
-MALLOC_EVERY_US: Final = 5_000_000
+# New at each look of the watch, once a second, as long as it takes less than a millisecond: an
+# older figure makes stairs of what grows, and stairs hide that growth slows down.
+MALLOC_EVERY_US: Final = 500_000
 FREE_US_MAX: Final = 1_000
 
 _STATUS: Final = frozenset(
@@ -184,7 +186,7 @@ class MemoryProbe:
     # --- leaks ------------------------------------------------------------------------------
 
     def witness(self) -> Witness:
-        """What tells growth from use, now; `malloc_bytes` may be some seconds old.
+        """What tells growth from use, now; `malloc_bytes` may be older, where it is dear to read.
 
         Where caches have changed since malloc was read, malloc is taken to have changed as much:
         beside caches that have shrunk just now, an old figure of malloc's would be a height that

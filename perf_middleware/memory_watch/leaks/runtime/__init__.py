@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from perf_middleware.events import Events
     from perf_middleware.families import Family
     from perf_middleware.memory_watch.leaks.growth import Growth
+    from perf_middleware.memory_watch.leaks.history import Trough
     from perf_middleware.memory_watch.leaks.route_growth import GrowingRoute, RouteGrowth
     from perf_middleware.memory_watch.leaks.settings import LeakSettings
     from perf_middleware.memory_watch.leaks.verdict import TraceReport
@@ -202,12 +203,15 @@ class LeakWatch:
             suspect = self._longest_suspect(growth)
             if suspect is not None:
                 self.counts.inquiries += 1
-                self._inquiry = Inquiry(suspect, self._looks, now_us=now_us)
+                self._inquiry = Inquiry(*suspect, self._looks, now_us=now_us)
         elif growth.level >= PIECES_LEVEL_MIN and self._inquiry is None:
             self._judge_pieces(growth, now_us)
 
-    def _longest_suspect(self, growth: Growth) -> Growth | None:
-        """The growth of the longest time that is worth an inquiry; none shorter than `growth`."""
+    def _longest_suspect(self, growth: Growth) -> tuple[Growth, tuple[Trough, ...]] | None:
+        """The growth of the longest time that is worth an inquiry, with its points.
+
+        None shorter than `growth`.
+        """
         least = 0 if self._looks.trace is not None else UNTRACED_LEVEL_MIN
         with self._lock:
             kept = [self._history.points(at, least=POINTS_MIN) for at in range(LEVELS)]
@@ -226,7 +230,7 @@ class LeakWatch:
                 if around is not None
             ]
             if not any(each.is_slowing for each in longer):
-                return found
+                return found, points
         return None
 
     def _judge_pieces(self, growth: Growth, now_us: int) -> None:

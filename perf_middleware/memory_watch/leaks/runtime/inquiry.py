@@ -14,6 +14,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
+from perf_middleware.memory_watch.leaks.confirming import goes_on, load_share
 from perf_middleware.memory_watch.leaks.history import of_witness
 from perf_middleware.memory_watch.leaks.verdict import (
     FillingCache,
@@ -22,11 +23,9 @@ from perf_middleware.memory_watch.leaks.verdict import (
     TraceReport,
     Verdict,
     caches_explain,
-    goes_on,
     is_alive,
     is_bursty,
     leak_reason,
-    load_share,
     sites_of,
 )
 
@@ -85,10 +84,16 @@ def start_thread(work: Callable[[], None]) -> None:
 
 
 class Inquiry:
-    """`step` until `is_over`; then `verdict` is what it was, None where it cannot be told yet."""
+    """`step` until `is_over`; then `verdict` is what it was, None where it cannot be told yet.
 
-    def __init__(self, growth: Growth, looks: Looks, *, now_us: int) -> None:
+    `points` are those of `growth`.
+    """
+
+    def __init__(
+        self, growth: Growth, points: Sequence[Trough], looks: Looks, *, now_us: int
+    ) -> None:
         self.growth = growth
+        self._points = points
         self.verdict: Verdict | None = None
         self.is_over = self.has_traced = self.has_failed = False
         self._looks = looks
@@ -183,7 +188,7 @@ class Inquiry:
         due_us = (self._tries + 1) * (CONFIRM_US << self.growth.level)
         if now.at_us - self._since_us < due_us or len(self._after) < CONFIRM_POINTS:
             return
-        if goes_on(self.growth, self._after):
+        if goes_on(self.growth, self._points, self._after):
             floor = None if self._looks.collect is None else self._looks.collect()
             if self._floor is not None and floor is not None:
                 passed_s = (now.at_us - self._since_us) / 1_000_000

@@ -133,7 +133,7 @@ class TaskQueue:
         Or a classmethod or staticmethod: it stands above those.
         retries: how often a job is tried again after an error of `retry_on`, with a random delay
         that grows.  timeout_s: of each attempt, None for none; left out, as the queue's.
-        Raises ValueError for what cannot be, TypeError for what is no function or stands elsewhere.
+        Raises ValueError for what cannot be, TypeError for what is no function.
         """
 
         def decorate(given: Any) -> Any:

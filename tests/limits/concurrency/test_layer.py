@@ -294,13 +294,15 @@ def test_what_is_kept_of_a_body_is_bounded_and_nothing_is_lost():
 def test_a_receive_that_is_open_when_the_permit_comes_is_taken_over():
     open_calls = []
     said = []
+    stopped = anyio.Event()
 
     async def listens(scope, receive, send):
         if scope["path"] == "/a":
             return await anyio.sleep(0.01)
+        said.append(await receive())
         with anyio.move_on_after(0.005):  # as Starlette's streams do: a listener that is cancelled
             said.append(await receive())
-            said.append(await receive())
+        stopped.set()
         said.append(await receive())
         return None
 
@@ -321,7 +323,7 @@ def test_a_receive_that_is_open_when_the_permit_comes_is_taken_over():
                 open_calls.append(-1)
 
         second.receive = counted
-        await anyio.sleep(0.03)
+        await stopped.wait()
         second.leave()
 
     scene(play)

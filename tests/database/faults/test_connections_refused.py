@@ -6,7 +6,7 @@ And those that do not: where the app's own listener has something wrong, no data
 import asyncio
 import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -37,6 +37,12 @@ def assert_refused(load):
 def assert_well_soon(load):
     assert load.now("/fresh/1").body == 7, "sessions try by themselves at any time"
     eventually(lambda: load.now("/status").body["state"] == "open", what="the state is told")
+
+
+def fill(file):
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute(TABLE)
+        connection.execute(ITEM)
 
 
 def asked_of(url, *statements):
@@ -76,21 +82,18 @@ def test_a_file_in_a_folder_that_is_not_there_is_a_503(tmp_path):
     with served(f"sqlite:///{folder}/app.db") as load:
         assert_refused(load)
         folder.mkdir()
-        with sqlite3.connect(folder / "app.db") as connection:
-            connection.execute(TABLE)
-            connection.execute(ITEM)
+        fill(folder / "app.db")
         assert_well_soon(load)
 
 
 def test_a_file_that_somebody_has_for_himself_is_a_503_while_it_cannot_be_opened(tmp_path):
-    other = sqlite3.connect(tmp_path / "app.db", isolation_level=None)
-    other.execute(TABLE)
-    other.execute(ITEM)
-    other.execute("begin exclusive")
-    with served(f"sqlite:///{tmp_path}/app.db") as load:
-        assert_refused(load)
-        other.execute("rollback")
-        assert_well_soon(load)
+    fill(tmp_path / "app.db")
+    with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        with served(f"sqlite:///{tmp_path}/app.db") as load:
+            assert_refused(load)
+            other.execute("rollback")
+            assert_well_soon(load)
 
 
 @pytest.mark.parametrize("is_sqlite", [True, False], ids=["SQLite", "PostgreSQL"])
@@ -100,9 +103,7 @@ def test_what_an_apps_listener_has_wrong_is_a_500_of_a_database_that_is_well(
     """A fixed bug: a mistake in its SQL was answered by 503, and the database told as away."""
     if is_sqlite:
         url = f"sqlite:///{tmp_path}/app.db"
-        with sqlite3.connect(tmp_path / "app.db") as connection:
-            connection.execute(TABLE)
-            connection.execute(ITEM)
+        fill(tmp_path / "app.db")
     else:
         parts = urlsplit(request.getfixturevalue("postgres"))
         url = parts._replace(path="/listened").geturl()
